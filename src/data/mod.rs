@@ -1,0 +1,46 @@
+//! Labelled images, as bytes: the built-in digits, and IDX files (MNIST, Fashion-MNIST).
+
+pub mod digits;
+pub mod idx;
+
+/// Labelled images of one shape, as bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// Channels, height, width of each image.
+    pub shape: [usize; 3],
+    /// How many classes there are; every label is below it.
+    pub classes: usize,
+    /// `[images, channels, height, width]`, 0..=255.
+    pub images: Vec<u8>,
+    /// `[images]`.
+    pub labels: Vec<u32>,
+}
+
+impl Dataset {
+    /// How many images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Bytes in one image: channels * height * width.
+    pub fn pixels(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The bytes of image `i`.
+    pub fn image(&self, i: usize) -> &[u8] {
+        &self.images[i * self.pixels()..][..self.pixels()]
+    }
+
+    /// Keeps the first `n` images (all of them if there are fewer).
+    pub fn truncate(&mut self, n: usize) {
+        let n = n.min(self.len());
+        self.images.truncate(n * self.pixels());
+        self.labels.truncate(n);
+    }
+}

@@ -1,0 +1,6 @@
+//! smoothcnn
+pub mod data;
+pub mod error;
+pub mod rng;
+pub mod smoothing;
+pub use error::{Error, Result};

@@ -1,0 +1,115 @@
+//! Philox4x32-10, a counter-based generator: the n-th number of a stream is a pure function of (seed, stream, n).
+//!
+//! Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+//! The same seed gives the same numbers on every machine; nothing here calls the platform's maths library.
+
+/// One stream of random numbers. Streams of one seed are independent.
+#[derive(Clone, Debug)]
+pub struct Philox {
+    key: [u32; 2],
+    /// Words 0 and 1 count blocks, words 2 and 3 are the stream.
+    counter: [u32; 4],
+    block: [u32; 4],
+    used: usize,
+}
+
+impl Philox {
+    /// The stream `stream` of `seed`, at its start.
+    pub fn new(seed: u64, stream: u64) -> Self {
+        Self {
+            key: [seed as u32, (seed >> 32) as u32],
+            counter: [0, 0, stream as u32, (stream >> 32) as u32],
+            block: [0; 4],
+            used: 4,
+        }
+    }
+
+    /// Ten rounds of Philox over one counter.
+    fn rounds(mut c: [u32; 4], mut k: [u32; 2]) -> [u32; 4] {
+        for _ in 0..10 {
+            let a = u64::from(c[0]) * 0xD251_1F53;
+            let b = u64::from(c[2]) * 0xCD9E_8D57;
+            c = [(b >> 32) as u32 ^ c[1] ^ k[0], b as u32, (a >> 32) as u32 ^ c[3] ^ k[1], a as u32];
+            k = [k[0].wrapping_add(0x9E37_79B9), k[1].wrapping_add(0xBB67_AE85)];
+        }
+        c
+    }
+
+    /// The next 32 random bits.
+    pub fn next_u32(&mut self) -> u32 {
+        if self.used == 4 {
+            self.block = Self::rounds(self.counter, self.key);
+            self.used = 0;
+            let blocks = (u64::from(self.counter[1]) << 32 | u64::from(self.counter[0])) + 1;
+            self.counter[0] = blocks as u32;
+            self.counter[1] = (blocks >> 32) as u32;
+        }
+        self.used += 1;
+        self.block[self.used - 1]
+    }
+
+    /// Uniform in [0, 1), with 53 random bits.
+    pub fn uniform(&mut self) -> f64 {
+        let high = u64::from(self.next_u32() >> 5);
+        let low = u64::from(self.next_u32() >> 6);
+        ((high << 26) | low) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Uniform in [low, high).
+    pub fn range(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.uniform()
+    }
+
+    /// Uniform in 0..n without bias (Lemire's method: multiply, reject the short last interval). `n` is at least 1.
+    pub fn below(&mut self, n: u32) -> u32 {
+        let threshold = n.wrapping_neg() % n;
+        loop {
+            let product = u64::from(self.next_u32()) * u64::from(n);
+            if product as u32 >= threshold {
+                return (product >> 32) as u32;
+            }
+        }
+    }
+
+    /// Fisher-Yates.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i as u32 + 1) as usize);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The known answers of the Random123 distribution (kat_vectors, philox4x32 10).
+    #[test]
+    fn known_answers() {
+        assert_eq!(Philox::rounds([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(Philox::rounds([!0; 4], [!0; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        assert_eq!(
+            Philox::rounds([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
+            [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
+        );
+    }
+
+    #[test]
+    fn below_covers_its_range_evenly() {
+        let mut rng = Philox::new(1, 2);
+        let mut seen = [0u32; 7];
+        for _ in 0..70_000 {
+            seen[rng.below(7) as usize] += 1;
+        }
+        assert!(seen.iter().all(|&n| (9_500..10_500).contains(&n)), "{seen:?}");
+    }
+
+    #[test]
+    fn shuffle_is_a_permutation() {
+        let mut items: Vec<u32> = (0..1000).collect();
+        Philox::new(3, 0).shuffle(&mut items);
+        assert_ne!(items, (0..1000).collect::<Vec<_>>());
+        items.sort_unstable();
+        assert_eq!(items, (0..1000).collect::<Vec<_>>());
+    }
+}
