@@ -1,6 +1,9 @@
 //! smoothcnn
 pub mod data;
 pub mod error;
+pub mod net;
+pub mod ops;
+pub mod oracle;
 pub mod rng;
 pub mod smoothing;
 pub use error::{Error, Result};

@@ -1,0 +1,27 @@
+//! The operations: for each, its shape rule, its dimensions, and how it is recorded into a plan.
+//!
+//! One stem names an operation everywhere: `shaders/<stem>.wgsl` computes it on a GPU, `src/ops/<stem>.rs` gives its
+//! shapes and records its dispatches, `src/oracle/<stem>.rs` is its twin on the CPU.
+
+pub mod conv2d;
+pub mod linear;
+pub mod max_pool2d;
+pub mod optimizer;
+pub mod relu;
+pub mod smoothed_loss;
+
+/// Why an operation does not fit its input: what it got, and what it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// What reached the operation.
+    pub got: String,
+    /// What it needs.
+    pub needs: String,
+}
+
+/// PyTorch's floor rule for a window over one axis: `floor((size + 2 padding - kernel) / stride) + 1`, or `None` where
+/// the window does not fit once.
+pub(crate) fn windows(size: usize, kernel: usize, stride: usize, padding: usize) -> Option<usize> {
+    (kernel > 0 && stride > 0 && size > 0)
+        .then(|| (size + 2 * padding).checked_sub(kernel).map(|room| room / stride + 1))?
+}

@@ -1,0 +1,93 @@
+//! The optimizers: Adam, AdamW and SGD over all parameters at once, with PyTorch's update and order of operations.
+//!
+//! ```text
+//! Adam   g += wd * p;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p -= lr/(1-b1^t) * m / (sqrt(v)/sqrt(1-b2^t) + eps)
+//! AdamW  p *= 1 - lr * wd, and then Adam without the first term
+//! SGD    g += wd * p;  m = momentum m + g;  p -= lr * (nesterov ? g + momentum m : m)
+//! ```
+//!
+//! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`.
+
+/// Which optimizer, with what does not change from step to step.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum Optimizer {
+    /// Adam, with weight decay as an L2 term in the gradient.
+    Adam(Adam),
+    /// Adam with decoupled weight decay.
+    AdamW(Adam),
+    /// Stochastic gradient descent with momentum.
+    Sgd(Sgd),
+}
+
+/// What Adam and AdamW have in common.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Adam {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay rates of the first and second moment.
+    pub betas: [f64; 2],
+    /// Added to the denominator, after the square root.
+    pub eps: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+}
+
+impl Default for Adam {
+    fn default() -> Self {
+        Self { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+/// SGD's settings.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Sgd {
+    /// Learning rate.
+    pub lr: f64,
+    /// Momentum; 0 for none.
+    pub momentum: f64,
+    /// Nesterov's form of momentum.
+    pub nesterov: bool,
+    /// Weight decay, as an L2 term in the gradient.
+    pub weight_decay: f64,
+}
+
+/// The numbers of one update. Both forms of Adam are one update with these coefficients; what depends on the step (the
+/// bias corrections) is worked out here, on the host, in f64.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Update {
+    /// The parameter is first multiplied by this: `1 - lr * weight_decay` for AdamW, else 1.
+    pub keep: f64,
+    /// The L2 term's factor in the gradient.
+    pub l2: f64,
+    /// Adam: `lr / (1 - b1^t)`. SGD: `lr`.
+    pub step_size: f64,
+    /// Adam: `sqrt(1 - b2^t)`. SGD: 1.
+    pub denominator: f64,
+}
+
+impl Optimizer {
+    /// The learning rate.
+    pub fn lr(&self) -> f64 {
+        match self {
+            Self::Adam(a) | Self::AdamW(a) => a.lr,
+            Self::Sgd(s) => s.lr,
+        }
+    }
+
+    /// The numbers of update `t`, counted from 1.
+    pub fn update(&self, t: u64) -> Update {
+        match self {
+            Self::Adam(a) | Self::AdamW(a) => {
+                let decoupled = matches!(self, Self::AdamW(_));
+                Update {
+                    keep: if decoupled { 1.0 - a.lr * a.weight_decay } else { 1.0 },
+                    l2: if decoupled { 0.0 } else { a.weight_decay },
+                    step_size: a.lr / (1.0 - libm::pow(a.betas[0], t as f64)),
+                    denominator: (1.0 - libm::pow(a.betas[1], t as f64)).sqrt(),
+                }
+            }
+            Self::Sgd(s) => Update { keep: 1.0, l2: s.weight_decay, step_size: s.lr, denominator: 1.0 },
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The CPU twin of `shaders/smoothed_loss.wgsl`. Formulas: [`crate::ops::smoothed_loss`].
+
+use super::Real;
+use crate::smoothing::Masses;
+
+/// `logits [n, classes]`, `targets [n]` to `losses [n]`.
+pub fn forward<T: Real>(masses: Masses, classes: usize, logits: &[T], targets: &[u32], losses: &mut [T]) {
+    for ((row, &target), loss) in logits.chunks(classes).zip(targets).zip(losses) {
+        let (max, log_sum) = log_normaliser(row);
+        let sum: T = row.iter().map(|&x| x - max).sum();
+        let own = row[target as usize] - max;
+        *loss = log_sum - T::of(masses.on - masses.off) * own - T::of(masses.off) * sum;
+    }
+}
+
+/// `logits`, `targets`, `dloss [n]` (the loss's upstream gradient: `1/n` each for the mean, 1 for the sum) to
+/// `dlogits [n, classes]`.
+pub fn backward<T: Real>(
+    masses: Masses,
+    classes: usize,
+    logits: &[T],
+    targets: &[u32],
+    dloss: &[T],
+    dlogits: &mut [T],
+) {
+    let rows = logits.chunks(classes).zip(targets).zip(dloss).zip(dlogits.chunks_mut(classes));
+    for (((row, &target), &dloss), drow) in rows {
+        let (max, log_sum) = log_normaliser(row);
+        for (class, (d, &x)) in drow.iter_mut().zip(row).enumerate() {
+            let mass = if class == target as usize { masses.on } else { masses.off };
+            *d = dloss * ((x - max - log_sum).exp() - T::of(mass));
+        }
+    }
+}
+
+/// The row's maximum, and the logarithm of the sum of `exp(x - maximum)`.
+fn log_normaliser<T: Real>(row: &[T]) -> (T, T) {
+    // A NaN must reach the loss: `max` alone would drop it.
+    let max = row.iter().copied().fold(T::neg_infinity(), |m, x| if x > m || x.is_nan() { x } else { m });
+    let sum: T = row.iter().map(|&x| (x - max).exp()).sum();
+    (max, sum.ln())
+}
