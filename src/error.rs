@@ -47,6 +47,10 @@ pub enum Error {
     #[error("{0}")]
     OverLimit(String),
 
+    /// A dispatch that does not match its shader: a defect of the program, found before anything runs.
+    #[error("plan: {0}")]
+    Plan(String),
+
     /// The driver refused a call, or reported an error of its own.
     #[error("GPU error in {context}: {message}")]
     Gpu {

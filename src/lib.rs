@@ -1,9 +1,13 @@
 //! smoothcnn
+pub mod compile;
 pub mod data;
 pub mod error;
+pub mod gpu;
 pub mod net;
 pub mod ops;
 pub mod oracle;
+pub mod plan;
 pub mod rng;
+pub mod shaders;
 pub mod smoothing;
 pub use error::{Error, Result};

@@ -299,6 +299,12 @@ impl Network {
         Affine { weight: first, bias: first + 1 }
     }
 
+    /// The first layer with parameters: backward passes end there, since nobody needs a gradient below it.
+    pub fn first_trained(&self) -> usize {
+        let trained = |layer: &FittedLayer| matches!(layer.op, Op::Conv2d(..) | Op::Linear(..));
+        self.layers.iter().position(trained).unwrap_or(self.layers.len())
+    }
+
     /// How many parameters there are.
     pub fn parameter_count(&self) -> usize {
         self.parameters.iter().map(Parameter::len).sum()

@@ -7,7 +7,10 @@
 //! db[o]       = sum over n,i,j of          dy[n,o,i,j]
 //! ```
 
-use super::{Misfit, windows};
+use super::{AffineBuffers, Misfit, windows};
+use crate::Result;
+use crate::plan::{Grid, Plan, Slice, uniform, word};
+use crate::shaders::CONV2D;
 
 /// The dimensions of a convolution over one image; the batch is not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,5 +78,92 @@ impl Conv2d {
     /// Floating-point operations (two for each multiply-add) of one pass over one image.
     pub fn flops(&self) -> u64 {
         2 * (self.output_len() * self.fan_in()) as u64
+    }
+}
+
+uniform! {
+    /// `Conv2d` in `shaders/conv2d.wgsl`.
+    struct Dims {
+        c_in: u32, h_in: u32, w_in: u32,
+        c_out: u32, h_out: u32, w_out: u32,
+        kernel_h: u32, kernel_w: u32,
+        stride_h: u32, stride_w: u32,
+        padding_h: u32, padding_w: u32,
+    }
+}
+
+impl Conv2d {
+    fn dims(&self) -> Dims {
+        let [c_in, h_in, w_in] = self.input.map(word);
+        let [h_out, w_out] = self.output_plane().map(word);
+        let [kernel_h, kernel_w] = self.kernel.map(word);
+        let [stride_h, stride_w] = self.stride.map(word);
+        let [padding_h, padding_w] = self.padding.map(word);
+        Dims {
+            c_in,
+            h_in,
+            w_in,
+            c_out: word(self.c_out),
+            h_out,
+            w_out,
+            kernel_h,
+            kernel_w,
+            stride_h,
+            stride_w,
+            padding_h,
+            padding_w,
+        }
+    }
+
+    /// Records the forward pass over a batch of up to `n`.
+    pub fn forward(&self, plan: &mut Plan, name: &str, n: usize, at: &AffineBuffers) -> Result<()> {
+        plan.dispatch(
+            format!("{name}.forward"),
+            (&CONV2D, "forward"),
+            self.dims(),
+            Grid::Threads(n * self.output_len()),
+            self.flops() * n as u64,
+            &[("x", at.x), ("w", at.w), ("b", at.b), ("y", at.y)],
+        )
+    }
+
+    /// Records the gradient of the input.
+    pub fn backward_input(
+        &self,
+        plan: &mut Plan,
+        name: &str,
+        n: usize,
+        at: &AffineBuffers,
+        dy: Slice,
+        dx: Slice,
+    ) -> Result<()> {
+        plan.dispatch(
+            format!("{name}.backward_input"),
+            (&CONV2D, "backward_input"),
+            self.dims(),
+            Grid::Threads(n * self.input_len()),
+            self.flops() * n as u64,
+            &[("w", at.w), ("dy", dy), ("dx", dx)],
+        )
+    }
+
+    /// Records the gradients of the weight and of the bias.
+    pub fn backward_weight(&self, plan: &mut Plan, name: &str, n: usize, at: &AffineBuffers, dy: Slice) -> Result<()> {
+        plan.dispatch(
+            format!("{name}.backward_weight"),
+            (&CONV2D, "backward_weight"),
+            self.dims(),
+            Grid::Threads(self.weight_len()),
+            self.flops() * n as u64,
+            &[("x", at.x), ("dy", dy), ("dw", at.dw)],
+        )?;
+        plan.dispatch(
+            format!("{name}.backward_bias"),
+            (&CONV2D, "backward_bias"),
+            self.dims(),
+            Grid::Threads(self.c_out),
+            (self.output_len() * n) as u64,
+            &[("dy", dy), ("db", at.db)],
+        )
     }
 }

@@ -7,6 +7,9 @@
 //! ```
 
 use super::{Misfit, windows};
+use crate::Result;
+use crate::plan::{Grid, Plan, Slice, uniform, word};
+use crate::shaders::MAX_POOL2D;
 
 /// The dimensions of a pooling over one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,5 +52,49 @@ impl MaxPool2d {
     /// Elements of one output image.
     pub fn output_len(&self) -> usize {
         self.input[0] * self.output_plane().iter().product::<usize>()
+    }
+}
+
+uniform! {
+    /// `MaxPool2d` in `shaders/max_pool2d.wgsl`.
+    struct Dims {
+        channels: u32, h_in: u32, w_in: u32,
+        h_out: u32, w_out: u32,
+        kernel_h: u32, kernel_w: u32,
+        stride_h: u32, stride_w: u32,
+    }
+}
+
+impl MaxPool2d {
+    fn dims(&self) -> Dims {
+        let [channels, h_in, w_in] = self.input.map(word);
+        let [h_out, w_out] = self.output_plane().map(word);
+        let [kernel_h, kernel_w] = self.kernel.map(word);
+        let [stride_h, stride_w] = self.stride.map(word);
+        Dims { channels, h_in, w_in, h_out, w_out, kernel_h, kernel_w, stride_h, stride_w }
+    }
+
+    /// Records `x` to `y` and `argmax`.
+    pub fn forward(&self, plan: &mut Plan, name: &str, n: usize, x: Slice, y: Slice, argmax: Slice) -> Result<()> {
+        plan.dispatch(
+            format!("{name}.forward"),
+            (&MAX_POOL2D, "forward"),
+            self.dims(),
+            Grid::Threads(n * self.output_len()),
+            0,
+            &[("x", x), ("y", y), ("argmax", argmax)],
+        )
+    }
+
+    /// Records `dy` to `dx`.
+    pub fn backward(&self, plan: &mut Plan, name: &str, n: usize, argmax: Slice, dy: Slice, dx: Slice) -> Result<()> {
+        plan.dispatch(
+            format!("{name}.backward"),
+            (&MAX_POOL2D, "backward"),
+            self.dims(),
+            Grid::Threads(n * self.input_len()),
+            0,
+            &[("argmax_in", argmax), ("dy", dy), ("dx", dx)],
+        )
     }
 }

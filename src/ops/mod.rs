@@ -4,11 +4,31 @@
 //! shapes and records its dispatches, `src/oracle/<stem>.rs` is its twin on the CPU.
 
 pub mod conv2d;
+pub mod gather;
 pub mod linear;
 pub mod max_pool2d;
 pub mod optimizer;
 pub mod relu;
 pub mod smoothed_loss;
+
+use crate::plan::Slice;
+
+/// The buffers of a layer with a weight and a bias in a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct AffineBuffers {
+    /// Input, `[n, …]`.
+    pub x: Slice,
+    /// Weight: OIHW, or `[outputs, inputs]`.
+    pub w: Slice,
+    /// Bias, one for each output channel or feature.
+    pub b: Slice,
+    /// Output, `[n, …]`.
+    pub y: Slice,
+    /// Gradient of the weight.
+    pub dw: Slice,
+    /// Gradient of the bias.
+    pub db: Slice,
+}
 
 /// Why an operation does not fit its input: what it got, and what it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]

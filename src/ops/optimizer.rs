@@ -8,6 +8,10 @@
 //!
 //! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`.
 
+use crate::Result;
+use crate::plan::{Grid, Plan, Slice, uniform, word};
+use crate::shaders::{ADAM, SGD};
+
 /// Which optimizer, with what does not change from step to step.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase")]
@@ -88,6 +92,60 @@ impl Optimizer {
                 }
             }
             Self::Sgd(s) => Update { keep: 1.0, l2: s.weight_decay, step_size: s.lr, denominator: 1.0 },
+        }
+    }
+}
+
+uniform! {
+    /// `Adam` in `shaders/adam.wgsl`.
+    struct AdamDims {
+        len: u32,
+        beta1: f32,
+        one_minus_beta1: f32,
+        beta2: f32,
+        one_minus_beta2: f32,
+        eps: f32,
+    }
+}
+
+uniform! {
+    /// `Sgd` in `shaders/sgd.wgsl`.
+    struct SgdDims {
+        len: u32,
+        momentum: f32,
+        nesterov: u32,
+    }
+}
+
+/// The optimizer's buffers in a plan, each as long as the flat vector of parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers {
+    /// Parameters.
+    pub params: Slice,
+    /// Their gradient.
+    pub grads: Slice,
+    /// First moment, or momentum.
+    pub first: Slice,
+    /// Second moment.
+    pub second: Slice,
+}
+
+impl Optimizer {
+    /// Records the update of all `len` parameters.
+    pub fn record(&self, plan: &mut Plan, len: usize, at: &Buffers) -> Result<()> {
+        let bindings = [("params", at.params), ("grads", at.grads), ("first", at.first), ("second", at.second)];
+        match self {
+            Self::Adam(a) | Self::AdamW(a) => {
+                let [beta1, beta2] = a.betas.map(|b| b as f32);
+                let [one_minus_beta1, one_minus_beta2] = a.betas.map(|b| (1.0 - b) as f32);
+                let dims =
+                    AdamDims { len: word(len), beta1, one_minus_beta1, beta2, one_minus_beta2, eps: a.eps as f32 };
+                plan.dispatch("adam.update", (&ADAM, "update"), dims, Grid::Threads(len), 0, &bindings)
+            }
+            Self::Sgd(s) => {
+                let dims = SgdDims { len: word(len), momentum: s.momentum as f32, nesterov: s.nesterov.into() };
+                plan.dispatch("sgd.update", (&SGD, "update"), dims, Grid::Threads(len), 0, &bindings[..3])
+            }
         }
     }
 }

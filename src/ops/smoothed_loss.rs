@@ -7,3 +7,95 @@
 //! loss[n]      = -sum over c of q[c] * (z[c] - s)  =  s - (on - off) * z[y] - off * sum over c of z[c]
 //! dlogits[n,c] = dloss[n] * (exp(z[c] - s) - q[c])
 //! ```
+
+use crate::Result;
+use crate::plan::{Grid, Plan, Slice, uniform, word};
+use crate::shaders::SMOOTHED_LOSS;
+use crate::smoothing::Masses;
+
+uniform! {
+    /// `SmoothedLoss` in `shaders/smoothed_loss.wgsl`.
+    struct Dims {
+        classes: u32,
+        on: f32,
+        off: f32,
+        on_minus_off: f32,
+    }
+}
+
+/// The loss over rows of `classes` logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SmoothedLoss {
+    /// Logits in a row.
+    pub classes: usize,
+    /// The smoothed target.
+    pub masses: Masses,
+}
+
+/// The loss's buffers in a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers {
+    /// `[n, classes]`.
+    pub logits: Slice,
+    /// Class indices, `[n]`.
+    pub targets: Slice,
+    /// `[n]`.
+    pub losses: Slice,
+    /// Gradient of the logits.
+    pub dlogits: Slice,
+}
+
+impl SmoothedLoss {
+    fn dims(&self) -> Dims {
+        let Masses { on, off } = self.masses;
+        Dims { classes: word(self.classes), on: on as f32, off: off as f32, on_minus_off: (on - off) as f32 }
+    }
+
+    /// Records the losses of up to `n` rows.
+    pub fn forward(&self, plan: &mut Plan, n: usize, at: &Buffers) -> Result<()> {
+        plan.dispatch(
+            "loss.forward",
+            (&SMOOTHED_LOSS, "forward"),
+            self.dims(),
+            Grid::Workgroups(n),
+            0,
+            &[("logits", at.logits), ("targets", at.targets), ("losses", at.losses)],
+        )
+    }
+
+    /// Records the gradient for an upstream gradient `dloss`, `[n]` (PyTorch's `reduction='none'`).
+    pub fn backward(&self, plan: &mut Plan, n: usize, at: &Buffers, dloss: Slice) -> Result<()> {
+        plan.dispatch(
+            "loss.backward",
+            (&SMOOTHED_LOSS, "backward"),
+            self.dims(),
+            Grid::Workgroups(n),
+            0,
+            &[("logits", at.logits), ("targets", at.targets), ("dloss", dloss), ("dlogits", at.dlogits)],
+        )
+    }
+
+    /// Records losses and gradient at once; the upstream gradient is the step's `dloss` (1/n for `reduction='mean'`).
+    pub fn forward_backward(&self, plan: &mut Plan, n: usize, at: &Buffers) -> Result<()> {
+        plan.dispatch(
+            "loss.forward_backward",
+            (&SMOOTHED_LOSS, "forward_backward"),
+            self.dims(),
+            Grid::Workgroups(n),
+            0,
+            &[("logits", at.logits), ("targets", at.targets), ("losses", at.losses), ("dlogits", at.dlogits)],
+        )
+    }
+}
+
+/// Records the batch's loss into the step's slot of `step_losses`: the sum of `losses` times the step's `dloss`.
+pub fn reduce(plan: &mut Plan, losses: Slice, step_losses: Slice) -> Result<()> {
+    plan.dispatch(
+        "loss.reduce",
+        (&SMOOTHED_LOSS, "reduce"),
+        Dims::default(),
+        Grid::Workgroups(1),
+        0,
+        &[("losses_in", losses), ("step_losses", step_losses)],
+    )
+}

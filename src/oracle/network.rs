@@ -75,12 +75,14 @@ impl<T: Real> CpuNetwork<T> {
         &self.activations[self.net.layers.len()]
     }
 
-    /// From the gradient of the logits `[n, classes]` to `grads`. The first layer's input gradient is not computed.
+    /// From the gradient of the logits `[n, classes]` to `grads`. Below the first layer with parameters
+    /// nothing is computed.
     pub fn backward(&mut self, dlogits: &[T]) {
         let last = self.net.layers.len();
         self.gradients[last].clear();
         self.gradients[last].extend_from_slice(dlogits);
-        for (i, layer) in self.net.layers.iter().enumerate().rev() {
+        let first = self.net.first_trained();
+        for (i, layer) in self.net.layers.iter().enumerate().skip(first).rev() {
             let (before, after) = self.gradients.split_at_mut(i + 1);
             let (dx, dy) = (&mut before[i], &after[0]);
             let x = &self.activations[i];
@@ -90,14 +92,14 @@ impl<T: Real> CpuNetwork<T> {
                 Op::Conv2d(d, at) => {
                     let (dw, db) = weight_and_bias(&mut self.grads, parameters, at);
                     conv2d::backward_weight(d, x, dy, dw, db);
-                    if i > 0 {
+                    if i > first {
                         conv2d::backward_input(d, dy, &self.params[parameters[at.weight].range()], dx);
                     }
                 }
                 Op::Linear(d, at) => {
                     let (dw, db) = weight_and_bias(&mut self.grads, parameters, at);
                     linear::backward_weight(d, x, dy, dw, db);
-                    if i > 0 {
+                    if i > first {
                         linear::backward_input(d, dy, &self.params[parameters[at.weight].range()], dx);
                     }
                 }

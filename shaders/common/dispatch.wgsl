@@ -1,0 +1,11 @@
+// Threads of a one-dimensional workgroup. Every reference kernel uses it, so that the host can count workgroups.
+const WORKGROUP = 64u;
+
+// More than 65535 workgroups do not fit one axis: the host folds them over x and y, and this unfolds them.
+fn flat_group(group: vec3u, groups: vec3u) -> u32 {
+    return group.x + group.y * groups.x;
+}
+
+fn flat_thread(group: vec3u, groups: vec3u, local: u32) -> u32 {
+    return flat_group(group, groups) * WORKGROUP + local;
+}

@@ -1,0 +1,12 @@
+// What changes from one training step to the next. One such block per step, bound at a dynamic offset.
+struct Step {
+    count: u32,        // images in this batch
+    first: u32,        // where the batch starts in the epoch's order
+    slot: u32,         // where the batch's loss goes
+    dloss: f32,        // the loss's upstream gradient: 1 / count for the mean
+    keep: f32,         // the parameter is first multiplied by this (AdamW's decoupled decay)
+    l2: f32,           // the L2 term's factor in the gradient
+    step_size: f32,    // Adam: lr / (1 - b1^t)
+    denominator: f32,  // Adam: sqrt(1 - b2^t)
+}
+@group(0) @binding(0) var<uniform> batch: Step;

@@ -1,0 +1,128 @@
+// Log-softmax fused with the smoothed cross-entropy, and its gradient. The target is a class index: the smoothed
+// distribution q is `on` at the true class and `off` elsewhere (they sum to 1), and is never stored.
+//
+//   z = x - max(x),  s = ln(sum over c of exp(z[c]))
+//   loss[n]      = s - (on - off) * z[y] - off * sum over c of z[c]
+//   dlogits[n,c] = dloss[n] * (exp(z[c] - s) - q[c])
+//
+// One workgroup owns one row; its threads stride over the classes, so any number of classes fits. Sums are trees of fixed
+// shape: the same bits every time.
+
+struct SmoothedLoss {
+    classes: u32,
+    on: f32,
+    off: f32,
+    on_minus_off: f32,  // rounded once, on the host
+}
+@group(0) @binding(1) var<uniform> dims: SmoothedLoss;
+@group(0) @binding(2) var<storage, read> logits: array<f32>;          // [n, classes]
+@group(0) @binding(3) var<storage, read> targets: array<u32>;         // [n]
+@group(0) @binding(4) var<storage, read_write> losses: array<f32>;    // [n]
+@group(0) @binding(5) var<storage, read> dloss: array<f32>;           // [n]
+@group(0) @binding(6) var<storage, read_write> dlogits: array<f32>;   // [n, classes]
+@group(0) @binding(7) var<storage, read> losses_in: array<f32>;       // losses, read back
+@group(0) @binding(8) var<storage, read_write> step_losses: array<f32>;  // [slots]
+
+struct Row {
+    largest: f32,  // max(x)
+    log_sum: f32,  // s
+    sum: f32,      // sum of z
+}
+
+var<workgroup> scratch: array<vec2f, WORKGROUP>;
+
+// The sum, over the workgroup's threads, of one pair each.
+fn sum_over_group(value: vec2f, local: u32) -> vec2f {
+    scratch[local] = value;
+    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if local < half { scratch[local] += scratch[local + half]; }
+    }
+    workgroupBarrier();
+    let total = scratch[0];
+    workgroupBarrier();
+    return total;
+}
+
+fn max_over_group(value: f32, local: u32) -> f32 {
+    scratch[local].x = value;
+    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if local < half { scratch[local].x = max(scratch[local].x, scratch[local + half].x); }
+    }
+    workgroupBarrier();
+    let largest = scratch[0].x;
+    workgroupBarrier();
+    return largest;
+}
+
+fn reduce_row(n: u32, local: u32) -> Row {
+    let start = n * dims.classes;
+    // Every thread starts from a real logit: WGSL has no infinity to start from.
+    var own_largest = logits[start];
+    for (var c = local; c < dims.classes; c += WORKGROUP) {
+        own_largest = max(own_largest, logits[start + c]);
+    }
+    let largest = max_over_group(own_largest, local);
+    var own = vec2f();
+    for (var c = local; c < dims.classes; c += WORKGROUP) {
+        let z = logits[start + c] - largest;
+        own += vec2f(exp(z), z);
+    }
+    let sums = sum_over_group(own, local);
+    return Row(largest, log(sums.x), sums.y);
+}
+
+fn row_loss(n: u32, row: Row) -> f32 {
+    let own = logits[n * dims.classes + targets[n]] - row.largest;
+    return row.log_sum - dims.on_minus_off * own - dims.off * row.sum;
+}
+
+fn write_gradient(n: u32, row: Row, upstream: f32, local: u32) {
+    let start = n * dims.classes;
+    for (var c = local; c < dims.classes; c += WORKGROUP) {
+        let p = exp(logits[start + c] - row.largest - row.log_sum);
+        dlogits[start + c] = upstream * (p - select(dims.off, dims.on, c == targets[n]));
+    }
+}
+
+// The losses alone.
+@compute @workgroup_size(WORKGROUP)
+fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+           @builtin(local_invocation_index) local: u32) {
+    let n = flat_group(group, groups);
+    if n >= batch.count { return; }
+    let row = reduce_row(n, local);
+    if local == 0u { losses[n] = row_loss(n, row); }
+}
+
+// The gradient alone, for any upstream gradient (PyTorch's reduction='none').
+@compute @workgroup_size(WORKGROUP)
+fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+            @builtin(local_invocation_index) local: u32) {
+    let n = flat_group(group, groups);
+    if n >= batch.count { return; }
+    write_gradient(n, reduce_row(n, local), dloss[n], local);
+}
+
+// Both, where the upstream gradient is one number for all images (reduction='mean' or 'sum').
+@compute @workgroup_size(WORKGROUP)
+fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                    @builtin(local_invocation_index) local: u32) {
+    let n = flat_group(group, groups);
+    if n >= batch.count { return; }
+    let row = reduce_row(n, local);
+    if local == 0u { losses[n] = row_loss(n, row); }
+    write_gradient(n, row, batch.dloss, local);
+}
+
+// step_losses[slot] = dloss * sum over n of losses[n]: the batch's mean (or sum). One workgroup.
+@compute @workgroup_size(WORKGROUP)
+fn reduce(@builtin(local_invocation_index) local: u32) {
+    var own = 0.0;
+    for (var n = local; n < batch.count; n += WORKGROUP) {
+        own += losses_in[n];
+    }
+    let total = sum_over_group(vec2f(own, 0.0), local);
+    if local == 0u { step_losses[batch.slot] = batch.dloss * total.x; }
+}

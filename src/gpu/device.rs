@@ -1,0 +1,223 @@
+//! The one place that chooses an adapter and opens a device.
+//!
+//! Honours `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_POWER_PREF`.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::{Error, Result};
+
+/// What the user asked to compute on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// A hardware GPU if there is one, else the CPU path.
+    #[default]
+    Auto,
+    /// The best adapter there is, software drivers included.
+    Gpu,
+    /// The CPU path.
+    Cpu,
+}
+
+/// What to compute on, and why.
+pub struct Choice {
+    /// The adapter, or `None` for the CPU path.
+    pub adapter: Option<wgpu::Adapter>,
+    /// One line for the user.
+    pub reason: String,
+}
+
+/// Every adapter that `WGPU_BACKEND` lets through, the best first: hardware before software, discrete before integrated
+/// (the other way round with `WGPU_POWER_PREF=low`).
+pub fn adapters() -> Vec<wgpu::Adapter> {
+    // One instance for the whole process: some drivers crash when a second one is made while the first is torn down.
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env;
+    let backends = descriptor().backends;
+    let instance = INSTANCE.get_or_init(|| wgpu::Instance::new(descriptor()));
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(backends));
+    let low_power = wgpu::PowerPreference::from_env() == Some(wgpu::PowerPreference::LowPower);
+    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 1,
+        wgpu::DeviceType::IntegratedGpu if low_power => 0,
+        wgpu::DeviceType::IntegratedGpu => 2,
+        wgpu::DeviceType::VirtualGpu => 3,
+        wgpu::DeviceType::Other => 4,
+        wgpu::DeviceType::Cpu => 5,
+    });
+    adapters
+}
+
+/// `name (backend, kind, driver)`.
+pub fn describe(info: &wgpu::AdapterInfo) -> String {
+    let kind = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+        wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+        wgpu::DeviceType::VirtualGpu => "virtual GPU",
+        wgpu::DeviceType::Cpu => "software driver",
+        wgpu::DeviceType::Other => "other",
+    };
+    let driver = format!("{} {}", info.driver, info.driver_info);
+    format!("{} ({}, {kind}, {})", info.name, info.backend, driver.trim())
+}
+
+const REMEDY: &str = "install a Vulkan driver (Debian, Ubuntu: apt install mesa-vulkan-drivers libvulkan1) or use \
+                      --device cpu";
+
+/// Chooses what to compute on. `wanted` is `--adapter`: an index into [`adapters`] or a part of a name; without it,
+/// `WGPU_ADAPTER_NAME` counts.
+///
+/// # Errors
+/// [`Error::NoAdapter`] if the adapter that was asked for is not there.
+pub fn choose(kind: DeviceKind, wanted: Option<&str>) -> Result<Choice> {
+    if kind == DeviceKind::Cpu {
+        return Ok(Choice { adapter: None, reason: "CPU path, as asked for with --device cpu".into() });
+    }
+    let mut adapters = adapters();
+    let from_environment = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.is_empty());
+    let named =
+        wanted.map(|name| ("--adapter", name)).or(from_environment.as_deref().map(|n| ("WGPU_ADAPTER_NAME", n)));
+    if let Some((origin, name)) = named {
+        let index = match name.parse::<usize>() {
+            Ok(index) if wanted.is_some() => Some(index).filter(|&index| index < adapters.len()),
+            _ => adapters.iter().position(|a| a.get_info().name.to_lowercase().contains(&name.to_lowercase())),
+        };
+        let Some(index) = index else {
+            let found: Vec<_> = adapters.iter().map(|adapter| adapter.get_info().name).collect();
+            let found = if found.is_empty() { "no adapter at all".into() } else { found.join(", ") };
+            return Err(Error::NoAdapter(format!("{origin}: no adapter matches {name:?}; found {found}; {REMEDY}")));
+        };
+        let adapter = adapters.swap_remove(index);
+        let reason = format!("{}, as asked for with {origin}", describe(&adapter.get_info()));
+        return Ok(Choice { adapter: Some(adapter), reason });
+    }
+    let best = adapters.into_iter().next();
+    match (kind, best) {
+        (DeviceKind::Gpu, Some(adapter)) => {
+            let reason = format!("{}, the best adapter here", describe(&adapter.get_info()));
+            Ok(Choice { adapter: Some(adapter), reason })
+        }
+        (DeviceKind::Gpu, None) => Err(Error::NoAdapter(format!("--device gpu: found no adapter; {REMEDY}"))),
+        (_, Some(adapter)) if adapter.get_info().device_type != wgpu::DeviceType::Cpu => {
+            let reason = format!("{}, the best hardware GPU here", describe(&adapter.get_info()));
+            Ok(Choice { adapter: Some(adapter), reason })
+        }
+        (_, Some(adapter)) => {
+            let name = adapter.get_info().name;
+            let reason = format!("CPU path: the only adapters are software drivers ({name}); --device gpu uses them");
+            Ok(Choice { adapter: None, reason })
+        }
+        (_, None) => Ok(Choice { adapter: None, reason: "CPU path: no GPU adapter found".into() }),
+    }
+}
+
+/// An open device.
+pub struct Gpu {
+    /// The device.
+    pub device: wgpu::Device,
+    /// Its queue.
+    pub queue: wgpu::Queue,
+    /// What it is.
+    pub info: wgpu::AdapterInfo,
+    pub(super) kernels: super::kernel::Cache,
+    /// The first error that no error scope caught, or the device's loss.
+    failure: Arc<Mutex<Option<Failure>>>,
+}
+
+enum Failure {
+    Error(String),
+    Lost(String),
+}
+
+impl Gpu {
+    /// Opens `adapter` with WebGPU's default limits, raised only where large networks and data sets need it: the size of
+    /// a buffer and of a binding.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the driver refuses.
+    pub fn open(adapter: &wgpu::Adapter) -> Result<Self> {
+        let offered = adapter.limits();
+        let required_limits = wgpu::Limits {
+            max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size,
+            max_buffer_size: offered.max_buffer_size,
+            ..wgpu::Limits::default().or_worse_values_from(&offered)
+        };
+        let descriptor = wgpu::DeviceDescriptor { label: Some("smoothcnn"), required_limits, ..Default::default() };
+        let info = adapter.get_info();
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| Error::Gpu { context: format!("opening {}", info.name), message: one_line(&e.to_string()) })?;
+
+        let failure = Arc::new(Mutex::new(None));
+        let slot = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let mut slot = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            slot.get_or_insert(Failure::Error(one_line(&error.to_string())));
+        }));
+        let slot = failure.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                let mut slot = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                *slot = Some(Failure::Lost(one_line(&message)));
+            }
+        });
+        Ok(Self { device, queue, info, kernels: Default::default(), failure })
+    }
+
+    /// Opens the best adapter there is, software included: what tests and checks run on. `WGPU_ADAPTER_NAME` and its
+    /// kin choose.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] with the remedy if there is none.
+    pub fn open_best() -> Result<Self> {
+        match choose(DeviceKind::Gpu, None)?.adapter {
+            Some(adapter) => Self::open(&adapter),
+            None => unreachable!("DeviceKind::Gpu gives an adapter or an error"),
+        }
+    }
+
+    /// The first error since the device was opened that nobody has handled.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] or [`Error::DeviceLost`].
+    pub fn check(&self, context: &str) -> Result<()> {
+        match &*self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            None => Ok(()),
+            Some(Failure::Error(message)) => Err(Error::Gpu { context: context.to_owned(), message: message.clone() }),
+            Some(Failure::Lost(message)) => Err(Error::DeviceLost(message.clone())),
+        }
+    }
+
+    /// Runs `work` and turns a validation error or an out-of-memory error inside it into a typed one.
+    pub(super) fn guarded<T>(&self, context: &str, work: impl FnOnce() -> T) -> Result<T> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let result = work();
+        let validation = pollster::block_on(validation.pop());
+        let memory = pollster::block_on(memory.pop());
+        match (memory, validation) {
+            (None, None) => self.check(context).map(|()| result),
+            (Some(_), _) => Err(Error::OverLimit(format!("{context}: the device is out of memory"))),
+            (None, Some(error)) => {
+                Err(Error::Gpu { context: context.to_owned(), message: one_line(&error.to_string()) })
+            }
+        }
+    }
+
+    /// Waits until everything submitted so far is done.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn wait(&self, context: &str) -> Result<()> {
+        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.check(context)?;
+        match polled {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::Gpu { context: context.to_owned(), message: error.to_string() }),
+        }
+    }
+}
+
+/// wgpu's messages span lines; ours do not.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,92 @@
+//! The only code that builds bind group layouts and pipelines, from what the shader says of itself.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::Gpu;
+use crate::Result;
+use crate::plan::{Dispatch, STEP, Step};
+use crate::shaders::{BindingKind, Entry, Shader};
+
+/// A pass, ready to run.
+pub struct Kernel {
+    /// Its pipeline.
+    pub pipeline: wgpu::ComputePipeline,
+    /// Its bind group's layout, group 0.
+    pub layout: wgpu::BindGroupLayout,
+}
+
+/// Every kernel built so far, by shader and pass.
+pub(super) type Cache = Mutex<HashMap<(&'static str, &'static str), Arc<Kernel>>>;
+
+/// Whether the pass reads the step's uniform block; then its bind group takes a dynamic offset.
+pub fn reads_step(entry: &Entry) -> bool {
+    entry.bindings.iter().any(|binding| binding.name == STEP)
+}
+
+impl Gpu {
+    /// The kernel of a dispatch, built on first use.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`] if the driver refuses it.
+    pub fn kernel(&self, dispatch: &Dispatch) -> Result<Arc<Kernel>> {
+        let key = (dispatch.shader.name, dispatch.entry.name.as_str());
+        let cache = || self.kernels.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(kernel) = cache().get(&key) {
+            return Ok(kernel.clone());
+        }
+        let context = format!("building {}.wgsl, {}", key.0, key.1);
+        let kernel = Arc::new(self.guarded(&context, || self.build(dispatch.shader, dispatch.entry))?);
+        cache().insert(key, kernel.clone());
+        Ok(kernel)
+    }
+
+    fn build(&self, shader: &Shader, entry: &Entry) -> Kernel {
+        let label = format!("{}.{}", shader.name, entry.name);
+        let layout_entry = |binding: &crate::shaders::Binding| wgpu::BindGroupLayoutEntry {
+            binding: binding.number,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: match binding.kind {
+                    BindingKind::Uniform { .. } => wgpu::BufferBindingType::Uniform,
+                    BindingKind::Storage { writable } => wgpu::BufferBindingType::Storage { read_only: !writable },
+                },
+                has_dynamic_offset: binding.name == STEP,
+                min_binding_size: (binding.name == STEP)
+                    .then(|| std::num::NonZeroU64::new(size_of::<Step>() as u64))
+                    .flatten(),
+            },
+            count: None,
+        };
+        let entries: Vec<_> = entry.bindings.iter().map(layout_entry).collect();
+        let layout = self
+            .device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&label),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(shader.name),
+            source: wgpu::ShaderSource::Wgsl(shader.source.into()),
+        };
+        let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
+        // SAFETY: the only check given up is the one that ends infinite loops. Every loop of our shaders counts up to (or
+        // halves down from) a bound that does not change in the loop, so each of them ends.
+        let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(&entry.name),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // The shaders write every workgroup variable before they read it.
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        Kernel { pipeline, layout }
+    }
+}

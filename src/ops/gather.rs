@@ -1,0 +1,55 @@
+//! The next batch, gathered on the device from the data set's bytes, and normalised.
+//!
+//! ```text
+//! x[n,c,h,w] = (byte / 255 - mean[c]) / std[c]   of image order[first + n]
+//! targets[n] = labels[order[first + n]]
+//! ```
+
+use crate::Result;
+use crate::plan::{Grid, Plan, Slice, uniform, word};
+use crate::shaders::GATHER;
+
+uniform! {
+    /// `Gather` in `shaders/gather.wgsl`.
+    struct Dims {
+        channels: u32,
+        plane: u32,
+    }
+}
+
+/// The buffers of a gather in a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers {
+    /// The data set's bytes, `[images, channels, height, width]`.
+    pub images: Slice,
+    /// `[images]`.
+    pub labels: Slice,
+    /// Indices of the epoch's images, in order.
+    pub order: Slice,
+    /// Mean and standard deviation of each channel.
+    pub normalisation: Slice,
+    /// The batch, `[n, channels, height, width]`.
+    pub x: Slice,
+    /// The batch's labels, `[n]`.
+    pub targets: Slice,
+}
+
+/// Records a batch of up to `n` images of shape `image`.
+pub fn gather(plan: &mut Plan, name: &str, n: usize, image: [usize; 3], at: &Buffers) -> Result<()> {
+    let [channels, h, w] = image;
+    plan.dispatch(
+        format!("{name}.gather"),
+        (&GATHER, "gather"),
+        Dims { channels: word(channels), plane: word(h * w) },
+        Grid::Threads(n * channels * h * w),
+        0,
+        &[
+            ("images", at.images),
+            ("labels", at.labels),
+            ("order", at.order),
+            ("normalisation", at.normalisation),
+            ("x", at.x),
+            ("targets", at.targets),
+        ],
+    )
+}

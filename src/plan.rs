@@ -1,0 +1,220 @@
+//! A plan: buffers with their sizes, and labelled dispatches over them, in order. It is a plain value, made with no device
+//! in scope; [`crate::gpu::Engine`] carries it out. Printing it, timing it kernel by kernel and checking it against the
+//! oracle all read the same list.
+
+use crate::shaders::{BindingKind, Entry, Shader};
+use crate::{Error, Result};
+
+/// A struct that is copied byte for byte into a shader's uniform block.
+pub trait Uniform: bytemuck::Pod {
+    /// Each field's name and byte offset, as the shader must have them.
+    const FIELDS: &'static [(&'static str, u32)];
+}
+
+/// Declares a uniform block: a `repr(C)` struct of four-byte fields with [`Uniform`].
+macro_rules! uniform {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+        $vis struct $name { $($(#[$field_meta])* pub $field: $type,)* }
+
+        impl $crate::plan::Uniform for $name {
+            const FIELDS: &'static [(&'static str, u32)] =
+                &[$((stringify!($field), std::mem::offset_of!($name, $field) as u32)),*];
+        }
+    };
+}
+pub(crate) use uniform;
+
+uniform! {
+    /// What changes from step to step (`Step` in `shaders/common/step.wgsl`).
+    pub struct Step {
+        /// Images in the batch.
+        count: u32,
+        /// Where the batch starts in the epoch's order.
+        first: u32,
+        /// Where the batch's loss goes.
+        slot: u32,
+        /// The loss's upstream gradient: `1 / count` for the mean.
+        dloss: f32,
+        /// The parameter is first multiplied by this.
+        keep: f32,
+        /// The L2 term's factor in the gradient.
+        l2: f32,
+        /// Adam: `lr / (1 - b1^t)`; SGD: `lr`.
+        step_size: f32,
+        /// Adam: `sqrt(1 - b2^t)`; SGD: 1.
+        denominator: f32,
+    }
+}
+
+/// The name under which every shader declares [`Step`].
+pub const STEP: &str = "batch";
+/// The name under which every shader declares its dimensions.
+pub const DIMS: &str = "dims";
+
+/// A size or an index as the shaders count: in 32 bits. [`Plan::buffer`] has refused everything that does not fit.
+pub(crate) fn word(n: usize) -> u32 {
+    u32::try_from(n).expect("every size is below that of a buffer, and buffers hold less than 2^32 elements")
+}
+
+/// One device buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// For the printed plan and for error messages.
+    pub name: String,
+    /// Bytes, a multiple of 4.
+    pub bytes: u64,
+}
+
+/// A part of a buffer that is bound, written or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Index into [`Plan::buffers`].
+    pub buffer: usize,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Slice {
+    /// `len` four-byte elements from element `start` on.
+    pub fn part(&self, start: usize, len: usize) -> Self {
+        let part = Self { offset: self.offset + start as u64 * 4, bytes: len as u64 * 4, ..*self };
+        assert!(part.offset + part.bytes <= self.offset + self.bytes, "a part outside its whole");
+        part
+    }
+}
+
+/// One run of one kernel.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// `conv1.forward`, …
+    pub label: String,
+    /// The shader.
+    pub shader: &'static Shader,
+    /// Its pass.
+    pub entry: &'static Entry,
+    /// The uniform block `dims`, if the pass has one.
+    pub dims: Vec<u8>,
+    /// A part of a buffer for each storage binding, in the entry's order.
+    pub slices: Vec<Slice>,
+    /// Workgroups along x, y, z.
+    pub workgroups: [u32; 3],
+    /// Floating-point operations of its products for a full batch.
+    pub flops: u64,
+}
+
+impl Dispatch {
+    /// Bytes that it must at least read and write: every bound part once.
+    pub fn bytes(&self) -> u64 {
+        self.slices.iter().map(|slice| slice.bytes).sum()
+    }
+}
+
+/// How many threads or workgroups a dispatch needs.
+#[derive(Clone, Copy, Debug)]
+pub enum Grid {
+    /// At least this many threads, along one axis.
+    Threads(usize),
+    /// This many workgroups, along one axis.
+    Workgroups(usize),
+}
+
+/// Buffers and dispatches.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Every buffer.
+    pub buffers: Vec<Buffer>,
+    /// Every dispatch.
+    pub dispatches: Vec<Dispatch>,
+}
+
+/// The most workgroups along one axis that WebGPU guarantees.
+const MAX_WORKGROUPS: usize = 65_535;
+
+impl Plan {
+    /// A new buffer of `len` four-byte elements.
+    ///
+    /// # Errors
+    /// [`Error::OverLimit`] if its elements cannot be counted in 32 bits.
+    pub fn buffer(&mut self, name: impl Into<String>, len: usize) -> Result<Slice> {
+        let name = name.into();
+        if len >= u32::MAX as usize {
+            return Err(Error::OverLimit(format!(
+                "buffer {name}: {len} elements, at most {} can be addressed: lower --batch-size",
+                u32::MAX
+            )));
+        }
+        // A binding of no bytes is invalid.
+        let bytes = len.max(1) as u64 * 4;
+        self.buffers.push(Buffer { name, bytes });
+        Ok(Slice { buffer: self.buffers.len() - 1, offset: 0, bytes })
+    }
+
+    /// Adds a dispatch. `bindings` gives a part of a buffer for each storage binding of the pass, by name, in any order.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if the pass does not exist, a binding is missing or unknown, or `dims` is not what the shader
+    /// declares.
+    pub fn dispatch<D: Uniform>(
+        &mut self,
+        label: impl Into<String>,
+        (shader, pass): (&'static Shader, &str),
+        dims: D,
+        grid: Grid,
+        flops: u64,
+        bindings: &[(&str, Slice)],
+    ) -> Result<()> {
+        let label = label.into();
+        let fail = |what: String| Error::Plan(format!("{label} ({}.wgsl, {pass}): {what}", shader.name));
+        let entry = shader.entry(pass).ok_or_else(|| fail("there is no such entry point".into()))?;
+
+        let mut slices = vec![];
+        let mut has_dims = false;
+        for binding in &entry.bindings {
+            match &binding.kind {
+                BindingKind::Storage { .. } => {
+                    let (_, slice) = bindings
+                        .iter()
+                        .find(|(name, _)| *name == binding.name)
+                        .ok_or_else(|| fail(format!("nothing is bound to `{}`", binding.name)))?;
+                    slices.push(*slice);
+                }
+                BindingKind::Uniform { fields, size } => {
+                    has_dims |= binding.name == DIMS;
+                    let (ours, bytes) = if binding.name == STEP {
+                        (Step::FIELDS, size_of::<Step>())
+                    } else {
+                        (D::FIELDS, size_of::<D>())
+                    };
+                    let same = fields.iter().map(|(name, offset)| (name.as_str(), *offset)).eq(ours.iter().copied());
+                    if !same || *size as usize != bytes {
+                        return Err(fail(format!("`{}` is {fields:?} in the shader, {ours:?} here", binding.name)));
+                    }
+                }
+            }
+        }
+        if let Some((name, _)) = bindings.iter().find(|(name, _)| entry.bindings.iter().all(|b| b.name != *name)) {
+            return Err(fail(format!("the pass has no binding called `{name}`")));
+        }
+
+        let groups = match grid {
+            Grid::Threads(threads) => threads.div_ceil(entry.workgroup_size.iter().product::<u32>() as usize),
+            Grid::Workgroups(groups) => groups,
+        };
+        // Rows of almost equal length, so that few workgroups past the end are started.
+        let rows = groups.max(1).div_ceil(MAX_WORKGROUPS);
+        let workgroups = [word(groups.max(1).div_ceil(rows)), word(rows), 1];
+        let dims = if has_dims { bytemuck::bytes_of(&dims).to_vec() } else { vec![] };
+        self.dispatches.push(Dispatch { label, shader, entry, dims, slices, workgroups, flops });
+        Ok(())
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> u64 {
+        self.buffers.iter().map(|buffer| buffer.bytes).sum()
+    }
+}

@@ -1,0 +1,143 @@
+//! The WGSL sources, and what naga tells about them. A shader is the one place where its bindings, their access and the
+//! size of its workgroup are written: the host asks ([`Shader::entry`]) and binds by name.
+
+use std::sync::OnceLock;
+
+/// A WGSL file with the common files it builds on.
+pub struct Shader {
+    /// The file's stem.
+    pub name: &'static str,
+    /// The whole source.
+    pub source: &'static str,
+    entries: OnceLock<Vec<Entry>>,
+}
+
+/// One pass of a shader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The entry point's name.
+    pub name: String,
+    /// Threads of a workgroup along x, y, z.
+    pub workgroup_size: [u32; 3],
+    /// What it binds, by binding number.
+    pub bindings: Vec<Binding>,
+}
+
+/// One binding of an entry point; all are in group 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The variable's name.
+    pub name: String,
+    /// The binding's number.
+    pub number: u32,
+    /// What it is bound to.
+    pub kind: BindingKind,
+}
+
+/// What a binding is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BindingKind {
+    /// A uniform block.
+    Uniform {
+        /// Its fields' names and byte offsets.
+        fields: Vec<(String, u32)>,
+        /// Bytes.
+        size: u32,
+    },
+    /// A storage buffer.
+    Storage {
+        /// Whether the shader may write to it.
+        writable: bool,
+    },
+}
+
+macro_rules! shaders {
+    ($($constant:ident = $stem:literal),* $(,)?) => {
+        $(
+            #[doc = concat!("`shaders/", $stem, ".wgsl`")]
+            pub static $constant: Shader = Shader {
+                name: $stem,
+                source: concat!(
+                    include_str!("../shaders/common/dispatch.wgsl"),
+                    include_str!("../shaders/common/step.wgsl"),
+                    include_str!(concat!("../shaders/", $stem, ".wgsl")),
+                ),
+                entries: OnceLock::new(),
+            };
+        )*
+        /// Every shader.
+        pub static ALL: &[&Shader] = &[$(&$constant),*];
+    };
+}
+
+shaders! {
+    ADAM = "adam",
+    CONV2D = "conv2d",
+    GATHER = "gather",
+    LINEAR = "linear",
+    MAX_POOL2D = "max_pool2d",
+    RELU = "relu",
+    SGD = "sgd",
+    SMOOTHED_LOSS = "smoothed_loss",
+}
+
+impl std::fmt::Debug for Shader {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}.wgsl", self.name)
+    }
+}
+
+impl Shader {
+    /// Every pass of the shader.
+    pub fn entries(&self) -> &[Entry] {
+        self.entries.get_or_init(|| reflect(self.name, self.source))
+    }
+
+    /// The pass called `name`.
+    pub fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries().iter().find(|entry| entry.name == name)
+    }
+}
+
+/// Asks naga what each entry point binds.
+///
+/// # Panics
+/// If the source is not valid WGSL. The sources are part of the crate, and a test validates each of them.
+fn reflect(name: &str, source: &str) -> Vec<Entry> {
+    let module = naga::front::wgsl::parse_str(source)
+        .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
+    let mut validator =
+        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
+    let info =
+        validator.validate(&module).unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
+    let entry = |(i, point): (usize, &naga::EntryPoint)| {
+        let used = |handle: naga::Handle<naga::GlobalVariable>| !info.get_entry_point(i)[handle].is_empty();
+        let mut bindings: Vec<Binding> = module
+            .global_variables
+            .iter()
+            .filter(|(handle, _)| used(*handle))
+            .filter_map(|(_, variable)| binding(&module, variable))
+            .collect();
+        bindings.sort_by_key(|binding| binding.number);
+        Entry { name: point.name.clone(), workgroup_size: point.workgroup_size, bindings }
+    };
+    module.entry_points.iter().enumerate().map(entry).collect()
+}
+
+fn binding(module: &naga::Module, variable: &naga::GlobalVariable) -> Option<Binding> {
+    let number = variable.binding.as_ref()?.binding;
+    let kind = match variable.space {
+        naga::AddressSpace::Storage { access } => {
+            BindingKind::Storage { writable: access.contains(naga::StorageAccess::STORE) }
+        }
+        naga::AddressSpace::Uniform => match &module.types[variable.ty].inner {
+            naga::TypeInner::Struct { members, span } => BindingKind::Uniform {
+                fields: members.iter().map(|m| (m.name.clone().unwrap_or_default(), m.offset)).collect(),
+                size: *span,
+            },
+            other => unreachable!("a uniform that is not a struct: {other:?}"),
+        },
+        _ => return None,
+    };
+    Some(Binding { name: variable.name.clone().unwrap_or_default(), number, kind })
+}
