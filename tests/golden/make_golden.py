@@ -217,8 +217,9 @@ def linear():
 
 def off_target(labels, classes, e):
     """The dense target 1 - e on the true class, e/(C-1) on each other one."""
-    on = F.one_hot(labels, classes).bool()
-    return torch.where(on, 1.0 - e, e / (classes - 1)).double()
+    target = torch.full((len(labels), classes), e / (classes - 1), dtype=torch.float64)
+    target[torch.arange(len(labels)), labels] = 1.0 - e
+    return target
 
 
 def smoothed_losses(logits, labels, variant, e, reduction):
