@@ -3,6 +3,7 @@ pub mod compile;
 pub mod data;
 pub mod error;
 pub mod gpu;
+pub mod metrics;
 pub mod net;
 pub mod ops;
 pub mod oracle;
