@@ -11,4 +11,5 @@ pub mod plan;
 pub mod rng;
 pub mod shaders;
 pub mod smoothing;
+pub mod train;
 pub use error::{Error, Result};

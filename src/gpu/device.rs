@@ -203,6 +203,16 @@ impl Gpu {
         }
     }
 
+    /// Bytes that can still be allocated, where that is known: a software driver's memory is the machine's.
+    pub fn memory_available(&self) -> Option<u64> {
+        if self.info.device_type != wgpu::DeviceType::Cpu {
+            return None;
+        }
+        let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    }
+
     /// Waits until everything submitted so far is done.
     ///
     /// # Errors

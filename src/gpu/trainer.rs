@@ -1,1 +1,263 @@
+//! Training on a GPU: the plan of a step, replayed many times a submission, with the data set on the device.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::engine::{MAX_STEPS, Pending, check_limits};
+use super::{Engine, Gpu};
+use crate::compile::{Compiled, Data, Job, compile, largest_batch};
+use crate::data::Dataset;
+use crate::plan::{Slice, Step};
+use crate::train::{Backend, Setup, State};
+use crate::{Error, Result};
+
+/// Submissions that may be under way at once: while the device works on one, the host prepares the next.
+const IN_FLIGHT: usize = 2;
+
+/// A submission is sized to take about this long: long enough that submitting costs nothing, short enough that Ctrl-C is
+/// felt at once and no driver's watchdog (two seconds on some systems) bites.
+const SUBMISSION: Duration = Duration::from_millis(100);
+
+/// A data set larger than the device's largest binding is streamed through a window of about this many bytes.
+const WINDOW_BYTES: usize = 64 << 20;
+
+/// Trains in f32 on a GPU.
+pub struct GpuTrainer<'a> {
+    setup: Setup<'a>,
+    engine: Engine,
+    compiled: Compiled,
+    train: Residence,
+    test: Residence,
+    steps_per_submission: usize,
+}
+
+/// How much of a data set is on the device at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residence {
+    /// All of it.
+    Whole,
+    /// A window of this many images (a multiple of the batch), filled in the order of the steps.
+    Window(usize),
+}
+
+impl Residence {
+    /// For a data set, when at most `max_bytes` of images may be on the device.
+    pub fn new(data: &Dataset, batch_size: usize, max_bytes: u64) -> Self {
+        if data.images.len() as u64 <= max_bytes {
+            return Self::Whole;
+        }
+        let images = WINDOW_BYTES.min(max_bytes as usize) / data.pixels().max(1);
+        Self::Window((images / batch_size).max(1) * batch_size)
+    }
+
+    fn images(self, data: &Dataset) -> usize {
+        match self {
+            Self::Whole => data.len(),
+            Self::Window(images) => images,
+        }
+    }
+}
+
+/// The job of a setup on a device, and where its data sets are.
+pub fn job<'a>(setup: &Setup<'a>, batch_size: usize, max_data_bytes: u64) -> (Job<'a>, [Residence; 2]) {
+    let residences = [setup.train, setup.test].map(|data| Residence::new(data, batch_size, max_data_bytes));
+    let job = Job {
+        net: setup.net,
+        batch_size,
+        smoothing: setup.smoothing,
+        optimizer: setup.optimizer,
+        train_images: residences[0].images(setup.train),
+        test_images: residences[1].images(setup.test),
+        loss_slots: MAX_STEPS,
+    };
+    (job, residences)
+}
+
+/// Compiles the setup for a device with `limits` and at most `memory` bytes.
+///
+/// # Errors
+/// [`Error::OverLimit`], with the batch size that would fit, if the plan does not fit. Nothing has been allocated then.
+pub fn compile_for(
+    setup: &Setup,
+    limits: &wgpu::Limits,
+    memory: Option<u64>,
+    max_data_bytes: u64,
+) -> Result<(Compiled, [Residence; 2])> {
+    let attempt = |batch_size: usize| {
+        let (job, residences) = job(setup, batch_size, max_data_bytes);
+        let compiled = compile(&job)?;
+        check_limits(&compiled.plan, limits)?;
+        match memory {
+            Some(memory) if compiled.plan.bytes() > memory => Err(Error::OverLimit(format!(
+                "the plan needs {} bytes, the device has {memory} available",
+                compiled.plan.bytes()
+            ))),
+            _ => Ok((compiled, residences)),
+        }
+    };
+    attempt(setup.batch_size).map_err(|error| match error {
+        Error::OverLimit(message) => {
+            let advice = match largest_batch(setup.batch_size, |batch_size| attempt(batch_size).is_ok()) {
+                Some(batch_size) => format!("--batch-size {batch_size} would fit"),
+                None => "no batch size would fit".into(),
+            };
+            Error::OverLimit(format!("batch size {}: {message}; {advice}", setup.batch_size))
+        }
+        other => other,
+    })
+}
+
+impl<'a> GpuTrainer<'a> {
+    /// A trainer that starts from `params`, `[net.flat_len()]`.
+    ///
+    /// # Errors
+    /// [`Error::OverLimit`] if the plan does not fit the device, [`Error::Gpu`] if the driver refuses something.
+    pub fn new(gpu: &Arc<Gpu>, setup: Setup<'a>, params: &[f32]) -> Result<Self> {
+        let limits = gpu.device.limits();
+        Self::with_data_limit(gpu, setup, params, limits.max_storage_buffer_binding_size.min(limits.max_buffer_size))
+    }
+
+    /// As [`Self::new`], with at most `max_data_bytes` of each data set's images on the device at once.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_data_limit(gpu: &Arc<Gpu>, setup: Setup<'a>, params: &[f32], max_data_bytes: u64) -> Result<Self> {
+        let (compiled, [train, test]) =
+            compile_for(&setup, &gpu.device.limits(), gpu.memory_available(), max_data_bytes)?;
+        let engine = Engine::new(gpu, compiled.plan.clone())?;
+        engine.write(compiled.flat.params, params);
+        let normalisation: Vec<[f32; 2]> = setup.normalisation.iter().map(|a| a.map(|v| v as f32)).collect();
+        engine.write(compiled.normalisation, &normalisation);
+        for (data, residence, at) in [(setup.train, train, compiled.train_data), (setup.test, test, compiled.test_data)]
+        {
+            if residence == Residence::Whole {
+                engine.write(at.images, &data.images);
+                engine.write(at.labels, &data.labels);
+            }
+        }
+        Ok(Self { setup, engine, compiled, train, test, steps_per_submission: 1 })
+    }
+
+    /// The compiled network.
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
+    /// Makes `order` the order of the steps to come. A window takes the images themselves, a whole set their indices.
+    fn upload(engine: &Engine, data: &Dataset, residence: Residence, at: &Data, order: &[u32]) {
+        if residence == Residence::Whole {
+            return engine.write(at.order, order);
+        }
+        let mut images = Vec::with_capacity(order.len() * data.pixels());
+        order.iter().for_each(|&i| images.extend_from_slice(data.image(i as usize)));
+        let labels: Vec<u32> = order.iter().map(|&i| data.labels[i as usize]).collect();
+        let identity: Vec<u32> = (0..order.len() as u32).collect();
+        engine.write(at.images, &images);
+        engine.write(at.labels, &labels);
+        engine.write(at.order, &identity);
+    }
+
+    fn step(&self, t: u64, slot: usize, first: usize, count: usize) -> Step {
+        let update = self.setup.optimizer.update(t);
+        Step {
+            count: count as u32,
+            first: first as u32,
+            slot: slot as u32,
+            dloss: (1.0 / count as f64) as f32,
+            keep: update.keep as f32,
+            l2: update.l2 as f32,
+            step_size: update.step_size as f32,
+            denominator: update.denominator as f32,
+        }
+    }
+
+    fn wide(&self, slice: Slice) -> Result<Vec<f64>> {
+        Ok(self.engine.read::<f32>(slice)?.into_iter().map(f64::from).collect())
+    }
+}
+
+impl Backend for GpuTrainer<'_> {
+    fn train_epoch(
+        &mut self,
+        order: &[u32],
+        updates: u64,
+        on_losses: &mut dyn FnMut(&[f64]) -> Result<()>,
+    ) -> Result<()> {
+        let batch_size = self.setup.batch_size;
+        let mut t = updates;
+        let mut under_way = VecDeque::<Pending>::new();
+        let mut last_result = Instant::now();
+        let mut finish = |pending: Pending| -> Result<()> {
+            let losses: Vec<f64> = pending.wait::<f32>()?.into_iter().map(f64::from).collect();
+            on_losses(&losses)
+        };
+        for window in order.chunks(self.train.images(self.setup.train)) {
+            Self::upload(&self.engine, self.setup.train, self.train, &self.compiled.train_data, window);
+            let mut first = 0;
+            while first < window.len() {
+                let mut steps = vec![];
+                while first < window.len() && steps.len() < self.steps_per_submission {
+                    t += 1;
+                    let count = batch_size.min(window.len() - first);
+                    steps.push(self.step(t, steps.len(), first, count));
+                    first += count;
+                }
+                let losses = self.compiled.step_losses.part(0, steps.len());
+                under_way.push_back(self.engine.run(self.compiled.train.clone(), &steps, losses));
+                if under_way.len() > IN_FLIGHT {
+                    finish(under_way.pop_front().expect("the queue was just seen to hold some"))?;
+                    let took = last_result.elapsed();
+                    last_result = Instant::now();
+                    if took < SUBMISSION / 2 {
+                        self.steps_per_submission = (self.steps_per_submission * 2).min(MAX_STEPS);
+                    } else if took > SUBMISSION * 2 {
+                        self.steps_per_submission = (self.steps_per_submission / 2).max(1);
+                    }
+                }
+            }
+        }
+        under_way.into_iter().try_for_each(finish)
+    }
+
+    fn test_logits(&mut self) -> Result<Vec<f64>> {
+        let order: Vec<u32> = (0..self.setup.test.len() as u32).collect();
+        let mut logits = Vec::with_capacity(order.len() * self.setup.net.classes);
+        let mut under_way = VecDeque::<Pending>::new();
+        let mut finish = |pending: Pending| -> Result<()> {
+            logits.extend(pending.wait::<f32>()?.into_iter().map(f64::from));
+            Ok(())
+        };
+        for window in order.chunks(self.test.images(self.setup.test)) {
+            Self::upload(&self.engine, self.setup.test, self.test, &self.compiled.test_data, window);
+            for first in (0..window.len()).step_by(self.setup.batch_size) {
+                let count = self.setup.batch_size.min(window.len() - first);
+                let result = self.compiled.logits.part(0, count * self.setup.net.classes);
+                under_way.push_back(self.engine.run(
+                    self.compiled.infer.clone(),
+                    &[self.step(1, 0, first, count)],
+                    result,
+                ));
+                if under_way.len() > IN_FLIGHT {
+                    finish(under_way.pop_front().expect("the queue was just seen to hold some"))?;
+                }
+            }
+        }
+        under_way.into_iter().try_for_each(finish)?;
+        Ok(logits)
+    }
+
+    fn state(&mut self) -> Result<State> {
+        let flat = self.compiled.flat;
+        Ok(State { params: self.wide(flat.params)?, first: self.wide(flat.first)?, second: self.wide(flat.second)? })
+    }
+
+    fn set_state(&mut self, state: &State) {
+        let flat = self.compiled.flat;
+        for (slice, values) in [(flat.params, &state.params), (flat.first, &state.first), (flat.second, &state.second)]
+        {
+            let narrow: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+            self.engine.write(slice, &narrow);
+        }
+    }
+}

@@ -11,6 +11,7 @@ pub mod network;
 pub mod optimizer;
 pub mod relu;
 pub mod smoothed_loss;
+pub mod trainer;
 
 /// `f32` or `f64`.
 pub trait Real:
