@@ -1,4 +1,5 @@
 //! smoothcnn
+pub mod check;
 pub mod compile;
 pub mod data;
 pub mod error;

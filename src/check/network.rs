@@ -1,0 +1,95 @@
+//! Whole training steps on a device against the f64 oracle, and the bisection that names the first dispatch that differs.
+
+use std::sync::Arc;
+
+use super::Row;
+use super::compare::compare;
+use crate::Result;
+use crate::data::Dataset;
+use crate::gpu::Gpu;
+use crate::gpu::trainer::GpuTrainer;
+use crate::net::Network;
+use crate::ops::optimizer::{Adam, Optimizer};
+use crate::oracle::trainer::CpuTrainer;
+use crate::rng::Philox;
+use crate::smoothing::Smoothing;
+use crate::train::{Backend, Setup};
+
+/// A data set of random bytes.
+pub fn random_data(images: usize, shape: [usize; 3], classes: usize) -> Dataset {
+    let mut rng = Philox::new(0xDA7A, 0);
+    let pixels: usize = shape.iter().product();
+    Dataset {
+        shape,
+        classes,
+        images: (0..images * pixels).map(|_| rng.below(256) as u8).collect(),
+        labels: (0..images).map(|_| rng.below(classes as u32)).collect(),
+    }
+}
+
+/// `steps` training steps of `net` on the device and on the f64 oracle, from the same weights over the same images.
+/// The last batch is smaller than the others. Compares every loss, every parameter and the logits of a test set.
+///
+/// # Errors
+/// What the device reports. A wrong result is in its row.
+pub fn training(
+    gpu: &Arc<Gpu>,
+    net: &Network,
+    smoothing: Smoothing,
+    batch_size: usize,
+    steps: usize,
+) -> Result<Vec<Row>> {
+    let images = (batch_size * steps).saturating_sub(batch_size / 2).max(1);
+    let train = random_data(images, net.input, net.classes);
+    let test = random_data(batch_size + 1, net.input, net.classes);
+    let setup = Setup {
+        net,
+        batch_size,
+        smoothing,
+        optimizer: Optimizer::Adam(Adam::default()),
+        normalisation: vec![[0.5, 0.25]; net.input[0]],
+        train: &train,
+        test: &test,
+    };
+    let params = net.initial_parameters(1);
+    let order: Vec<u32> = (0..images as u32).rev().collect();
+
+    let mut results = vec![];
+    let mut oracle = CpuTrainer::<f64>::new(setup.clone(), &params);
+    let mut device = GpuTrainer::new(gpu, setup, &params)?;
+    for backend in [&mut oracle as &mut dyn Backend, &mut device] {
+        let mut losses = vec![];
+        backend.train_epoch(&order, 0, &mut |some| {
+            losses.extend_from_slice(some);
+            Ok(())
+        })?;
+        results.push((losses, backend.state()?.params, backend.test_logits()?));
+    }
+    let [want, got] = results.try_into().unwrap_or_else(|_| unreachable!("two backends ran"));
+    // Adam divides by the root of the second moment: in the first steps the sign of a gradient decides, and a gradient near
+    // zero may take either. A parameter may so be off by up to twice the learning rate a step, but only rarely.
+    let lr = 1e-3;
+    let row = |pass: &str, got: &[f64], want: &[f64], tolerance: f64| {
+        let narrow: Vec<f32> = got.iter().map(|&v| v as f32).collect();
+        let found = compare(&narrow, want, &vec![tolerance; want.len()]);
+        Row {
+            op: "network".into(),
+            pass: format!("{steps} steps, {pass}"),
+            case: format!("{}x{:?}, {} parameters", batch_size, net.input, net.parameter_count()),
+            elements: want.len(),
+            worst_error: found.worst_error,
+            tolerance_used: found.tolerance_used,
+            failure: found.failure,
+        }
+    };
+    let distance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+    // How far the device's weights are from the oracle's, as a share of how far the oracle's moved.
+    let start: Vec<f64> = params.iter().map(|&p| p.into()).collect();
+    let drift = distance(&got.1, &want.1) / distance(&want.1, &start);
+    Ok(vec![
+        row("losses", &got.0, &want.0, 2e-4),
+        row("parameters", &got.1, &want.1, 2.0 * lr * steps as f64),
+        row("drift", &[drift], &[0.0], 0.02),
+        row("test logits", &got.2, &want.2, 5e-3),
+    ])
+}

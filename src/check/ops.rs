@@ -1,0 +1,436 @@
+//! Each operation's passes against the oracle, for one case. Inputs are rounded to f32 first, so that both sides start from
+//! the same numbers; upstream gradients are random.
+
+use std::sync::Arc;
+
+use super::cases::{self, Case};
+use super::compare::sum_tolerance;
+use super::probe::Probe;
+use super::{Row, random, random_targets};
+use crate::Result;
+use crate::gpu::Gpu;
+use crate::ops::conv2d::Conv2d;
+use crate::ops::linear::Linear;
+use crate::ops::max_pool2d::MaxPool2d;
+use crate::ops::optimizer::{Adam, Buffers as OptimizerBuffers, Optimizer, Sgd};
+use crate::ops::smoothed_loss::{Buffers as LossBuffers, SmoothedLoss};
+use crate::ops::{AffineBuffers, gather, relu, smoothed_loss};
+use crate::oracle;
+use crate::plan::{Slice, Step};
+use crate::smoothing::{Smoothing, Variant};
+
+/// Every operation over every case.
+///
+/// # Errors
+/// What the device reports. A wrong result is not an error: it is in its row.
+pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
+    for case in cases::CONV2D {
+        each(conv2d(gpu, case)?);
+    }
+    for case in cases::MAX_POOL2D {
+        each(max_pool2d(gpu, case)?);
+    }
+    for case in cases::LINEAR {
+        each(linear(gpu, case)?);
+    }
+    for &(n, features) in cases::RELU {
+        each(relu(gpu, n, features)?);
+    }
+    for &(n, classes, scale) in cases::SMOOTHED_LOSS {
+        for variant in [Variant::Uniform, Variant::OffTarget] {
+            each(smoothed_loss(gpu, n, classes, scale, Smoothing { variant, epsilon: 0.1 })?);
+        }
+    }
+    for &len in cases::OPTIMIZER {
+        for optimizer in optimizers() {
+            each(self::optimizer(gpu, len, &optimizer)?);
+        }
+    }
+    for image in [[1, 1, 1], [1, 28, 28], [3, 5, 7]] {
+        each(self::gather(gpu, 3, image)?);
+    }
+    Ok(())
+}
+
+fn step(count: usize) -> Step {
+    Step { count: count as u32, dloss: (1.0 / count as f64) as f32, ..Default::default() }
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| v.into()).collect()
+}
+
+fn absolute(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|v| v.abs()).collect()
+}
+
+/// A pass that sums products: its result, and the tolerance that follows from the same pass over absolute values.
+fn sum_of_products(len: usize, terms: usize, inputs: &[&[f64]], pass: impl Fn(&[&[f64]], &mut [f64])) -> [Vec<f64>; 2] {
+    let mut want = vec![0.0; len];
+    pass(inputs, &mut want);
+    let magnitudes: Vec<Vec<f64>> = inputs.iter().map(|input| absolute(input)).collect();
+    let mut magnitude = vec![0.0; len];
+    pass(&magnitudes.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut magnitude);
+    [want, magnitude.iter().map(|&m| sum_tolerance(terms, m)).collect()]
+}
+
+/// What conv2d and linear have in common: three passes that sum products of `x`, `w`, `b` and `dy`.
+struct AffineCase<'a> {
+    op: &'a str,
+    case: String,
+    n: usize,
+    lens: AffineLens,
+    /// Terms in an element of `y`, `dx`, `dw`, `db`.
+    terms: [usize; 4],
+}
+
+struct AffineLens {
+    x: usize,
+    w: usize,
+    b: usize,
+    y: usize,
+}
+
+type Record<'a> = &'a dyn Fn(&mut Probe, &AffineBuffers, Slice, Slice) -> Result<()>;
+
+impl AffineCase<'_> {
+    fn run(
+        &self,
+        gpu: &Arc<Gpu>,
+        forward: (impl Fn(&[&[f64]], &mut [f64]), Record),
+        backward_input: (impl Fn(&[&[f64]], &mut [f64]), Record),
+        backward_weight: (impl Fn(&[&[f64]], &mut [f64], &mut [f64]), Record),
+    ) -> Result<Vec<Row>> {
+        let AffineLens { x, w, b, y } = self.lens;
+        let data = [random(x, 1), random(w, 2), random(b, 3), random(y, 4)];
+        let [xs, ws, bs, dys] = data.each_ref().map(|values| wide(values));
+        let mut rows = vec![];
+
+        let probe = |outputs: &mut dyn FnMut(&mut Probe) -> Result<[Slice; 4]>, record: Record| -> Result<Vec<Row>> {
+            let mut probe = Probe::new(gpu);
+            let [out_y, out_dx, out_dw, out_db] = outputs(&mut probe)?;
+            let at = AffineBuffers {
+                x: probe.floats("x", &data[0])?,
+                w: probe.floats("w", &data[1])?,
+                b: probe.floats("b", &data[2])?,
+                y: out_y,
+                dw: out_dw,
+                db: out_db,
+            };
+            let dy = probe.floats("dy", &data[3])?;
+            record(&mut probe, &at, dy, out_dx)?;
+            probe.run(self.op, &self.case, step(self.n))
+        };
+
+        let [want, tolerance] = sum_of_products(y, self.terms[0], &[&xs, &ws, &bs], forward.0);
+        rows.extend(probe(&mut |p| Ok([p.output("y", want.clone(), tolerance.clone())?; 4]), forward.1)?);
+        let [want, tolerance] = sum_of_products(x, self.terms[1], &[&dys, &ws], backward_input.0);
+        rows.extend(probe(&mut |p| Ok([p.output("dx", want.clone(), tolerance.clone())?; 4]), backward_input.1)?);
+        let weight = |i: &[&[f64]], out: &mut [f64]| backward_weight.0(i, out, &mut vec![0.0; b]);
+        let bias = |i: &[&[f64]], out: &mut [f64]| backward_weight.0(i, &mut vec![0.0; w], out);
+        let dw = sum_of_products(w, self.terms[2], &[&xs, &dys], weight);
+        let db = sum_of_products(b, self.terms[3], &[&xs, &dys], bias);
+        let mut outputs = |p: &mut Probe| {
+            let dw = p.output("dw", dw[0].clone(), dw[1].clone())?;
+            let db = p.output("db", db[0].clone(), db[1].clone())?;
+            Ok([dw, dw, dw, db])
+        };
+        rows.extend(probe(&mut outputs, backward_weight.1)?);
+        Ok(rows)
+    }
+}
+
+/// Conv2d's passes.
+///
+/// # Errors
+/// What the device reports.
+pub fn conv2d(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
+    let Case { n, dims: d } = *case;
+    let positions: usize = d.output_plane().iter().product();
+    let affine = AffineCase {
+        op: "conv2d",
+        case: format!("{n}x{:?} -> {}, k {:?} s {:?} p {:?}", d.input, d.c_out, d.kernel, d.stride, d.padding),
+        n,
+        lens: AffineLens { x: n * d.input_len(), w: d.weight_len(), b: d.c_out, y: n * d.output_len() },
+        terms: [d.fan_in() + 1, d.c_out * d.kernel[0] * d.kernel[1], n * positions, n * positions],
+    };
+    affine.run(
+        gpu,
+        (|i, y| oracle::conv2d::forward(&d, i[0], i[1], i[2], y), &|p, at, _, _| {
+            d.forward(&mut p.plan, "conv2d", n + 1, at)
+        }),
+        (|i, dx| oracle::conv2d::backward_input(&d, i[0], i[1], dx), &|p, at, dy, dx| {
+            d.backward_input(&mut p.plan, "conv2d", n + 1, at, dy, dx)
+        }),
+        (|i, dw, db| oracle::conv2d::backward_weight(&d, i[0], i[1], dw, db), &|p, at, dy, _| {
+            d.backward_weight(&mut p.plan, "conv2d", n + 1, at, dy)
+        }),
+    )
+}
+
+/// Linear's passes.
+///
+/// # Errors
+/// What the device reports.
+pub fn linear(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
+    let Case { n, dims: d } = *case;
+    let affine = AffineCase {
+        op: "linear",
+        case: format!("{n}x{} -> {}", d.inputs, d.outputs),
+        n,
+        lens: AffineLens { x: n * d.inputs, w: d.weight_len(), b: d.outputs, y: n * d.outputs },
+        terms: [d.inputs + 1, d.outputs, n, n],
+    };
+    affine.run(
+        gpu,
+        (|i, y| oracle::linear::forward(&d, i[0], i[1], i[2], y), &|p, at, _, _| {
+            d.forward(&mut p.plan, "linear", n + 1, at)
+        }),
+        (|i, dx| oracle::linear::backward_input(&d, i[0], i[1], dx), &|p, at, dy, dx| {
+            d.backward_input(&mut p.plan, "linear", n + 1, at, dy, dx)
+        }),
+        (|i, dw, db| oracle::linear::backward_weight(&d, i[0], i[1], dw, db), &|p, at, dy, _| {
+            d.backward_weight(&mut p.plan, "linear", n + 1, at, dy)
+        }),
+    )
+}
+
+/// MaxPool2d's passes, over values with many ties. Forward and argmax are exact.
+///
+/// # Errors
+/// What the device reports.
+pub fn max_pool2d(gpu: &Arc<Gpu>, case: &Case<MaxPool2d>) -> Result<Vec<Row>> {
+    let Case { n, dims: d } = *case;
+    let name = format!("{n}x{:?}, k {:?} s {:?}", d.input, d.kernel, d.stride);
+    // Seven values: most windows hold a tie.
+    let x: Vec<f32> = random(n * d.input_len(), 1).iter().map(|v| (v * 3.5).floor()).collect();
+    let dy = random(n * d.output_len(), 2);
+    let mut y = vec![0.0; n * d.output_len()];
+    let mut argmax = vec![0; y.len()];
+    oracle::max_pool2d::forward(&d, &wide(&x), &mut y, &mut argmax);
+    let windows = d.kernel[0].div_ceil(d.stride[0]) * d.kernel[1].div_ceil(d.stride[1]);
+    let [dx, tolerance] = sum_of_products(x.len(), windows, &[&wide(&dy)], |i, dx| {
+        oracle::max_pool2d::backward(&d, &argmax, i[0], dx);
+    });
+
+    let mut probe = Probe::new(gpu);
+    let x = probe.floats("x", &x)?;
+    let exact = vec![0.0; y.len()];
+    let y = probe.output("y", y, exact)?;
+    let out = probe.output_words("argmax", argmax.clone())?;
+    d.forward(&mut probe.plan, "max_pool2d", n + 1, x, y, out)?;
+    let mut rows = probe.run("max_pool2d", &name, step(n))?;
+
+    let mut probe = Probe::new(gpu);
+    let argmax = probe.words("argmax", &argmax)?;
+    let dy = probe.floats("dy", &dy)?;
+    let dx = probe.output("dx", dx, tolerance)?;
+    d.backward(&mut probe.plan, "max_pool2d", n + 1, argmax, dy, dx)?;
+    rows.extend(probe.run("max_pool2d", &name, step(n))?);
+    Ok(rows)
+}
+
+/// ReLU's passes, zeros of both signs among the inputs. Exact.
+///
+/// # Errors
+/// What the device reports.
+pub fn relu(gpu: &Arc<Gpu>, n: usize, features: usize) -> Result<Vec<Row>> {
+    let case = format!("{n}x{features}");
+    let mut x = random(n * features, 1);
+    x.iter_mut().step_by(5).for_each(|v| *v = 0.0);
+    x.iter_mut().step_by(7).for_each(|v| *v = -0.0);
+    let dy = random(x.len(), 2);
+    let mut y = vec![0.0; x.len()];
+    oracle::relu::forward(&x, &mut y);
+    let mut dx = vec![0.0; x.len()];
+    oracle::relu::backward(&y, &dy, &mut dx);
+    let exact = vec![0.0; x.len()];
+
+    let mut probe = Probe::new(gpu);
+    let at_x = probe.floats("x", &x)?;
+    let at_y = probe.output("y", wide(&y), exact.clone())?;
+    relu::forward(&mut probe.plan, "relu", n + 1, features, at_x, at_y)?;
+    let mut rows = probe.run("relu", &case, step(n))?;
+
+    let mut probe = Probe::new(gpu);
+    let at = [probe.floats("y", &y)?, probe.floats("dy", &dy)?, probe.output("dx", wide(&dx), exact)?];
+    relu::backward(&mut probe.plan, "relu", n + 1, features, at)?;
+    rows.extend(probe.run("relu", &case, step(n))?);
+    Ok(rows)
+}
+
+/// The loss's passes, for logits up to `scale`.
+///
+/// # Errors
+/// What the device reports.
+pub fn smoothed_loss(gpu: &Arc<Gpu>, n: usize, classes: usize, scale: f32, smoothing: Smoothing) -> Result<Vec<Row>> {
+    let case = format!("{n}x{classes}, {:?} e {}, logits to {scale}", smoothing.variant, smoothing.epsilon);
+    let masses = smoothing.masses(classes);
+    let loss = SmoothedLoss { classes, masses };
+    let logits: Vec<f32> = random(n * classes, 1).iter().map(|v| v * scale).collect();
+    let targets = random_targets(n, classes, 2);
+    let upstream = random(n, 3);
+    let mean = vec![f64::from((1.0 / n as f64) as f32); n];
+
+    let mut losses = vec![0.0; n];
+    oracle::smoothed_loss::forward(masses, classes, &wide(&logits), &targets, &mut losses);
+    // The loss is a difference of numbers as large as the logits; `log` and `exp` are off by a few units in the last place.
+    let spread = 2.0 * f64::from(scale) + (classes as f64).ln();
+    let loss_tolerance = vec![sum_tolerance(classes.div_ceil(64) + 16, spread) + 2e-6; n];
+    // p = exp(z - s) inherits the absolute error of its argument as a relative one, and WGSL grants exp 3 + 2 |x| units.
+    let gradient = |dloss: &[f64]| {
+        let mut want = vec![0.0; n * classes];
+        oracle::smoothed_loss::backward(masses, classes, &wide(&logits), &targets, dloss, &mut want);
+        let tolerance: Vec<f64> = want
+            .iter()
+            .enumerate()
+            .map(|(i, _)| {
+                let target = targets[i / classes] as usize == i % classes;
+                let mass = if target { masses.on } else { masses.off };
+                let p = want[i] / dloss[i / classes] + mass;
+                dloss[i / classes].abs() * ((p * spread.max(8.0)) * 8.0 + 4.0 * mass) * 2f64.powi(-24) + 1e-12
+            })
+            .collect();
+        [want, tolerance]
+    };
+
+    let mut rows = vec![];
+    for pass in ["forward", "backward", "forward_backward"] {
+        let mut probe = Probe::new(gpu);
+        let at_logits = probe.floats("logits", &logits)?;
+        let at_targets = probe.words("targets", &targets)?;
+        let dloss = if pass == "backward" { wide(&upstream) } else { mean.clone() };
+        let [dlogits, tolerance] = gradient(&dloss);
+        let dloss = probe.floats("dloss", &upstream)?;
+        let at = LossBuffers {
+            logits: at_logits,
+            targets: at_targets,
+            losses: match pass {
+                "backward" => at_logits,
+                _ => probe.output("losses", losses.clone(), loss_tolerance.clone())?,
+            },
+            dlogits: match pass {
+                "forward" => at_logits,
+                _ => probe.output("dlogits", dlogits, tolerance)?,
+            },
+        };
+        match pass {
+            "forward" => loss.forward(&mut probe.plan, n + 1, &at)?,
+            "backward" => loss.backward(&mut probe.plan, n + 1, &at, dloss)?,
+            _ => loss.forward_backward(&mut probe.plan, n + 1, &at)?,
+        }
+        rows.extend(probe.run("smoothed_loss", &case, step(n))?);
+    }
+
+    let mut probe = Probe::new(gpu);
+    let values = random(n, 4);
+    let total: f64 = wide(&values).iter().sum();
+    let magnitude: f64 = absolute(&wide(&values)).iter().sum();
+    let losses = probe.floats("losses", &values)?;
+    let mean = f64::from(step(n).dloss);
+    let out = probe.output("step_losses", vec![total * mean], vec![sum_tolerance(n, magnitude * mean)])?;
+    smoothed_loss::reduce(&mut probe.plan, losses, out)?;
+    rows.extend(probe.run("smoothed_loss", &case, step(n))?);
+    Ok(rows)
+}
+
+/// The optimizers that are checked.
+pub fn optimizers() -> Vec<Optimizer> {
+    let adam = Adam { weight_decay: 0.01, ..Default::default() };
+    let sgd = Sgd { lr: 0.1, momentum: 0.0, nesterov: false, weight_decay: 0.0 };
+    vec![
+        Optimizer::Adam(Adam::default()),
+        Optimizer::Adam(adam),
+        Optimizer::AdamW(adam),
+        Optimizer::Sgd(sgd),
+        Optimizer::Sgd(Sgd { momentum: 0.9, ..sgd }),
+        Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4, ..sgd }),
+    ]
+}
+
+/// One update, the third, from a random state.
+///
+/// # Errors
+/// What the device reports.
+pub fn optimizer(gpu: &Arc<Gpu>, len: usize, optimizer: &Optimizer) -> Result<Vec<Row>> {
+    const T: u64 = 3;
+    let name = match optimizer {
+        Optimizer::Adam(_) | Optimizer::AdamW(_) => "adam",
+        Optimizer::Sgd(_) => "sgd",
+    };
+    let case = format!("{len}, {optimizer:?}");
+    let (params, grads, first) = (random(len, 1), random(len, 2), random(len, 3));
+    let second: Vec<f32> = random(len, 4).iter().map(|v| v * v).collect();
+    let mut want = wide(&params);
+    let mut state = oracle::optimizer::State { first: wide(&first), second: wide(&second) };
+    oracle::optimizer::step(optimizer, T, &mut want, &wide(&grads), &mut state);
+
+    let update = optimizer.update(T);
+    // A handful of roundings of numbers not above 1 (moments, parameters), and of the step itself.
+    let ulp = 2f64.powi(-24);
+    let tolerance: Vec<f64> =
+        want.iter().zip(&params).map(|(w, &p)| ulp * 4.0 + (w - f64::from(p)).abs() * 32.0 * ulp).collect();
+    let moment = vec![6.0 * ulp; len];
+    let mut probe = Probe::new(gpu);
+    let at = OptimizerBuffers {
+        params: probe.updated("params", &params, want, tolerance)?,
+        grads: probe.floats("grads", &grads)?,
+        first: probe.updated("first", &first, state.first, moment.clone())?,
+        second: match name {
+            "adam" => probe.updated("second", &second, state.second, moment)?,
+            _ => probe.floats("second", &second)?,
+        },
+    };
+    optimizer.record(&mut probe.plan, len, &at)?;
+    let step = Step {
+        keep: update.keep as f32,
+        l2: update.l2 as f32,
+        step_size: update.step_size as f32,
+        denominator: update.denominator as f32,
+        ..Default::default()
+    };
+    probe.run(name, &case, step)
+}
+
+/// The gather of a batch from the middle of an order, with its normalisation.
+///
+/// # Errors
+/// What the device reports.
+pub fn gather(gpu: &Arc<Gpu>, n: usize, image: [usize; 3]) -> Result<Vec<Row>> {
+    const IMAGES: usize = 11;
+    const FIRST: usize = 2;
+    let pixels: usize = image.iter().product();
+    let mut rng = crate::rng::Philox::new(9, 9);
+    let mut bytes: Vec<u8> = (0..IMAGES * pixels).map(|_| rng.below(256) as u8).collect();
+    let labels: Vec<u32> = (0..IMAGES as u32).map(|i| i * 3 % 7).collect();
+    let mut order: Vec<u32> = (0..IMAGES as u32).collect();
+    rng.shuffle(&mut order);
+    let normalisation: Vec<f32> =
+        (0..image[0]).flat_map(|c| [0.1307 + c as f32 * 0.1, 0.3081 + c as f32 * 0.05]).collect();
+    let batch = &order[FIRST..FIRST + n];
+    let want: Vec<f64> = batch
+        .iter()
+        .flat_map(|&i| bytes[i as usize * pixels..][..pixels].iter().enumerate())
+        .map(|(pixel, &byte)| {
+            let channel = pixel / (image[1] * image[2]);
+            let [mean, std] = [normalisation[channel * 2], normalisation[channel * 2 + 1]].map(f64::from);
+            (f64::from(byte) / 255.0 - mean) / std
+        })
+        .collect();
+    // Two divisions of 2.5 units in the last place each, and a difference of numbers up to 1.
+    let tolerance: Vec<f64> = want.iter().map(|w| (w.abs() * 10.0 + 20.0) * 2f64.powi(-24)).collect();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    let words: Vec<u32> = bytes.chunks(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+
+    let mut probe = Probe::new(gpu);
+    let at = gather::Buffers {
+        images: probe.words("images", &words)?,
+        labels: probe.words("labels", &labels)?,
+        order: probe.words("order", &order)?,
+        normalisation: probe.floats("normalisation", &normalisation)?,
+        x: probe.output("x", want, tolerance)?,
+        targets: probe.output_words("targets", batch.iter().map(|&i| labels[i as usize]).collect())?,
+    };
+    gather::gather(&mut probe.plan, "check", n + 1, image, &at)?;
+    probe.run("gather", &format!("{n} of {IMAGES} images {image:?}"), Step { first: FIRST as u32, ..step(n) })
+}
