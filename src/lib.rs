@@ -1,4 +1,5 @@
 //! smoothcnn
+pub mod checkpoint;
 pub mod data;
 pub mod error;
 pub mod metrics;
