@@ -1,5 +1,6 @@
 //! smoothcnn
 pub mod check;
+pub mod checkpoint;
 pub mod compile;
 pub mod data;
 pub mod error;

@@ -1,0 +1,65 @@
+//! The same seed on the same device gives the same bits; where the data lies and how steps are grouped changes nothing.
+
+use smoothcnn::check::network::random_data;
+use smoothcnn::gpu::trainer::GpuTrainer;
+use smoothcnn::net::Network;
+use smoothcnn::ops::optimizer::{Adam, Optimizer};
+use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::train::{Backend, Schedule, Setup, State};
+
+use super::GPU;
+
+const SCHEDULE: Schedule = Schedule { epochs: 2, seed: 5, shuffle: true };
+
+/// Two epochs over 23 images in batches of 5; what is left of the device after `interrupt` epochs goes to a new one.
+fn train(max_data_bytes: u64, interrupt: Option<usize>) -> (State, Vec<f64>, Vec<f64>) {
+    let net = Network::seed([1, 8, 8], 4).unwrap();
+    let (train, test) = (random_data(23, net.input, 4), random_data(9, net.input, 4));
+    let setup = Setup {
+        net: &net,
+        batch_size: 5,
+        smoothing: Smoothing { variant: Variant::Uniform, epsilon: 0.1 },
+        optimizer: Optimizer::Adam(Adam::default()),
+        normalisation: vec![[0.5, 0.25]],
+        train: &train,
+        test: &test,
+    };
+    let new = || {
+        let params = net.initial_parameters(SCHEDULE.seed);
+        GpuTrainer::with_data_limit(&GPU, setup.clone(), &params, max_data_bytes).unwrap()
+    };
+    let mut trainer = new();
+    let mut losses = vec![];
+    for epoch in 1..=SCHEDULE.epochs {
+        let updates = (epoch as u64 - 1) * 5;
+        trainer
+            .train_epoch(&SCHEDULE.order(epoch, 23), updates, &mut |some| {
+                losses.extend_from_slice(some);
+                Ok(())
+            })
+            .unwrap();
+        if interrupt == Some(epoch) {
+            let state = trainer.state().unwrap();
+            trainer = new();
+            trainer.set_state(&state);
+        }
+    }
+    (trainer.state().unwrap(), losses, trainer.test_logits().unwrap())
+}
+
+#[test]
+fn two_runs_give_the_same_bits() {
+    assert_eq!(train(u64::MAX, None), train(u64::MAX, None));
+}
+
+#[test]
+fn a_resumed_run_equals_an_uninterrupted_one() {
+    assert_eq!(train(u64::MAX, None), train(u64::MAX, Some(1)));
+}
+
+/// A window of two batches moves over the training set, and of one over the test set.
+#[test]
+fn a_streamed_data_set_gives_the_same_bits_as_one_on_the_device() {
+    assert_eq!(train(u64::MAX, None), train(10 * 64, None));
+    assert_eq!(train(u64::MAX, None), train(1, None));
+}

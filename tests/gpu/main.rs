@@ -1,0 +1,27 @@
+//! The kernels on a real device, against the f64 oracle. One binary, one device: the tests share it. A machine without a
+//! Vulkan driver makes them fail with the remedy.
+
+mod determinism;
+mod failures;
+mod network;
+mod ops;
+
+use std::sync::{Arc, LazyLock};
+
+use smoothcnn::check::Row;
+use smoothcnn::gpu::Gpu;
+
+/// The device that all tests share.
+static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
+    let gpu = Gpu::open_best().unwrap_or_else(|error| panic!("the GPU tests need an adapter: {error}"));
+    println!("testing on {}", smoothcnn::gpu::device::describe(&gpu.info));
+    Arc::new(gpu)
+});
+
+/// Fails with every row that is out of its tolerance.
+fn assert_rows(rows: smoothcnn::Result<Vec<Row>>) {
+    let rows = rows.unwrap();
+    assert!(!rows.is_empty() && rows.iter().all(|row| row.elements > 0));
+    let wrong: Vec<_> = rows.iter().filter(|row| row.failure.is_some()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

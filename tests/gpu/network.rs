@@ -1,0 +1,50 @@
+//! Whole training steps on the device against the f64 oracle.
+
+use smoothcnn::check::network::training;
+use smoothcnn::net::{Layer, Network};
+use smoothcnn::smoothing::{Smoothing, Variant};
+
+use super::{GPU, assert_rows};
+
+/// Twenty steps, the last with a smaller batch: errors that one step hides add up here.
+#[test]
+fn twenty_steps_of_a_small_network() {
+    let layers = [
+        Layer::Conv2d { in_channels: Some(2), out_channels: 5, kernel_size: [3, 2], stride: [1, 2], padding: [1, 1] },
+        Layer::Relu,
+        Layer::MaxPool2d { kernel_size: [3, 2], stride: [2, 1] },
+        Layer::conv2d(7, 3, 1),
+        Layer::Relu,
+        Layer::max_pool2d(2),
+        Layer::Flatten,
+        Layer::linear(11),
+        Layer::Relu,
+        Layer::linear(5),
+    ];
+    let net = Network::new([2, 11, 13], &layers).unwrap();
+    for variant in [Variant::Uniform, Variant::OffTarget] {
+        assert_rows(training(&GPU, &net, Smoothing { variant, epsilon: 0.1 }, 7, 20));
+    }
+}
+
+#[test]
+fn three_steps_of_the_seed_network() {
+    for input in [[1, 28, 28], [3, 32, 32]] {
+        let net = Network::seed(input, 10).unwrap();
+        assert_rows(training(&GPU, &net, Smoothing { variant: Variant::Uniform, epsilon: 0.1 }, 4, 3));
+    }
+}
+
+/// Layers below the first parameters, a linear layer alone, and convolutions without pooling.
+#[test]
+fn other_stacks() {
+    let stacks: [&[Layer]; 3] = [
+        &[Layer::Flatten, Layer::linear(3)],
+        &[Layer::max_pool2d(2), Layer::Relu, Layer::Flatten, Layer::linear(4), Layer::Relu, Layer::linear(2)],
+        &[Layer::conv2d(3, 3, 0), Layer::conv2d(2, 3, 0), Layer::Relu, Layer::Flatten, Layer::linear(3)],
+    ];
+    for layers in stacks {
+        let net = Network::new([1, 9, 7], layers).unwrap();
+        assert_rows(training(&GPU, &net, Smoothing::NONE, 5, 3));
+    }
+}

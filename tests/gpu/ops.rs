@@ -1,0 +1,92 @@
+//! Each pass of each op: the list of awkward cases, and random shapes.
+
+use proptest::prelude::*;
+use smoothcnn::check::cases::{self, Case};
+use smoothcnn::check::ops;
+use smoothcnn::ops::conv2d::Conv2d;
+use smoothcnn::ops::linear::Linear;
+use smoothcnn::ops::max_pool2d::MaxPool2d;
+use smoothcnn::smoothing::{Smoothing, Variant};
+
+use super::{GPU, assert_rows};
+
+#[test]
+fn conv2d_cases() {
+    cases::CONV2D.iter().for_each(|case| assert_rows(ops::conv2d(&GPU, case)));
+}
+
+#[test]
+fn max_pool2d_cases() {
+    cases::MAX_POOL2D.iter().for_each(|case| assert_rows(ops::max_pool2d(&GPU, case)));
+}
+
+#[test]
+fn linear_cases() {
+    cases::LINEAR.iter().for_each(|case| assert_rows(ops::linear(&GPU, case)));
+}
+
+#[test]
+fn relu_cases() {
+    cases::RELU.iter().for_each(|&(n, features)| assert_rows(ops::relu(&GPU, n, features)));
+}
+
+#[test]
+fn smoothed_loss_cases() {
+    for &(n, classes, scale) in cases::SMOOTHED_LOSS {
+        for variant in [Variant::Uniform, Variant::OffTarget] {
+            for epsilon in [0.0, 0.1, 0.45] {
+                assert_rows(ops::smoothed_loss(&GPU, n, classes, scale, Smoothing { variant, epsilon }));
+            }
+        }
+    }
+}
+
+#[test]
+fn optimizer_cases() {
+    for &len in cases::OPTIMIZER {
+        ops::optimizers().iter().for_each(|optimizer| assert_rows(ops::optimizer(&GPU, len, optimizer)));
+    }
+}
+
+/// Sizes that are no multiple of four end in the middle of a word of the byte buffer.
+#[test]
+fn gather_cases() {
+    for image in [[1, 1, 1], [1, 28, 28], [3, 5, 7], [2, 3, 3]] {
+        assert_rows(ops::gather(&GPU, 3, image));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn conv2d_random_shapes(
+        n in 1usize..4, c_in in 1usize..6, c_out in 1usize..9, h in 1usize..15, w in 1usize..15,
+        kernel in [1usize..5, 1usize..5], stride in [1usize..4, 1usize..4], padding in [0usize..3, 0usize..3],
+    ) {
+        let dims = Conv2d { input: [c_in, h, w], c_out, kernel, stride, padding };
+        prop_assume!(dims.output().is_ok());
+        assert_rows(ops::conv2d(&GPU, &Case { n, dims }));
+    }
+
+    #[test]
+    fn max_pool2d_random_shapes(
+        n in 1usize..4, channels in 1usize..5, h in 1usize..15, w in 1usize..15,
+        kernel in [1usize..5, 1usize..5], stride in [1usize..6, 1usize..6],
+    ) {
+        let dims = MaxPool2d { input: [channels, h, w], kernel, stride };
+        prop_assume!(dims.output().is_ok());
+        assert_rows(ops::max_pool2d(&GPU, &Case { n, dims }));
+    }
+
+    #[test]
+    fn linear_random_shapes(n in 1usize..40, inputs in 1usize..200, outputs in 1usize..70) {
+        assert_rows(ops::linear(&GPU, &Case { n, dims: Linear { inputs, outputs } }));
+    }
+
+    #[test]
+    fn smoothed_loss_random_shapes(n in 1usize..20, classes in 2usize..300, epsilon in 0.0..0.49f64, off in any::<bool>()) {
+        let variant = if off { Variant::OffTarget } else { Variant::Uniform };
+        assert_rows(ops::smoothed_loss(&GPU, n, classes, 4.0, Smoothing { variant, epsilon }));
+    }
+}
