@@ -1,1 +1,16 @@
-fn main() {}
+//! The program: a thin command line over the library.
+
+mod cli;
+
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    let cli = cli::Cli::parse();
+    match cli::run(cli) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("smoothcnn: {error}");
+            error.exit_code().into()
+        }
+    }
+}

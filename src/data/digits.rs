@@ -18,6 +18,8 @@ use crate::rng::Philox;
 pub const SIDE: usize = 28;
 /// How many digits there are.
 pub const CLASSES: usize = 10;
+/// Mean and standard deviation of the default training set's pixels, scaled to 0..1.
+pub const MEAN_AND_STD: (f64, f64) = (0.1127, 0.2525);
 
 /// The skeletons of each digit. Coordinates are percent of the digit's height: x to the right, y down, a spline
 /// through the points of a stroke. `|` after a point is a corner (the pen stops there), `/` lifts the pen.
@@ -427,5 +429,15 @@ mod tests {
         assert_eq!((sheet.width, sheet.height), (8, 6));
         let rows = [[3, 3, 4, 4, 0, 0, 0, 0], [0; 8], [1, 1, 2, 2, 5, 5, 6, 6]];
         assert_eq!(sheet.pixels, [rows[0], rows[0], rows[1], rows[1], rows[2], rows[2]].concat());
+    }
+
+    #[test]
+    fn the_stated_mean_and_deviation_are_those_of_the_training_set() {
+        let (train, _) = Digits::default().generate();
+        let n = train.images.len() as f64;
+        let values = || train.images.iter().map(|&byte| f64::from(byte) / 255.0);
+        let mean = values().sum::<f64>() / n;
+        let std = (values().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n).sqrt();
+        assert!((mean - MEAN_AND_STD.0).abs() < 5e-5 && (std - MEAN_AND_STD.1).abs() < 5e-5, "{mean} {std}");
     }
 }

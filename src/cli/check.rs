@@ -1,0 +1,93 @@
+//! `smoothcnn check`.
+
+use std::sync::Arc;
+
+use smoothcnn::check::{Row, network, ops};
+use smoothcnn::gpu::{DeviceKind, Gpu, device};
+use smoothcnn::net::Network;
+use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::{Error, Result};
+
+use super::common;
+
+/// Runs every kernel over awkward shapes, and three training steps of the network, and compares with the f64 oracle.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A certain adapter: its index in `smoothcnn devices`, or a part of its name
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<u8> {
+    let choice = device::choose(DeviceKind::Gpu, args.adapter.as_deref())?;
+    let Some(adapter) = choice.adapter else { return Err(Error::NoAdapter(choice.reason)) };
+    eprintln!("device: {}", choice.reason);
+    let gpu = Arc::new(Gpu::open(&adapter)?);
+
+    let mut table = Table { json: args.json, rows: 0, failures: 0, worst: 0.0 };
+    if !args.json {
+        common::print(format_args!(
+            "{:<14} {:<34} {:<52} {:>9} {:>10} {:>6}",
+            "op", "pass", "case", "elements", "error", "used"
+        ))?;
+    }
+    let mut printed = Ok(());
+    ops::all(&gpu, |rows| {
+        if printed.is_ok() {
+            printed = table.add(&rows);
+        }
+    })?;
+    printed?;
+    for (input, variant) in
+        [([1, 28, 28], Variant::Uniform), ([1, 28, 28], Variant::OffTarget), ([3, 32, 32], Variant::Uniform)]
+    {
+        let net = Network::seed(input, 10)?;
+        table.add(&network::training(&gpu, &net, Smoothing { variant, epsilon: 0.1 }, 8, 3)?)?;
+    }
+    if !args.json {
+        common::print(format_args!(
+            "{}: {} of {} comparisons within tolerance; the closest used {:.0}% of its own",
+            if table.failures == 0 { "pass" } else { "FAIL" },
+            table.rows - table.failures,
+            table.rows,
+            table.worst
+        ))?;
+    }
+    Ok(u8::from(table.failures > 0))
+}
+
+struct Table {
+    json: bool,
+    rows: usize,
+    failures: usize,
+    worst: f64,
+}
+
+impl Table {
+    fn add(&mut self, rows: &[Row]) -> Result<()> {
+        for row in rows {
+            self.rows += 1;
+            self.failures += usize::from(row.failure.is_some());
+            self.worst = self.worst.max(row.tolerance_used);
+            if self.json {
+                common::print_json(row)?;
+                continue;
+            }
+            common::print(format_args!(
+                "{:<14} {:<34} {:<52} {:>9} {:>10.1e} {:>5.0}%{}",
+                row.op,
+                row.pass,
+                row.case,
+                row.elements,
+                row.worst_error,
+                row.tolerance_used,
+                row.failure.as_ref().map(|failure| format!("  FAIL: {failure}")).unwrap_or_default()
+            ))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,229 @@
+//! What the commands share: data sets and devices as flags, and printing.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use smoothcnn::checkpoint::{self, Dtype, Metadata, Tensor};
+use smoothcnn::data::digits::{self, Digits};
+use smoothcnn::data::{Dataset, idx};
+use smoothcnn::gpu::trainer::GpuTrainer;
+use smoothcnn::gpu::{Choice, DeviceKind, Gpu, device};
+use smoothcnn::net::Network;
+use smoothcnn::oracle::trainer::CpuTrainer;
+use smoothcnn::smoothing::Variant;
+use smoothcnn::train::{Backend, Setup, State};
+use smoothcnn::{Error, Result};
+
+/// Prints a line of results. A reader that went away (`| head`) is no error: the program ends quietly.
+pub fn print(line: impl std::fmt::Display) -> Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(source) => Err(Error::Io { path: "standard output".into(), source }),
+    }
+}
+
+/// Prints a value as one line of JSON. What is not a number is written as null.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    print(serde_json::to_string(value).expect("plain structs with string keys always serialise"))
+}
+
+/// Which images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataKind {
+    /// Built in: drawn by the program, 28x28, ten classes.
+    Digits,
+    /// MNIST's IDX files.
+    Mnist,
+    /// Fashion-MNIST's IDX files.
+    FashionMnist,
+}
+
+/// Flags that choose a data set.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DataArgs {
+    /// Data set
+    #[arg(long, value_enum, default_value = "digits")]
+    pub data: DataKind,
+    /// Folder with the IDX files, plain or .gz, under torchvision's names
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data_dir: PathBuf,
+    /// Keep only the first N training images
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub limit_train: Option<usize>,
+    /// Keep only the first N test images
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub limit_test: Option<usize>,
+}
+
+/// Flags that choose what to compute on.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DeviceArgs {
+    /// What to compute on: auto takes a hardware GPU if there is one, else the CPU path
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: DeviceKind,
+    /// A certain adapter: its index in `smoothcnn devices`, or a part of its name
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
+}
+
+/// Flags that describe the loss.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct SmoothingArgs {
+    /// Epsilon: how much of the target's mass is spread; 0 is plain cross-entropy
+    #[arg(long, value_name = "E", default_value_t = 0.1)]
+    pub label_smoothing: f64,
+    /// Over which classes: all, e/C each (uniform, PyTorch's), or all but the true one, e/(C-1) each
+    #[arg(long, value_enum, default_value = "uniform")]
+    pub smoothing_variant: Variant,
+}
+
+/// For flags that count something.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n >= 1 => Ok(n),
+        _ => Err(format!("found {text:?}, expected a whole number of at least 1")),
+    }
+}
+
+/// Training and test set, cut to the limits.
+pub fn load_data(args: &DataArgs) -> Result<(Dataset, Dataset)> {
+    let (mut train, mut test) = match args.data {
+        DataKind::Digits => Digits::default().generate(),
+        DataKind::Mnist => idx::load_dir(&args.data_dir, "MNIST", 10)?,
+        DataKind::FashionMnist => idx::load_dir(&args.data_dir, "FashionMNIST", 10)?,
+    };
+    train.truncate(args.limit_train.unwrap_or(usize::MAX));
+    test.truncate(args.limit_test.unwrap_or(usize::MAX));
+    Ok((train, test))
+}
+
+/// Mean and standard deviation of each channel: what was given, else the data set's usual values.
+pub fn normalisation(data: DataKind, mean: &[f64], std: &[f64], channels: usize) -> Result<Vec<[f64; 2]>> {
+    let (usual_mean, usual_std) = match data {
+        DataKind::Digits => digits::MEAN_AND_STD,
+        DataKind::Mnist => (0.1307, 0.3081),
+        DataKind::FashionMnist => (0.2860, 0.3530),
+    };
+    let one_each = |flag: &str, given: &[f64], usual: f64| match given.len() {
+        0 => Ok(vec![usual; channels]),
+        1 => Ok(vec![given[0]; channels]),
+        n if n == channels => Ok(given.to_vec()),
+        n => Err(Error::Usage(format!("{flag}: found {n} values, expected 1 or one for each of {channels} channels"))),
+    };
+    let (mean, std) = (one_each("--mean", mean, usual_mean)?, one_each("--std", std, usual_std)?);
+    if let Some(bad) = std.iter().find(|std| !(std.is_finite() && **std > 0.0)) {
+        return Err(Error::Usage(format!("--std: found {bad}, expected numbers above 0")));
+    }
+    if let Some(bad) = mean.iter().find(|mean| !mean.is_finite()) {
+        return Err(Error::Usage(format!("--mean: found {bad}, expected numbers")));
+    }
+    Ok(mean.into_iter().zip(std).map(|(mean, std)| [mean, std]).collect())
+}
+
+/// In which precision to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 64 bits, on the CPU path: the oracle itself trains.
+    F64,
+}
+
+impl Precision {
+    /// The same, for a weights file.
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F64 => Dtype::F64,
+        }
+    }
+}
+
+/// Chooses what to compute on and says so on standard error.
+pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<Arc<Gpu>>> {
+    if precision == Precision::F64 {
+        if args.device == DeviceKind::Gpu || args.adapter.is_some() {
+            return Err(Error::Usage("--dtype f64: found a GPU asked for, expected --device cpu".into()));
+        }
+        eprintln!("device: CPU path, f64 ({} threads)", rayon::current_num_threads());
+        return Ok(None);
+    }
+    let Choice { adapter, reason } = device::choose(args.device, args.adapter.as_deref())?;
+    match adapter {
+        Some(adapter) => {
+            eprintln!("device: {reason}");
+            Gpu::open(&adapter).map(|gpu| Some(Arc::new(gpu)))
+        }
+        None => {
+            eprintln!("device: {reason} ({} threads)", rayon::current_num_threads());
+            Ok(None)
+        }
+    }
+}
+
+/// A backend for `setup`, starting from `state`.
+pub fn backend<'a>(
+    gpu: Option<&Arc<Gpu>>,
+    precision: Precision,
+    setup: Setup<'a>,
+    state: &State,
+) -> Result<Box<dyn Backend + 'a>> {
+    let params: Vec<f32> = state.params.iter().map(|&p| p as f32).collect();
+    let mut backend: Box<dyn Backend> = match (gpu, precision) {
+        (Some(gpu), _) => Box::new(GpuTrainer::new(gpu, setup, &params)?),
+        (None, Precision::F32) => Box::new(CpuTrainer::<f32>::new(setup, &params)),
+        (None, Precision::F64) => Box::new(CpuTrainer::<f64>::new(setup, &params)),
+    };
+    backend.set_state(state);
+    Ok(backend)
+}
+
+/// The names and shapes of a network's parameters, each with a prefix.
+pub fn expected(net: &Network, prefix: &str) -> Vec<(String, Vec<usize>)> {
+    net.parameters.iter().map(|p| (format!("{prefix}{}", p.name), p.shape.clone())).collect()
+}
+
+/// A flat vector as named tensors.
+pub fn tensors(net: &Network, prefix: &str, flat: &[f64]) -> Vec<Tensor> {
+    let tensor = |p: &smoothcnn::net::Parameter| Tensor {
+        name: format!("{prefix}{}", p.name),
+        shape: p.shape.clone(),
+        data: flat[p.range()].to_vec(),
+    };
+    net.parameters.iter().map(tensor).collect()
+}
+
+/// Named tensors, in the order of the parameters, as a flat vector.
+pub fn flatten(net: &Network, tensors: &[Vec<f64>]) -> Vec<f64> {
+    let mut flat = vec![0.0; net.flat_len()];
+    for (parameter, values) in net.parameters.iter().zip(tensors) {
+        flat[parameter.range()].copy_from_slice(values);
+    }
+    flat
+}
+
+/// Parameters from a file, with the optimizer's memory empty.
+pub fn load_params(net: &Network, path: &std::path::Path) -> Result<(State, Metadata)> {
+    let (tensors, metadata) = checkpoint::load(path, &expected(net, ""))?;
+    let zeros = vec![0.0; net.flat_len()];
+    Ok((State { params: flatten(net, &tensors), first: zeros.clone(), second: zeros }, metadata))
+}
+
+/// `12.3 MiB`.
+pub fn bytes(n: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", units[unit]) }
+}

@@ -1,0 +1,68 @@
+//! `smoothcnn devices`.
+
+use serde::Serialize;
+use smoothcnn::Result;
+use smoothcnn::gpu::device;
+
+use super::common;
+
+/// Lists what can be computed on.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Device {
+    index: usize,
+    name: String,
+    backend: String,
+    kind: String,
+    driver: String,
+    max_binding_bytes: u64,
+    workgroup_memory_bytes: u32,
+    invocations: u32,
+    subgroup_size: [u32; 2],
+    timestamps: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<u8> {
+    let adapters = device::adapters();
+    for (index, adapter) in adapters.iter().enumerate() {
+        let (info, limits) = (adapter.get_info(), adapter.limits());
+        if !args.json {
+            common::print(format_args!(
+                "{index}: {}\n   bindings to {}, {} invocations and {} of memory a workgroup, subgroups of {} to {}",
+                device::describe(&info),
+                common::bytes(limits.max_storage_buffer_binding_size),
+                limits.max_compute_invocations_per_workgroup,
+                common::bytes(limits.max_compute_workgroup_storage_size.into()),
+                info.subgroup_min_size,
+                info.subgroup_max_size,
+            ))?;
+            continue;
+        }
+        common::print_json(&Device {
+            index,
+            backend: info.backend.to_string(),
+            kind: format!("{:?}", info.device_type),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            workgroup_memory_bytes: limits.max_compute_workgroup_storage_size,
+            invocations: limits.max_compute_invocations_per_workgroup,
+            subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
+            timestamps: adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY),
+            name: info.name,
+        })?;
+    }
+    if !args.json {
+        if adapters.is_empty() {
+            common::print("no GPU adapter found")?;
+        }
+        common::print(format_args!("cpu: the CPU path, {} threads", rayon::current_num_threads()))?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,117 @@
+//! `smoothcnn eval`.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use smoothcnn::checkpoint::{self, Metadata, Tensor};
+use smoothcnn::data::Dataset;
+use smoothcnn::metrics;
+use smoothcnn::net::Network;
+use smoothcnn::ops::optimizer::{Adam, Optimizer};
+use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::train::Setup;
+use smoothcnn::{Error, Result};
+
+use super::common::{self, DataArgs, DeviceArgs, Precision};
+
+/// Measures a saved model on a test set.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Weights, as safetensors under PyTorch's names
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Epsilon of the smoothed loss [default: as in training, else 0.1]
+    #[arg(long, value_name = "E")]
+    label_smoothing: Option<f64>,
+    /// How epsilon is spread [default: as in training, else uniform]
+    #[arg(long, value_enum)]
+    smoothing_variant: Option<Variant>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Precision; f64 on the CPU path
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Precision,
+    /// Images in a batch
+    #[arg(short, long, default_value_t = 256, value_parser = common::at_least_one)]
+    batch_size: usize,
+    /// Mean of the pixels, scaled to 0..1: one value, or one a channel [default: as in training]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
+    mean: Vec<f64>,
+    /// Their standard deviation [default: as in training]
+    #[arg(long, value_delimiter = ',')]
+    std: Vec<f64>,
+    /// Write the logits, `[images, classes]`, as safetensors
+    #[arg(long, value_name = "FILE")]
+    logits: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<u8> {
+    let (_, test) = common::load_data(&args.data)?;
+    let net = Network::seed(test.shape, test.classes)?;
+    let smoothing = Smoothing::new(args.smoothing.smoothing_variant, args.smoothing.label_smoothing, test.classes)?;
+    let (state, metadata) = common::load_params(&net, &args.model)?;
+    let trained_with =
+        |flag: &[f64], key: &str| if flag.is_empty() { numbers(&metadata, key) } else { Ok(flag.to_vec()) };
+    let damaged = |key: &str| Error::data(&args.model, format!("metadata {key}: expected numbers with commas between"));
+    let mean = trained_with(&args.mean, "mean").map_err(|()| damaged("mean"))?;
+    let std = trained_with(&args.std, "std").map_err(|()| damaged("std"))?;
+    let nothing = Dataset { shape: test.shape, classes: test.classes, images: vec![], labels: vec![] };
+    let setup = Setup {
+        net: &net,
+        batch_size: args.batch_size,
+        smoothing,
+        optimizer: Optimizer::Adam(Adam::default()),
+        normalisation: common::normalisation(args.data.data, &mean, &std, test.shape[0])?,
+        train: &nothing,
+        test: &test,
+    };
+    let gpu = common::choose_device(&args.device, args.dtype)?;
+    let logits = common::backend(gpu.as_ref(), args.dtype, setup, &state)?.test_logits()?;
+    let metrics = metrics::evaluate(&logits, &test.labels, net.classes, smoothing);
+    if let Some(path) = &args.logits {
+        let tensor = Tensor { name: "logits".into(), shape: vec![test.len(), net.classes], data: logits };
+        checkpoint::save(path, &[tensor], args.dtype.dtype(), &Metadata::new())?;
+    }
+    if args.json {
+        common::print_json(&metrics)?;
+    } else {
+        for (name, value) in [
+            ("loss", metrics.loss),
+            ("nll", metrics.nll),
+            ("accuracy", metrics.accuracy),
+            ("error", metrics.error),
+            ("ece", metrics.ece),
+            ("brier", metrics.brier),
+            ("mean confidence", metrics.mean_confidence),
+        ] {
+            common::print(format_args!("{name:<16} {value:.6}"))?;
+        }
+        common::print(format_args!("{:<16} {}", "images", metrics.images))?;
+    }
+    Ok(0)
+}
+
+/// What training left in the model's metadata under `key`; the default where it left nothing, as in PyTorch's files.
+fn from_training<T: Default>(model: &Path, metadata: &Metadata, key: &str, parse: fn(&str) -> Option<T>) -> Result<T> {
+    metadata.get(key).map_or(Ok(T::default()), |text| {
+        parse(text).ok_or_else(|| Error::data(model, format!("metadata {key}: found {text:?}, which says nothing")))
+    })
+}
+
+fn numbers(text: &str) -> Option<Vec<f64>> {
+    text.split(',').map(|part| part.parse().ok()).collect()
+}
+
+fn smoothing(args: &Args, metadata: &Metadata, classes: usize) -> Result<Smoothing> {
+    let epsilon = from_training(&args.model, metadata, "label_smoothing", |text| text.parse().ok().map(Some))?;
+    let variant =
+        from_training(&args.model, metadata, "smoothing_variant", |text| Variant::from_str(text, false).ok())?;
+    let epsilon = args.label_smoothing.or(epsilon).unwrap_or(0.1);
+    Smoothing::new(args.smoothing_variant.unwrap_or(variant), epsilon, classes)
+}

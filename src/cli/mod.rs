@@ -1,0 +1,58 @@
+//! The commands, one file each, and what they share.
+
+mod check;
+mod common;
+mod devices;
+mod eval;
+mod plan;
+mod preview;
+mod train;
+
+use clap::{Parser, Subcommand};
+use smoothcnn::Result;
+
+/// Trains convolutional classifiers with label smoothing, on hand-written GPU kernels or on the CPU.
+///
+/// Results go to standard output, progress to standard error. Exit codes: 0 done, 1 failed, 2 usage, 3 no adapter,
+/// 4 bad data, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train the seed network.
+    Train(train::Args),
+    /// Measure a saved model on a test set.
+    Eval(eval::Args),
+    /// Hold every kernel, and training steps of the network, against the f64 oracle on this machine's adapter.
+    Check(check::Args),
+    /// Print the list of dispatches of a training step, with work and memory. Needs no device.
+    Plan(plan::Args),
+    /// List what can be computed on.
+    Devices(devices::Args),
+    /// Work with data sets.
+    #[command(subcommand)]
+    Data(DataCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// Write a contact sheet: a row for each class.
+    Preview(preview::Args),
+}
+
+/// Runs a command. `Ok` carries the exit code: 1 where the command's own answer is "no".
+pub fn run(cli: Cli) -> Result<u8> {
+    match cli.command {
+        Command::Train(args) => train::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Devices(args) => devices::run(args),
+        Command::Data(DataCommand::Preview(args)) => preview::run(args),
+    }
+}

@@ -1,0 +1,35 @@
+//! `smoothcnn data preview`.
+
+use std::path::PathBuf;
+
+use image::ImageEncoder;
+use smoothcnn::data::digits::contact_sheet;
+use smoothcnn::{Result, checkpoint};
+
+use super::common::{self, DataArgs};
+
+/// Writes a contact sheet of training images.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    data: DataArgs,
+    /// The PNG to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Images of each class
+    #[arg(long, default_value_t = 20, value_parser = common::at_least_one)]
+    columns: usize,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<u8> {
+    let (train, _) = common::load_data(&args.data)?;
+    let sheet = contact_sheet(&train, args.columns);
+    let mut png = vec![];
+    image::codecs::png::PngEncoder::new(&mut png)
+        .write_image(&sheet.pixels, sheet.width as u32, sheet.height as u32, image::ExtendedColorType::L8)
+        .expect("a grey image of the stated size, written to memory, always encodes");
+    checkpoint::write_atomic(&args.output, &png)?;
+    common::print(format_args!("{}: {}x{} pixels", args.output.display(), sheet.width, sheet.height))?;
+    Ok(0)
+}
