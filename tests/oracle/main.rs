@@ -1,0 +1,6 @@
+//! Proof of the CPU path, the oracle that every kernel is held against: finite differences, laws that the mathematics
+//! demands, and values recorded from PyTorch.
+
+mod finite_differences;
+mod laws;
+mod op;
