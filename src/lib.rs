@@ -1,6 +1,8 @@
 //! smoothcnn
+pub mod checkpoint;
 pub mod data;
 pub mod error;
+pub mod metrics;
 pub mod net;
 pub mod ops;
 pub mod oracle;

@@ -1,0 +1,432 @@
+//! Weights as safetensors files, named as in PyTorch's `state_dict` (`conv1.weight`, `fc2.bias`, ...), so that
+//! `safetensors.torch.load_file` and `load_state_dict` take them as they are.
+//!
+//! Format: <https://github.com/huggingface/safetensors#format>.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype as FileDtype, TensorView};
+
+use crate::{Error, Result};
+
+/// Free text by key, in the file's header.
+pub type Metadata = BTreeMap<String, String>;
+
+/// One tensor to save.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Its name in PyTorch's `state_dict`.
+    pub name: String,
+    /// Its dimensions; `[]` is a scalar.
+    pub shape: Vec<usize>,
+    /// Its elements in row-major order, as many as the product of `shape`.
+    pub data: Vec<f64>,
+}
+
+/// The number type of the tensors of a file that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32 bits: what the kernels compute in, so nothing is lost.
+    F32,
+    /// 64 bits.
+    F64,
+}
+
+/// Writes `bytes` to `path` so that a reader, or whoever looks after a crash, finds the whole old file or the whole new
+/// one: into a file beside it, synced to the disk, and then renamed over it.
+///
+/// A symbolic link at `path` is replaced, not followed.
+///
+/// # Errors
+///
+/// [`Error::Io`] with `path`. Whatever was at `path` is then as it was, and no other file is left behind (but if it is
+/// the sync of the folder that fails, after the rename, the new file is in place and whole).
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes).map_err(Error::io(path))
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::{Error, ErrorKind};
+    let name = path.file_name().ok_or_else(|| Error::new(ErrorKind::InvalidInput, "expected a file's name"))?;
+    // The same folder, because a rename is atomic only within one file system.
+    let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let prefix = format!(".{}.", name.to_string_lossy());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    #[cfg(unix)]
+    {
+        // Temporary files are private by default, and this one stays: give it what the umask gives any other file.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder)?; // removed when dropped before `persist`
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    #[cfg(unix)]
+    match std::fs::File::open(folder)?.sync_all() {
+        // Some file systems cannot sync a folder; the file itself is safe.
+        Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {}
+        other => other?,
+    }
+    Ok(())
+}
+
+/// Writes `tensors` to `path` with [`write_atomic`], as `dtype`, with `metadata` in the header. Equal
+/// arguments give equal bytes.
+///
+/// # Errors
+///
+/// [`Error::Data`] if an element is NaN or infinite, or becomes so as `dtype`: [`load`] would refuse the file, so it
+/// must not replace one that it takes. [`Error::Io`] as [`write_atomic`].
+///
+/// # Panics
+///
+/// If a tensor's shape and data disagree or a name is there twice: the caller's mistake.
+pub fn save(path: &Path, tensors: &[Tensor], dtype: Dtype, metadata: &Metadata) -> Result<()> {
+    // The header is written here, not with `safetensors::serialize`, which puts the metadata in a random order.
+    let (word, size) = match dtype {
+        Dtype::F32 => ("F32", 4),
+        Dtype::F64 => ("F64", 8),
+    };
+    let mut header = BTreeMap::from([("__metadata__", serde_json::json!(metadata))]);
+    let mut data = Vec::with_capacity(tensors.iter().map(|t| t.data.len() * size).sum());
+    for Tensor { name, shape, data: values } in tensors {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "elements of {name} {shape:?}");
+        let start = data.len();
+        for (i, &value) in values.iter().enumerate() {
+            let finite = match dtype {
+                Dtype::F32 => {
+                    data.extend((value as f32).to_le_bytes());
+                    (value as f32).is_finite()
+                }
+                Dtype::F64 => {
+                    data.extend(value.to_le_bytes());
+                    value.is_finite()
+                }
+            };
+            if !finite {
+                let message =
+                    format!("not written: tensor {name}: found {value} at element {i}, expected a finite {word}");
+                return Err(Error::data(path, message));
+            }
+        }
+        let info = serde_json::json!({ "dtype": word, "shape": shape, "data_offsets": [start, data.len()] });
+        assert!(header.insert(name, info).is_none(), "two tensors are named {name}");
+    }
+
+    let mut text = serde_json::to_vec(&header).expect("maps of strings to JSON values");
+    text.resize(text.len().next_multiple_of(8), b' '); // the data starts at a multiple of 8
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(text);
+    bytes.extend(data);
+    write_atomic(path, &bytes)
+}
+
+/// Reads the weights at `path`: exactly the tensors `expected` (name, shape), and gives their elements in that order,
+/// row-major, with the file's metadata. F64, F32, F16 and BF16 are read, all without loss.
+///
+/// # Errors
+///
+/// [`Error::Data`], one line with the tensor, what was found and what was expected: no such file, not a safetensors
+/// file or a damaged one, a tensor missing, one too many, a wrong shape or number type, a NaN or an infinity.
+/// [`Error::Io`] if the file is there and cannot be read.
+pub fn load(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Vec<Vec<f64>>, Metadata)> {
+    let bad = |message: String| Error::data(path, message);
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(bad("no such file, expected weights in a safetensors file".into()));
+        }
+        Err(_) if path.is_dir() => return Err(bad("found a folder, expected weights in a safetensors file".into())),
+        Err(e) => return Err(Error::io(path)(e)),
+    };
+    let damaged = |e| {
+        // The reason may quote the file: escaped, it stays on one line.
+        let reason = format!("{e}");
+        let n = bytes.len();
+        bad(format!("found {n} bytes that are no whole safetensors file ({}), expected weights", reason.escape_debug()))
+    };
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
+    let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
+
+    let mut names = file.names();
+    names.sort_unstable();
+    let mut weights = Vec::with_capacity(expected.len());
+    for (name, shape) in expected {
+        let Ok(view) = file.tensor(name) else {
+            let found = list(&names);
+            return Err(bad(format!("found no tensor {name}, expected one of shape {shape:?}; the file has {found}")));
+        };
+        if view.shape() != shape {
+            return Err(bad(format!("tensor {name}: found shape {:?}, expected {shape:?}", view.shape())));
+        }
+        let values = numbers(&view).ok_or_else(|| {
+            bad(format!("tensor {name}: found numbers of type {}, expected F32, F64, F16 or BF16", view.dtype()))
+        })?;
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            return Err(bad(format!("tensor {name}: found {} at element {i}, expected finite numbers", values[i])));
+        }
+        weights.push(values);
+    }
+    if let Some(extra) = names.iter().find(|name| expected.iter().all(|(e, _)| e != *name)) {
+        let wanted: Vec<_> = expected.iter().map(|(name, _)| name.as_str()).collect();
+        return Err(bad(format!("found a tensor {extra:?}, expected only {}", list(&wanted))));
+    }
+    Ok((weights, header.metadata().clone().unwrap_or_default().into_iter().collect()))
+}
+
+/// The first few names for a message, quoted, so that a name from a file cannot break the line.
+fn list(names: &[&str]) -> String {
+    const SHOWN: usize = 12;
+    let mut text = names.iter().take(SHOWN).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text += &format!(" and {} more", names.len() - SHOWN);
+    }
+    if text.is_empty() { "none".into() } else { text }
+}
+
+/// The elements as f64, or `None` if they are not of a floating-point type of 16 bits or more.
+fn numbers(view: &TensorView) -> Option<Vec<f64>> {
+    let data = view.data();
+    Some(match view.dtype() {
+        FileDtype::F64 => data.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b)).collect(),
+        FileDtype::F32 => data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b).into()).collect(),
+        FileDtype::F16 => data.as_chunks().0.iter().map(|&b| f16_to_f64(u16::from_le_bytes(b))).collect(),
+        FileDtype::BF16 => {
+            // The upper half of an f32.
+            data.as_chunks().0.iter().map(|&b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16).into()).collect()
+        }
+        _ => return None,
+    })
+}
+
+/// IEEE 754 binary16: 1 bit of sign, 5 of exponent (bias 15), 10 of fraction.
+fn f16_to_f64(bits: u16) -> f64 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+    let size = match exponent {
+        0 => fraction * 2f64.powi(-24), // zero and the subnormals
+        31 if fraction == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        _ => (1024.0 + fraction) * 2f64.powi(exponent - 25),
+    };
+    if bits >> 15 == 1 { -size } else { size }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+
+    fn sample() -> Vec<Tensor> {
+        let tensor = |name: &str, shape: &[usize], data: &[f64]| Tensor {
+            name: name.into(),
+            shape: shape.into(),
+            data: data.into(),
+        };
+        vec![
+            tensor("fc1.weight", &[2, 3], &[0.1, -0.0, 1e-30, 4.0, -5.5, 6.25]),
+            tensor("fc1.bias", &[2], &[0.5, -1.0 / 3.0]),
+            tensor("conv1.weight", &[1, 1, 1, 1], &[7.0]),
+        ]
+    }
+
+    fn expected() -> Vec<(String, Vec<usize>)> {
+        sample().into_iter().map(|t| (t.name, t.shape)).collect()
+    }
+
+    fn note() -> Metadata {
+        [("format", "pt"), ("classes", "2"), ("note", "a \"quoted\"\nline, é")]
+            .map(|(k, v)| (k.into(), v.into()))
+            .into()
+    }
+
+    /// A folder with the sample in `w.safetensors`.
+    fn saved(dtype: Dtype) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        save(&path, &sample(), dtype, &note()).unwrap();
+        (folder, path)
+    }
+
+    /// A one-tensor file, header and all.
+    fn raw(dtype: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+        let header = format!(r#"{{"w":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{}]}}}}"#, data.len());
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+    }
+
+    /// The message of the [`Error::Data`] that loading gives, checked to be one line that starts with the path.
+    fn refused(path: &Path, expected: &[(String, Vec<usize>)]) -> String {
+        let error = load(path, expected).expect_err("a refusal");
+        assert!(matches!(error, Error::Data { .. }), "{error:?}");
+        let line = error.to_string();
+        assert!(!line.contains('\n') && line.starts_with(&path.display().to_string()), "{line}");
+        line[path.display().to_string().len() + 2..].to_owned()
+    }
+
+    #[test]
+    fn round_trip() {
+        let (_folder, path) = saved(Dtype::F64);
+        let (weights, metadata) = load(&path, &expected()).unwrap();
+        for (found, wanted) in weights.iter().zip(sample()) {
+            let bits = |v: &[f64]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(found), bits(&wanted.data), "{}", wanted.name);
+        }
+        assert_eq!(metadata, note());
+
+        let (_folder, path) = saved(Dtype::F32);
+        let (weights, _) = load(&path, &expected()).unwrap();
+        for (found, wanted) in weights.iter().zip(sample()) {
+            assert_eq!(*found, wanted.data.iter().map(|&v| f64::from(v as f32)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_order_is_the_expected_one() {
+        let (_folder, path) = saved(Dtype::F64);
+        let mut wanted = expected();
+        wanted.reverse();
+        let (weights, _) = load(&path, &wanted).unwrap();
+        assert_eq!((weights[0].len(), weights[1].len(), weights[2].len()), (1, 2, 6));
+    }
+
+    #[test]
+    fn equal_arguments_give_equal_bytes() {
+        let (_a, a) = saved(Dtype::F32);
+        let (_b, b) = saved(Dtype::F32);
+        assert_eq!(fs::read(a).unwrap(), fs::read(b).unwrap());
+    }
+
+    #[test]
+    fn no_tensors_and_empty_tensors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("empty.safetensors");
+        save(&path, &[], Dtype::F32, &Metadata::new()).unwrap();
+        assert_eq!(load(&path, &[]).unwrap(), (vec![], Metadata::new()));
+        let empty = Tensor { name: "w".into(), shape: vec![0, 3], data: vec![] };
+        save(&path, &[empty], Dtype::F32, &Metadata::new()).unwrap();
+        assert_eq!(load(&path, &[("w".into(), vec![0, 3])]).unwrap().0, [Vec::<f64>::new()]);
+    }
+
+    #[test]
+    fn missing_file_and_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(refused(&folder.path().join("none"), &expected()).starts_with("no such file, expected"));
+        assert!(refused(folder.path(), &expected()).starts_with("found a folder, expected"));
+    }
+
+    #[test]
+    fn damaged_files() {
+        let (_folder, path) = saved(Dtype::F32);
+        let whole = fs::read(&path).unwrap();
+        for n in 0..whole.len() {
+            fs::write(&path, &whole[..n]).unwrap();
+            assert!(refused(&path, &expected()).starts_with(&format!("found {n} bytes that are no whole")));
+        }
+        fs::write(&path, [&whole[..], &[0]].concat()).unwrap();
+        assert!(refused(&path, &expected()).contains("no whole safetensors file"));
+        // Any one byte changed: read or refused in a line, never a panic.
+        for i in 0..whole.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[i] ^= flip;
+                fs::write(&path, bytes).unwrap();
+                if load(&path, &expected()).is_err() {
+                    refused(&path, &expected());
+                }
+            }
+        }
+        fs::write(&path, b"PK\x03\x04 a zip file, as torch.save writes").unwrap();
+        assert!(refused(&path, &expected()).contains("no whole safetensors file"));
+    }
+
+    #[test]
+    fn missing_extra_and_misshapen_tensors() {
+        let (_folder, path) = saved(Dtype::F32);
+        let mut more = expected();
+        more.push(("fc2.bias".into(), vec![4]));
+        assert_eq!(
+            refused(&path, &more),
+            r#"found no tensor fc2.bias, expected one of shape [4]; the file has "conv1.weight", "fc1.bias", "fc1.weight""#
+        );
+        assert_eq!(
+            refused(&path, &expected()[..2]),
+            r#"found a tensor "conv1.weight", expected only "fc1.weight", "fc1.bias""#
+        );
+        let mut other = expected();
+        other[0].1 = vec![3, 2];
+        assert_eq!(refused(&path, &other), "tensor fc1.weight: found shape [2, 3], expected [3, 2]");
+    }
+
+    #[test]
+    fn number_types() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w");
+        let wanted = [("w".to_owned(), vec![2])];
+        let values = |dtype: &str, data: &[u8]| {
+            fs::write(&path, raw(dtype, "[2]", data)).unwrap();
+            load(&path, &wanted).unwrap().0.remove(0)
+        };
+        assert_eq!(values("F16", &[0x00, 0x3c, 0x00, 0xc1]), [1.0, -2.5]);
+        assert_eq!(values("F16", &[0x01, 0x00, 0xff, 0x7b]), [2f64.powi(-24), 65504.0]);
+        assert_eq!(values("BF16", &[0x80, 0x3f, 0x20, 0xc0]), [1.0, -2.5]);
+        for (dtype, bytes) in [("I64", 16), ("U8", 2), ("BOOL", 2), ("F8_E5M2", 2), ("C64", 16)] {
+            fs::write(&path, raw(dtype, "[2]", &vec![0; bytes])).unwrap();
+            let line = format!("tensor w: found numbers of type {dtype}, expected F32, F64, F16 or BF16");
+            assert_eq!(refused(&path, &wanted), line);
+        }
+        fs::write(&path, raw("F16", "[2]", &[0, 0x3c, 0, 0xfc])).unwrap();
+        assert_eq!(refused(&path, &wanted), "tensor w: found -inf at element 1, expected finite numbers");
+        fs::write(&path, raw("F64", "[2]", &[[0; 8], f64::NAN.to_le_bytes()].concat())).unwrap();
+        assert_eq!(refused(&path, &wanted), "tensor w: found NaN at element 1, expected finite numbers");
+    }
+
+    #[test]
+    fn what_could_not_be_loaded_is_not_saved() {
+        let (folder, path) = saved(Dtype::F32);
+        let before = fs::read(&path).unwrap();
+        let mut tensors = sample();
+        tensors[1].data[1] = 1e39; // finite, but not as F32
+        let error = save(&path, &tensors, Dtype::F32, &note()).unwrap_err();
+        assert!(error.to_string().contains("not written: tensor fc1.bias: found 1"), "{error}");
+        tensors[1].data[1] = f64::NAN;
+        assert!(save(&path, &tensors, Dtype::F64, &note()).is_err());
+        assert_eq!(fs::read(&path).unwrap(), before);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn write_atomic_replaces_or_leaves_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        write_atomic(&path, b"old and longer").unwrap();
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+
+        let taken = folder.path().join("taken");
+        fs::create_dir(&taken).unwrap();
+        for path in [&taken, &folder.path().join("no/such/folder"), Path::new("/"), Path::new("..")] {
+            let error = write_atomic(path, b"x").unwrap_err();
+            assert!(matches!(&error, Error::Io { path: p, .. } if p == path), "{error:?}");
+        }
+        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["f", "taken"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_get_the_usual_permissions() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (plain, atomic) = (folder.path().join("plain"), folder.path().join("atomic"));
+        fs::write(&plain, b"x").unwrap();
+        write_atomic(&atomic, b"x").unwrap();
+        let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(plain), mode(atomic));
+    }
+}
