@@ -2,5 +2,8 @@
 //! demands, and values recorded from PyTorch.
 
 mod finite_differences;
+mod golden;
 mod laws;
 mod op;
+#[path = "../common/golden.rs"]
+mod recorded;
