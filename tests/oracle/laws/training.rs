@@ -6,6 +6,7 @@ use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::oracle::Real;
 use smoothcnn::oracle::network::CpuNetwork;
+use smoothcnn::oracle::optimizer::step;
 use smoothcnn::smoothing::{Smoothing, Variant};
 
 use crate::op::{Op, integers, targets, uniform};
@@ -119,6 +120,23 @@ fn linear_treats_every_image_alike() {
     let together = op.forward(&inputs);
     for (x, y) in inputs[0].chunks(3136).zip(together.chunks(128)) {
         assert_eq!(op.forward(&[x.to_vec(), inputs[1].clone(), inputs[2].clone()]), y);
+    }
+}
+
+/// Catches an update counted from another step, by gradients of an earlier batch, or a loss taken after it: a training
+/// step is the loss and its gradient, then the optimizer's update number t.
+#[test]
+fn a_training_step_is_the_gradient_then_the_update() {
+    let (mut whole, images, labels) = seed_network(2);
+    let (mut parts, ..) = seed_network(2);
+    let optimizer = Optimizer::Adam(Adam { weight_decay: 0.01, ..Adam::default() });
+    for t in 1..=3 {
+        whole.batch(2).copy_from_slice(&images);
+        parts.batch(2).copy_from_slice(&images);
+        let loss = whole.train_step(&labels, SMOOTHING, &optimizer, t);
+        assert_eq!(loss, parts.loss_and_gradient(&labels, SMOOTHING.masses(10)));
+        step(&optimizer, t, &mut parts.params, &parts.grads, &mut parts.state);
+        assert!(whole.params == parts.params, "step {t}");
     }
 }
 
