@@ -40,7 +40,7 @@ pub fn compare(got: &[f32], want: &[f64], tolerance: &[f64]) -> Comparison {
 ///
 /// Rounding errors of a sum behave like a random walk: their expected size grows with the square root of the number of
 /// terms (Higham and Mary 2019), in units of 2^-24 of the terms' total. The constant covers the walk's tail. A missing
-/// or a doubled term is about `magnitude / terms`, far above.
+/// or a doubled term is about `magnitude / terms`: five times the tolerance at 12,544 terms, and further above it for fewer.
 pub fn sum_tolerance(terms: usize, magnitude: f64) -> f64 {
     (8.0 + 2.0 * (terms as f64).sqrt()) * 2f64.powi(-24) * magnitude + f64::from(f32::MIN_POSITIVE)
 }
@@ -83,7 +83,7 @@ mod tests {
     fn a_missing_term_is_far_above_the_tolerance_of_a_sum() {
         for terms in [1usize, 10, 1000, 12_544] {
             let magnitude = 0.5 * terms as f64;
-            assert!(sum_tolerance(terms, magnitude) * 20.0 < magnitude / terms as f64, "{terms}");
+            assert!(sum_tolerance(terms, magnitude) * 5.0 < magnitude / terms as f64, "{terms}");
         }
     }
 }

@@ -54,13 +54,12 @@ pub struct Args {
 pub fn run(args: Args) -> Result<u8> {
     let (_, test) = common::load_data(&args.data)?;
     let net = Network::seed(test.shape, test.classes)?;
-    let smoothing = Smoothing::new(args.smoothing.smoothing_variant, args.smoothing.label_smoothing, test.classes)?;
     let (state, metadata) = common::load_params(&net, &args.model)?;
-    let trained_with =
-        |flag: &[f64], key: &str| if flag.is_empty() { numbers(&metadata, key) } else { Ok(flag.to_vec()) };
-    let damaged = |key: &str| Error::data(&args.model, format!("metadata {key}: expected numbers with commas between"));
-    let mean = trained_with(&args.mean, "mean").map_err(|()| damaged("mean"))?;
-    let std = trained_with(&args.std, "std").map_err(|()| damaged("std"))?;
+    let smoothing = smoothing(&args, &metadata, net.classes)?;
+    let trained_with = |flag: &[f64], key: &str| {
+        if flag.is_empty() { from_training(&args.model, &metadata, key, numbers) } else { Ok(flag.to_vec()) }
+    };
+    let (mean, std) = (trained_with(&args.mean, "mean")?, trained_with(&args.std, "std")?);
     let nothing = Dataset { shape: test.shape, classes: test.classes, images: vec![], labels: vec![] };
     let setup = Setup {
         net: &net,

@@ -35,8 +35,8 @@ pub fn backward<T: Real>(
 
 /// The row's maximum, and the logarithm of the sum of `exp(x - maximum)`.
 fn log_normaliser<T: Real>(row: &[T]) -> (T, T) {
-    // A NaN must reach the loss: `max` alone would drop it.
-    let max = row.iter().copied().fold(T::neg_infinity(), |m, x| if x > m || x.is_nan() { x } else { m });
+    // A NaN among the logits is not the maximum, but it reaches the sum, and so the loss.
+    let max = row.iter().copied().fold(T::neg_infinity(), T::max);
     let sum: T = row.iter().map(|&x| (x - max).exp()).sum();
     (max, sum.ln())
 }

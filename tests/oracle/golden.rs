@@ -1,0 +1,242 @@
+//! The CPU path in f64 against PyTorch's float64 values (`tests/golden`).
+//!
+//! Two sums of the same k terms in different orders, with or without fused multiply-adds, each err by at most
+//! k eps/2 times the terms' magnitudes together, so they differ by at most k eps times that. That is the bound of every
+//! comparison here. The magnitudes come from the op itself, run on absolute values.
+
+use clap::ValueEnum;
+use smoothcnn::net::Network;
+use smoothcnn::ops::linear::Linear;
+use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::oracle::network::CpuNetwork;
+use smoothcnn::oracle::optimizer::{State, step};
+use smoothcnn::smoothing::{Smoothing, Variant};
+
+use crate::op::{Op, conv2d, largest, max_pool2d, pool};
+use crate::recorded::{Case, Golden};
+
+const EPSILON: f64 = f64::EPSILON;
+
+/// No bound may be looser than this, relative to the magnitude of what is summed.
+const LIMIT: f64 = 1e-12;
+
+/// Checks each element against `tolerance` (of its index), NaN failing, and returns the worst error in units of it.
+fn compare(what: &str, found: &[f64], expected: &[f64], tolerance: impl Fn(usize) -> f64) -> f64 {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let mut worst = 0.0f64;
+    for (i, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+        let (error, tolerance) = ((found - expected).abs(), tolerance(i));
+        assert!(error <= tolerance, "{what}[{i}]: {found}, PyTorch {expected}: {error:e} apart, {tolerance:e} allowed");
+        if error > 0.0 {
+            worst = worst.max(error / tolerance);
+        }
+    }
+    worst
+}
+
+fn absolute(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|v| v.abs()).collect()
+}
+
+/// A case's integers.
+fn numbers<const N: usize>(case: &Case, keys: [&str; N]) -> [usize; N] {
+    keys.map(|key| case.parse(key))
+}
+
+/// The layer of a case, and how many terms an element of y, dx, and dw or db sums: 0 where it is a copy.
+fn layer(file: &str, case: &Case) -> (Op, [usize; 3]) {
+    match file {
+        "conv2d" => {
+            let keys = ["c_in", "h", "w", "c_out", "kh", "kw", "stride_h", "stride_w", "pad_h", "pad_w"];
+            let d = conv2d(numbers(case, keys));
+            let [n, oh, ow] = numbers(case, ["n", "oh", "ow"]);
+            assert_eq!(d.output_plane(), [oh, ow], "{}", case.name);
+            (Op::Conv2d(d), [d.fan_in() + 1, d.c_out * d.kernel[0] * d.kernel[1], n * oh * ow])
+        }
+        "linear" => {
+            let [n, inputs, outputs] = numbers(case, ["n", "in", "out"]);
+            (Op::Linear(Linear { inputs, outputs }), [inputs + 1, outputs, n])
+        }
+        "max_pool2d" => {
+            let d = max_pool2d(numbers(case, ["c", "h", "w", "kh", "kw", "stride_h", "stride_w"]));
+            assert_eq!(d.output_plane(), numbers(case, ["oh", "ow"]), "{}", case.name);
+            let indices: Vec<i64> = pool(&d, &case.f64("x")).1.into_iter().map(i64::from).collect();
+            assert_eq!(indices, case.i64("indices"), "{}", case.name);
+            (Op::MaxPool2d(d), [0, d.kernel[0] * d.kernel[1], 0])
+        }
+        "relu" => (Op::Relu, [0; 3]),
+        _ => panic!("no layer {file}"),
+    }
+}
+
+/// Catches a misreading of PyTorch's conventions that finite differences cannot see: OIHW order, cross-correlation, the
+/// floor rule, padding on both sides, the first of equal maxima, the gradient at 0 and at -0.
+#[test]
+fn layers_agree_with_pytorch() {
+    for file in ["conv2d", "linear", "max_pool2d", "relu"] {
+        let golden = Golden::open(file);
+        let mut worst = 0.0f64;
+        for case in golden.cases() {
+            let (op, [y_terms, dx_terms, parameter_terms]) = layer(file, &case);
+            let names: &[&str] = if matches!(file, "conv2d" | "linear") { &["x", "w", "b"] } else { &["x"] };
+            let inputs: Vec<Vec<f64>> = names.iter().map(|name| case.f64(name)).collect();
+            let dy = case.f64("dy");
+            // Pooling and ReLU choose by their input: there only dy is made absolute.
+            let linear = matches!(op, Op::Conv2d(_) | Op::Linear(_));
+            let sizes = if linear { inputs.iter().map(|v| absolute(v)).collect() } else { inputs.clone() };
+            let mut check = |name: &str, found: &[f64], size: &[f64], terms: usize| {
+                let relative = terms as f64 * EPSILON;
+                assert!(relative <= LIMIT);
+                let what = format!("{file} {}.{name}", case.name);
+                worst = worst.max(compare(&what, found, &case.f64(name), |i| relative * size[i]));
+            };
+            check("y", &op.forward(&inputs), &op.forward(&sizes), y_terms);
+            let gradients = op.backward(&inputs, &dy).into_iter().zip(op.backward(&sizes, &absolute(&dy)));
+            for (name, (found, size)) in names.iter().zip(gradients) {
+                let terms = if *name == "x" { dx_terms } else { parameter_terms };
+                check(&format!("d{name}"), &found, &size, terms);
+            }
+        }
+        println!("{file}: worst error {worst:.3} of the bound");
+    }
+}
+
+/// Catches the wrong variant, reduction or class; a loss that loses its digits at logits of 1e4.
+#[test]
+fn losses_agree_with_pytorch() {
+    let golden = Golden::open("smoothed_loss");
+    let (mut worst, mut worst_relative) = (0.0f64, 0.0f64);
+    for case in golden.cases() {
+        let [n, classes] = numbers(&case, ["n", "classes"]);
+        let variant = Variant::from_str(case.text("variant"), false).unwrap();
+        let masses = Smoothing::new(variant, case.parse("epsilon"), classes).unwrap().masses(classes);
+        let labels = case.labels("labels");
+        let op = Op::SmoothedLoss { masses, classes, targets: labels.clone() };
+        let inputs = [case.f64("logits")];
+        let spread = 2.0 * largest(&inputs[0]);
+
+        // The normaliser and the target's product sum `classes` terms each; 32 more for the logarithm, the masses and
+        // the differences from the maximum. A loss's terms are the normaliser and q times the logits.
+        let relative = (2 * classes + 32) as f64 * EPSILON;
+        assert!(relative <= LIMIT);
+        let size = spread + (classes as f64).ln();
+        let losses = op.forward(&inputs);
+        let what = |name: &str| format!("{}.{name}", case.name);
+        let sum: f64 = losses.iter().sum();
+        for (name, found, terms) in [("losses", &losses[..], 1), ("sum", &[sum], 2 * n), ("mean", &[sum / n as f64], 2)]
+        {
+            worst = worst.max(compare(&what(name), found, &case.f64(name), |_| relative * size * terms as f64));
+        }
+
+        // A gradient is p - q: exp's argument of up to 745, where it becomes 0, makes as many ulps of p.
+        let relative = (2 * classes + 32) as f64 * EPSILON + 2.0 * spread.min(745.0) * EPSILON;
+        assert!(relative <= LIMIT);
+        worst_relative = worst_relative.max(relative);
+        let [mean, ones] = [1.0 / n as f64, 1.0].map(|dloss| vec![dloss; n]);
+        for (name, dloss) in [("mean", mean), ("sum", ones), ("none", case.f64("dloss"))] {
+            let name = format!("dlogits_{name}");
+            let expected = case.f64(&name);
+            let tolerance = |i: usize| {
+                let (row, class) = (i / classes, i % classes);
+                let q = if class == labels[row] as usize { masses.on } else { masses.off };
+                // p is at most |p - q| + q.
+                relative * (expected[i].abs() + 2.0 * q * dloss[row].abs())
+            };
+            worst = worst.max(compare(&what(&name), &op.backward(&inputs, &dloss)[0], &expected, tolerance));
+        }
+    }
+    println!("smoothed_loss: worst error {worst:.3} of the bound, which is at most {worst_relative:e}");
+}
+
+/// Catches another order of weight decay, moments and bias correction than PyTorch's, and a step counted from 0.
+#[test]
+fn optimizers_agree_with_pytorch() {
+    let golden = Golden::open("adam");
+    for case in golden.cases() {
+        let number = |key| case.parse::<f64>(key);
+        let (lr, weight_decay) = (number("lr"), number("weight_decay"));
+        let adam = || Adam { lr, betas: [number("beta1"), number("beta2")], eps: number("eps"), weight_decay };
+        let optimizer = match case.text("optimizer") {
+            "adam" => Optimizer::Adam(adam()),
+            "adamw" => Optimizer::AdamW(adam()),
+            "sgd" => {
+                let (momentum, nesterov) = (number("momentum"), case.parse("nesterov"));
+                Optimizer::Sgd(Sgd { lr, momentum, nesterov, weight_decay })
+            }
+            other => panic!("no optimizer {other}"),
+        };
+        let [steps, len] = numbers(&case, ["steps", "len"]);
+        let (mut params, grads, expected) = (case.f64("p0"), case.f64("grads"), case.f64("p"));
+        assert!(steps > 0 && expected.len() == steps * len && grads.len() == steps * len);
+        let mut state = State::new(len);
+        let mut size = absolute(&params);
+        let mut worst = 0.0f64;
+        for (t, (grads, expected)) in grads.chunks(len).zip(expected.chunks(len)).enumerate() {
+            step(&optimizer, t as u64 + 1, &mut params, grads, &mut state);
+            size.iter_mut().zip(expected).for_each(|(size, p)| *size = size.max(p.abs()));
+            // About eight roundings a step, each relative to the largest that the parameter has been. (An update of
+            // Adam, at most a few lr, errs by more, 1e-13 of itself, for 1 - 0.999^t loses three digits.)
+            let relative = 8.0 * (t + 1) as f64 * EPSILON;
+            let what = format!("{} after step {}", case.name, t + 1);
+            worst = worst.max(compare(&what, &params, expected, |i| relative * size[i] + 1e-13 * lr));
+        }
+        println!("{}: worst error {worst:.3} of the bound", case.name);
+    }
+}
+
+/// Element i of the hash that both sides fill the network with.
+fn hash(i: usize, tensor: u64) -> f64 {
+    let value = (i as u64).wrapping_mul(2_654_435_761).wrapping_add(tensor * 40503 + 12345) % (1 << 32);
+    value as f64 / (1u64 << 32) as f64
+}
+
+/// Catches layers in another order, channels-last flattening, and gradients that are right layer by layer but not
+/// together. Sums have up to 3136 terms, so a layer errs by 7e-13 at the very worst, and by 1e-14 as rounding goes: the
+/// limit is held relative to the largest in each tensor.
+#[test]
+fn the_seed_network_agrees_with_pytorch() {
+    let golden = Golden::open("seed_network");
+    let (n, epsilon): (usize, f64) = (golden.parse("n"), golden.parse("epsilon"));
+    let net = Network::seed([1, 28, 28], golden.parse("classes")).unwrap();
+    let mut params = vec![0.0; net.flat_len()];
+    for p in &net.parameters {
+        let tensor = golden.parse(&format!("{}.index", p.name));
+        assert_eq!(p.fan_in, golden.parse::<usize>(&format!("{}.fan_in", p.name)));
+        let bound = 1.0 / (p.fan_in as f64).sqrt();
+        let values = &mut params[p.range()];
+        values.iter_mut().enumerate().for_each(|(i, v)| *v = 2.0 * (hash(i, tensor) - 0.5) * bound);
+        assert_eq!(values[..4], golden.f64(&format!("head.{}", p.name)), "{}: not the recorded weights", p.name);
+    }
+    let images_index = golden.parse("images_index");
+    let images: Vec<f64> = (0..n * 784).map(|i| hash(i, images_index)).collect();
+    assert_eq!(images[..4], golden.f64("head.images"));
+
+    let mut cpu = CpuNetwork::new(&net, params);
+    cpu.batch(n).copy_from_slice(&images);
+    let report = |name: &str, worst: f64| println!("{name}: worst error {worst:.4} of the bound");
+    let check = |name: &str, found: &[f64], size: f64| {
+        report(name, compare(name, found, &golden.f64(name), |_| LIMIT * size));
+    };
+    let logits = cpu.forward().to_vec();
+    check("logits", &logits, largest(&logits));
+    let labels = golden.labels("labels");
+    // Uniform last: its gradient is the recorded one.
+    for (name, variant) in [("loss.off-target", Variant::OffTarget), ("loss.uniform", Variant::Uniform)] {
+        let loss = cpu.loss_and_gradient(&labels, Smoothing { variant, epsilon }.masses(net.classes));
+        check(name, &[loss], loss);
+    }
+    for p in &net.parameters {
+        let gradient = &cpu.grads[p.range()];
+        let name = format!("grad.{}", p.name);
+        if golden.has(&name) {
+            check(&name, gradient, largest(gradient));
+        } else {
+            let stride = golden.parse(&format!("{}.stride", p.name));
+            let sample: Vec<f64> = gradient.iter().step_by(stride).copied().collect();
+            check(&format!("{name}.sample"), &sample, largest(gradient));
+        }
+        let squares: f64 = gradient.iter().map(|g| g * g).sum();
+        check(&format!("{name}.sum"), &[gradient.iter().sum()], absolute(gradient).iter().sum());
+        check(&format!("{name}.sum_sq"), &[squares], squares);
+    }
+}

@@ -1,0 +1,134 @@
+//! Every op behind one pair of calls, so that one table can hold cases of all of them; and random values.
+
+use smoothcnn::ops::{conv2d::Conv2d, linear::Linear, max_pool2d::MaxPool2d};
+use smoothcnn::oracle::{Real, conv2d, linear, max_pool2d, relu, smoothed_loss};
+use smoothcnn::rng::Philox;
+use smoothcnn::smoothing::Masses;
+
+/// An op with all that is not differentiated: its dimensions, or its target.
+#[derive(Clone, Debug)]
+pub enum Op {
+    Conv2d(Conv2d),
+    Linear(Linear),
+    MaxPool2d(MaxPool2d),
+    Relu,
+    SmoothedLoss { masses: Masses, classes: usize, targets: Vec<u32> },
+}
+
+impl Op {
+    /// The lengths of the inputs for a batch of `n`: x, and where the op has them weight and bias. ReLU and the loss
+    /// take theirs from their own case.
+    pub fn input_lens(&self, n: usize) -> Vec<usize> {
+        match self {
+            Op::Conv2d(d) => vec![n * d.input_len(), d.weight_len(), d.c_out],
+            Op::Linear(d) => vec![n * d.inputs, d.weight_len(), d.outputs],
+            Op::MaxPool2d(d) => vec![n * d.input_len()],
+            Op::Relu => vec![n],
+            Op::SmoothedLoss { classes, .. } => vec![n * classes],
+        }
+    }
+
+    /// The output for `inputs` (x, weight, bias).
+    pub fn forward<T: Real>(&self, inputs: &[Vec<T>]) -> Vec<T> {
+        let x = &inputs[0];
+        match self {
+            Op::Conv2d(d) => {
+                let mut y = unwritten(x.len() / d.input_len() * d.output_len());
+                conv2d::forward(d, x, &inputs[1], &inputs[2], &mut y);
+                y
+            }
+            Op::Linear(d) => {
+                let mut y = unwritten(x.len() / d.inputs * d.outputs);
+                linear::forward(d, x, &inputs[1], &inputs[2], &mut y);
+                y
+            }
+            Op::MaxPool2d(d) => pool(d, x).0,
+            Op::Relu => {
+                let mut y = unwritten(x.len());
+                relu::forward(x, &mut y);
+                y
+            }
+            Op::SmoothedLoss { masses, classes, targets } => {
+                let mut losses = unwritten(targets.len());
+                smoothed_loss::forward(*masses, *classes, x, targets, &mut losses);
+                losses
+            }
+        }
+    }
+
+    /// The gradient of each input for the upstream gradient `dy`.
+    pub fn backward<T: Real>(&self, inputs: &[Vec<T>], dy: &[T]) -> Vec<Vec<T>> {
+        let mut gradients: Vec<Vec<T>> = inputs.iter().map(|input| unwritten(input.len())).collect();
+        let x = &inputs[0];
+        match (self, &mut gradients[..]) {
+            (Op::Conv2d(d), [dx, dw, db]) => {
+                conv2d::backward_input(d, dy, &inputs[1], dx);
+                conv2d::backward_weight(d, x, dy, dw, db);
+            }
+            (Op::Linear(d), [dx, dw, db]) => {
+                linear::backward_input(d, dy, &inputs[1], dx);
+                linear::backward_weight(d, x, dy, dw, db);
+            }
+            (Op::MaxPool2d(d), [dx]) => max_pool2d::backward(d, &pool(d, x).1, dy, dx),
+            (Op::Relu, [dx]) => relu::backward(&self.forward(inputs), dy, dx),
+            (Op::SmoothedLoss { masses, classes, targets }, [dx]) => {
+                smoothed_loss::backward(*masses, *classes, x, targets, dy, dx);
+            }
+            _ => panic!("{self:?} does not take {} inputs", inputs.len()),
+        }
+        gradients
+    }
+}
+
+/// The maxima and their positions.
+pub fn pool<T: Real>(d: &MaxPool2d, x: &[T]) -> (Vec<T>, Vec<u32>) {
+    let len = x.len() / d.input_len() * d.output_len();
+    let (mut y, mut argmax) = (unwritten(len), vec![u32::MAX; len]);
+    max_pool2d::forward(d, x, &mut y, &mut argmax);
+    (y, argmax)
+}
+
+/// Memory for a result, full of NaN: an op that adds to what it should replace, or leaves an element out, shows.
+fn unwritten<T: Real>(len: usize) -> Vec<T> {
+    vec![T::nan(); len]
+}
+
+/// A convolution from `[c_in, h, w, c_out, kernel, stride, padding]`, each pair vertical first.
+pub fn conv2d([c_in, h, w, c_out, kh, kw, sh, sw, ph, pw]: [usize; 10]) -> Conv2d {
+    Conv2d { input: [c_in, h, w], c_out, kernel: [kh, kw], stride: [sh, sw], padding: [ph, pw] }
+}
+
+/// A pooling from `[channels, h, w, kernel, stride]`, each pair vertical first.
+pub fn max_pool2d([c, h, w, kh, kw, sh, sw]: [usize; 7]) -> MaxPool2d {
+    MaxPool2d { input: [c, h, w], kernel: [kh, kw], stride: [sh, sw] }
+}
+
+/// `len` numbers in [low, high) from a stream of their own.
+pub fn uniform(len: usize, low: f64, high: f64, stream: u64) -> Vec<f64> {
+    let mut rng = Philox::new(20, stream);
+    (0..len).map(|_| rng.range(low, high)).collect()
+}
+
+/// `len` integers from -limit to limit. Products and sums of small integers are exact in any order, fused or not, so
+/// laws over them hold to the bit.
+pub fn integers<T: Real>(len: usize, limit: u32, stream: u64) -> Vec<T> {
+    let mut rng = Philox::new(21, stream);
+    (0..len).map(|_| T::of(f64::from(rng.below(2 * limit + 1)) - f64::from(limit))).collect()
+}
+
+/// `len` class indices.
+pub fn targets(len: usize, classes: usize, stream: u64) -> Vec<u32> {
+    let mut rng = Philox::new(22, stream);
+    (0..len).map(|_| rng.below(classes as u32)).collect()
+}
+
+/// The inner product.
+pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(&a, &b)| a * b).sum()
+}
+
+/// The largest magnitude; NaN if there is a NaN.
+pub fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |max: f64, v| if v.abs() <= max { max } else { v.abs() })
+}
