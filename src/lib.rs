@@ -1,4 +1,43 @@
-//! smoothcnn
+//! # smoothcnn
+//!
+//! Convolutional classifiers trained with **label smoothing** on compute kernels written by hand in WGSL, run through wgpu on
+//! any Vulkan, Metal or DX12 GPU; with a plain CPU path that is the oracle for every kernel and the fallback where there is no
+//! GPU.
+//!
+//! ## The network
+//!
+//! The seed network, for images of c x h x w and C classes (1x28x28 and 10: 421,642 parameters):
+//!
+//! ```text
+//! x -> Conv2d(c, 32, 3, padding=1) -> ReLU -> MaxPool2d(2)
+//!   -> Conv2d(32, 64, 3, padding=1) -> ReLU -> MaxPool2d(2)
+//!   -> Flatten -> Linear(64 * (h/4) * (w/4), 128) -> ReLU -> Linear(128, C) -> logits z
+//! ```
+//!
+//! ## The loss
+//!
+//! Cross-entropy against a target that keeps `on` of its mass on the true class y and spreads the rest, `off` on each other
+//! class ([`smoothing`]):
+//!
+//! ```text
+//! loss = - sum over k of q[k] log softmax(z)[k],    q[y] = on,  q[k] = off for k != y
+//! dloss/dz[k] = softmax(z)[k] - q[k]
+//! ```
+//!
+//! ## The modules
+//!
+//! | module | what |
+//! |---|---|
+//! | [`net`], [`compile`] | layers with their shapes inferred; the network as a list of dispatches |
+//! | [`ops`], [`shaders`], [`plan`] | each operation's dimensions and dispatches; the WGSL and what naga says of it; plans as values |
+//! | [`gpu`] | the adapter, kernels built by reflection, the engine that replays a plan, training on it |
+//! | [`oracle`] | every operation on the CPU, generic over f32 and f64 |
+//! | [`check`] | every kernel against the oracle |
+//! | [`train`], [`metrics`], [`smoothing`] | the training loop, what it measures, what smoothing does to a target |
+//! | [`data`], [`checkpoint`], [`rng`], [`error`] | images, weights files, random numbers, errors |
+
+#![warn(missing_docs)]
+
 pub mod check;
 pub mod checkpoint;
 pub mod compile;
@@ -14,4 +53,5 @@ pub mod rng;
 pub mod shaders;
 pub mod smoothing;
 pub mod train;
+
 pub use error::{Error, Result};
