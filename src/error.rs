@@ -51,6 +51,10 @@ pub enum Error {
     #[error("plan: {0}")]
     Plan(String),
 
+    /// A result that is not what the oracle says.
+    #[error("wrong result: {0}")]
+    Check(String),
+
     /// The driver refused a call, or reported an error of its own.
     #[error("GPU error in {context}: {message}")]
     Gpu {

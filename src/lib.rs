@@ -32,12 +32,13 @@
 //! | [`ops`], [`shaders`], [`plan`] | each operation's dimensions and dispatches; the WGSL and what naga says of it; plans as values |
 //! | [`gpu`] | the adapter, kernels built by reflection, the engine that replays a plan, training on it |
 //! | [`oracle`] | every operation on the CPU, generic over f32 and f64 |
-//! | [`check`] | every kernel against the oracle |
+//! | [`check`], [`bench`] | every kernel against the oracle; how fast this machine is |
 //! | [`train`], [`metrics`], [`smoothing`] | the training loop, what it measures, what smoothing does to a target |
 //! | [`data`], [`checkpoint`], [`rng`], [`error`] | images, weights files, random numbers, errors |
 
 #![warn(missing_docs)]
 
+pub mod bench;
 pub mod check;
 pub mod checkpoint;
 pub mod compile;

@@ -72,6 +72,7 @@ macro_rules! shaders {
 
 shaders! {
     ADAM = "adam",
+    CEILING = "ceiling",
     CONV2D = "conv2d",
     GATHER = "gather",
     LINEAR = "linear",

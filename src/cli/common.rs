@@ -90,6 +90,15 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// An image's shape from `--input`.
+pub fn input_shape(text: &str) -> Result<[usize; 3]> {
+    let expected = "channels x height x width, each from 1 to 65536: 1x28x28";
+    let wrong = || Error::Usage(format!("--input: found {text:?}, expected {expected}"));
+    let size = |part: &str| part.parse().ok().filter(|size| (1..=1 << 16).contains(size));
+    let sizes: Vec<usize> = text.split('x').map(size).collect::<Option<_>>().ok_or_else(wrong)?;
+    sizes.try_into().map_err(|_| wrong())
+}
+
 /// Training and test set, cut to the limits.
 pub fn load_data(args: &DataArgs) -> Result<(Dataset, Dataset)> {
     let (mut train, mut test) = match args.data {

@@ -1,5 +1,6 @@
 //! The commands, one file each, and what they share.
 
+mod bench;
 mod check;
 mod common;
 mod devices;
@@ -30,6 +31,8 @@ enum Command {
     Eval(eval::Args),
     /// Hold every kernel, and training steps of the network, against the f64 oracle on this machine's adapter.
     Check(check::Args),
+    /// Measure training and inference on this machine, kernel by kernel.
+    Bench(bench::Args),
     /// Print the list of dispatches of a training step, with work and memory. Needs no device.
     Plan(plan::Args),
     /// List what can be computed on.
@@ -51,6 +54,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Check(args) => check::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Data(DataCommand::Preview(args)) => preview::run(args),

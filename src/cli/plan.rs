@@ -1,11 +1,11 @@
 //! `smoothcnn plan`.
 
 use serde::Serialize;
+use smoothcnn::Result;
 use smoothcnn::compile::{Job, compile};
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::Smoothing;
-use smoothcnn::{Error, Result};
 
 use super::common::{self, SmoothingArgs};
 
@@ -60,14 +60,7 @@ struct Printed {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
-    let wrong =
-        || Error::Usage(format!("--input: found {:?}, expected channels x height x width: 1x28x28", args.input));
-    let sizes: Vec<usize> =
-        args.input.split('x').map(|part| part.parse().map_err(|_| wrong())).collect::<Result<_>>()?;
-    let input: [usize; 3] = sizes.try_into().map_err(|_| wrong())?;
-    if input.iter().any(|&size| size == 0 || size > 1 << 16) {
-        return Err(Error::Usage(format!("--input: found {:?}, expected sizes from 1 to 65536", args.input)));
-    }
+    let input = common::input_shape(&args.input)?;
     let net = Network::seed(input, args.classes)?;
     let smoothing = Smoothing::new(args.smoothing.smoothing_variant, args.smoothing.label_smoothing, args.classes)?;
     let compiled = compile(&Job {

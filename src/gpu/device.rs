@@ -142,7 +142,13 @@ impl Gpu {
             max_buffer_size: offered.max_buffer_size,
             ..wgpu::Limits::default().or_worse_values_from(&offered)
         };
-        let descriptor = wgpu::DeviceDescriptor { label: Some("smoothcnn"), required_limits, ..Default::default() };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("smoothcnn"),
+            required_limits,
+            // Only measurements use timestamps; nothing depends on them.
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            ..Default::default()
+        };
         let info = adapter.get_info();
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|e| Error::Gpu { context: format!("opening {}", info.name), message: one_line(&e.to_string()) })?;

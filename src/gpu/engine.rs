@@ -31,6 +31,16 @@ struct Prepared {
     workgroups: [u32; 3],
 }
 
+impl Prepared {
+    /// `offset` is that of the step's block.
+    fn record(&self, pass: &mut wgpu::ComputePass, offset: u32) {
+        let [x, y, z] = self.workgroups;
+        pass.set_pipeline(&self.kernel.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[offset][..usize::from(self.reads_step)]);
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
 /// Refuses a plan that exceeds the device's limits, before anything is allocated.
 ///
 /// # Errors
@@ -180,16 +190,48 @@ impl Engine {
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             for step in 0..steps.len() {
-                let offset = [(step as u64 * self.step_stride) as u32];
-                for dispatch in &self.dispatches[range.clone()] {
-                    let [x, y, z] = dispatch.workgroups;
-                    pass.set_pipeline(&dispatch.kernel.pipeline);
-                    pass.set_bind_group(0, &dispatch.bind_group, &offset[..usize::from(dispatch.reads_step)]);
-                    pass.dispatch_workgroups(x, y, z);
-                }
+                let offset = (step as u64 * self.step_stride) as u32;
+                self.dispatches[range.clone()].iter().for_each(|dispatch| dispatch.record(&mut pass, offset));
             }
         }
-        self.submit_and_map(encoder, result)
+        self.submit_and_map(encoder, &self.buffers[result.buffer], result.offset, result.bytes)
+    }
+
+    /// Seconds that each of the dispatches `range` takes for `step`, by the device's own clock; `None` where the device has
+    /// no timestamps.
+    ///
+    /// # Errors
+    /// As [`Pending::wait`].
+    pub fn profile(&self, range: Range<usize>, step: &Step) -> Result<Option<Vec<f64>>> {
+        if !self.gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Ok(None);
+        }
+        let count = 2 * range.len() as u32;
+        let bytes = u64::from(count) * 8;
+        let descriptor = wgpu::QuerySetDescriptor { label: Some("timestamps"), ty: wgpu::QueryType::Timestamp, count };
+        let queries = self.gpu.device.create_query_set(&descriptor);
+        let resolved = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("timestamps"),
+            size: bytes,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        self.gpu.queue.write_buffer(&self.steps, 0, bytemuck::bytes_of(step));
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        for (i, dispatch) in self.dispatches[range].iter().enumerate() {
+            let first = 2 * i as u32;
+            let timestamp_writes = Some(wgpu::ComputePassTimestampWrites {
+                query_set: &queries,
+                beginning_of_pass_write_index: Some(first),
+                end_of_pass_write_index: Some(first + 1),
+            });
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+            dispatch.record(&mut pass, 0);
+        }
+        encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
+        let ticks: Vec<u64> = self.submit_and_map(encoder, &resolved, 0, bytes).wait()?;
+        let period = f64::from(self.gpu.queue.get_timestamp_period()) * 1e-9;
+        Ok(Some(ticks.chunks(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period).collect()))
     }
 
     /// The contents of a part of a buffer, after everything submitted so far.
@@ -197,17 +239,25 @@ impl Engine {
     /// # Errors
     /// As [`Pending::wait`].
     pub fn read<T: bytemuck::Pod>(&self, slice: Slice) -> Result<Vec<T>> {
-        self.submit_and_map(self.gpu.device.create_command_encoder(&Default::default()), slice).wait()
+        let encoder = self.gpu.device.create_command_encoder(&Default::default());
+        self.submit_and_map(encoder, &self.buffers[slice.buffer], slice.offset, slice.bytes).wait()
     }
 
-    fn submit_and_map(&self, mut encoder: wgpu::CommandEncoder, result: Slice) -> Pending {
+    /// Submits what was recorded, and a copy of `bytes` of `source` to where the host can read them.
+    fn submit_and_map(
+        &self,
+        mut encoder: wgpu::CommandEncoder,
+        source: &wgpu::Buffer,
+        offset: u64,
+        bytes: u64,
+    ) -> Pending {
         let staging = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("staging"),
-            size: result.bytes,
+            size: bytes,
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        encoder.copy_buffer_to_buffer(&self.buffers[result.buffer], result.offset, &staging, 0, result.bytes);
+        encoder.copy_buffer_to_buffer(source, offset, &staging, 0, bytes);
         let submission = self.gpu.queue.submit([encoder.finish()]);
         let (sender, mapped) = futures_intrusive::channel::shared::oneshot_channel();
         staging.map_async(wgpu::MapMode::Read, .., move |outcome| {

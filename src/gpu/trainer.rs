@@ -144,6 +144,11 @@ impl<'a> GpuTrainer<'a> {
         &self.compiled
     }
 
+    /// The engine that carries it out.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// Makes `order` the order of the steps to come. A window takes the images themselves, a whole set their indices.
     fn upload(engine: &Engine, data: &Dataset, residence: Residence, at: &Data, order: &[u32]) {
         if residence == Residence::Whole {

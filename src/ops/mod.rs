@@ -3,6 +3,7 @@
 //! One stem names an operation everywhere: `shaders/<stem>.wgsl` computes it on a GPU, `src/ops/<stem>.rs` gives its
 //! shapes and records its dispatches, `src/oracle/<stem>.rs` is its twin on the CPU.
 
+pub mod ceiling;
 pub mod conv2d;
 pub mod gather;
 pub mod linear;

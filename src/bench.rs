@@ -1,0 +1,343 @@
+//! Measurements of this machine: training and inference as a user sees them, each kernel by the device's clock, and what the
+//! device could do at most.
+//!
+//! A result counts only if its answer is right: every configuration first trains a few steps against the f64 oracle.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::check::network::{random_data, training};
+use crate::gpu::trainer::GpuTrainer;
+use crate::gpu::{Engine, Gpu, device};
+use crate::net::Network;
+use crate::ops::ceiling;
+use crate::ops::optimizer::{Adam, Optimizer};
+use crate::oracle::trainer::CpuTrainer;
+use crate::plan::{Plan, Step};
+use crate::smoothing::{Smoothing, Variant};
+use crate::train::{Backend, Setup};
+use crate::{Error, Result};
+
+/// A file of results.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The program's version.
+    pub version: String,
+    /// Seconds since 1970.
+    pub unix_time: u64,
+    /// What was measured: the adapter, or the CPU path with its threads.
+    pub device: String,
+    /// What it can do at most; absent for the CPU path and for devices without timestamps.
+    pub ceilings: Option<Ceilings>,
+    /// One for each configuration.
+    pub results: Vec<Measured>,
+}
+
+/// A device's measured limits.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Ceilings {
+    /// Bytes a second of a large copy, read and written.
+    pub bytes_per_second: f64,
+    /// Floating-point operations a second of independent multiply-adds.
+    pub flops_per_second: f64,
+    /// Seconds from a submission of nothing to its end.
+    pub submit_seconds: f64,
+    /// Seconds that one more dispatch, of a single workgroup, costs in a submission of many.
+    pub dispatch_seconds: f64,
+}
+
+/// One configuration's results.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Measured {
+    /// `train` or `infer`.
+    pub task: String,
+    /// Channels, height, width.
+    pub input: [usize; 3],
+    /// Images in a batch.
+    pub batch_size: usize,
+    /// Images a second: the median of the windows, the worst, the best.
+    pub images_per_second: [f64; 3],
+    /// Seconds from nothing to the first result: kernels compiled, data uploaded, one step done.
+    pub cold_start_seconds: f64,
+    /// Bytes of the plan's buffers; 0 for the CPU path.
+    pub plan_bytes: u64,
+    /// Each dispatch of a step; empty where the device has no timestamps.
+    pub kernels: Vec<KernelTime>,
+    /// The largest share of its tolerance that the check against the oracle used, in percent.
+    pub tolerance_used: f64,
+}
+
+/// One dispatch of a step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KernelTime {
+    /// Its label in the plan.
+    pub label: String,
+    /// Seconds: the median of several steps.
+    pub seconds: f64,
+    /// Floating-point operations of its products.
+    pub flops: u64,
+    /// Bytes it must at least move.
+    pub bytes: u64,
+}
+
+impl Measured {
+    /// Seconds of a step, from the median window.
+    pub fn step_seconds(&self) -> f64 {
+        self.batch_size as f64 / self.images_per_second[0]
+    }
+
+    /// Seconds of all kernels.
+    pub fn kernel_seconds(&self) -> f64 {
+        self.kernels.iter().map(|kernel| kernel.seconds).sum()
+    }
+
+    /// Seconds that the device would need at its ceilings: each dispatch its arithmetic or its traffic, whichever is
+    /// longer, and its launch.
+    pub fn floor_seconds(&self, ceilings: &Ceilings) -> f64 {
+        let floor = |k: &KernelTime| {
+            let (arithmetic, traffic) =
+                (k.flops as f64 / ceilings.flops_per_second, k.bytes as f64 / ceilings.bytes_per_second);
+            arithmetic.max(traffic) + ceilings.dispatch_seconds
+        };
+        self.kernels.iter().map(floor).sum()
+    }
+}
+
+/// Throughput is measured in this many windows.
+const WINDOWS: usize = 5;
+
+/// What is measured, on what.
+pub struct Bench {
+    /// The GPU, or `None` for the CPU path.
+    pub gpu: Option<Arc<Gpu>>,
+    /// Seconds for the throughput of one task of one configuration.
+    pub seconds: f64,
+}
+
+impl Bench {
+    /// An empty report on the device, with its ceilings.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn report(&self) -> Result<Report> {
+        let cpu = || format!("CPU path ({} threads)", rayon::current_num_threads());
+        Ok(Report {
+            version: env!("CARGO_PKG_VERSION").into(),
+            unix_time: std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_secs()),
+            device: self.gpu.as_ref().map_or_else(cpu, |gpu| device::describe(&gpu.info)),
+            ceilings: self.gpu.as_ref().map(ceilings).transpose()?.flatten(),
+            results: vec![],
+        })
+    }
+
+    /// Training and inference of the seed network on `input`.
+    ///
+    /// # Errors
+    /// What the device reports; [`Error::Check`] if its answer is wrong.
+    pub fn measure(&self, input: [usize; 3], batch_size: usize) -> Result<[Measured; 2]> {
+        let net = Network::seed(input, 10)?;
+        let smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };
+        let tolerance_used = self.verify(&net, smoothing, batch_size)?;
+
+        let pixels: usize = input.iter().product();
+        let most = (8usize << 20).div_ceil(pixels).max(batch_size);
+        let train = random_data(most.max(batch_size * 2), input, 10);
+        let order: Vec<u32> = (0..train.len() as u32).collect();
+        let params = net.initial_parameters(0);
+        let setup = Setup {
+            net: &net,
+            batch_size,
+            smoothing,
+            optimizer: Optimizer::Adam(Adam::default()),
+            normalisation: vec![[0.5, 0.25]; input[0]],
+            train: &train,
+            test: &train,
+        };
+        let began = Instant::now();
+        let mut trainer = self.trainer(setup.clone(), &params)?;
+        trainer.backend().train_epoch(&order[..batch_size], 0, &mut |_| Ok(()))?;
+        let cold_start_seconds = began.elapsed().as_secs_f64();
+        let trained = train_windows(trainer.backend(), &order, batch_size, self.seconds)?;
+
+        // One pass over the test set is to take no longer than a window, on slow devices too.
+        let mut test = train.clone();
+        let images = (trained[0] * self.seconds / WINDOWS as f64) as usize / batch_size * batch_size;
+        test.truncate(images.max(batch_size));
+        let mut tester = self.trainer(Setup { test: &test, ..setup.clone() }, &params)?;
+        let inferred = infer_windows(tester.backend(), test.len(), self.seconds)?;
+
+        let measured = |task: &str, images_per_second| Measured {
+            task: task.into(),
+            input,
+            batch_size,
+            images_per_second,
+            cold_start_seconds,
+            plan_bytes: 0,
+            kernels: vec![],
+            tolerance_used,
+        };
+        let mut results = [measured("train", trained), measured("infer", inferred)];
+        if let Trainer::Gpu(trainer) = &trainer {
+            let (engine, compiled) = (trainer.engine(), trainer.compiled());
+            let step = Step {
+                count: batch_size as u32,
+                dloss: 1.0 / batch_size as f32,
+                keep: 1.0,
+                denominator: 1.0,
+                ..Default::default()
+            };
+            for (result, range) in results.iter_mut().zip([compiled.train.clone(), compiled.infer.clone()]) {
+                result.plan_bytes = compiled.plan.bytes();
+                result.kernels = kernel_times(engine, range, &step)?;
+            }
+        }
+        Ok(results)
+    }
+
+    fn trainer<'a>(&self, setup: Setup<'a>, params: &[f32]) -> Result<Trainer<'a>> {
+        Ok(match &self.gpu {
+            Some(gpu) => Trainer::Gpu(Box::new(GpuTrainer::new(gpu, setup, params)?)),
+            None => Trainer::Cpu(Box::new(CpuTrainer::new(setup, params))),
+        })
+    }
+
+    /// Trains a few steps against the f64 oracle and gives the largest share of its tolerance that a result used.
+    fn verify(&self, net: &Network, smoothing: Smoothing, batch_size: usize) -> Result<f64> {
+        let Some(gpu) = &self.gpu else {
+            return Ok(0.0);
+        };
+        let mut worst = 0f64;
+        for row in training(gpu, net, smoothing, batch_size.min(16), 2)? {
+            if let Some(failure) = row.failure {
+                return Err(Error::Check(format!("{} {}: {failure}", row.pass, row.case)));
+            }
+            worst = worst.max(row.tolerance_used);
+        }
+        Ok(worst)
+    }
+}
+
+/// What is measured.
+enum Trainer<'a> {
+    Gpu(Box<GpuTrainer<'a>>),
+    Cpu(Box<CpuTrainer<'a, f32>>),
+}
+
+impl<'a> Trainer<'a> {
+    fn backend(&mut self) -> &mut (dyn Backend + 'a) {
+        match self {
+            Self::Gpu(trainer) => trainer.as_mut(),
+            Self::Cpu(trainer) => trainer.as_mut(),
+        }
+    }
+}
+
+/// Median, worst and best of rates.
+fn spread(mut rates: Vec<f64>) -> [f64; 3] {
+    rates.sort_by(f64::total_cmp);
+    [rates[rates.len() / 2], rates[0], rates[rates.len() - 1]]
+}
+
+/// Images a second of training. Results arrive in bursts, so a window runs from one arrival to another.
+fn train_windows(backend: &mut dyn Backend, order: &[u32], batch_size: usize, seconds: f64) -> Result<[f64; 3]> {
+    let mut rates = vec![];
+    let mut updates = 1;
+    // The first window warms up, and is not counted.
+    let mut window: Option<(Instant, usize)> = None;
+    let began = Instant::now();
+    while rates.len() < WINDOWS {
+        let mut left = order.len();
+        let outcome = backend.train_epoch(order, updates, &mut |losses| {
+            updates += losses.len() as u64;
+            let images = (losses.len() * batch_size).min(left);
+            left -= images;
+            match &mut window {
+                None if began.elapsed().as_secs_f64() > seconds / WINDOWS as f64 => window = Some((Instant::now(), 0)),
+                None => {}
+                Some((start, done)) => {
+                    *done += images;
+                    let elapsed = start.elapsed().as_secs_f64();
+                    if elapsed > seconds / WINDOWS as f64 {
+                        rates.push(*done as f64 / elapsed);
+                        window = Some((Instant::now(), 0));
+                    }
+                }
+            }
+            // Ends the epoch where there is nothing more to measure.
+            if rates.len() == WINDOWS { Err(Error::Interrupted) } else { Ok(()) }
+        });
+        match outcome {
+            Ok(()) | Err(Error::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(spread(rates))
+}
+
+/// Images a second of inference over the test set, again and again.
+fn infer_windows(backend: &mut dyn Backend, images: usize, seconds: f64) -> Result<[f64; 3]> {
+    backend.test_logits()?;
+    let mut rates = vec![];
+    for _ in 0..WINDOWS {
+        let (start, mut done) = (Instant::now(), 0);
+        while start.elapsed().as_secs_f64() < seconds / WINDOWS as f64 {
+            backend.test_logits()?;
+            done += images;
+        }
+        rates.push(done as f64 / start.elapsed().as_secs_f64());
+    }
+    Ok(spread(rates))
+}
+
+/// Each dispatch's median time over a few steps.
+fn kernel_times(engine: &Engine, range: std::ops::Range<usize>, step: &Step) -> Result<Vec<KernelTime>> {
+    const STEPS: usize = 5;
+    let mut times = vec![vec![]; range.len()];
+    for _ in 0..STEPS {
+        let Some(seconds) = engine.profile(range.clone(), step)? else { return Ok(vec![]) };
+        times.iter_mut().zip(seconds).for_each(|(all, one)| all.push(one));
+    }
+    let kernel = |(dispatch, times): (&crate::plan::Dispatch, Vec<f64>)| KernelTime {
+        label: dispatch.label.clone(),
+        seconds: spread(times)[0],
+        flops: dispatch.flops,
+        bytes: dispatch.bytes(),
+    };
+    Ok(engine.plan().dispatches[range].iter().zip(times).map(kernel).collect())
+}
+
+/// What the device can do at most, if it can be timed.
+fn ceilings(gpu: &Arc<Gpu>) -> Result<Option<Ceilings>> {
+    const VECTORS: usize = 2 << 20; // 32 MiB, beyond most caches
+    let mut plan = Plan::default();
+    let x = plan.buffer("x", VECTORS * 4)?;
+    let y = plan.buffer("y", VECTORS * 4)?;
+    ceiling::copy(&mut plan, VECTORS, x, y)?;
+    ceiling::multiply_add(&mut plan, VECTORS / 16, y)?;
+    // A single workgroup, to time launches.
+    ceiling::copy(&mut plan, 1, x, y)?;
+    let engine = Engine::new(gpu, plan)?;
+    let times = kernel_times(&engine, 0..2, &Step::default())?;
+    let [copy, multiply_add] = times.as_slice() else { return Ok(None) };
+
+    let one = y.part(0, 1);
+    let timed = |steps: usize| -> Result<f64> {
+        let steps = vec![Step::default(); steps];
+        let mut times = vec![];
+        for _ in 0..9 {
+            let start = Instant::now();
+            engine.run(2..3, &steps, one).wait::<f32>()?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        Ok(spread(times)[0])
+    };
+    let (few, many) = (timed(1)?, timed(201)?);
+    Ok(Some(Ceilings {
+        bytes_per_second: copy.bytes as f64 / copy.seconds,
+        flops_per_second: multiply_add.flops as f64 / multiply_add.seconds,
+        submit_seconds: few,
+        dispatch_seconds: (many - few).max(0.0) / 200.0,
+    }))
+}

@@ -1,0 +1,170 @@
+//! `smoothcnn bench`.
+
+use std::path::PathBuf;
+
+use smoothcnn::bench::{Bench, Measured, Report};
+use smoothcnn::{Error, Result, checkpoint};
+
+use super::common::{self, DeviceArgs, Precision};
+
+/// Measures training and inference of the seed network on this machine. Every answer is checked against the oracle first.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Batch sizes
+    #[arg(short, long, value_delimiter = ',', default_values_t = [32, 64, 128, 256, 1024], value_parser = common::at_least_one)]
+    batch_size: Vec<usize>,
+    /// Images' shapes
+    #[arg(long, value_name = "CxHxW", value_delimiter = ',', default_values_t = ["1x28x28".to_owned(), "1x112x112".to_owned()])]
+    input: Vec<String>,
+    /// Seconds for each task of each configuration
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+    /// Also write the JSON to this file
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Compare with an earlier --save: the ratio now / then
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Measure nothing: print the Markdown table of these earlier files
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["json", "save", "compare"])]
+    table: Vec<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<u8> {
+    if !args.table.is_empty() {
+        return table(&args.table);
+    }
+    if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
+        return Err(Error::Usage(format!("--seconds: found {}, expected a number above 0, up to 3600", args.seconds)));
+    }
+    let earlier = args.compare.as_deref().map(read).transpose()?;
+    let inputs: Vec<_> = args.input.iter().map(|text| common::input_shape(text)).collect::<Result<_>>()?;
+    let bench = Bench { gpu: common::choose_device(&args.device, Precision::F32)?, seconds: args.seconds };
+    let mut report = bench.report()?;
+    let show = |text: String| if args.json { Ok(()) } else { common::print(text) };
+    show(header(&report))?;
+    for &input in &inputs {
+        for &batch_size in &args.batch_size {
+            let results = match bench.measure(input, batch_size) {
+                Ok(results) => results,
+                // A batch too large for the device is a fact about the device, and no reason to stop.
+                Err(Error::OverLimit(reason)) => {
+                    show(format!("\n{} batch {batch_size}: left out: {reason}", shape(input)))?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for result in results {
+                show(describe(&result, &report, earlier.as_ref()))?;
+                report.results.push(result);
+            }
+        }
+    }
+    if let Some(path) = &args.save {
+        let text = serde_json::to_string_pretty(&report).expect("plain structs with string keys always serialise");
+        checkpoint::write_atomic(path, text.as_bytes())?;
+    }
+    if args.json {
+        common::print_json(&report)?;
+    }
+    Ok(0)
+}
+
+fn shape([c, h, w]: [usize; 3]) -> String {
+    format!("{c}x{h}x{w}")
+}
+
+fn read(path: &std::path::Path) -> Result<Report> {
+    let text =
+        std::fs::read_to_string(path).map_err(|e| Error::data(path, format!("{e}: expected a file of --save")))?;
+    serde_json::from_str(&text).map_err(|e| Error::data(path, format!("{e}: expected a file of --save")))
+}
+
+fn header(report: &Report) -> String {
+    let mut text = format!("smoothcnn {} on {}", report.version, report.device);
+    if let Some(c) = &report.ceilings {
+        text += &format!(
+            "\nat most {:.1} GFLOP/s (multiply-adds), {:.1} GB/s (copy); a submission {:.0} us, a dispatch {:.1} us",
+            c.flops_per_second / 1e9,
+            c.bytes_per_second / 1e9,
+            c.submit_seconds * 1e6,
+            c.dispatch_seconds * 1e6
+        );
+    }
+    text
+}
+
+fn same_case<'a>(report: &'a Report, result: &Measured) -> Option<&'a Measured> {
+    report.results.iter().find(|r| (&r.task, r.input, r.batch_size) == (&result.task, result.input, result.batch_size))
+}
+
+fn describe(result: &Measured, report: &Report, earlier: Option<&Report>) -> String {
+    let [median, worst, best] = result.images_per_second;
+    let mut text = format!(
+        "\n{:<5} {} batch {}: {median:.0} images/s ({worst:.0} to {best:.0}), {:.2} ms a step",
+        result.task,
+        shape(result.input),
+        result.batch_size,
+        result.step_seconds() * 1e3
+    );
+    if let Some(then) = earlier.and_then(|report| same_case(report, result)) {
+        text +=
+            &format!(", {:.2}x of the earlier {:.0}", median / then.images_per_second[0], then.images_per_second[0]);
+    }
+    if result.task == "train" {
+        text += &format!("; cold start {:.2} s", result.cold_start_seconds);
+    }
+    if result.kernels.is_empty() {
+        return text;
+    }
+    let total = result.kernel_seconds();
+    text += &format!(
+        "; {} dispatches, plan {}, idle {:.0}%",
+        result.kernels.len(),
+        common::bytes(result.plan_bytes),
+        100.0 * (1.0 - total / result.step_seconds()).max(0.0)
+    );
+    if let Some(ceilings) = &report.ceilings {
+        let floor = result.floor_seconds(ceilings);
+        text += &format!("; floor {:.2} ms, {:.0}% of it reached", floor * 1e3, 100.0 * floor / result.step_seconds());
+    }
+    text += &format!(
+        "\n  {:<32} {:>10} {:>6} {:>9} {:>9} {:>8} {:>8}",
+        "kernel", "us", "share", "MFLOP", "MB", "GFLOP/s", "GB/s"
+    );
+    for k in &result.kernels {
+        text += &format!(
+            "\n  {:<32} {:>10.1} {:>5.1}% {:>9.2} {:>9.2} {:>8.2} {:>8.2}",
+            k.label,
+            k.seconds * 1e6,
+            100.0 * k.seconds / total,
+            k.flops as f64 / 1e6,
+            k.bytes as f64 / 1e6,
+            k.flops as f64 / k.seconds / 1e9,
+            k.bytes as f64 / k.seconds / 1e9
+        );
+    }
+    text
+}
+
+/// The Markdown table of earlier results: a row for each configuration, a column for each file.
+fn table(files: &[PathBuf]) -> Result<u8> {
+    let reports: Vec<Report> = files.iter().map(|path| read(path)).collect::<Result<_>>()?;
+    let titles: Vec<_> = reports.iter().map(|report| report.device.as_str()).collect();
+    common::print(format_args!("| images/s | {} |\n|---|{}", titles.join(" | "), "---:|".repeat(reports.len())))?;
+    for result in &reports[0].results {
+        let cell = |report: &Report| {
+            same_case(report, result).map_or("-".into(), |found| format!("{:.0}", found.images_per_second[0]))
+        };
+        let cells: Vec<_> = reports.iter().map(cell).collect();
+        let (task, input) = (&result.task, shape(result.input));
+        common::print(format_args!("| {task}, {input}, batch {} | {} |", result.batch_size, cells.join(" | ")))?;
+    }
+    Ok(0)
+}
