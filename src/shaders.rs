@@ -73,8 +73,11 @@ macro_rules! shaders {
 shaders! {
     ADAM = "adam",
     CONV2D = "conv2d",
+    CONV2D_POOL = "conv2d_pool",
     GATHER = "gather",
+    HEAD = "head",
     LINEAR = "linear",
+    LINEAR_TILED = "linear_tiled",
     MAX_POOL2D = "max_pool2d",
     RELU = "relu",
     SGD = "sgd",

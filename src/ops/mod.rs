@@ -4,8 +4,11 @@
 //! shapes and records its dispatches, `src/oracle/<stem>.rs` is its twin on the CPU.
 
 pub mod conv2d;
+pub mod conv2d_pool;
 pub mod gather;
+pub mod head;
 pub mod linear;
+pub mod linear_tiled;
 pub mod max_pool2d;
 pub mod optimizer;
 pub mod relu;
