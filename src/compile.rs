@@ -5,7 +5,10 @@
 
 use std::ops::Range;
 
+use crate::fusion::{Kernels, Kind, Stage, stages};
 use crate::net::{Affine, Network, Op, Parameter};
+use crate::ops::conv2d_pool::{self, Layout};
+use crate::ops::head::Head;
 use crate::ops::optimizer::Optimizer;
 use crate::ops::smoothed_loss::SmoothedLoss;
 use crate::ops::{AffineBuffers, gather, optimizer, relu, smoothed_loss};
@@ -30,6 +33,8 @@ pub struct Job<'a> {
     pub test_images: usize,
     /// Steps whose losses are kept on the device until they are read back.
     pub loss_slots: usize,
+    /// Which kernels.
+    pub kernels: Kernels,
 }
 
 /// One data set's buffers.
@@ -62,8 +67,9 @@ pub struct Compiled {
     pub x: Slice,
     /// `[batch]`.
     pub targets: Slice,
-    /// What each layer gives, `[batch, …]`.
-    pub activations: Vec<Slice>,
+    /// The name of each stage ([`crate::fusion`]) and what it gives, `[batch, …]`. What passes between two fused blocks
+    /// has its channels last.
+    pub activations: Vec<(String, Slice)>,
     /// `[batch, classes]`.
     pub logits: Slice,
     /// One loss for each step of a submission.
@@ -116,99 +122,44 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         first: plan.buffer("optimizer.first", flat_len)?,
         second: plan.buffer("optimizer.second", flat_len)?,
     };
-    let part = |whole: Slice, parameter: &Parameter| whole.part(parameter.offset, parameter.len());
-
-    // What each layer reads and gives. Flatten only renames.
-    let mut tensors = vec![x];
-    let mut argmax = vec![None; net.layers.len()];
-    for (i, layer) in net.layers.iter().enumerate() {
-        let output = match layer.op {
-            Op::Flatten => tensors[i],
-            _ => plan.buffer(format!("{}.out", layer.name), n * layer.output.len())?,
-        };
-        if matches!(layer.op, Op::MaxPool2d(_)) {
-            argmax[i] = Some(plan.buffer(format!("{}.argmax", layer.name), n * layer.output.len())?);
-        }
-        tensors.push(output);
-    }
-    let logits = tensors[net.layers.len()];
-
-    let affine = |layer: usize, at: &Affine| {
-        let (weight, bias) = (&net.parameters[at.weight], &net.parameters[at.bias]);
-        AffineBuffers {
-            x: tensors[layer],
-            w: part(flat.params, weight),
-            b: part(flat.params, bias),
-            y: tensors[layer + 1],
-            dw: part(flat.grads, weight),
-            db: part(flat.grads, bias),
-        }
-    };
-    let forward = |plan: &mut Plan| -> Result<()> {
-        for (i, layer) in net.layers.iter().enumerate() {
-            let (x, y) = (tensors[i], tensors[i + 1]);
-            match &layer.op {
-                Op::Conv2d(d, at) => d.forward(plan, &layer.name, n, &affine(i, at))?,
-                Op::Linear(d, at) => d.forward(plan, &layer.name, n, &affine(i, at))?,
-                Op::MaxPool2d(d) => {
-                    d.forward(plan, &layer.name, n, x, y, argmax[i].expect("every pooling layer was given one"))?;
-                }
-                Op::Relu => relu::forward(plan, &layer.name, n, layer.output.len(), x, y)?,
-                Op::Flatten => {}
-            }
-        }
-        Ok(())
-    };
+    let stages = stages(net, job.kernels);
+    let mut recorder = Recorder { net, n, flat, stages: &stages, tensors: vec![x], extra: vec![None; stages.len()] };
+    recorder.allocate(&mut plan)?;
+    let logits = recorder.tensors[stages.len()];
     let gather = |plan: &mut Plan, name: &str, data: &Data| {
         let Data { images, labels, order } = *data;
         gather::gather(plan, name, n, net.input, &gather::Buffers { images, labels, order, normalisation, x, targets })
     };
 
     gather(&mut plan, "train", &train_data)?;
-    forward(&mut plan)?;
-    let loss = SmoothedLoss { classes: net.classes, masses: job.smoothing.masses(net.classes) };
-    let dlogits = plan.buffer("logits.grad", n * net.classes)?;
-    loss.forward_backward(&mut plan, n, &smoothed_loss::Buffers { logits, targets, losses, dlogits })?;
-    smoothed_loss::reduce(&mut plan, losses, step_losses)?;
-
-    // Below the first layer with parameters nobody needs a gradient.
-    let mut dy = dlogits;
-    for (i, layer) in net.layers.iter().enumerate().skip(net.first_trained()).rev() {
-        if layer.op == Op::Flatten {
-            continue;
+    let masses = job.smoothing.masses(net.classes);
+    let dlogits = plan.buffer("logits.grad", n * net.classes.next_multiple_of(4))?;
+    let loss_buffers = smoothed_loss::Buffers { logits, targets, losses, dlogits };
+    recorder.pack(&mut plan)?;
+    match stages.last() {
+        Some(Stage { kind: Kind::Head(_, at), layers, name }) => {
+            recorder.forward(&mut plan, stages.len() - 1)?;
+            let Op::Linear(dims, _) = &net.layers[layers.start].op else { unreachable!("a head is a linear layer") };
+            let head = Head::new(dims, masses).expect("only what the kernel supports becomes a head");
+            let at = recorder.affine(stages.len() - 1, at);
+            head.forward_backward(&mut plan, name, n, &at, &loss_buffers)?;
         }
-        let (name, input) = (&layer.name, layer.input.len());
-        let wanted = i > net.first_trained();
-        let dx = if wanted { plan.buffer(format!("{name}.in.grad"), n * input)? } else { dy };
-        match &layer.op {
-            Op::Conv2d(d, at) => {
-                d.backward_weight(&mut plan, name, n, &affine(i, at), dy)?;
-                if wanted {
-                    d.backward_input(&mut plan, name, n, &affine(i, at), dy, dx)?;
-                }
-            }
-            Op::Linear(d, at) => {
-                d.backward_weight(&mut plan, name, n, &affine(i, at), dy)?;
-                if wanted {
-                    d.backward_input(&mut plan, name, n, &affine(i, at), dy, dx)?;
-                }
-            }
-            Op::MaxPool2d(d) => {
-                d.backward(&mut plan, name, n, argmax[i].expect("every pooling layer was given one"), dy, dx)?;
-            }
-            Op::Relu => relu::backward(&mut plan, name, n, input, [tensors[i + 1], dy, dx])?,
-            Op::Flatten => {}
+        _ => {
+            recorder.forward(&mut plan, stages.len())?;
+            SmoothedLoss { classes: net.classes, masses }.forward_backward(&mut plan, n, &loss_buffers)?;
         }
-        dy = dx;
     }
+    smoothed_loss::reduce(&mut plan, losses, step_losses)?;
+    recorder.backward(&mut plan, dlogits)?;
     job.optimizer.record(&mut plan, flat_len, &flat)?;
     let train = 0..plan.dispatches.len();
 
     gather(&mut plan, "test", &test_data)?;
-    forward(&mut plan)?;
+    recorder.pack(&mut plan)?;
+    recorder.forward(&mut plan, stages.len())?;
     let infer = train.end..plan.dispatches.len();
 
-    let activations = tensors[1..].to_vec();
+    let activations = stages.iter().zip(&recorder.tensors[1..]).map(|(s, &t)| (s.name.clone(), t)).collect();
     Ok(Compiled {
         plan,
         train,
@@ -223,4 +174,191 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         step_losses,
         flat,
     })
+}
+
+/// Records a network's passes, stage by stage.
+struct Recorder<'a> {
+    net: &'a Network,
+    n: usize,
+    flat: optimizer::Buffers,
+    stages: &'a [Stage],
+    /// What each stage reads, and last the logits.
+    tensors: Vec<Slice>,
+    /// What a stage's forward pass leaves to its backward pass.
+    extra: Vec<Option<Extra>>,
+}
+
+#[derive(Clone, Copy)]
+enum Extra {
+    Argmax(Slice),
+    Block { packed: Slice, codes: Slice },
+}
+
+impl Recorder<'_> {
+    /// Allocates what every stage gives. Flatten only renames.
+    fn allocate(&mut self, plan: &mut Plan) -> Result<()> {
+        for (i, stage) in self.stages.iter().enumerate() {
+            let last = &self.net.layers[stage.layers.end - 1];
+            let len = self.n * last.output.len();
+            let output = match last.op {
+                Op::Flatten => self.tensors[i],
+                _ => plan.buffer(format!("{}.out", stage.name), len)?,
+            };
+            self.extra[i] = match (stage.kind, last.op) {
+                (Kind::Layer, Op::MaxPool2d(_)) => {
+                    Some(Extra::Argmax(plan.buffer(format!("{}.argmax", stage.name), len)?))
+                }
+                (Kind::Block(block, _), _) => Some(Extra::Block {
+                    packed: plan.buffer(format!("{}.packed", stage.name), block.packed_len())?,
+                    codes: plan.buffer(format!("{}.codes", stage.name), self.n * block.codes_len())?,
+                }),
+                _ => None,
+            };
+            self.tensors.push(output);
+        }
+        Ok(())
+    }
+
+    fn affine(&self, stage: usize, at: &Affine) -> AffineBuffers {
+        let (weight, bias) = (&self.net.parameters[at.weight], &self.net.parameters[at.bias]);
+        let part = |whole: Slice, parameter: &Parameter| whole.part(parameter.offset, parameter.len());
+        AffineBuffers {
+            x: self.tensors[stage],
+            w: part(self.flat.params, weight),
+            b: part(self.flat.params, bias),
+            y: self.tensors[stage + 1],
+            dw: part(self.flat.grads, weight),
+            db: part(self.flat.grads, bias),
+        }
+    }
+
+    fn block(&self, stage: usize, at: &Affine) -> conv2d_pool::Buffers {
+        let AffineBuffers { x, w, b, y, .. } = self.affine(stage, at);
+        match self.extra[stage] {
+            Some(Extra::Block { packed, codes }) => conv2d_pool::Buffers { x, w, b, packed, y, codes },
+            _ => unreachable!("every block was given its buffers"),
+        }
+    }
+
+    fn argmax(&self, stage: usize) -> Slice {
+        match self.extra[stage] {
+            Some(Extra::Argmax(argmax)) => argmax,
+            _ => unreachable!("every pooling layer was given one"),
+        }
+    }
+
+    /// The weights that forward reads in another order: they change with every step.
+    fn pack(&self, plan: &mut Plan) -> Result<()> {
+        for (i, Stage { name, kind, .. }) in self.stages.iter().enumerate() {
+            if let Kind::Block(block, at) = kind {
+                block.pack(plan, name, self.n, &self.block(i, at))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The forward passes of the first `count` stages.
+    fn forward(&self, plan: &mut Plan, count: usize) -> Result<()> {
+        let n = self.n;
+        for (i, Stage { layers, name, kind }) in self.stages[..count].iter().enumerate() {
+            let layer = &self.net.layers[layers.start];
+            let (x, y) = (self.tensors[i], self.tensors[i + 1]);
+            match kind {
+                Kind::Block(block, at) => block.forward(plan, name, n, &self.block(i, at))?,
+                Kind::Linear(d, at) | Kind::Head(d, at) => d.forward(plan, name, n, &self.affine(i, at))?,
+                Kind::Layer => match &layer.op {
+                    Op::Conv2d(d, at) => d.forward(plan, name, n, &self.affine(i, at))?,
+                    Op::Linear(d, at) => d.forward(plan, name, n, &self.affine(i, at))?,
+                    Op::MaxPool2d(d) => d.forward(plan, name, n, x, y, self.argmax(i))?,
+                    Op::Relu => relu::forward(plan, name, n, layer.output.len(), x, y)?,
+                    Op::Flatten => {}
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// The backward passes, from the logits' gradient down to the first layer with parameters: below it nobody needs a
+    /// gradient.
+    fn backward(&self, plan: &mut Plan, dlogits: Slice) -> Result<()> {
+        let n = self.n;
+        let mut dy = dlogits;
+        // Whether `dy` is what the stage below expects: masked for a linear layer with ReLU, channels last for a block.
+        let mut ready = false;
+        for (i, Stage { layers, name, kind }) in self.stages.iter().enumerate().rev() {
+            let layer = &self.net.layers[layers.start];
+            if layers.end <= self.net.first_trained() {
+                break;
+            }
+            if layer.op == Op::Flatten {
+                continue;
+            }
+            let wanted = layers.start > self.net.first_trained();
+            let dx = match wanted {
+                true => plan.buffer(format!("{name}.in.grad"), n * layer.input.len())?,
+                false => dy,
+            };
+            match kind {
+                Kind::Block(block, at) => {
+                    if !ready {
+                        let last =
+                            plan.buffer(format!("{name}.out.grad"), n * block.output().iter().product::<usize>())?;
+                        block.channels_last(plan, name, n, dy, last)?;
+                        dy = last;
+                    }
+                    let (AffineBuffers { dw, db, .. }, buffers) = (self.affine(i, at), self.block(i, at));
+                    let partials = plan.buffer(format!("{name}.partials"), block.partials_len(n))?;
+                    block.backward_weight(plan, name, n, &buffers, partials, [dy, dw, db])?;
+                    if wanted {
+                        let packed = plan.buffer(format!("{name}.packed_back"), block.packed_back_len())?;
+                        block.backward_input(plan, name, n, &buffers, packed, [dy, dx])?;
+                    }
+                    ready = block.x == Layout::ChannelsLast;
+                }
+                Kind::Linear(d, at) | Kind::Head(d, at) => {
+                    let buffers = self.affine(i, at);
+                    if d.relu && !ready {
+                        let features = self.net.layers[layers.end - 1].output.len();
+                        let masked = plan.buffer(format!("{name}.out.grad"), n * features)?;
+                        relu::backward(plan, name, n, features, [buffers.y, dy, masked])?;
+                        dy = masked;
+                    }
+                    d.backward_weight(plan, name, n, &buffers, dy)?;
+                    if wanted {
+                        d.backward_input(plan, name, n, &buffers, [dy, dx])?;
+                    }
+                    ready = true;
+                }
+                Kind::Layer => {
+                    self.backward_layer(plan, i, [dy, dx], wanted)?;
+                    ready = false;
+                }
+            }
+            dy = dx;
+        }
+        Ok(())
+    }
+
+    fn backward_layer(&self, plan: &mut Plan, i: usize, [dy, dx]: [Slice; 2], wanted: bool) -> Result<()> {
+        let Stage { layers, name, .. } = &self.stages[i];
+        let (n, layer) = (self.n, &self.net.layers[layers.start]);
+        match &layer.op {
+            Op::Conv2d(d, at) => {
+                d.backward_weight(plan, name, n, &self.affine(i, at), dy)?;
+                if wanted {
+                    d.backward_input(plan, name, n, &self.affine(i, at), dy, dx)?;
+                }
+            }
+            Op::Linear(d, at) => {
+                d.backward_weight(plan, name, n, &self.affine(i, at), dy)?;
+                if wanted {
+                    d.backward_input(plan, name, n, &self.affine(i, at), dy, dx)?;
+                }
+            }
+            Op::MaxPool2d(d) => d.backward(plan, name, n, self.argmax(i), dy, dx)?,
+            Op::Relu => relu::backward(plan, name, n, layer.input.len(), [self.tensors[i + 1], dy, dx])?,
+            Op::Flatten => {}
+        }
+        Ok(())
+    }
 }

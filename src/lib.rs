@@ -44,6 +44,7 @@ pub mod checkpoint;
 pub mod compile;
 pub mod data;
 pub mod error;
+pub mod fusion;
 pub mod gpu;
 pub mod metrics;
 pub mod net;

@@ -6,8 +6,9 @@ use super::Row;
 use super::compare::compare;
 use crate::Result;
 use crate::data::Dataset;
+use crate::fusion::Kernels;
 use crate::gpu::Gpu;
-use crate::gpu::trainer::GpuTrainer;
+use crate::gpu::trainer::{GpuTrainer, Options};
 use crate::net::Network;
 use crate::ops::optimizer::{Adam, Optimizer};
 use crate::oracle::trainer::CpuTrainer;
@@ -38,6 +39,7 @@ pub fn training(
     smoothing: Smoothing,
     batch_size: usize,
     steps: usize,
+    kernels: Kernels,
 ) -> Result<Vec<Row>> {
     let images = (batch_size * steps).saturating_sub(batch_size / 2).max(1);
     let train = random_data(images, net.input, net.classes);
@@ -56,7 +58,7 @@ pub fn training(
 
     let mut results = vec![];
     let mut oracle = CpuTrainer::<f64>::new(setup.clone(), &params);
-    let mut device = GpuTrainer::new(gpu, setup, &params)?;
+    let mut device = GpuTrainer::with_options(gpu, setup, &params, Options { kernels, ..Options::default() })?;
     for backend in [&mut oracle as &mut dyn Backend, &mut device] {
         let mut losses = vec![];
         backend.train_epoch(&order, 0, &mut |some| {
@@ -74,7 +76,7 @@ pub fn training(
         let found = compare(&narrow, want, &vec![tolerance; want.len()]);
         Row {
             op: "network".into(),
-            pass: format!("{steps} steps, {pass}"),
+            pass: format!("{steps} steps, {kernels:?}, {pass}"),
             case: format!("{}x{:?}, {} parameters", batch_size, net.input, net.parameter_count()),
             elements: want.len(),
             worst_error: found.worst_error,

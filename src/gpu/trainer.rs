@@ -8,6 +8,7 @@ use super::engine::{MAX_STEPS, Pending, check_limits};
 use super::{Engine, Gpu};
 use crate::compile::{Compiled, Data, Job, compile, largest_batch};
 use crate::data::Dataset;
+use crate::fusion::Kernels;
 use crate::plan::{Slice, Step};
 use crate::train::{Backend, Setup, State};
 use crate::{Error, Result};
@@ -59,8 +60,24 @@ impl Residence {
     }
 }
 
+/// What does not change a run's results, up to rounding.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// At most so many bytes of each data set's images are on the device at once (and no more than the device allows).
+    pub max_data_bytes: u64,
+    /// Which kernels.
+    pub kernels: Kernels,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_data_bytes: u64::MAX, kernels: Kernels::default() }
+    }
+}
+
 /// The job of a setup on a device, and where its data sets are.
-pub fn job<'a>(setup: &Setup<'a>, batch_size: usize, max_data_bytes: u64) -> (Job<'a>, [Residence; 2]) {
+pub fn job<'a>(setup: &Setup<'a>, batch_size: usize, options: Options) -> (Job<'a>, [Residence; 2]) {
+    let Options { max_data_bytes, kernels } = options;
     let residences = [setup.train, setup.test].map(|data| Residence::new(data, batch_size, max_data_bytes));
     let job = Job {
         net: setup.net,
@@ -70,6 +87,7 @@ pub fn job<'a>(setup: &Setup<'a>, batch_size: usize, max_data_bytes: u64) -> (Jo
         train_images: residences[0].images(setup.train),
         test_images: residences[1].images(setup.test),
         loss_slots: MAX_STEPS,
+        kernels,
     };
     (job, residences)
 }
@@ -82,10 +100,10 @@ pub fn compile_for(
     setup: &Setup,
     limits: &wgpu::Limits,
     memory: Option<u64>,
-    max_data_bytes: u64,
+    options: Options,
 ) -> Result<(Compiled, [Residence; 2])> {
     let attempt = |batch_size: usize| {
-        let (job, residences) = job(setup, batch_size, max_data_bytes);
+        let (job, residences) = job(setup, batch_size, options);
         let compiled = compile(&job)?;
         check_limits(&compiled.plan, limits)?;
         match memory {
@@ -114,17 +132,18 @@ impl<'a> GpuTrainer<'a> {
     /// # Errors
     /// [`Error::OverLimit`] if the plan does not fit the device, [`Error::Gpu`] if the driver refuses something.
     pub fn new(gpu: &Arc<Gpu>, setup: Setup<'a>, params: &[f32]) -> Result<Self> {
-        let limits = gpu.device.limits();
-        Self::with_data_limit(gpu, setup, params, limits.max_storage_buffer_binding_size.min(limits.max_buffer_size))
+        Self::with_options(gpu, setup, params, Options::default())
     }
 
-    /// As [`Self::new`], with at most `max_data_bytes` of each data set's images on the device at once.
+    /// As [`Self::new`], with `options`.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with_data_limit(gpu: &Arc<Gpu>, setup: Setup<'a>, params: &[f32], max_data_bytes: u64) -> Result<Self> {
-        let (compiled, [train, test]) =
-            compile_for(&setup, &gpu.device.limits(), gpu.memory_available(), max_data_bytes)?;
+    pub fn with_options(gpu: &Arc<Gpu>, setup: Setup<'a>, params: &[f32], options: Options) -> Result<Self> {
+        let limits = gpu.device.limits();
+        let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let options = Options { max_data_bytes: options.max_data_bytes.min(largest), ..options };
+        let (compiled, [train, test]) = compile_for(&setup, &limits, gpu.memory_available(), options)?;
         let engine = Engine::new(gpu, compiled.plan.clone())?;
         engine.write(compiled.flat.params, params);
         let normalisation: Vec<[f32; 2]> = setup.normalisation.iter().map(|a| a.map(|v| v as f32)).collect();

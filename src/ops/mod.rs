@@ -5,8 +5,11 @@
 
 pub mod ceiling;
 pub mod conv2d;
+pub mod conv2d_pool;
 pub mod gather;
+pub mod head;
 pub mod linear;
+pub mod linear_tiled;
 pub mod max_pool2d;
 pub mod optimizer;
 pub mod relu;

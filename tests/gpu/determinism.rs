@@ -1,7 +1,7 @@
 //! The same seed on the same device gives the same bits; where the data lies and how steps are grouped changes nothing.
 
 use smoothcnn::check::network::random_data;
-use smoothcnn::gpu::trainer::GpuTrainer;
+use smoothcnn::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::{Smoothing, Variant};
@@ -26,7 +26,8 @@ fn train(max_data_bytes: u64, interrupt: Option<usize>) -> (State, Vec<f64>, Vec
     };
     let new = || {
         let params = net.initial_parameters(SCHEDULE.seed);
-        GpuTrainer::with_data_limit(&GPU, setup.clone(), &params, max_data_bytes).unwrap()
+        let options = Options { max_data_bytes, ..Options::default() };
+        GpuTrainer::with_options(&GPU, setup.clone(), &params, options).unwrap()
     };
     let mut trainer = new();
     let mut losses = vec![];

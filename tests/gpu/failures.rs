@@ -2,7 +2,7 @@
 
 use smoothcnn::Error;
 use smoothcnn::check::network::random_data;
-use smoothcnn::gpu::trainer::compile_for;
+use smoothcnn::gpu::trainer::{Options, compile_for};
 use smoothcnn::gpu::{DeviceKind, Engine, device};
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
@@ -26,7 +26,7 @@ fn a_plan_that_does_not_fit_names_the_batch_size_that_would() {
         test: &data,
     };
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 64 << 20, ..Default::default() };
-    let compile = |batch_size, memory| compile_for(&setup(batch_size), &limits, memory, u64::MAX);
+    let compile = |batch_size, memory| compile_for(&setup(batch_size), &limits, memory, Options::default());
     for memory in [None, Some(100 << 20)] {
         let Err(Error::OverLimit(message)) = compile(100_000, memory) else { panic!("100,000 images fit in 64 MiB") };
         let advice = message.rsplit("--batch-size ").next().unwrap();

@@ -1,10 +1,18 @@
 //! Whole training steps on the device against the f64 oracle.
 
 use smoothcnn::check::network::training;
+use smoothcnn::fusion::Kernels;
 use smoothcnn::net::{Layer, Network};
 use smoothcnn::smoothing::{Smoothing, Variant};
 
 use super::{GPU, assert_rows};
+
+/// With the reference kernels and with the fused ones.
+fn train_both(net: &Network, smoothing: Smoothing, batch_size: usize, steps: usize) {
+    for kernels in [Kernels::Reference, Kernels::Fused] {
+        assert_rows(training(&GPU, net, smoothing, batch_size, steps, kernels));
+    }
+}
 
 /// Twenty steps, the last with a smaller batch: errors that one step hides add up here.
 #[test]
@@ -23,7 +31,7 @@ fn twenty_steps_of_a_small_network() {
     ];
     let net = Network::new([2, 11, 13], &layers).unwrap();
     for variant in [Variant::Uniform, Variant::OffTarget] {
-        assert_rows(training(&GPU, &net, Smoothing { variant, epsilon: 0.1 }, 7, 20));
+        train_both(&net, Smoothing { variant, epsilon: 0.1 }, 7, 20);
     }
 }
 
@@ -31,7 +39,7 @@ fn twenty_steps_of_a_small_network() {
 fn three_steps_of_the_seed_network() {
     for input in [[1, 28, 28], [3, 32, 32]] {
         let net = Network::seed(input, 10).unwrap();
-        assert_rows(training(&GPU, &net, Smoothing { variant: Variant::Uniform, epsilon: 0.1 }, 4, 3));
+        train_both(&net, Smoothing { variant: Variant::Uniform, epsilon: 0.1 }, 4, 3);
     }
 }
 
@@ -45,6 +53,30 @@ fn other_stacks() {
     ];
     for layers in stacks {
         let net = Network::new([1, 9, 7], layers).unwrap();
-        assert_rows(training(&GPU, &net, Smoothing::NONE, 5, 3));
+        train_both(&net, Smoothing::NONE, 5, 3);
+    }
+}
+
+/// What the fused kernels hand to each other and to reference kernels: a block above a lone ReLU and below a lone pooling,
+/// a block whose input is not from a block, a linear layer with ReLU below one that is not fused.
+#[test]
+fn fused_stages_among_others() {
+    let block = |channels| [Layer::conv2d(channels, 3, 1), Layer::Relu, Layer::max_pool2d(2)];
+    let tail = [Layer::Flatten, Layer::linear(12), Layer::Relu, Layer::linear(4)];
+    let stacks = [
+        [&block(8)[..], &block(12), &tail].concat(),
+        [&block(4)[..], &[Layer::max_pool2d(2)], &tail].concat(),
+        [&[Layer::conv2d(5, 3, 1), Layer::Relu][..], &block(8), &tail].concat(),
+        [&block(8)[..], &[Layer::Relu], &block(4), &tail].concat(),
+        [
+            &block(4)[..],
+            &[Layer::Flatten, Layer::linear(8), Layer::Relu, Layer::linear(7), Layer::Relu, Layer::linear(3)],
+        ]
+        .concat(),
+        [&block(4)[..], &[Layer::Flatten, Layer::linear(8), Layer::linear(4), Layer::Relu]].concat(),
+    ];
+    for layers in stacks {
+        let net = Network::new([2, 13, 11], &layers).unwrap();
+        train_both(&net, Smoothing { variant: Variant::Uniform, epsilon: 0.1 }, 5, 3);
     }
 }

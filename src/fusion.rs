@@ -1,0 +1,158 @@
+//! Finds what can be fused in a network: which layers run as one stage, and in which layout a stage hands its output on.
+//!
+//! Conv2d + ReLU + MaxPool2d become one block where [`Conv2dPool::new`] takes them; Linear + ReLU one layer; the last
+//! Linear and the loss one head. Whatever does not match stays a stage of one layer, on the reference kernels.
+
+use std::ops::Range;
+
+use crate::net::{Affine, Network, Op};
+use crate::ops::conv2d_pool::{Conv2dPool, Layout};
+use crate::ops::head::Head;
+use crate::ops::linear_tiled::LinearTiled;
+
+/// Which kernels a network runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kernels {
+    /// One kernel for each pass of each layer, one thread for each element of its result. What the others are held against.
+    Reference,
+    /// Fused layers in register tiles, wherever they match.
+    #[default]
+    Fused,
+}
+
+/// Layers that run together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// Indices into [`Network::layers`].
+    pub layers: Range<usize>,
+    /// The layers' names: `conv1+relu1+pool1`.
+    pub name: String,
+    /// How they run.
+    pub kind: Kind,
+}
+
+/// How a stage runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// One layer, on the reference kernels.
+    Layer,
+    /// Convolution, ReLU, pooling.
+    Block(Conv2dPool, Affine),
+    /// A fully connected layer, with ReLU if that follows.
+    Linear(LinearTiled, Affine),
+    /// The last fully connected layer. In training it runs with the loss.
+    Head(LinearTiled, Affine),
+}
+
+/// The stages of `net`.
+pub fn stages(net: &Network, kernels: Kernels) -> Vec<Stage> {
+    let mut stages: Vec<Stage> = vec![];
+    let mut first = 0;
+    while first < net.layers.len() {
+        let (kind, len) = match kernels {
+            Kernels::Reference => (Kind::Layer, 1),
+            Kernels::Fused => fuse(net, first, stages.last()),
+        };
+        let layers = first..first + len;
+        first = layers.end;
+        let names: Vec<_> = net.layers[layers.clone()].iter().map(|layer| layer.name.as_str()).collect();
+        stages.push(Stage { name: names.join("+"), layers, kind });
+    }
+    hand_over(net, &mut stages);
+    stages
+}
+
+/// The stage that starts at layer `i`, and how many layers it has.
+fn fuse(net: &Network, i: usize, before: Option<&Stage>) -> (Kind, usize) {
+    let op = |i: usize| net.layers.get(i).map(|layer| layer.op);
+    match (op(i), op(i + 1), op(i + 2)) {
+        (Some(Op::Conv2d(conv, at)), Some(Op::Relu), Some(Op::MaxPool2d(pool))) => {
+            let x = match before {
+                Some(Stage { kind: Kind::Block(..), .. }) if conv.input[0] % 4 == 0 => Layout::ChannelsLast,
+                _ => Layout::Planes,
+            };
+            let wants_dx = i > net.first_trained();
+            match Conv2dPool::new(&conv, &pool, wants_dx, x, Layout::Planes) {
+                Some(block) => (Kind::Block(block, at), 3),
+                None => (Kind::Layer, 1),
+            }
+        }
+        (Some(Op::Linear(dims, at)), next, _) => match LinearTiled::new(&dims) {
+            Some(tiled) if next.is_none() && Head::supports(&dims) => (Kind::Head(tiled, at), 1),
+            // Its gradient comes in rows of its outputs.
+            Some(tiled) if dims.outputs % 4 == 0 => {
+                let relu = next == Some(Op::Relu);
+                (Kind::Linear(tiled.with_relu(relu), at), 1 + usize::from(relu))
+            }
+            _ => (Kind::Layer, 1),
+        },
+        _ => (Kind::Layer, 1),
+    }
+}
+
+/// Settles what each stage does for its neighbours: the layout of what passes between blocks, and the backward pass of a
+/// ReLU, which falls to the layer above it.
+fn hand_over(net: &Network, stages: &mut [Stage]) {
+    for i in 1..stages.len() {
+        let (below, rest) = stages.split_at_mut(i);
+        // Flatten only renames.
+        let flatten = |stage: &&mut Stage| net.layers[stage.layers.start].op != Op::Flatten;
+        let Some(below) = below.iter_mut().rev().find(flatten) else { continue };
+        match (&mut below.kind, &mut rest[0].kind) {
+            (Kind::Block(block, _), Kind::Block(above, _)) => block.y = above.x,
+            (Kind::Block(block, _), Kind::Linear(above, _) | Kind::Head(above, _)) => {
+                above.plane = block.output()[1] * block.output()[2];
+            }
+            (Kind::Linear(layer, _), Kind::Linear(above, _) | Kind::Head(above, _)) => above.mask = layer.relu,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Layer;
+
+    fn names(net: &Network, kernels: Kernels) -> Vec<String> {
+        stages(net, kernels).into_iter().map(|stage| stage.name).collect()
+    }
+
+    #[test]
+    fn the_seed_network_is_two_blocks_a_layer_and_a_head() {
+        let net = Network::seed([1, 28, 28], 10).unwrap();
+        let found = stages(&net, Kernels::Fused);
+        let expected = ["conv1+relu1+pool1", "conv2+relu2+pool2", "flatten1", "fc1+relu3", "fc2"];
+        assert_eq!(names(&net, Kernels::Fused), expected);
+        let (Kind::Block(first, _), Kind::Block(second, _)) = (found[0].kind, found[1].kind) else {
+            panic!("{found:?}")
+        };
+        assert_eq!([first.x, first.y, second.x, second.y], {
+            use Layout::{ChannelsLast, Planes};
+            [Planes, ChannelsLast, ChannelsLast, Planes]
+        });
+        let (Kind::Linear(fc1, _), Kind::Head(fc2, _)) = (found[3].kind, found[4].kind) else { panic!("{found:?}") };
+        assert_eq!((fc1.relu, fc1.mask, fc1.plane, fc2.mask, fc2.plane), (true, false, 49, true, 1));
+        assert_eq!(names(&net, Kernels::Reference).len(), net.layers.len());
+    }
+
+    #[test]
+    fn what_does_not_match_stays_as_it_is() {
+        let layers = [
+            Layer::conv2d(6, 3, 1),
+            Layer::Relu,
+            Layer::max_pool2d(2),
+            Layer::conv2d(8, 3, 0),
+            Layer::Relu,
+            Layer::max_pool2d(2),
+            Layer::Flatten,
+            Layer::linear(7),
+            Layer::Relu,
+            Layer::linear(3),
+        ];
+        let net = Network::new([1, 14, 14], &layers).unwrap();
+        // Six channels are no fours; a block with a layer below it must be padded by one; seven outputs are no fours.
+        assert!(stages(&net, Kernels::Fused).iter().all(|stage| stage.kind == Kind::Layer));
+    }
+}

@@ -1,0 +1,266 @@
+//! Conv2d (3x3, stride 1), ReLU and MaxPool2d (2x2, stride 2) as one operation: the convolution's output never exists.
+//!
+//! ```text
+//! v[a,b]     = b[o] + sum over c,p,q of  w[o,c,p,q] * x[n, c, 2i+a+p-pad, 2j+b+q-pad]     a, b in {0, 1}
+//! y[n,o,i,j] = max(0, max over a,b of v[a,b]); the first maximum wins a tie
+//! dv[a,b]    = dy[n,o,i,j] at that maximum if it is above 0; 0 elsewhere
+//! ```
+//!
+//! Backward, the passes are Conv2d's over `dv`, which is unfolded from `dy` and a byte a window while it is loaded.
+//! Between two such blocks activations have their channels last, so that four are one load.
+
+use super::conv2d::Conv2d;
+use super::max_pool2d::MaxPool2d;
+use crate::Result;
+use crate::plan::{Grid, Plan, Slice, uniform, word};
+use crate::shaders::CONV2D_POOL;
+
+/// Threads that the split of a weight gradient aims at: enough for a large device. It depends on nothing but the shapes,
+/// so that every device sums in the same order.
+const SPLIT_THREADS: usize = 4096;
+
+/// Windows that a thread of `forward` and `backward_input` owns, as `WINDOWS` in the shader.
+const WINDOWS: usize = 4;
+
+/// The order of an image's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Channel, row, column: PyTorch's.
+    Planes,
+    /// Row, column, channel.
+    ChannelsLast,
+}
+
+/// A block over one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2dPool {
+    conv: Conv2d,
+    pooled: [usize; 2],
+    /// How `x` is laid out, and `dx`.
+    pub x: Layout,
+    /// How `y` is laid out. Codes and `dy` always have their channels last.
+    pub y: Layout,
+}
+
+/// The block's buffers in a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers {
+    /// Input, `[n, c_in, height, width]` by its layout.
+    pub x: Slice,
+    /// OIHW.
+    pub w: Slice,
+    /// `[c_out]`.
+    pub b: Slice,
+    /// [`Conv2dPool::packed_len`]: the weight, in the order in which forward reads it.
+    pub packed: Slice,
+    /// Output, `[n, c_out, height, width]` by its layout.
+    pub y: Slice,
+    /// [`Conv2dPool::codes_len`] an image: which element of its window was the maximum.
+    pub codes: Slice,
+}
+
+impl Conv2dPool {
+    /// The block, if these kernels compute it: a 3x3 kernel at stride 1 with a padding of at most 2 (1, if the gradient
+    /// of its input is wanted), 2x2 windows that do not overlap, output channels in fours.
+    pub fn new(conv: &Conv2d, pool: &MaxPool2d, wants_dx: bool, x: Layout, y: Layout) -> Option<Self> {
+        let kernels = conv.kernel == [3, 3] && conv.stride == [1, 1] && pool.kernel == [2, 2] && pool.stride == [2, 2];
+        let padding = if wants_dx { conv.padding == [1, 1] } else { conv.padding.iter().all(|&p| p <= 2) };
+        let fits = kernels && padding && conv.c_out % 4 == 0 && (x == Layout::Planes || conv.input[0] % 4 == 0);
+        fits.then(|| Self { conv: *conv, pooled: pool.output_plane(), x, y })
+    }
+
+    /// The output's channels, height, width.
+    pub fn output(&self) -> [usize; 3] {
+        [self.conv.c_out, self.pooled[0], self.pooled[1]]
+    }
+
+    fn windows(&self) -> usize {
+        self.pooled.iter().product()
+    }
+
+    /// Elements of the packed weight.
+    pub fn packed_len(&self) -> usize {
+        self.conv.input[0] * 9 * self.conv.c_out.next_multiple_of(8)
+    }
+
+    /// Elements of the weight as packed for backward.
+    pub fn packed_back_len(&self) -> usize {
+        self.conv.c_out * 9 * self.conv.input[0].next_multiple_of(8)
+    }
+
+    /// Words of an image's codes.
+    pub fn codes_len(&self) -> usize {
+        self.windows() * self.conv.c_out / 4
+    }
+
+    /// Elements of the partial sums of the gradients of weight and bias, for a batch of up to `n`.
+    pub fn partials_len(&self, n: usize) -> usize {
+        self.splits(n).0 * (self.conv.weight_len() + self.conv.c_out)
+    }
+
+    /// How many splits there are, and how many images each owns.
+    fn splits(&self, n: usize) -> (usize, usize) {
+        let images = n.div_ceil(SPLIT_THREADS.div_ceil(self.split_threads()));
+        (n.div_ceil(images), images)
+    }
+
+    /// Threads of one split of `backward_weight`.
+    fn split_threads(&self) -> usize {
+        let c_in = self.conv.input[0];
+        self.conv.c_out / 4 * if self.x == Layout::ChannelsLast { c_in / 4 } else { c_in }
+    }
+}
+
+uniform! {
+    /// `Conv2dPool` in `shaders/conv2d_pool.wgsl`.
+    struct Dims {
+        c_in: u32, h_in: u32, w_in: u32,
+        c_out: u32, h_out: u32, w_out: u32,
+        padding_h: u32, padding_w: u32,
+        x_channel: u32, x_position: u32,
+        y_channel: u32, y_position: u32,
+        split: u32,
+        splits: u32,
+    }
+}
+
+/// Strides from one channel and from one position to the next.
+fn strides(layout: Layout, [channels, h, w]: [usize; 3]) -> [u32; 2] {
+    match layout {
+        Layout::Planes => [word(h * w), 1],
+        Layout::ChannelsLast => [1, word(channels)],
+    }
+}
+
+impl Conv2dPool {
+    fn dims(&self, n: usize) -> Dims {
+        let [c_in, h_in, w_in] = self.conv.input.map(word);
+        let [c_out, h_out, w_out] = self.output().map(word);
+        let [padding_h, padding_w] = self.conv.padding.map(word);
+        let [x_channel, x_position] = strides(self.x, self.conv.input);
+        let [y_channel, y_position] = strides(self.y, self.output());
+        let (splits, split) = self.splits(n);
+        Dims {
+            c_in,
+            h_in,
+            w_in,
+            c_out,
+            h_out,
+            w_out,
+            padding_h,
+            padding_w,
+            x_channel,
+            x_position,
+            y_channel,
+            y_position,
+            split: word(split),
+            splits: word(splits),
+        }
+    }
+
+    /// Operations of one pass over a batch of `n`: those of the positions that some window covers.
+    fn flops(&self, n: usize) -> u64 {
+        8 * (n * self.windows() * self.conv.c_out * self.conv.fan_in()) as u64
+    }
+
+    /// Records the packing of the weight for forward.
+    pub fn pack(&self, plan: &mut Plan, name: &str, n: usize, at: &Buffers) -> Result<()> {
+        plan.dispatch(
+            format!("{name}.pack"),
+            (&CONV2D_POOL, "pack"),
+            self.dims(n),
+            Grid::Threads(self.packed_len() / 4),
+            0,
+            &[("w", at.w), ("packed", at.packed)],
+        )
+    }
+
+    /// Records the forward pass over a batch of up to `n`. The weight has been packed.
+    pub fn forward(&self, plan: &mut Plan, name: &str, n: usize, at: &Buffers) -> Result<()> {
+        let (pass, x) = match self.x {
+            Layout::Planes => ("forward_planes", "x"),
+            Layout::ChannelsLast => ("forward", "x_last"),
+        };
+        plan.dispatch(
+            format!("{name}.forward"),
+            (&CONV2D_POOL, pass),
+            self.dims(n),
+            Grid::Threads((n * self.windows()).div_ceil(WINDOWS) * self.conv.c_out.div_ceil(8)),
+            self.flops(n),
+            &[(x, at.x), ("b", at.b), ("taps", at.packed), ("y", at.y), ("codes", at.codes)],
+        )
+    }
+
+    /// Records `dy`, plane by plane, to `dy_last`, channels last.
+    pub fn channels_last(&self, plan: &mut Plan, name: &str, n: usize, dy: Slice, dy_last: Slice) -> Result<()> {
+        plan.dispatch(
+            format!("{name}.channels_last"),
+            (&CONV2D_POOL, "channels_last"),
+            self.dims(n),
+            Grid::Threads(n * self.windows() * self.conv.c_out),
+            0,
+            &[("dy_planes", dy), ("dy_last", dy_last)],
+        )
+    }
+
+    /// Records the gradient of the input, with `packed_back` ([`Self::packed_back_len`]) to work in.
+    pub fn backward_input(
+        &self,
+        plan: &mut Plan,
+        name: &str,
+        n: usize,
+        at: &Buffers,
+        packed_back: Slice,
+        [dy, dx]: [Slice; 2],
+    ) -> Result<()> {
+        plan.dispatch(
+            format!("{name}.pack_back"),
+            (&CONV2D_POOL, "pack_back"),
+            self.dims(n),
+            Grid::Threads(self.packed_back_len() / 4),
+            0,
+            &[("w", at.w), ("packed_back", packed_back)],
+        )?;
+        let [c_in, h, w] = self.conv.input;
+        plan.dispatch(
+            format!("{name}.backward_input"),
+            (&CONV2D_POOL, "backward_input"),
+            self.dims(n),
+            Grid::Threads((n * h.div_ceil(2) * w.div_ceil(2)).div_ceil(WINDOWS) * c_in.div_ceil(8)),
+            self.flops(n),
+            &[("taps", packed_back), ("codes_in", at.codes), ("dy", dy), ("dx", dx)],
+        )
+    }
+
+    /// Records the gradients of the weight and of the bias, with `partials` ([`Self::partials_len`]) to work in.
+    pub fn backward_weight(
+        &self,
+        plan: &mut Plan,
+        name: &str,
+        n: usize,
+        at: &Buffers,
+        partials: Slice,
+        [dy, dw, db]: [Slice; 3],
+    ) -> Result<()> {
+        let (pass, x) = match self.x {
+            Layout::Planes => ("backward_weight_planes", "x"),
+            Layout::ChannelsLast => ("backward_weight", "x_last"),
+        };
+        plan.dispatch(
+            format!("{name}.backward_weight"),
+            (&CONV2D_POOL, pass),
+            self.dims(n),
+            Grid::Threads(self.splits(n).0 * self.split_threads()),
+            self.flops(n),
+            &[(x, at.x), ("codes_in", at.codes), ("dy", dy), ("partials", partials)],
+        )?;
+        plan.dispatch(
+            format!("{name}.reduce"),
+            (&CONV2D_POOL, "reduce"),
+            self.dims(n),
+            Grid::Threads(self.conv.weight_len() + self.conv.c_out),
+            0,
+            &[("partials_in", partials), ("dw", dw), ("db", db)],
+        )
+    }
+}

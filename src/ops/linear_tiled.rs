@@ -1,0 +1,106 @@
+//! Linear in register tiles, with the ReLU above it and, backward, the ReLU below it. Formulas: [`super::linear`].
+
+use super::AffineBuffers;
+use super::linear::Linear;
+use crate::Result;
+use crate::plan::{Grid, Plan, Slice, uniform, word};
+use crate::shaders::LINEAR_TILED;
+
+/// Rows and columns of a thread's tile, as `TILE` in the shader.
+const TILE: usize = 8;
+
+/// A layer, and what is fused with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinearTiled {
+    dims: Linear,
+    /// ReLU follows: forward applies it. Backward expects it to have been applied to `dy`.
+    pub relu: bool,
+    /// ReLU comes before: `backward_input` gives the gradient of that ReLU's input.
+    pub mask: bool,
+    /// `backward_input` stores an image with its channels last. This is how many positions a channel has; 1 changes
+    /// nothing.
+    pub plane: usize,
+}
+
+uniform! {
+    /// `Linear` in `shaders/linear_tiled.wgsl`.
+    struct Dims {
+        inputs: u32,
+        outputs: u32,
+        stride: u32,
+        relu: u32,
+        mask: u32,
+        plane: u32,
+    }
+}
+
+impl LinearTiled {
+    /// The layer, if these kernels compute it: its inputs come in fours.
+    pub fn new(dims: &Linear) -> Option<Self> {
+        (dims.inputs % 4 == 0).then_some(Self { dims: *dims, relu: false, mask: false, plane: 1 })
+    }
+
+    /// The same, with ReLU above it or without.
+    pub fn with_relu(self, relu: bool) -> Self {
+        Self { relu, ..self }
+    }
+
+    /// Elements from one row of `dy` to the next. Past the outputs there must be zeros.
+    pub fn dy_stride(&self) -> usize {
+        self.dims.outputs.next_multiple_of(4)
+    }
+
+    fn dims(&self) -> Dims {
+        Dims {
+            inputs: word(self.dims.inputs),
+            outputs: word(self.dims.outputs),
+            stride: word(self.dy_stride()),
+            relu: self.relu.into(),
+            mask: self.mask.into(),
+            plane: word(self.plane),
+        }
+    }
+
+    fn record(
+        &self,
+        plan: &mut Plan,
+        (name, pass): (&str, &str),
+        n: usize,
+        [rows, columns]: [usize; 2],
+        bindings: &[(&str, Slice)],
+    ) -> Result<()> {
+        plan.dispatch(
+            format!("{name}.{pass}"),
+            (&LINEAR_TILED, pass),
+            self.dims(),
+            Grid::Threads(rows.div_ceil(TILE) * columns.div_ceil(TILE)),
+            self.dims.flops() * n as u64,
+            bindings,
+        )
+    }
+
+    /// Records the forward pass over a batch of up to `n`.
+    pub fn forward(&self, plan: &mut Plan, name: &str, n: usize, at: &AffineBuffers) -> Result<()> {
+        let bindings = [("x", at.x), ("w", at.w), ("b", at.b), ("y", at.y)];
+        self.record(plan, (name, "forward"), n, [n, self.dims.outputs], &bindings)
+    }
+
+    /// Records the gradient of the input, from `dy` in rows of [`Self::dy_stride`].
+    pub fn backward_input(
+        &self,
+        plan: &mut Plan,
+        name: &str,
+        n: usize,
+        at: &AffineBuffers,
+        [dy, dx]: [Slice; 2],
+    ) -> Result<()> {
+        let bindings = [("x", at.x), ("w", at.w), ("dy", dy), ("dx", dx)];
+        self.record(plan, (name, "backward_input"), n, [n, self.dims.inputs], &bindings)
+    }
+
+    /// Records the gradients of the weight and of the bias, from `dy` in rows of [`Self::dy_stride`].
+    pub fn backward_weight(&self, plan: &mut Plan, name: &str, n: usize, at: &AffineBuffers, dy: Slice) -> Result<()> {
+        let bindings = [("x", at.x), ("dy", dy), ("dw", at.dw), ("db", at.db)];
+        self.record(plan, (name, "backward_weight"), n, [self.dims.outputs, self.dims.inputs], &bindings)
+    }
+}
