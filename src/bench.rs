@@ -9,7 +9,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::check::network::{random_data, training};
-use crate::gpu::trainer::GpuTrainer;
+use crate::fusion::Kernels;
+use crate::gpu::trainer::{GpuTrainer, Options};
 use crate::gpu::{Engine, Gpu, device};
 use crate::net::Network;
 use crate::ops::ceiling;
@@ -112,6 +113,8 @@ const WINDOWS: usize = 5;
 pub struct Bench {
     /// The GPU, or `None` for the CPU path.
     pub gpu: Option<Arc<Gpu>>,
+    /// The GPU's kernels.
+    pub kernels: Kernels,
     /// Seconds for the throughput of one task of one configuration.
     pub seconds: f64,
 }
@@ -198,7 +201,12 @@ impl Bench {
 
     fn trainer<'a>(&self, setup: Setup<'a>, params: &[f32]) -> Result<Trainer<'a>> {
         Ok(match &self.gpu {
-            Some(gpu) => Trainer::Gpu(Box::new(GpuTrainer::new(gpu, setup, params)?)),
+            Some(gpu) => Trainer::Gpu(Box::new(GpuTrainer::with_options(
+                gpu,
+                setup,
+                params,
+                Options { kernels: self.kernels, ..Options::default() },
+            )?)),
             None => Trainer::Cpu(Box::new(CpuTrainer::new(setup, params))),
         })
     }
@@ -209,7 +217,7 @@ impl Bench {
             return Ok(0.0);
         };
         let mut worst = 0f64;
-        for row in training(gpu, net, smoothing, batch_size.min(16), 2)? {
+        for row in training(gpu, net, smoothing, batch_size.min(16), 2, self.kernels)? {
             if let Some(failure) = row.failure {
                 return Err(Error::Check(format!("{} {}: {failure}", row.pass, row.case)));
             }

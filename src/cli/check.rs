@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use smoothcnn::check::{Row, network, ops};
+use smoothcnn::fusion::Kernels;
 use smoothcnn::gpu::{DeviceKind, Gpu, device};
 use smoothcnn::net::Network;
 use smoothcnn::smoothing::{Smoothing, Variant};
@@ -42,11 +43,14 @@ pub fn run(args: Args) -> Result<u8> {
         }
     })?;
     printed?;
-    for (input, variant) in
-        [([1, 28, 28], Variant::Uniform), ([1, 28, 28], Variant::OffTarget), ([3, 32, 32], Variant::Uniform)]
-    {
-        let net = Network::seed(input, 10)?;
-        table.add(&network::training(&gpu, &net, Smoothing { variant, epsilon: 0.1 }, 8, 3)?)?;
+    for kernels in [Kernels::Reference, Kernels::Fused] {
+        for variant in [Variant::Uniform, Variant::OffTarget] {
+            for input in [[1, 28, 28], [3, 32, 32]] {
+                let net = Network::seed(input, 10)?;
+                let smoothing = Smoothing { variant, epsilon: 0.1 };
+                table.add(&network::training(&gpu, &net, smoothing, 8, 3, kernels)?)?;
+            }
+        }
     }
     if !args.json {
         common::print(format_args!(

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use smoothcnn::checkpoint::{self, Dtype, Metadata, Tensor};
 use smoothcnn::data::digits::{self, Digits};
 use smoothcnn::data::{Dataset, idx};
-use smoothcnn::gpu::trainer::GpuTrainer;
+use smoothcnn::fusion::Kernels;
+use smoothcnn::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::gpu::{Choice, DeviceKind, Gpu, device};
 use smoothcnn::net::Network;
 use smoothcnn::oracle::trainer::CpuTrainer;
@@ -69,6 +70,9 @@ pub struct DeviceArgs {
     /// A certain adapter: its index in `smoothcnn devices`, or a part of its name
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
+    /// The GPU's kernels: fused layers in register tiles, or the plain ones they are held against
+    #[arg(long, value_enum, default_value = "fused")]
+    pub kernels: Kernels,
 }
 
 /// Flags that describe the loss.
@@ -180,13 +184,16 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
 /// A backend for `setup`, starting from `state`.
 pub fn backend<'a>(
     gpu: Option<&Arc<Gpu>>,
+    kernels: Kernels,
     precision: Precision,
     setup: Setup<'a>,
     state: &State,
 ) -> Result<Box<dyn Backend + 'a>> {
     let params: Vec<f32> = state.params.iter().map(|&p| p as f32).collect();
     let mut backend: Box<dyn Backend> = match (gpu, precision) {
-        (Some(gpu), _) => Box::new(GpuTrainer::new(gpu, setup, &params)?),
+        (Some(gpu), _) => {
+            Box::new(GpuTrainer::with_options(gpu, setup, &params, Options { kernels, ..Options::default() })?)
+        }
         (None, Precision::F32) => Box::new(CpuTrainer::<f32>::new(setup, &params)),
         (None, Precision::F64) => Box::new(CpuTrainer::<f64>::new(setup, &params)),
     };

@@ -71,7 +71,7 @@ pub fn run(args: Args) -> Result<u8> {
         test: &test,
     };
     let gpu = common::choose_device(&args.device, args.dtype)?;
-    let logits = common::backend(gpu.as_ref(), args.dtype, setup, &state)?.test_logits()?;
+    let logits = common::backend(gpu.as_ref(), args.device.kernels, args.dtype, setup, &state)?.test_logits()?;
     let metrics = metrics::evaluate(&logits, &test.labels, net.classes, smoothing);
     if let Some(path) = &args.logits {
         let tensor = Tensor { name: "logits".into(), shape: vec![test.len(), net.classes], data: logits };

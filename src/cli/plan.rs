@@ -3,6 +3,7 @@
 use serde::Serialize;
 use smoothcnn::Result;
 use smoothcnn::compile::{Job, compile};
+use smoothcnn::fusion::Kernels;
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::Smoothing;
@@ -27,6 +28,9 @@ pub struct Args {
     /// Test images on the device
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     test_images: usize,
+    /// Kernels
+    #[arg(long, value_enum, default_value = "fused")]
+    kernels: Kernels,
     #[command(flatten)]
     smoothing: SmoothingArgs,
     /// One JSON object
@@ -71,6 +75,7 @@ pub fn run(args: Args) -> Result<u8> {
         train_images: args.train_images,
         test_images: args.test_images,
         loss_slots: smoothcnn::gpu::engine::MAX_STEPS,
+        kernels: args.kernels,
     })?;
     let steps = |range: std::ops::Range<usize>| -> Vec<Step> {
         let step = |d: &smoothcnn::plan::Dispatch| Step {

@@ -166,7 +166,7 @@ pub fn run(args: Args) -> Result<u8> {
         train: &train,
         test: &test,
     };
-    let mut backend = common::backend(gpu.as_ref(), config.dtype, setup.clone(), &state)?;
+    let mut backend = common::backend(gpu.as_ref(), args.device.kernels, config.dtype, setup.clone(), &state)?;
 
     let out = match (args.resume, args.out) {
         (Some(out), _) => out,
