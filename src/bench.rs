@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::network::{random_data, training};
+use crate::check::network::{against_oracle, random_data};
 use crate::fusion::Kernels;
 use crate::gpu::trainer::{GpuTrainer, Options};
 use crate::gpu::{Engine, Gpu, device};
@@ -213,11 +213,14 @@ impl Bench {
 
     /// Trains a few steps against the f64 oracle and gives the largest share of its tolerance that a result used.
     fn verify(&self, net: &Network, smoothing: Smoothing, batch_size: usize) -> Result<f64> {
-        let Some(gpu) = &self.gpu else {
-            return Ok(0.0);
-        };
         let mut worst = 0f64;
-        for row in training(gpu, net, smoothing, batch_size.min(16), 2, self.kernels)? {
+        let size = [batch_size.min(16), 2];
+        for row in against_oracle("bench", net, smoothing, size, |setup, params| {
+            Ok(match self.trainer(setup, params)? {
+                Trainer::Gpu(trainer) => trainer,
+                Trainer::Cpu(trainer) => trainer,
+            })
+        })? {
             if let Some(failure) = row.failure {
                 return Err(Error::Check(format!("{} {}: {failure}", row.pass, row.case)));
             }

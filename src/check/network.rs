@@ -28,8 +28,7 @@ pub fn random_data(images: usize, shape: [usize; 3], classes: usize) -> Dataset 
     }
 }
 
-/// `steps` training steps of `net` on the device and on the f64 oracle, from the same weights over the same images.
-/// The last batch is smaller than the others. Compares every loss, every parameter and the logits of a test set.
+/// `steps` training steps of `net` on `gpu` against the oracle's: see [`against_oracle`].
 ///
 /// # Errors
 /// What the device reports. A wrong result is in its row.
@@ -40,6 +39,25 @@ pub fn training(
     batch_size: usize,
     steps: usize,
     kernels: Kernels,
+) -> Result<Vec<Row>> {
+    against_oracle(&format!("{kernels:?}"), net, smoothing, [batch_size, steps], |setup, params| {
+        let options = Options { kernels, ..Options::default() };
+        Ok(Box::new(GpuTrainer::with_options(gpu, setup, params, options)?))
+    })
+}
+
+/// `steps` training steps of `net` on the backend that `make` makes, and on the f64 oracle, from the same weights over the
+/// same images. The last batch is smaller than the others. Compares every loss, every parameter and the logits of a test
+/// set. `what` names the backend in the rows.
+///
+/// # Errors
+/// What the device reports. A wrong result is in its row.
+pub fn against_oracle(
+    what: &str,
+    net: &Network,
+    smoothing: Smoothing,
+    [batch_size, steps]: [usize; 2],
+    make: impl for<'a> FnOnce(Setup<'a>, &[f32]) -> Result<Box<dyn Backend + 'a>>,
 ) -> Result<Vec<Row>> {
     let images = (batch_size * steps).saturating_sub(batch_size / 2).max(1);
     let train = random_data(images, net.input, net.classes);
@@ -56,18 +74,16 @@ pub fn training(
     let params = net.initial_parameters(1);
     let order: Vec<u32> = (0..images as u32).rev().collect();
 
-    let mut results = vec![];
-    let mut oracle = CpuTrainer::<f64>::new(setup.clone(), &params);
-    let mut device = GpuTrainer::with_options(gpu, setup, &params, Options { kernels, ..Options::default() })?;
-    for backend in [&mut oracle as &mut dyn Backend, &mut device] {
+    let run = |backend: &mut dyn Backend| -> Result<_> {
         let mut losses = vec![];
         backend.train_epoch(&order, 0, &mut |some| {
             losses.extend_from_slice(some);
             Ok(())
         })?;
-        results.push((losses, backend.state()?.params, backend.test_logits()?));
-    }
-    let [want, got] = results.try_into().unwrap_or_else(|_| unreachable!("two backends ran"));
+        Ok((losses, backend.state()?.params, backend.test_logits()?))
+    };
+    let want = run(&mut CpuTrainer::<f64>::new(setup.clone(), &params))?;
+    let got = run(make(setup.clone(), &params)?.as_mut())?;
     // Adam divides by the root of the second moment: in the first steps the sign of a gradient decides, and a gradient near
     // zero may take either. A parameter may so be off by up to twice the learning rate a step, but only rarely.
     let lr = 1e-3;
@@ -76,7 +92,7 @@ pub fn training(
         let found = compare(&narrow, want, &vec![tolerance; want.len()]);
         Row {
             op: "network".into(),
-            pass: format!("{steps} steps, {kernels:?}, {pass}"),
+            pass: format!("{what}, {steps} steps, {pass}"),
             case: format!("{}x{:?}, {} parameters", batch_size, net.input, net.parameter_count()),
             elements: want.len(),
             worst_error: found.worst_error,
