@@ -75,7 +75,7 @@ pub struct DeviceArgs {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct SmoothingArgs {
     /// Epsilon: how much of the target's mass is spread; 0 is plain cross-entropy
-    #[arg(long, value_name = "E", default_value_t = 0.1)]
+    #[arg(long, value_name = "E", default_value_t = 0.1, allow_negative_numbers = true)]
     pub label_smoothing: f64,
     /// Over which classes: all, e/C each (uniform, PyTorch's), or all but the true one, e/(C-1) each
     #[arg(long, value_enum, default_value = "uniform")]

@@ -23,7 +23,7 @@ pub struct Args {
     #[command(flatten)]
     data: DataArgs,
     /// Epsilon of the smoothed loss [default: as in training, else 0.1]
-    #[arg(long, value_name = "E")]
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
     label_smoothing: Option<f64>,
     /// How epsilon is spread [default: as in training, else uniform]
     #[arg(long, value_enum)]
@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     mean: Vec<f64>,
     /// Their standard deviation [default: as in training]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     std: Vec<f64>,
     /// Write the logits, `[images, classes]`, as safetensors
     #[arg(long, value_name = "FILE")]

@@ -30,19 +30,19 @@ pub struct Args {
     #[arg(short, long, default_value_t = 64, value_parser = common::at_least_one)]
     batch_size: usize,
     /// Learning rate
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
     lr: f64,
     /// Optimizer
     #[arg(long, value_enum, default_value = "adam")]
     opt: OptimizerKind,
     /// SGD's momentum
-    #[arg(long, default_value_t = 0.9)]
+    #[arg(long, default_value_t = 0.9, allow_negative_numbers = true)]
     momentum: f64,
     /// Nesterov's form of SGD's momentum
     #[arg(long)]
     nesterov: bool,
     /// Weight decay: an L2 term for adam and sgd, decoupled for adamw
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     weight_decay: f64,
     #[command(flatten)]
     smoothing: SmoothingArgs,
@@ -59,7 +59,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     mean: Vec<f64>,
     /// Their standard deviation
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     std: Vec<f64>,
     #[command(flatten)]
     device: DeviceArgs,
