@@ -23,9 +23,9 @@ use super::common::{self, DataArgs, DataKind, DeviceArgs, Precision, SmoothingAr
 pub struct Args {
     #[command(flatten)]
     data: DataArgs,
-    /// Times through the training set
-    #[arg(long, default_value_t = 10, value_parser = common::at_least_one)]
-    epochs: usize,
+    /// Times through the training set, those before --resume included [default: 10, or as the resumed run was asked for]
+    #[arg(long, value_name = "N", value_parser = common::at_least_one)]
+    epochs: Option<usize>,
     /// Images in a batch
     #[arg(short, long, default_value_t = 64, value_parser = common::at_least_one)]
     batch_size: usize,
@@ -138,7 +138,10 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
     let mut config = match &args.resume {
-        Some(out) => Config { epochs: args.epochs, ..read_config(&out.join(CONFIG))? },
+        Some(out) => {
+            let config = read_config(&out.join(CONFIG))?;
+            Config { epochs: args.epochs.unwrap_or(config.epochs), ..config }
+        }
         None => config(&args)?,
     };
     let (train, test) = common::load_data(&config.data_args())?;
@@ -155,6 +158,10 @@ pub fn run(args: Args) -> Result<u8> {
             (State { params, first: zeros.clone(), second: zeros }, 0)
         }
     };
+    if done > config.epochs {
+        let epochs = config.epochs;
+        return Err(Error::Usage(format!("--epochs: found {epochs}, expected at least the {done} that are done")));
+    }
     let gpu = common::choose_device(&args.device, config.dtype)?;
     config.backend = gpu.as_ref().map_or("cpu".into(), |gpu| smoothcnn::gpu::device::describe(&gpu.info));
     let setup = Setup {
@@ -246,7 +253,7 @@ fn config(args: &Args) -> Result<Config> {
         limit_train: args.data.limit_train,
         limit_test: args.data.limit_test,
         init: args.init.clone(),
-        epochs: args.epochs,
+        epochs: args.epochs.unwrap_or(10),
         batch_size: args.batch_size,
         label_smoothing: args.smoothing.label_smoothing,
         smoothing_variant: args.smoothing.smoothing_variant,
