@@ -220,7 +220,11 @@ pub fn run(args: Args) -> Result<u8> {
     recorder.metrics.flush().map_err(Error::io(out.join(METRICS)))?;
     match outcome {
         Err(Error::Interrupted) => {
-            eprintln!("stopped; `smoothcnn train --resume {}` goes on after the last whole epoch", out.display());
+            if out.join(CHECKPOINT).exists() {
+                eprintln!("stopped; `smoothcnn train --resume {}` goes on after the last whole epoch", out.display());
+            } else {
+                eprintln!("stopped before the first epoch was over: there is nothing to go on from");
+            }
             Err(Error::Interrupted)
         }
         Err(error) => Err(error),
@@ -296,6 +300,10 @@ fn new_run(out: PathBuf) -> Result<PathBuf> {
         return Err(Error::Usage(format!(
             "--out {shown}: found a run there, expected a new folder (or --resume {shown})"
         )));
+    }
+    if out.exists() && !out.is_dir() {
+        let source = std::io::Error::new(std::io::ErrorKind::NotADirectory, "found a file, expected a new folder");
+        return Err(Error::Io { path: out, source });
     }
     fs::create_dir_all(&out).map_err(Error::io(&out))?;
     Ok(out)
