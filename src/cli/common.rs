@@ -26,6 +26,11 @@ pub fn print(line: impl std::fmt::Display) -> Result<()> {
     }
 }
 
+/// Prints a line of progress on standard error. That nobody reads it is no reason to stop.
+pub fn note(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Prints a value as one line of JSON. What is not a number is written as null.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     print(serde_json::to_string(value).expect("plain structs with string keys always serialise"))
@@ -152,17 +157,17 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
         if args.device == DeviceKind::Gpu || args.adapter.is_some() {
             return Err(Error::Usage("--dtype f64: found a GPU asked for, expected --device cpu".into()));
         }
-        eprintln!("device: CPU path, f64 ({} threads)", rayon::current_num_threads());
+        note(format_args!("device: CPU path, f64 ({} threads)", rayon::current_num_threads()));
         return Ok(None);
     }
     let Choice { adapter, reason } = device::choose(args.device, args.adapter.as_deref())?;
     match adapter {
         Some(adapter) => {
-            eprintln!("device: {reason}");
+            note(format_args!("device: {reason}"));
             Gpu::open(&adapter).map(|gpu| Some(Arc::new(gpu)))
         }
         None => {
-            eprintln!("device: {reason} ({} threads)", rayon::current_num_threads());
+            note(format_args!("device: {reason} ({} threads)", rayon::current_num_threads()));
             Ok(None)
         }
     }

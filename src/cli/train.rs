@@ -193,7 +193,7 @@ pub fn run(args: Args) -> Result<u8> {
         }
     });
 
-    eprintln!(
+    common::note(format_args!(
         "{} parameters, {} training and {} test images, batch size {}, {}; run in {}",
         net.parameter_count(),
         train.len(),
@@ -201,7 +201,7 @@ pub fn run(args: Args) -> Result<u8> {
         config.batch_size,
         loss_line(&smoothing, net.classes),
         out.display()
-    );
+    ));
     let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
     let mut recorder = Recorder {
         metrics: metrics_file(&out.join(METRICS), done)?,
@@ -221,9 +221,12 @@ pub fn run(args: Args) -> Result<u8> {
     match outcome {
         Err(Error::Interrupted) => {
             if out.join(CHECKPOINT).exists() {
-                eprintln!("stopped; `smoothcnn train --resume {}` goes on after the last whole epoch", out.display());
+                common::note(format_args!(
+                    "stopped; `smoothcnn train --resume {}` goes on after the last whole epoch",
+                    out.display()
+                ));
             } else {
-                eprintln!("stopped before the first epoch was over: there is nothing to go on from");
+                common::note(format_args!("stopped before the first epoch was over: there is nothing to go on from"));
             }
             Err(Error::Interrupted)
         }
@@ -231,7 +234,7 @@ pub fn run(args: Args) -> Result<u8> {
         Ok(()) => {
             let params = common::tensors(&net, "", &backend.state()?.params);
             checkpoint::save(&out.join(MODEL), &params, config.dtype.dtype(), &metadata(&config, config.epochs))?;
-            eprintln!("model in {}", out.join(MODEL).display());
+            common::note(format_args!("model in {}", out.join(MODEL).display()));
             Ok(0)
         }
     }
@@ -437,7 +440,7 @@ impl Observer for Recorder<'_> {
         self.progress.inc(self.config.batch_size as u64);
         if self.progress.is_hidden() && self.last_line.elapsed() > PLAIN_LINE_EVERY {
             let (done, epochs) = (self.progress.position().min(self.images as u64), self.config.epochs);
-            eprintln!("epoch {epoch}/{epochs}: {done} of {} images, loss {loss:.4}", self.images);
+            common::note(format_args!("epoch {epoch}/{epochs}: {done} of {} images, loss {loss:.4}", self.images));
             self.last_line = Instant::now();
         }
         if step % self.log_every == 0 {
