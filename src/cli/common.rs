@@ -19,9 +19,17 @@ use smoothcnn::{Error, Result};
 
 /// Prints a line of results. A reader that went away (`| head`) is no error: the program ends quietly.
 pub fn print(line: impl std::fmt::Display) -> Result<()> {
+    if !print_if_read(line)? {
+        std::process::exit(0);
+    }
+    Ok(())
+}
+
+/// Prints a line of results. `Ok(false)` where the reader went away, for a command whose work goes on without it.
+pub fn print_if_read(line: impl std::fmt::Display) -> Result<bool> {
     match writeln!(std::io::stdout(), "{line}") {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         Err(source) => Err(Error::Io { path: "standard output".into(), source }),
     }
 }
@@ -33,7 +41,12 @@ pub fn note(line: impl std::fmt::Display) {
 
 /// Prints a value as one line of JSON. What is not a number is written as null.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
-    print(serde_json::to_string(value).expect("plain structs with string keys always serialise"))
+    print(to_json(value))
+}
+
+/// A value as one line of JSON.
+pub fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain structs with string keys always serialise")
 }
 
 /// Which images.

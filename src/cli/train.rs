@@ -427,8 +427,7 @@ struct Recorder<'a> {
 
 impl Recorder<'_> {
     fn record(&mut self, line: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string(line).expect("plain structs with string keys always serialise");
-        writeln!(self.metrics, "{text}").map_err(Error::io(self.out.join(METRICS)))
+        writeln!(self.metrics, "{}", common::to_json(line)).map_err(Error::io(self.out.join(METRICS)))
     }
 }
 
@@ -468,14 +467,15 @@ impl Observer for Recorder<'_> {
         };
         self.record(&line)?;
         write_checkpoint(&self.out.join(CHECKPOINT), self.net, &backend.state()?, self.config, report.epoch)?;
-        let show = || -> Result<()> {
+        // The record is on the disk: a reader that went away does not end the training.
+        let show = || -> Result<bool> {
             if self.json {
-                return common::print_json(&line);
+                return common::print_if_read(common::to_json(&line));
             }
             if !self.header_printed {
-                common::print("epoch  train loss  test loss  test nll  accuracy     ece  images/s")?;
+                common::print_if_read("epoch  train loss  test loss  test nll  accuracy     ece  images/s")?;
             }
-            common::print(format_args!(
+            common::print_if_read(format_args!(
                 "{:>5}  {:>10.4}  {:>9.4}  {:>8.4}  {:>7.2}%  {:>6.4}  {:>8.0}",
                 line.epoch,
                 line.train_loss,
@@ -488,9 +488,9 @@ impl Observer for Recorder<'_> {
         };
         // On a terminal the bar and the results share the screen: the bar steps aside.
         if std::io::stdout().is_terminal() {
-            self.progress.suspend(show)?
+            self.progress.suspend(show)?;
         } else {
-            show()?
+            show()?;
         }
         self.header_printed = true;
         self.progress.set_message(format!("{}/{}", report.epoch + 1, self.config.epochs));
