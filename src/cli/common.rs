@@ -111,7 +111,13 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 /// Training and test set, cut to the limits.
 pub fn load_data(args: &DataArgs) -> Result<(Dataset, Dataset)> {
     let (mut train, mut test) = match args.data {
-        DataKind::Digits => Digits::default().generate(),
+        // A larger set begins with the smaller one: only what is kept is drawn.
+        DataKind::Digits => {
+            let all = Digits::default();
+            let kept = |limit: Option<usize>, n: usize| limit.map_or(n, |limit| limit.min(n));
+            let (train, test) = (kept(args.limit_train, all.train), kept(args.limit_test, all.test));
+            Digits { train, test, ..all }.generate()
+        }
         DataKind::Mnist => idx::load_dir(&args.data_dir, "MNIST", 10)?,
         DataKind::FashionMnist => idx::load_dir(&args.data_dir, "FashionMNIST", 10)?,
     };
