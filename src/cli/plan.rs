@@ -68,6 +68,9 @@ pub fn run(args: Args) -> Result<u8> {
     if input.iter().any(|&size| size == 0 || size > 1 << 16) {
         return Err(Error::Usage(format!("--input: found {:?}, expected sizes from 1 to 65536", args.input)));
     }
+    if !(2..=1 << 16).contains(&args.classes) {
+        return Err(Error::Usage(format!("--classes: found {}, expected 2 to 65536", args.classes)));
+    }
     let net = Network::seed(input, args.classes)?;
     let smoothing = Smoothing::new(args.smoothing.smoothing_variant, args.smoothing.label_smoothing, args.classes)?;
     let compiled = compile(&Job {
