@@ -179,6 +179,9 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
         note(format_args!("device: CPU path, f64 ({} threads)", rayon::current_num_threads()));
         return Ok(None);
     }
+    if let (DeviceKind::Cpu, Some(adapter)) = (args.device, &args.adapter) {
+        return Err(Error::Usage(format!("--adapter: found {adapter:?} with --device cpu, expected one of the two")));
+    }
     let Choice { adapter, reason } = device::choose(args.device, args.adapter.as_deref())?;
     match adapter {
         Some(adapter) => {
