@@ -442,7 +442,7 @@ impl Observer for Recorder<'_> {
             common::note(format_args!("epoch {epoch}/{epochs}: {done} of {} images, loss {loss:.4}", self.images));
             self.last_line = Instant::now();
         }
-        if step % self.log_every == 0 {
+        if step.is_multiple_of(self.log_every) {
             self.progress.set_prefix(format!("{loss:.4}"));
             self.record(&StepLine { kind: "step", epoch, step, loss })?;
         }
