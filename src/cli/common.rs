@@ -20,16 +20,34 @@ use smoothcnn::{Error, Result};
 
 /// Prints a line of results. A reader that went away (`| head`) is no error: the program ends quietly.
 pub fn print(line: impl std::fmt::Display) -> Result<()> {
+    if !print_if_read(line)? {
+        std::process::exit(0);
+    }
+    Ok(())
+}
+
+/// Prints a line of results. `Ok(false)` where the reader went away, for a command whose work goes on without it.
+pub fn print_if_read(line: impl std::fmt::Display) -> Result<bool> {
     match writeln!(std::io::stdout(), "{line}") {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         Err(source) => Err(Error::Io { path: "standard output".into(), source }),
     }
 }
 
+/// Prints a line of progress on standard error. That nobody reads it is no reason to stop.
+pub fn note(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Prints a value as one line of JSON. What is not a number is written as null.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
-    print(serde_json::to_string(value).expect("plain structs with string keys always serialise"))
+    print(to_json(value))
+}
+
+/// A value as one line of JSON.
+pub fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain structs with string keys always serialise")
 }
 
 /// Which images.
@@ -79,7 +97,7 @@ pub struct DeviceArgs {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct SmoothingArgs {
     /// Epsilon: how much of the target's mass is spread; 0 is plain cross-entropy
-    #[arg(long, value_name = "E", default_value_t = 0.1)]
+    #[arg(long, value_name = "E", default_value_t = 0.1, allow_negative_numbers = true)]
     pub label_smoothing: f64,
     /// Over which classes: all, e/C each (uniform, PyTorch's), or all but the true one, e/(C-1) each
     #[arg(long, value_enum, default_value = "uniform")]
@@ -106,7 +124,13 @@ pub fn input_shape(text: &str) -> Result<[usize; 3]> {
 /// Training and test set, cut to the limits.
 pub fn load_data(args: &DataArgs) -> Result<(Dataset, Dataset)> {
     let (mut train, mut test) = match args.data {
-        DataKind::Digits => Digits::default().generate(),
+        // A larger set begins with the smaller one: only what is kept is drawn.
+        DataKind::Digits => {
+            let all = Digits::default();
+            let kept = |limit: Option<usize>, n: usize| limit.map_or(n, |limit| limit.min(n));
+            let (train, test) = (kept(args.limit_train, all.train), kept(args.limit_test, all.test));
+            Digits { train, test, ..all }.generate()
+        }
         DataKind::Mnist => idx::load_dir(&args.data_dir, "MNIST", 10)?,
         DataKind::FashionMnist => idx::load_dir(&args.data_dir, "FashionMNIST", 10)?,
     };
@@ -165,17 +189,20 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
         if args.device == DeviceKind::Gpu || args.adapter.is_some() {
             return Err(Error::Usage("--dtype f64: found a GPU asked for, expected --device cpu".into()));
         }
-        eprintln!("device: CPU path, f64 ({} threads)", rayon::current_num_threads());
+        note(format_args!("device: CPU path, f64 ({} threads)", rayon::current_num_threads()));
         return Ok(None);
+    }
+    if let (DeviceKind::Cpu, Some(adapter)) = (args.device, &args.adapter) {
+        return Err(Error::Usage(format!("--adapter: found {adapter:?} with --device cpu, expected one of the two")));
     }
     let Choice { adapter, reason } = device::choose(args.device, args.adapter.as_deref())?;
     match adapter {
         Some(adapter) => {
-            eprintln!("device: {reason}");
+            note(format_args!("device: {reason}"));
             Gpu::open(&adapter).map(|gpu| Some(Arc::new(gpu)))
         }
         None => {
-            eprintln!("device: {reason} ({} threads)", rayon::current_num_threads());
+            note(format_args!("device: {reason} ({} threads)", rayon::current_num_threads()));
             Ok(None)
         }
     }
