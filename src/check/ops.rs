@@ -342,6 +342,8 @@ pub fn optimizers() -> Vec<Optimizer> {
         Optimizer::Adam(Adam::default()),
         Optimizer::Adam(adam),
         Optimizer::AdamW(adam),
+        // Where the constant is added matters only if it is large.
+        Optimizer::Adam(Adam { lr: 0.1, betas: [0.8, 0.95], eps: 0.1, weight_decay: 0.0 }),
         Optimizer::Sgd(sgd),
         Optimizer::Sgd(Sgd { momentum: 0.9, ..sgd }),
         Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4, ..sgd }),
