@@ -2,6 +2,7 @@
 pub mod check;
 pub mod checkpoint;
 pub mod compile;
+pub mod cpu;
 pub mod data;
 pub mod error;
 pub mod gpu;
