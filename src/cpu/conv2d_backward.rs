@@ -8,6 +8,10 @@
 //! dx[where + tap][c] += gradient * w[o][tap][c]     the terms of one place after another: dx there stays in registers
 //! ```
 //!
+//! For a network's first layer, with its one or three channels, collecting the terms would cost more than it saves: there
+//! vectors run along the output's channels, and each element of a window takes the gradients of the channels that it won,
+//! and zeros for the others (see [`Stage::is_narrow`]).
+//!
 //! A gradient of exactly zero adds nothing, whatever it would be multiplied with: an infinite or NaN input does not turn
 //! it into a NaN here. (The loss shows such an input anyway.)
 
@@ -30,10 +34,13 @@ struct Term<T> {
 /// What the stages of one chunk of images need between them, and the chunk's sums.
 #[derive(Clone, Debug, Default)]
 pub struct Sums<T> {
-    /// The weight's gradient, `[c_out][kernel row][vectors]`: each row's pixels as they lie in the input.
+    /// The weight's gradient, `[c_out][kernel row][vectors]`: each row's pixels as they lie in the input. For a narrow
+    /// stage `[vector of c_out][kernel row][kernel column * c_in][lanes]`.
     pub dw: Vec<T>,
-    /// The bias's gradient, `[c_out]`.
+    /// The bias's gradient, `[c_out]`, filled up to whole vectors.
     pub db: Vec<T>,
+    /// One pixel's, `[c_out]`.
+    gradients: Vec<T>,
     /// `[c_out][window]`, with how many there are of each channel.
     by_channel: Vec<Term<T>>,
     channel_counts: Vec<u32>,
@@ -67,14 +74,29 @@ impl Stage {
         (WINDOWS_AT_ONCE / self.pool.output_plane()[1]).max(1)
     }
 
+    /// Whether the weight's gradient takes every element of every window instead of collected terms: where that is at
+    /// most about as much work as collecting is, and vectors of output channels lie side by side.
+    pub fn is_narrow(&self) -> bool {
+        let work = self.dims.fan_in() * self.window();
+        let side_by_side = self.output.channel_stride == 1 && self.output.column_stride >= self.padded_c_out();
+        !self.wants_input_gradient && side_by_side && work <= 16 * self.lanes
+    }
+
     /// Makes room, and sets the sums to zero.
     pub fn clear<T: Real>(&self, sums: &mut Sums<T>) {
         let c_out = self.dims.c_out;
         let windows = self.rows_at_once() * self.pool.output_plane()[1];
+        let narrow = self.is_narrow();
         sums.dw.clear();
-        sums.dw.resize(c_out * self.dims.kernel[0] * self.dw_row(), T::zero());
+        let dw_len =
+            if narrow { self.padded_c_out() * self.dims.fan_in() } else { c_out * self.dims.kernel[0] * self.dw_row() };
+        sums.dw.resize(dw_len, T::zero());
         sums.db.clear();
-        sums.db.resize(c_out, T::zero());
+        sums.db.resize(self.padded_c_out(), T::zero());
+        if narrow {
+            return;
+        }
+        sums.gradients.resize(c_out, T::zero());
         sums.by_channel.resize(c_out * windows, Term::default());
         sums.channel_counts.resize(c_out, 0);
         if self.wants_input_gradient {
@@ -88,9 +110,21 @@ impl Stage {
         arch.dispatch(Backward { stage: self, packed, image, sums });
     }
 
-    /// Copies summed gradients `[c_out][kernel row][vectors]` to `dw [c_out, c_in, kernel rows, kernel columns]`.
+    /// Copies summed gradients, laid out as [`Sums::dw`], to `dw [c_out, c_in, kernel rows, kernel columns]`.
     pub fn unpack<T: Real>(&self, sums: &[T], dw: &mut [T]) {
         let [rows, columns] = self.dims.kernel;
+        if self.is_narrow() {
+            let (c_in, fan_in, lanes) = (self.dims.input[0], self.dims.fan_in(), self.lanes);
+            for (o, dw) in dw.chunks_mut(fan_in).enumerate() {
+                let sums = &sums[o / lanes * fan_in * lanes + o % lanes..];
+                for (c, dw) in dw.chunks_mut(rows * columns).enumerate() {
+                    for (tap, dw) in dw.iter_mut().enumerate() {
+                        *dw = sums[(tap * c_in + c) * lanes];
+                    }
+                }
+            }
+            return;
+        }
         let row = self.dw_row();
         for (sums, dw) in sums.chunks(rows * row).zip(dw.chunks_mut(self.dims.fan_in())) {
             for (c, dw) in dw.chunks_mut(rows * columns).enumerate() {
@@ -115,6 +149,9 @@ impl<T: Real> WithSimd for Backward<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { stage, packed, image, sums } = self;
+        if stage.is_narrow() {
+            return add_weight_narrow(simd, stage, &image, sums);
+        }
         if stage.wants_input_gradient {
             image.dx.fill(T::zero());
         }
@@ -134,35 +171,54 @@ impl<T: Real> WithSimd for Backward<'_, T> {
 /// processor could not foresee a branch.
 #[inline(always)]
 fn collect<T: Real>(stage: &Stage, image: &Image<T>, sums: &mut Sums<T>, rows: std::ops::Range<usize>) {
-    let d = &stage.dims;
-    let (c_out, window) = (d.c_out, stage.window());
+    let (c_out, window, padded) = (stage.dims.c_out, stage.window(), stage.padded_c_out());
     let columns = stage.pool.output_plane()[1];
     let capacity = stage.rows_at_once() * columns;
     let places = places(stage);
-    sums.channel_counts.fill(0);
-    sums.place_counts.fill(0);
-    let strided = |values: &[T], from: usize| -> T { values[from] };
+    let wants_input_gradient = stage.wants_input_gradient;
+    // As slices, so that the compiler sees that no store below changes where they are.
+    let gradients = &mut sums.gradients[..c_out];
+    let db = &mut sums.db[..c_out];
+    let (by_channel, channel_counts) = (&mut sums.by_channel[..], &mut sums.channel_counts[..c_out]);
+    let (by_place, place_counts) = (&mut sums.by_place[..], &mut sums.place_counts[..]);
+    channel_counts.fill(0);
+    place_counts.fill(0);
     for (at, (i, j)) in rows.flat_map(|i| (0..columns).map(move |j| (i, j))).enumerate() {
-        let argmax = &image.argmax[(i * columns + j) * stage.padded_c_out()..][..c_out];
-        let corner = corner(stage, i, j);
         let from = stage.output.at(0, i, j);
-        for (o, &place) in argmax.iter().enumerate() {
-            let from = from + o * stage.output.channel_stride;
-            let (y, dy) = (strided(image.y, from), strided(image.dy, from));
-            let gradient = if stage.relu && y <= T::zero() { T::zero() } else { dy };
+        read_gradients(stage, &image.y[from..], &image.dy[from..], gradients);
+        let argmax = &image.argmax[(i * columns + j) * padded..][..c_out];
+        let corner = corner(stage, i, j);
+        for (o, (&place, &gradient)) in argmax.iter().zip(&*gradients).enumerate() {
             let counts = u32::from(gradient != T::zero());
-            sums.db[o] += gradient;
-            let place = usize::from(place);
-            let count = &mut sums.channel_counts[o];
-            sums.by_channel[o * capacity + *count as usize] = Term { at: corner + places[place], gradient };
+            db[o] += gradient;
+            let count = &mut channel_counts[o];
+            let offset = places[usize::from(place)];
+            by_channel[o * capacity + *count as usize] = Term { at: corner + offset, gradient };
             *count += counts;
-            if stage.wants_input_gradient {
-                let place = at * window + place;
-                let count = &mut sums.place_counts[place];
-                sums.by_place[place * c_out + *count as usize] = Term { at: o as u32, gradient };
+            if wants_input_gradient {
+                let place = at * window + usize::from(place);
+                let count = &mut place_counts[place];
+                by_place[place * c_out + *count as usize] = Term { at: o as u32, gradient };
                 *count += counts;
             }
         }
+    }
+}
+
+/// The gradients of one pixel's channels, before the ReLU.
+#[inline(always)]
+fn read_gradients<T: Real>(stage: &Stage, y: &[T], dy: &[T], gradients: &mut [T]) {
+    let stride = stage.output.channel_stride;
+    if !stage.relu {
+        gradients.iter_mut().zip(dy.iter().step_by(stride)).for_each(|(gradient, &dy)| *gradient = dy);
+        return;
+    }
+    let mask = |y: T, dy: T| if y <= T::zero() { T::zero() } else { dy };
+    if stride == 1 {
+        gradients.iter_mut().zip(y.iter().zip(dy)).for_each(|(gradient, (&y, &dy))| *gradient = mask(y, dy));
+    } else {
+        let strided = y.iter().step_by(stride).zip(dy.iter().step_by(stride));
+        gradients.iter_mut().zip(strided).for_each(|(gradient, (&y, &dy))| *gradient = mask(y, dy));
     }
 }
 
@@ -248,6 +304,111 @@ fn weight_tile<S: Simd, T: Real, const ROWS: usize, const WIDTH: usize>(
     }
     for (p, acc) in acc.iter().enumerate() {
         T::vectors_mut::<S>(&mut dw[p * dw_row..][..width]).copy_from_slice(acc);
+    }
+}
+
+/// `dw[tap][c][o] += (gradient of o, if this element of the window won) * x` for every element of every window, in vectors
+/// of o. Each tile of `dw`, up to 3 kernel rows by 6 elements of a row, is held in registers for the whole image.
+#[inline(always)]
+fn add_weight_narrow<S: Simd, T: Real>(simd: S, stage: &Stage, image: &Image<T>, sums: &mut Sums<T>) {
+    let lanes = const { lanes::<T, S>() };
+    let d = &stage.dims;
+    let (kernel_rows, row) = (d.kernel[0], d.kernel[1] * d.input[0]);
+    let widest = if S::REGISTER_COUNT >= 32 { 6 } else { 3 };
+    let tiles = row.div_ceil(widest);
+    let db = T::vectors_mut::<S>(&mut sums.db);
+    for (vector, dw) in sums.dw.chunks_exact_mut(d.fan_in() * lanes).enumerate() {
+        let dw = T::vectors_mut::<S>(dw);
+        let mut p = 0;
+        while p < kernel_rows {
+            let rows = if kernel_rows - p >= 3 { 3 } else { 1 };
+            let mut from = 0;
+            for tile in 0..tiles {
+                let width = (row * (tile + 1)).div_ceil(tiles) - from;
+                let x = &image.x[p * stage.input.row_stride + from..];
+                let dw = &mut dw[p * row + from..];
+                // The bias's gradient is summed along with the first tile.
+                let db = if p == 0 && from == 0 { Some(&mut db[vector]) } else { None };
+                let tile = NarrowTile { stage, image, vector, x, dw };
+                macro_rules! by_size {
+                    ($($width:literal)*) => {
+                        match (rows, width) {
+                            $((1, $width) => tile.add::<S, 1, $width>(simd, db),
+                            (_, $width) => tile.add::<S, 3, $width>(simd, db),)*
+                            _ => unreachable!("tiles are 1 to 6 elements wide"),
+                        }
+                    };
+                }
+                by_size!(1 2 3 4 5 6);
+                from += width;
+            }
+            p += rows;
+        }
+    }
+}
+
+/// Some elements of the kernel's rows, for one vector of output channels.
+struct NarrowTile<'a, T, V> {
+    stage: &'a Stage,
+    image: &'a Image<'a, T>,
+    vector: usize,
+    /// From the tile's first element in the first window on.
+    x: &'a [T],
+    dw: &'a mut [V],
+}
+
+impl<T: Real, V: bytemuck::Pod> NarrowTile<'_, T, V> {
+    #[inline(always)]
+    fn add<S: Simd, const ROWS: usize, const WIDTH: usize>(self, simd: S, db: Option<&mut V>)
+    where
+        T: Real<Vector<S> = V>,
+    {
+        let lanes = const { lanes::<T, S>() };
+        let stage = self.stage;
+        let row = stage.dims.kernel[1] * stage.dims.input[0];
+        let [rows, columns] = stage.pool.output_plane();
+        let padded = stage.padded_c_out();
+        let places = places(stage);
+        let zero = T::splat(simd, T::zero());
+        let mut bias = zero;
+        let mut acc = [[zero; WIDTH]; ROWS];
+        for (p, acc) in acc.iter_mut().enumerate() {
+            acc.copy_from_slice(&self.dw[p * row..][..WIDTH]);
+        }
+        for i in 0..rows {
+            for j in 0..columns {
+                let at = stage.output.at(self.vector * lanes, i, j);
+                let y = T::vectors::<S>(&self.image.y[at..][..lanes])[0];
+                let mut gradient = T::vectors::<S>(&self.image.dy[at..][..lanes])[0];
+                if stage.relu {
+                    gradient = T::select_le(simd, [y, zero], zero, gradient);
+                }
+                bias = T::vadd(simd, bias, gradient);
+                let argmax = &self.image.argmax[(i * columns + j) * padded + self.vector * lanes..][..lanes];
+                let mut winner = [zero];
+                for (winner, &byte) in bytemuck::cast_slice_mut::<_, T>(&mut winner).iter_mut().zip(argmax) {
+                    *winner = T::from_byte(byte);
+                }
+                let corner = corner(stage, i, j);
+                let mut place = zero;
+                for offset in &places[..stage.window()] {
+                    let won = T::select_eq(simd, [winner[0], place], gradient, zero);
+                    for (p, acc) in acc.iter_mut().enumerate() {
+                        let x = &self.x[(corner + offset) as usize + p * stage.input.row_stride..][..WIDTH];
+                        for (acc, &x) in acc.iter_mut().zip(x) {
+                            *acc = T::vmul_add(simd, won, T::splat(simd, x), *acc);
+                        }
+                    }
+                    place = T::vadd(simd, place, T::splat(simd, T::one()));
+                }
+            }
+        }
+        for (p, acc) in acc.iter().enumerate() {
+            self.dw[p * row..][..WIDTH].copy_from_slice(acc);
+        }
+        if let Some(db) = db {
+            *db = T::vadd(simd, *db, bias);
+        }
     }
 }
 

@@ -45,7 +45,7 @@ pub fn forward_row<S: Simd, T: Real>(
             best = T::select_le(simd, [best, zero], zero, best);
         }
         for (byte, index) in argmax.iter_mut().zip(bytemuck::cast_slice::<_, T>(&[best_index])) {
-            *byte = index.wide() as u8;
+            *byte = index.to_byte();
         }
         let to = stage.output.at(k * lanes, i, j);
         if stage.output.channel_stride == 1 && stage.output.column_stride >= vectors * lanes {

@@ -264,7 +264,7 @@ impl<T: Real> CpuNetwork<T> {
                     }
                     let (dw, db) = weight_and_bias(&mut self.grads, &self.net, at);
                     stage.unpack(&total.sums.dw, dw);
-                    db.copy_from_slice(&total.sums.db);
+                    db.copy_from_slice(&total.sums.db[..db.len()]);
                 }
                 Node::Repack => dx
                     .par_chunks_mut(from.layout.len)

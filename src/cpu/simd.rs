@@ -9,6 +9,10 @@ pub trait Real: crate::oracle::Real + bytemuck::Pod {
     /// A register full of values. It needs no alignment beyond that of one value.
     type Vector<S: Simd>: bytemuck::Pod + Send + Sync;
 
+    /// A small whole number.
+    fn from_byte(byte: u8) -> Self;
+    /// Back from [`Self::from_byte`].
+    fn to_byte(self) -> u8;
     /// The whole vectors in `values`; what is left over at the end is not among them.
     fn vectors<S: Simd>(values: &[Self]) -> &[Self::Vector<S>];
     /// As [`Self::vectors`], to write to.
@@ -29,6 +33,13 @@ pub trait Real: crate::oracle::Real + bytemuck::Pod {
     fn vsqrt<S: Simd>(simd: S, a: Self::Vector<S>) -> Self::Vector<S>;
     /// `a <= b ? yes : no`, lane by lane; a NaN on either side gives `no`. Takes `[a, b]`.
     fn select_le<S: Simd>(
+        simd: S,
+        a_b: [Self::Vector<S>; 2],
+        yes: Self::Vector<S>,
+        no: Self::Vector<S>,
+    ) -> Self::Vector<S>;
+    /// `a == b ? yes : no`, lane by lane.
+    fn select_eq<S: Simd>(
         simd: S,
         a_b: [Self::Vector<S>; 2],
         yes: Self::Vector<S>,
@@ -56,9 +67,20 @@ pub fn machine_lanes<T: Real>(arch: pulp::Arch) -> usize {
 
 macro_rules! real {
     ($real:ty, $vector:ident, $as_simd:ident, $as_mut_simd:ident, $splat:ident, $mul_add:ident, $add:ident, $sub:ident,
-     $mul:ident, $div:ident, $sqrt:ident, $less_equal:ident, $select:ident) => {
+     $mul:ident, $div:ident, $sqrt:ident, $less_equal:ident, $equal:ident, $select:ident) => {
         impl Real for $real {
             type Vector<S: Simd> = S::$vector;
+
+            #[inline(always)]
+            fn from_byte(byte: u8) -> Self {
+                byte.into()
+            }
+            #[inline(always)]
+            fn to_byte(self) -> u8 {
+                // Added to 1.5 * 2^(bits of the mantissa), the number is the sum's lowest bits: a cast from floating point,
+                // which has to saturate, would be several times as slow.
+                (self + 1.5 / <$real>::EPSILON).to_bits() as u8
+            }
 
             #[inline(always)]
             fn vectors<S: Simd>(values: &[Self]) -> &[S::$vector] {
@@ -100,6 +122,10 @@ macro_rules! real {
             fn select_le<S: Simd>(simd: S, [a, b]: [S::$vector; 2], yes: S::$vector, no: S::$vector) -> S::$vector {
                 simd.$select(simd.$less_equal(a, b), yes, no)
             }
+            #[inline(always)]
+            fn select_eq<S: Simd>(simd: S, [a, b]: [S::$vector; 2], yes: S::$vector, no: S::$vector) -> S::$vector {
+                simd.$select(simd.$equal(a, b), yes, no)
+            }
         }
     };
 }
@@ -117,6 +143,7 @@ real!(
     div_f32s,
     sqrt_f32s,
     less_than_or_equal_f32s,
+    equal_f32s,
     select_f32s
 );
 real!(
@@ -132,5 +159,6 @@ real!(
     div_f64s,
     sqrt_f64s,
     less_than_or_equal_f64s,
+    equal_f64s,
     select_f64s
 );
