@@ -241,22 +241,25 @@ impl<T: Real> CpuNetwork<T> {
                 Node::Stage { stage, at, packed, argmax } => {
                     let argmax = &argmax[..n * stage.argmax_len()];
                     let chunks = &mut self.chunks[..n.div_ceil(chunk_len)];
-                    // Without a gradient to write there are still as many chunks.
-                    let mut dx_chunks = dx.chunks_mut(from.layout.len * chunk_len);
-                    let mut tasks: Vec<_> = chunks.iter_mut().map(|chunk| (chunk, dx_chunks.next())).collect();
-                    tasks.par_iter_mut().with_max_len(1).enumerate().for_each(|(at, (chunk, dx))| {
+                    let work = |at: usize, chunk: &mut Chunk<T>, dx: &mut [T]| {
                         stage.clear(&mut chunk.sums);
+                        // Empty if it is not wanted.
+                        let mut dx = dx.chunks_mut(from.layout.len);
                         for k in at * chunk_len..n.min((at + 1) * chunk_len) {
                             let [x, y, dy] = [(x, from.layout.len), (y, to.layout.len), (dy, to.layout.len)]
                                 .map(|(values, len)| &values[k * len..][..len]);
                             let argmax = &argmax[k * stage.argmax_len()..][..stage.argmax_len()];
-                            let dx = match dx {
-                                Some(dx) => &mut dx[k % chunk_len * from.layout.len..][..from.layout.len],
-                                None => &mut [],
-                            };
+                            let dx = dx.next().unwrap_or_default();
                             stage.backward(self.arch, packed, Image { x, y, argmax, dy, dx }, &mut chunk.sums);
                         }
-                    });
+                    };
+                    let tasks = chunks.par_iter_mut().with_max_len(1);
+                    if wanted {
+                        let dx = dx.par_chunks_mut(from.layout.len * chunk_len);
+                        tasks.zip(dx).enumerate().for_each(|(at, (chunk, dx))| work(at, chunk, dx));
+                    } else {
+                        tasks.enumerate().for_each(|(at, chunk)| work(at, chunk, &mut []));
+                    }
                     let (total, parts) = chunks.split_first_mut().expect("a batch has at least one image");
                     for part in parts {
                         optimizer::add(self.arch, &mut total.sums.dw, &part.sums.dw);

@@ -1,5 +1,6 @@
 //! One stage (convolution, ReLU, pooling) forward and backward, against the oracle's three operations.
 
+use pulp::Arch;
 use smoothcnn::check::compare::{compare, sum_tolerance};
 use smoothcnn::check::{cases, random};
 use smoothcnn::cpu::conv2d::{Packed, Stage};
@@ -110,8 +111,7 @@ fn expected(case: &Case, value: impl Fn(usize, u64) -> Vec<f64>) -> Expected {
 }
 
 /// The stage's y, dx, dw and db, in the oracle's order. `pixels`: the output goes to another convolution's layout.
-fn run<T: Real>(case: &Case, expected: &Expected, wants_input_gradient: bool, pixels: bool) -> [Vec<T>; 4] {
-    let arch = pulp::Arch::new();
+fn run<T: Real>(arch: Arch, case: &Case, expected: &Expected, wants_input_gradient: bool, pixels: bool) -> [Vec<T>; 4] {
     let lanes = simd::machine_lanes::<T>(arch);
     let narrow = |values: &[f64]| values.iter().map(|&v| T::of(v)).collect::<Vec<T>>();
     let d = case.dims;
@@ -149,18 +149,32 @@ fn run<T: Real>(case: &Case, expected: &Expected, wants_input_gradient: bool, pi
     [all_y, all_dx, dw, sums.db]
 }
 
+/// This machine's instruction sets, the best first: what older machines run must be right too.
+fn archs() -> Vec<Arch> {
+    #[allow(unused_mut, reason = "only x86 has more than one")]
+    let mut archs = vec![Arch::new()];
+    #[cfg(target_arch = "x86_64")]
+    {
+        archs.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        archs.push(Arch::Scalar);
+    }
+    archs
+}
+
 fn check<T: Real>(case: &Case, expected: &Expected, tolerance_of_f32: f64) {
-    for (wants_input_gradient, pixels) in [(true, true), (false, false), (false, true), (true, false)] {
-        let got = run::<T>(case, expected, wants_input_gradient, pixels);
-        for (got, (what, want, tolerance)) in got.iter().zip(&expected.results) {
-            if *what == "dx" && !wants_input_gradient {
-                continue;
+    for arch in archs() {
+        for (wants_input_gradient, pixels) in [(true, true), (false, false), (false, true), (true, false)] {
+            let got = run::<T>(arch, case, expected, wants_input_gradient, pixels);
+            for (got, (what, want, tolerance)) in got.iter().zip(&expected.results) {
+                if *what == "dx" && !wants_input_gradient {
+                    continue;
+                }
+                // The comparison takes f32 values: the differences, then, which hold in f32 whatever T is.
+                let difference: Vec<f32> = got.iter().zip(want).map(|(got, want)| (got.wide() - want) as f32).collect();
+                let tolerance: Vec<f64> = tolerance.iter().map(|t| t * tolerance_of_f32).collect();
+                let found = compare(&difference, &vec![0.0; want.len()], &tolerance);
+                assert!(found.failure.is_none(), "{what}, {pixels}, {arch:?}: {:?} in {case:?}", found.failure);
             }
-            // The comparison takes f32 values: the differences, then, which hold in f32 whatever T is.
-            let difference: Vec<f32> = got.iter().zip(want).map(|(got, want)| (got.wide() - want) as f32).collect();
-            let tolerance: Vec<f64> = tolerance.iter().map(|t| t * tolerance_of_f32).collect();
-            let found = compare(&difference, &vec![0.0; want.len()], &tolerance);
-            assert!(found.failure.is_none(), "{what}, {pixels}: {:?} in {case:?}", found.failure);
         }
     }
 }
