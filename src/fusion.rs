@@ -10,7 +10,7 @@ use crate::ops::conv2d_pool::{Conv2dPool, Layout};
 use crate::ops::head::Head;
 use crate::ops::linear_tiled::LinearTiled;
 
-/// Which kernels a network runs on.
+/// Which kernels a network runs on, on the GPU and on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kernels {

@@ -13,10 +13,9 @@ use smoothcnn::fusion::Kernels;
 use smoothcnn::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::gpu::{Choice, DeviceKind, Gpu, device};
 use smoothcnn::net::Network;
-use smoothcnn::oracle::trainer::CpuTrainer;
 use smoothcnn::smoothing::Variant;
 use smoothcnn::train::{Backend, Setup, State};
-use smoothcnn::{Error, Result};
+use smoothcnn::{Error, Result, cpu, oracle};
 
 /// Prints a line of results. A reader that went away (`| head`) is no error: the program ends quietly.
 pub fn print(line: impl std::fmt::Display) -> Result<()> {
@@ -88,9 +87,9 @@ pub struct DeviceArgs {
     /// A certain adapter: its index in `smoothcnn devices`, or a part of its name
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
-    /// The GPU's kernels: fused layers in register tiles, or the plain ones they are held against
-    #[arg(long, value_enum, default_value = "fused")]
-    pub kernels: Kernels,
+    /// Kernels: fused layers, or the plain ones that they are held against [default: fused; reference for f64]
+    #[arg(long, value_enum)]
+    pub kernels: Option<Kernels>,
 }
 
 /// Flags that describe the loss.
@@ -211,18 +210,22 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
 /// A backend for `setup`, starting from `state`.
 pub fn backend<'a>(
     gpu: Option<&Arc<Gpu>>,
-    kernels: Kernels,
+    kernels: Option<Kernels>,
     precision: Precision,
     setup: Setup<'a>,
     state: &State,
 ) -> Result<Box<dyn Backend + 'a>> {
     let params: Vec<f32> = state.params.iter().map(|&p| p as f32).collect();
-    let mut backend: Box<dyn Backend> = match (gpu, precision) {
-        (Some(gpu), _) => {
+    // In f64 it is the oracle that is asked for.
+    let kernels = kernels.unwrap_or(if precision == Precision::F64 { Kernels::Reference } else { Kernels::Fused });
+    let mut backend: Box<dyn Backend> = match (gpu, precision, kernels) {
+        (Some(gpu), ..) => {
             Box::new(GpuTrainer::with_options(gpu, setup, &params, Options { kernels, ..Options::default() })?)
         }
-        (None, Precision::F32) => Box::new(CpuTrainer::<f32>::new(setup, &params)),
-        (None, Precision::F64) => Box::new(CpuTrainer::<f64>::new(setup, &params)),
+        (None, Precision::F32, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f32>::new(setup, &params)),
+        (None, Precision::F64, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f64>::new(setup, &params)),
+        (None, Precision::F32, Kernels::Reference) => Box::new(oracle::trainer::CpuTrainer::<f32>::new(setup, &params)),
+        (None, Precision::F64, Kernels::Reference) => Box::new(oracle::trainer::CpuTrainer::<f64>::new(setup, &params)),
     };
     backend.set_state(state);
     Ok(backend)
