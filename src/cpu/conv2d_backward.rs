@@ -12,8 +12,8 @@
 //! vectors run along the output's channels, and each element of a window takes the gradients of the channels that it won,
 //! and zeros for the others (see [`Stage::is_narrow`]).
 //!
-//! A gradient of exactly zero adds nothing, whatever it would be multiplied with: an infinite or NaN input does not turn
-//! it into a NaN here. (The loss shows such an input anyway.)
+//! A collected gradient of exactly zero adds nothing, whatever it would be multiplied with: an infinite or NaN input does
+//! not turn it into a NaN here. (The loss shows such an input anyway.)
 
 use pulp::{Arch, Simd, WithSimd};
 
