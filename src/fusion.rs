@@ -83,7 +83,7 @@ fn fuse(net: &Network, i: usize, before: Option<&Stage>) -> (Kind, usize) {
             // Its gradient comes in rows of its outputs.
             Some(tiled) if dims.outputs % 4 == 0 => {
                 let relu = next == Some(Op::Relu);
-                (Kind::Linear(tiled.with_relu(relu), at), 1 + usize::from(relu))
+                (Kind::Linear(LinearTiled { relu, ..tiled }, at), 1 + usize::from(relu))
             }
             _ => (Kind::Layer, 1),
         },

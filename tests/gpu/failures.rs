@@ -66,7 +66,8 @@ fn uncaptured_errors_and_a_destroyed_device_are_reported() {
     assert_eq!(engine.run(0..0, &[Step::default()], slice).wait::<u32>().unwrap(), [0; 4]);
 
     let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
-    gpu.device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false });
+    let _ =
+        gpu.device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false });
     let error = gpu.check("a test").unwrap_err();
     assert!(matches!(&error, Error::Gpu { context, .. } if context == "a test"), "{error}");
     assert!(engine.run(0..0, &[Step::default()], slice).wait::<u32>().is_err());
