@@ -27,7 +27,7 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
     for case in cases::CONV2D_POOL {
         each(conv2d_pool(gpu, case)?);
     }
-    for case in cases::LINEAR.iter().filter(|case| case.dims.inputs % 4 == 0) {
+    for case in cases::LINEAR.iter().filter(|case| case.dims.inputs.is_multiple_of(4)) {
         each(linear_tiled(gpu, case)?);
         if Head::supports(&case.dims) {
             each(head(gpu, case, Smoothing { variant: Default::default(), epsilon: 0.1 })?);

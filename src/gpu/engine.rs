@@ -155,7 +155,7 @@ impl Engine {
     pub fn write<T: bytemuck::NoUninit>(&self, slice: Slice, data: &[T]) {
         let bytes: &[u8] = bytemuck::cast_slice(data);
         assert!(bytes.len() as u64 <= slice.bytes, "{} bytes into a part of {}", bytes.len(), slice.bytes);
-        if bytes.len() % 4 == 0 {
+        if bytes.len().is_multiple_of(4) {
             self.gpu.queue.write_buffer(&self.buffers[slice.buffer], slice.offset, bytes);
         } else {
             // Copies are made of whole words.

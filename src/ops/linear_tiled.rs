@@ -38,7 +38,7 @@ uniform! {
 impl LinearTiled {
     /// The layer, if these kernels compute it: its inputs come in fours.
     pub fn new(dims: &Linear) -> Option<Self> {
-        (dims.inputs % 4 == 0).then_some(Self { dims: *dims, relu: false, mask: false, plane: 1 })
+        (dims.inputs.is_multiple_of(4)).then_some(Self { dims: *dims, relu: false, mask: false, plane: 1 })
     }
 
     /// Elements from one row of `dy` to the next. Past the outputs there must be zeros.

@@ -63,7 +63,7 @@ fn conv2d_pool_cases() {
 
 #[test]
 fn linear_tiled_and_head_cases() {
-    for case in cases::LINEAR.iter().filter(|case| case.dims.inputs % 4 == 0) {
+    for case in cases::LINEAR.iter().filter(|case| case.dims.inputs.is_multiple_of(4)) {
         assert_rows(fused::linear_tiled(&GPU, case));
         for variant in [Variant::Uniform, Variant::OffTarget] {
             if case.dims.outputs <= 64 {
