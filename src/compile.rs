@@ -1,7 +1,7 @@
 //! The network compiler: from layers to the plan of a training step and of inference.
 //!
-//! A training step is: gather the batch, every layer forward, the loss with its gradient, every layer backward, the
-//! optimizer. Inference is the gather and the forward passes, over the same buffers.
+//! A training step is: gather the batch, every stage ([`crate::fusion`]) forward, the loss with its gradient, every stage
+//! backward, the optimizer. Inference is the gather and the forward passes, over the same buffers.
 
 use std::ops::Range;
 
