@@ -8,7 +8,7 @@
 CARGO ?= cargo
 TRAIN ?= --epochs 3
 
-.PHONY: train test lint bench check driver
+.PHONY: train test test-drivers lint bench check driver
 
 train: driver
 	$(CARGO) build --release --locked
@@ -16,6 +16,15 @@ train: driver
 
 test: driver
 	$(CARGO) test --locked
+
+# The GPU tests once more, on other machines' terms: lavapipe with subgroups of 4 and of 16 (it has 8 otherwise), and
+# SwiftShader, a second, independent driver with the smallest limits there are (Debian's chromium brings it).
+SWIFTSHADER = /usr/lib/chromium/vk_swiftshader_icd.json
+test-drivers: driver
+	LP_NATIVE_VECTOR_WIDTH=128 $(CARGO) test --locked --test gpu
+	LP_NATIVE_VECTOR_WIDTH=512 $(CARGO) test --locked --test gpu
+	@test -e $(SWIFTSHADER) || { echo "SwiftShader is not here: apt install chromium"; exit 1; }
+	VK_DRIVER_FILES=$(SWIFTSHADER) $(CARGO) test --locked --test gpu
 
 lint:
 	$(CARGO) fmt --all --check
