@@ -121,10 +121,10 @@ impl<T: Real> CpuNetwork<T> {
         &self.params
     }
 
-    /// The parameters, to be changed.
-    pub fn params_mut(&mut self) -> &mut Vec<T> {
+    /// The parameters and the optimizer's memory, to be changed.
+    pub fn parts_mut(&mut self) -> (&mut Vec<T>, &mut State<T>) {
         self.stale = true;
-        &mut self.params
+        (&mut self.params, &mut self.state)
     }
 
     /// The gradient of the last backward pass, laid out as the parameters.
@@ -135,11 +135,6 @@ impl<T: Real> CpuNetwork<T> {
     /// The optimizer's memory.
     pub fn state(&self) -> &State<T> {
         &self.state
-    }
-
-    /// The optimizer's memory, to be changed.
-    pub fn state_mut(&mut self) -> &mut State<T> {
-        &mut self.state
     }
 
     /// Where the next batch of `n` images is to be written, and how: image k's element is at `k * layout.len` plus

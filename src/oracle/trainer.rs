@@ -1,56 +1,100 @@
-//! Training on the CPU path.
+//! Training on the CPU, on the oracle's network or on the fast one ([`crate::cpu`]).
 
 use rayon::prelude::*;
 
 use super::Real;
 use super::network::CpuNetwork;
+use super::optimizer;
 use crate::Result;
 use crate::data::Dataset;
+use crate::net::Network;
+use crate::ops::optimizer::Optimizer;
+use crate::smoothing::Smoothing;
 use crate::train::{Backend, Setup, State};
 
-/// Trains in `T` on the CPU.
-pub struct CpuTrainer<'a, T> {
-    setup: Setup<'a>,
-    network: CpuNetwork<T>,
+/// What each byte of each channel becomes: `(byte / 255 - mean) / std`.
+pub type Normalised<T> = [[T; 256]];
+
+/// A network that computes on the CPU, in `T`.
+pub trait HostNetwork<T> {
+    /// A network with these parameters, `[net.flat_len()]`.
+    fn start(net: &Network, params: Vec<T>) -> Self;
+    /// Makes the images `indices`, normalised, its batch.
+    fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>);
+    /// One training step over the batch: the loss before the update, which is number `t` from 1.
+    fn train_step(&mut self, targets: &[u32], smoothing: Smoothing, optimizer: &Optimizer, t: u64) -> f64;
+    /// The logits `[n, classes]` of the batch.
+    fn logits(&mut self) -> &[T];
+    /// The parameters, and the optimizer's memory.
+    fn parts(&mut self) -> (&mut Vec<T>, &mut optimizer::State<T>);
 }
 
-impl<'a, T: Real> CpuTrainer<'a, T> {
-    /// A trainer that starts from `params`, `[net.flat_len()]`.
-    pub fn new(setup: Setup<'a>, params: &[f32]) -> Self {
-        let params = params.iter().map(|&p| T::of(p.into())).collect();
-        Self { network: CpuNetwork::new(setup.net, params), setup }
+impl<T: Real> HostNetwork<T> for CpuNetwork<T> {
+    fn start(net: &Network, params: Vec<T>) -> Self {
+        Self::new(net, params)
     }
 
-    /// Writes the images `indices`, normalised, into the network's batch.
-    fn gather(&mut self, data: &Dataset, indices: &[u32]) {
+    fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>) {
         let [_, h, w] = data.shape;
-        let full = T::of(255.0);
-        let normalisation: Vec<_> = self.setup.normalisation.iter().map(|affine| affine.map(T::of)).collect();
-        let batch = self.network.batch(indices.len()).par_chunks_mut(data.pixels());
+        let batch = self.batch(indices.len()).par_chunks_mut(data.pixels());
         batch.zip(indices).for_each(|(x, &index)| {
-            let planes = x.chunks_mut(h * w).zip(data.image(index as usize).chunks(h * w));
-            for ((x, bytes), [mean, std]) in planes.zip(&normalisation) {
-                for (x, &byte) in x.iter_mut().zip(bytes) {
-                    *x = (T::of(byte.into()) / full - *mean) / *std;
-                }
+            let planes = x.chunks_mut(h * w).zip(data.image(index as usize).chunks(h * w)).zip(normalised);
+            for ((x, bytes), normalised) in planes {
+                x.iter_mut().zip(bytes).for_each(|(x, &byte)| *x = normalised[usize::from(byte)]);
             }
         });
     }
+
+    fn train_step(&mut self, targets: &[u32], smoothing: Smoothing, optimizer: &Optimizer, t: u64) -> f64 {
+        self.train_step(targets, smoothing, optimizer, t)
+    }
+
+    fn logits(&mut self) -> &[T] {
+        self.forward()
+    }
+
+    fn parts(&mut self) -> (&mut Vec<T>, &mut optimizer::State<T>) {
+        (&mut self.params, &mut self.state)
+    }
 }
 
-impl<T: Real> Backend for CpuTrainer<'_, T> {
+/// Trains in `T` on the oracle's network.
+pub type CpuTrainer<'a, T> = HostTrainer<'a, T, CpuNetwork<T>>;
+
+/// Trains in `T` on a network `N`.
+pub struct HostTrainer<'a, T, N> {
+    setup: Setup<'a>,
+    network: N,
+    normalised: Vec<[T; 256]>,
+}
+
+impl<'a, T: Real, N: HostNetwork<T>> HostTrainer<'a, T, N> {
+    /// A trainer that starts from `params`, `[net.flat_len()]`.
+    pub fn new(setup: Setup<'a>, params: &[f32]) -> Self {
+        let params = params.iter().map(|&p| T::of(p.into())).collect();
+        let table = |affine: &[f64; 2]| {
+            let [mean, std] = affine.map(T::of);
+            std::array::from_fn(|byte| (T::of(byte as f64) / T::of(255.0) - mean) / std)
+        };
+        let normalised = setup.normalisation.iter().map(table).collect();
+        Self { network: N::start(setup.net, params), normalised, setup }
+    }
+}
+
+impl<T: Real, N: HostNetwork<T>> Backend for HostTrainer<'_, T, N> {
     fn train_epoch(
         &mut self,
         order: &[u32],
         updates: u64,
         on_losses: &mut dyn FnMut(&[f64]) -> Result<()>,
     ) -> Result<()> {
-        let train = self.setup.train;
-        for (t, indices) in (updates + 1..).zip(order.chunks(self.setup.batch_size)) {
-            self.gather(train, indices);
-            let targets: Vec<u32> = indices.iter().map(|&i| train.labels[i as usize]).collect();
-            let loss = self.network.train_step(&targets, self.setup.smoothing, &self.setup.optimizer, t);
-            on_losses(&[loss])?;
+        let Setup { train, batch_size, smoothing, optimizer, .. } = &self.setup;
+        let mut targets = Vec::with_capacity(*batch_size);
+        for (t, indices) in (updates + 1..).zip(order.chunks(*batch_size)) {
+            self.network.gather(train, indices, &self.normalised);
+            targets.clear();
+            targets.extend(indices.iter().map(|&i| train.labels[i as usize]));
+            on_losses(&[self.network.train_step(&targets, *smoothing, optimizer, t)])?;
         }
         Ok(())
     }
@@ -60,25 +104,22 @@ impl<T: Real> Backend for CpuTrainer<'_, T> {
         let indices: Vec<u32> = (0..test.len() as u32).collect();
         let mut logits = Vec::with_capacity(test.len() * self.setup.net.classes);
         for indices in indices.chunks(self.setup.batch_size) {
-            self.gather(test, indices);
-            logits.extend(self.network.forward().iter().map(|x| x.wide()));
+            self.network.gather(test, indices, &self.normalised);
+            logits.extend(self.network.logits().iter().map(|x| x.wide()));
         }
         Ok(logits)
     }
 
     fn state(&mut self) -> Result<State> {
         let wide = |values: &[T]| values.iter().map(|v| v.wide()).collect();
-        Ok(State {
-            params: wide(&self.network.params),
-            first: wide(&self.network.state.first),
-            second: wide(&self.network.state.second),
-        })
+        let (params, memory) = self.network.parts();
+        Ok(State { params: wide(params), first: wide(&memory.first), second: wide(&memory.second) })
     }
 
     fn set_state(&mut self, state: &State) {
         let narrow = |values: &[f64]| values.iter().map(|&v| T::of(v)).collect();
-        self.network.params = narrow(&state.params);
-        self.network.state.first = narrow(&state.first);
-        self.network.state.second = narrow(&state.second);
+        let (params, memory) = self.network.parts();
+        *params = narrow(&state.params);
+        *memory = optimizer::State { first: narrow(&state.first), second: narrow(&state.second) };
     }
 }
