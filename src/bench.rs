@@ -63,6 +63,8 @@ pub struct Measured {
     pub cold_start_seconds: f64,
     /// Bytes of the plan's buffers; 0 for the CPU path.
     pub plan_bytes: u64,
+    /// Bytes that the device's allocator handed out for it; 0 where it does not say.
+    pub allocated_bytes: u64,
     /// Each dispatch of a step; empty where the device has no timestamps.
     pub kernels: Vec<KernelTime>,
     /// The largest share of its tolerance that the check against the oracle used, in percent.
@@ -157,10 +159,12 @@ impl Bench {
             train: &train,
             test: &train,
         };
+        let before = self.allocated();
         let began = Instant::now();
         let mut trainer = self.trainer(setup.clone(), &params)?;
         trainer.backend().train_epoch(&order[..batch_size], 0, &mut |_| Ok(()))?;
         let cold_start_seconds = began.elapsed().as_secs_f64();
+        let allocated_bytes = self.allocated().saturating_sub(before);
         let trained = train_windows(trainer.backend(), &order, batch_size, self.seconds)?;
 
         // One pass over the test set is to take no longer than a window, on slow devices too.
@@ -177,6 +181,7 @@ impl Bench {
             images_per_second,
             cold_start_seconds,
             plan_bytes: 0,
+            allocated_bytes,
             kernels: vec![],
             tolerance_used,
         };
@@ -196,6 +201,12 @@ impl Bench {
             }
         }
         Ok(results)
+    }
+
+    /// Bytes that the device's allocator has handed out.
+    fn allocated(&self) -> u64 {
+        let report = self.gpu.as_ref().and_then(|gpu| gpu.device.generate_allocator_report());
+        report.map_or(0, |report| report.total_allocated_bytes)
     }
 
     fn trainer<'a>(&self, setup: Setup<'a>, params: &[f32]) -> Result<Trainer<'a>> {

@@ -126,9 +126,10 @@ fn describe(result: &Measured, report: &Report, earlier: Option<&Report>) -> Str
     }
     let total = result.kernel_seconds();
     text += &format!(
-        "; {} dispatches, plan {}, idle {:.0}%",
+        "; {} dispatches, plan {} ({} allocated), idle {:.0}%",
         result.kernels.len(),
         common::bytes(result.plan_bytes),
+        common::bytes(result.allocated_bytes),
         100.0 * (1.0 - total / result.step_seconds()).max(0.0)
     );
     if let Some(ceilings) = &report.ceilings {
