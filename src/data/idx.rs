@@ -89,7 +89,7 @@ pub fn load_dir(dir: &Path, torchvision_folder: &str, classes: usize) -> Result<
 }
 
 /// `folder/name` or `folder/name.gz`, if there is one.
-fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+pub(super) fn find(folder: &Path, name: &str) -> Option<PathBuf> {
     [folder.join(name), folder.join(format!("{name}.gz"))].into_iter().find(|path| path.is_file())
 }
 
@@ -166,9 +166,9 @@ fn read<const D: usize>(path: &Path, what: &str) -> Result<([usize; D], Vec<u8>)
 }
 
 /// The file's bytes, decompressed if they begin as gzip does (1f 8b: RFC 1952, 2.3.1), and whether they did.
-fn open(path: &Path) -> Result<(Box<dyn Read>, bool)> {
+pub(super) fn open(path: &Path) -> Result<(Box<dyn Read>, bool)> {
     let file = File::open(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Error::data(path, "no such file, expected an IDX file (plain or gzip)"),
+        ErrorKind::NotFound => Error::data(path, "no such file"),
         _ => Error::io(path)(error),
     })?;
     let mut bytes = BufReader::with_capacity(1 << 16, file);

@@ -1,7 +1,9 @@
-//! Labelled images, as bytes: the built-in digits, and IDX files (MNIST, Fashion-MNIST).
+//! Labelled images, as bytes: the built-in digits, IDX files (MNIST, Fashion-MNIST), CIFAR-10's binary files.
 
+pub mod cifar;
 pub mod digits;
 pub mod idx;
+pub mod labels;
 
 /// Labelled images of one shape, as bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,13 @@ impl Dataset {
     /// The bytes of image `i`.
     pub fn image(&self, i: usize) -> &[u8] {
         &self.images[i * self.pixels()..][..self.pixels()]
+    }
+
+    /// The images `indices`, in their order.
+    pub fn subset(&self, indices: &[u32]) -> Self {
+        let images = indices.iter().flat_map(|&i| self.image(i as usize)).copied().collect();
+        let labels = indices.iter().map(|&i| self.labels[i as usize]).collect();
+        Self { images, labels, ..*self }
     }
 
     /// Keeps the first `n` images (all of them if there are fewer).

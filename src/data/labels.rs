@@ -1,0 +1,115 @@
+//! What a study does to labels: noise of a known rate, and a validation split. Both are pure functions of a seed.
+
+use crate::rng::Philox;
+
+/// How a flipped label is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Noise {
+    /// Any other class, each as likely (van Rooyen et al. 2015).
+    #[default]
+    Symmetric,
+    /// The next class, the last one's being the first (Han et al. 2018).
+    PairFlip,
+}
+
+/// Flips `round(rate * labels)` labels, chosen at random, and gives their indices in ascending order. Every chosen label
+/// changes. The labels that a higher rate flips include those of a lower one.
+pub fn flip(labels: &mut [u32], classes: usize, rate: f64, noise: Noise, seed: u64) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..labels.len() as u32).collect();
+    Philox::new(seed, 0).shuffle(&mut order);
+    let count = (rate * labels.len() as f64).round() as usize;
+    let mut flipped = order[..count.min(labels.len())].to_vec();
+    for &i in &flipped {
+        let by = match noise {
+            // One stream for each image: its new label does not depend on how many others are flipped.
+            Noise::Symmetric => 1 + Philox::new(seed, 1 + u64::from(i)).below(classes as u32 - 1),
+            Noise::PairFlip => 1,
+        };
+        let label = &mut labels[i as usize];
+        *label = (*label + by) % classes as u32;
+    }
+    flipped.sort_unstable();
+    flipped
+}
+
+/// Splits images into those to train on and those to validate on, `round(share * count)` of each class, chosen at random.
+/// Indices are in ascending order.
+pub fn stratified_split(labels: &[u32], classes: usize, share: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
+    let mut of_class = vec![vec![]; classes];
+    for (i, &label) in labels.iter().enumerate() {
+        of_class[label as usize].push(i as u32);
+    }
+    let (mut train, mut validation) = (vec![], vec![]);
+    for (class, indices) in of_class.iter_mut().enumerate() {
+        Philox::new(seed, class as u64).shuffle(indices);
+        let count = (share * indices.len() as f64).round() as usize;
+        let (held_out, rest) = indices.split_at(count.min(indices.len()));
+        validation.extend_from_slice(held_out);
+        train.extend_from_slice(rest);
+    }
+    train.sort_unstable();
+    validation.sort_unstable();
+    (train, validation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels() -> Vec<u32> {
+        (0..10_000).map(|i| i * 7 % 10).collect()
+    }
+
+    #[test]
+    fn noise_has_its_rate_changes_every_chosen_label_and_no_other() {
+        for (noise, rate) in
+            [(Noise::Symmetric, 0.2), (Noise::Symmetric, 0.4), (Noise::PairFlip, 0.3), (Noise::Symmetric, 0.0)]
+        {
+            let (clean, mut noisy) = (labels(), labels());
+            let flipped = flip(&mut noisy, 10, rate, noise, 3);
+            let differs: Vec<u32> = (0..10_000).filter(|&i| clean[i as usize] != noisy[i as usize]).collect();
+            assert_eq!((flipped.len(), flipped), ((rate * 1e4) as usize, differs), "{noise:?} {rate}");
+            assert!(noisy.iter().all(|&label| label < 10));
+        }
+    }
+
+    #[test]
+    fn symmetric_noise_is_even_over_the_other_classes_and_pair_flip_is_the_next() {
+        let mut noisy = vec![4; 9_000];
+        flip(&mut noisy, 10, 1.0, Noise::Symmetric, 1);
+        let count = |class| noisy.iter().filter(|&&label| label == class).count();
+        assert!(
+            (0..10).filter(|&c| c != 4).all(|c| (900..1100).contains(&count(c))),
+            "{:?}",
+            (0..10).map(count).collect::<Vec<_>>()
+        );
+        let mut noisy = vec![9; 5];
+        flip(&mut noisy, 10, 1.0, Noise::PairFlip, 1);
+        assert_eq!(noisy, [0; 5]);
+    }
+
+    #[test]
+    fn more_noise_adds_to_less_and_the_seed_decides() {
+        let run = |rate, seed| {
+            let mut noisy = labels();
+            (flip(&mut noisy, 10, rate, Noise::Symmetric, seed), noisy)
+        };
+        let ((few, some), (many, more)) = (run(0.1, 5), run(0.3, 5));
+        assert!(few.iter().all(|i| many.contains(i) && some[*i as usize] == more[*i as usize]));
+        assert_eq!(run(0.1, 5), run(0.1, 5));
+        assert_ne!(run(0.1, 5).0, run(0.1, 6).0);
+    }
+
+    #[test]
+    fn a_split_takes_its_share_of_every_class_and_loses_nobody() {
+        let labels: Vec<u32> = (0..1000).map(|i| u32::from(i % 10 == 0)).collect();
+        let (train, validation) = stratified_split(&labels, 2, 0.2, 9);
+        let ones = |indices: &[u32]| indices.iter().filter(|&&i| labels[i as usize] == 1).count();
+        assert_eq!((validation.len(), ones(&validation), ones(&train)), (200, 20, 80));
+        let mut all = [train, validation].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..1000).collect::<Vec<_>>());
+        assert_eq!(stratified_split(&labels, 2, 0.2, 9), stratified_split(&labels, 2, 0.2, 9));
+    }
+}
