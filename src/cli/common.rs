@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use smoothcnn::checkpoint::{self, Dtype, Metadata, Tensor};
 use smoothcnn::data::digits::{self, Digits};
-use smoothcnn::data::{Dataset, idx};
+use smoothcnn::data::{Dataset, cifar, idx};
 use smoothcnn::fusion::Kernels;
 use smoothcnn::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::gpu::{Choice, DeviceKind, Gpu, device};
@@ -59,6 +59,10 @@ pub enum DataKind {
     Mnist,
     /// Fashion-MNIST's IDX files.
     FashionMnist,
+    /// CIFAR-10's binary files.
+    #[value(name = "cifar-10")]
+    #[serde(rename = "cifar-10")]
+    Cifar10,
 }
 
 /// Flags that choose a data set.
@@ -67,7 +71,7 @@ pub struct DataArgs {
     /// Data set
     #[arg(long, value_enum, default_value = "digits")]
     pub data: DataKind,
-    /// Folder with the IDX files, plain or .gz, under torchvision's names
+    /// Folder with the data set's files, plain or .gz, under their published names
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data_dir: PathBuf,
     /// Keep only the first N training images
@@ -132,6 +136,7 @@ pub fn load_data(args: &DataArgs) -> Result<(Dataset, Dataset)> {
         }
         DataKind::Mnist => idx::load_dir(&args.data_dir, "MNIST", 10)?,
         DataKind::FashionMnist => idx::load_dir(&args.data_dir, "FashionMNIST", 10)?,
+        DataKind::Cifar10 => cifar::load_dir(&args.data_dir)?,
     };
     train.truncate(args.limit_train.unwrap_or(usize::MAX));
     test.truncate(args.limit_test.unwrap_or(usize::MAX));
@@ -141,12 +146,13 @@ pub fn load_data(args: &DataArgs) -> Result<(Dataset, Dataset)> {
 /// Mean and standard deviation of each channel: what was given, else the data set's usual values.
 pub fn normalisation(data: DataKind, mean: &[f64], std: &[f64], channels: usize) -> Result<Vec<[f64; 2]>> {
     let (usual_mean, usual_std) = match data {
-        DataKind::Digits => digits::MEAN_AND_STD,
-        DataKind::Mnist => (0.1307, 0.3081),
-        DataKind::FashionMnist => (0.2860, 0.3530),
+        DataKind::Digits => (vec![digits::MEAN_AND_STD.0], vec![digits::MEAN_AND_STD.1]),
+        DataKind::Mnist => (vec![0.1307], vec![0.3081]),
+        DataKind::FashionMnist => (vec![0.2860], vec![0.3530]),
+        DataKind::Cifar10 => (vec![0.4914, 0.4822, 0.4465], vec![0.2470, 0.2435, 0.2616]),
     };
-    let one_each = |flag: &str, given: &[f64], usual: f64| match given.len() {
-        0 => Ok(vec![usual; channels]),
+    let one_each = |flag: &str, given: &[f64], usual: Vec<f64>| match given.len() {
+        0 => Ok(usual),
         1 => Ok(vec![given[0]; channels]),
         n if n == channels => Ok(given.to_vec()),
         n => Err(Error::Usage(format!("{flag}: found {n} values, expected 1 or one for each of {channels} channels"))),

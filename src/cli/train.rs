@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use smoothcnn::checkpoint::{self, Metadata};
+use smoothcnn::data::labels::{self, Noise};
+use smoothcnn::data::{Dataset, idx};
+use smoothcnn::metrics::{self, Metrics};
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::smoothing::{Smoothing, Variant};
@@ -46,6 +50,8 @@ pub struct Args {
     weight_decay: f64,
     #[command(flatten)]
     smoothing: SmoothingArgs,
+    #[command(flatten)]
+    labels: LabelArgs,
     /// Seed of the initial weights and of the order of the images
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -81,6 +87,26 @@ pub struct Args {
     json: bool,
 }
 
+/// Flags that change which images are trained on, and with which labels.
+#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+struct LabelArgs {
+    /// Hold out this share of every class of the training set, and measure on it after each epoch; the test set is then
+    /// measured once, at the end
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, allow_negative_numbers = true)]
+    val_split: f64,
+    /// Flip this share of the training labels (those held out stay as they are); flipped.txt lists which
+    #[arg(long, value_name = "RATE", default_value_t = 0.0, allow_negative_numbers = true)]
+    label_noise: f64,
+    /// To which class a label flips
+    #[arg(long, value_enum, default_value = "symmetric")]
+    noise: Noise,
+    /// IDX labels that replace the training set's, as CIFAR-10N's; the first ones where there are more
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    train_labels: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum OptimizerKind {
@@ -113,6 +139,8 @@ struct Config {
     dtype: Precision,
     /// What it was trained on.
     backend: String,
+    #[serde(default)]
+    labels: LabelArgs,
     optimizer: Optimizer,
 }
 
@@ -131,6 +159,7 @@ const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
 const MODEL: &str = "model.safetensors";
 const CHECKPOINT: &str = "checkpoint.safetensors";
+const FLIPPED: &str = "flipped.txt";
 
 /// Set by Ctrl-C, read after every step.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -144,7 +173,8 @@ pub fn run(args: Args) -> Result<u8> {
         }
         None => config(&args)?,
     };
-    let (train, test) = common::load_data(&config.data_args())?;
+    let Images { train, validation, test, flipped } = images(&config)?;
+    let measured = validation.as_ref().unwrap_or(&test);
     let net = Network::seed(train.shape, train.classes)?;
     let smoothing = Smoothing::new(config.smoothing_variant, config.label_smoothing, net.classes)?;
     let normalisation = common::normalisation(config.data, &config.mean, &config.std, train.shape[0])?;
@@ -171,7 +201,7 @@ pub fn run(args: Args) -> Result<u8> {
         optimizer: config.optimizer,
         normalisation,
         train: &train,
-        test: &test,
+        test: measured,
     };
     let mut backend = common::backend(gpu.as_ref(), args.device.kernels, config.dtype, setup.clone(), &state)?;
 
@@ -186,6 +216,10 @@ pub fn run(args: Args) -> Result<u8> {
     };
     let text = toml::to_string_pretty(&config).expect("a flat struct of numbers and strings always serialises");
     checkpoint::write_atomic(&out.join(CONFIG), text.as_bytes())?;
+    if !flipped.is_empty() {
+        let lines: String = flipped.iter().map(|i| format!("{i}\n")).collect();
+        checkpoint::write_atomic(&out.join(FLIPPED), lines.as_bytes())?;
+    }
     // A second handler cannot be set; in the program there is only this one.
     let _ = ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::SeqCst) {
@@ -194,9 +228,10 @@ pub fn run(args: Args) -> Result<u8> {
     });
 
     common::note(format_args!(
-        "{} parameters, {} training and {} test images, batch size {}, {}; run in {}",
+        "{} parameters, {} training{} and {} test images, batch size {}, {}; run in {}",
         net.parameter_count(),
         train.len(),
+        validation.as_ref().map(|held_out| format!(", {} validation", held_out.len())).unwrap_or_default(),
         test.len(),
         config.batch_size,
         loss_line(&smoothing, net.classes),
@@ -212,6 +247,7 @@ pub fn run(args: Args) -> Result<u8> {
         json: args.json,
         progress: progress_bar(train.len(), config.epochs),
         images: train.len(),
+        measured: if validation.is_some() { "val" } else { "test" },
         header_printed: false,
         last_line: Instant::now(),
     };
@@ -232,7 +268,14 @@ pub fn run(args: Args) -> Result<u8> {
         }
         Err(error) => Err(error),
         Ok(()) => {
-            let params = common::tensors(&net, "", &backend.state()?.params);
+            let state = backend.state()?;
+            if validation.is_some() {
+                let setup = Setup { test: &test, ..setup };
+                let mut backend = common::backend(gpu.as_ref(), args.device.kernels, config.dtype, setup, &state)?;
+                let metrics = metrics::evaluate(&backend.test_logits()?, &test.labels, net.classes, smoothing);
+                recorder.last(config.epochs, metrics)?;
+            }
+            let params = common::tensors(&net, "", &state.params);
             checkpoint::save(&out.join(MODEL), &params, config.dtype.dtype(), &metadata(&config, config.epochs))?;
             common::note(format_args!("model in {}", out.join(MODEL).display()));
             Ok(0)
@@ -270,12 +313,70 @@ fn config(args: &Args) -> Result<Config> {
         std: args.std.clone(),
         dtype: args.dtype,
         backend: String::new(),
+        labels: args.labels.clone(),
         optimizer: match args.opt {
             OptimizerKind::Adam => Optimizer::Adam(adam),
             OptimizerKind::Adamw => Optimizer::AdamW(adam),
             OptimizerKind::Sgd => Optimizer::Sgd(Sgd { lr, momentum, nesterov: args.nesterov, weight_decay }),
         },
     })
+}
+
+/// What a run trains on and measures on.
+struct Images {
+    train: Dataset,
+    validation: Option<Dataset>,
+    test: Dataset,
+    /// Indices into the training set as its files have it.
+    flipped: Vec<u32>,
+}
+
+/// The data set, with other labels, a split and noise where they are asked for, in this order.
+fn images(config: &Config) -> Result<Images> {
+    let LabelArgs { val_split, label_noise, noise, train_labels } = &config.labels;
+    for (flag, value, most) in [("--val-split", *val_split, 0.9), ("--label-noise", *label_noise, 1.0)] {
+        if !(0.0..=most).contains(&value) {
+            return Err(Error::Usage(format!("{flag}: found {value}, expected a number from 0 to {most}")));
+        }
+    }
+    let (mut train, test) = common::load_data(&config.data_args())?;
+    if let Some(path) = train_labels {
+        train.labels = replaced_labels(path, &train)?;
+    }
+    let mut validation = None;
+    let mut kept: Vec<u32> = (0..train.len() as u32).collect();
+    if *val_split > 0.0 {
+        let (rest, held_out) =
+            labels::stratified_split(&train.labels, train.classes, *val_split, config.seed ^ SPLIT_SEED);
+        if rest.is_empty() || held_out.is_empty() {
+            let message =
+                format!("--val-split: found {val_split}, which leaves one side of {} images empty", train.len());
+            return Err(Error::Usage(message));
+        }
+        validation = Some(train.subset(&held_out));
+        train = train.subset(&rest);
+        kept = rest;
+    }
+    let classes = train.classes;
+    let flipped = labels::flip(&mut train.labels, classes, *label_noise, *noise, config.seed ^ NOISE_SEED);
+    let flipped = flipped.into_iter().map(|i| kept[i as usize]).collect();
+    Ok(Images { train, validation, test, flipped })
+}
+
+/// What the seed is mixed with, so that split and noise do not share random numbers with weights and order.
+const SPLIT_SEED: u64 = 0x5917_0000_0000;
+const NOISE_SEED: u64 = 0x2013_0000_0000;
+
+fn replaced_labels(path: &Path, train: &Dataset) -> Result<Vec<u32>> {
+    let labels = idx::read_labels(path)?;
+    if labels.len() < train.len() {
+        let message = format!("{} labels, expected at least one for each of {} images", labels.len(), train.len());
+        return Err(Error::data(path, message));
+    }
+    if let Some((i, label)) = labels.iter().enumerate().find(|&(_, &label)| usize::from(label) >= train.classes) {
+        return Err(Error::data(path, format!("the label at index {i} is {label}, expected below {}", train.classes)));
+    }
+    Ok(labels[..train.len()].iter().map(|&label| label.into()).collect())
 }
 
 /// What the loss is, with the smoothing's meaning spelled out.
@@ -350,14 +451,15 @@ fn read_checkpoint(net: &Network, path: &Path) -> Result<(State, usize)> {
 fn metrics_file(path: &Path, done: usize) -> Result<std::io::LineWriter<File>> {
     #[derive(Deserialize)]
     struct Line {
+        kind: String,
         epoch: usize,
     }
     let mut kept = String::new();
     if done > 0 {
         let text = fs::read_to_string(path).map_err(Error::io(path))?;
         for line in text.lines() {
-            // The last line may have been cut off by whatever ended the run.
-            if serde_json::from_str::<Line>(line).is_ok_and(|parsed| parsed.epoch <= done) {
+            // The last line may have been cut off by whatever ended the run. The test set is measured at the end, anew.
+            if serde_json::from_str::<Line>(line).is_ok_and(|l| l.epoch <= done && l.kind != "test") {
                 kept.push_str(line);
                 kept.push('\n');
             }
@@ -395,20 +497,43 @@ struct StepLine {
     loss: f64,
 }
 
+/// An epoch's line. The measures' names begin with what they were measured on: `test` or `val`.
+struct EpochLine<'a> {
+    measured: &'a str,
+    report: &'a EpochReport,
+    images_per_second: f64,
+}
+
+impl Serialize for EpochLine<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("kind", "epoch")?;
+        map.serialize_entry("epoch", &self.report.epoch)?;
+        map.serialize_entry("step", &self.report.step)?;
+        map.serialize_entry("train_loss", &self.report.train_loss)?;
+        let m = &self.report.test;
+        for (name, value) in [
+            ("loss", m.loss),
+            ("nll", m.nll),
+            ("accuracy", m.accuracy),
+            ("ece", m.ece),
+            ("brier", m.brier),
+            ("mean_confidence", m.mean_confidence),
+        ] {
+            map.serialize_entry(&format!("{}_{name}", self.measured), &value)?;
+        }
+        map.serialize_entry("seconds", &self.report.seconds)?;
+        map.serialize_entry("images_per_second", &self.images_per_second)?;
+        map.end()
+    }
+}
+
 #[derive(Serialize)]
-struct EpochLine {
+struct TestLine {
     kind: &'static str,
     epoch: usize,
-    step: usize,
-    train_loss: f64,
-    test_loss: f64,
-    test_nll: f64,
-    test_accuracy: f64,
-    test_ece: f64,
-    test_brier: f64,
-    test_mean_confidence: f64,
-    seconds: f64,
-    images_per_second: f64,
+    #[serde(flatten)]
+    metrics: Metrics,
 }
 
 /// Writes the record and shows the progress.
@@ -421,6 +546,8 @@ struct Recorder<'a> {
     json: bool,
     progress: ProgressBar,
     images: usize,
+    /// What is measured after each epoch: `test` or `val`.
+    measured: &'static str,
     header_printed: bool,
     last_line: Instant,
 }
@@ -428,6 +555,22 @@ struct Recorder<'a> {
 impl Recorder<'_> {
     fn record(&mut self, line: &impl Serialize) -> Result<()> {
         writeln!(self.metrics, "{}", common::to_json(line)).map_err(Error::io(self.out.join(METRICS)))
+    }
+
+    /// The test set's measures, where it was held back to the end.
+    fn last(&mut self, epoch: usize, metrics: Metrics) -> Result<()> {
+        let line = TestLine { kind: "test", epoch, metrics };
+        self.record(&line)?;
+        if self.json {
+            common::print_if_read(common::to_json(&line))?;
+        } else {
+            let Metrics { loss, nll, accuracy, ece, .. } = &line.metrics;
+            let accuracy = 100.0 * accuracy;
+            common::print_if_read(format_args!(
+                " test              {loss:>9.4}  {nll:>8.4}  {accuracy:>7.2}%  {ece:>6.4}"
+            ))?;
+        }
+        Ok(())
     }
 }
 
@@ -450,21 +593,8 @@ impl Observer for Recorder<'_> {
     }
 
     fn epoch(&mut self, report: &EpochReport, backend: &mut dyn Backend) -> Result<()> {
-        let test = &report.test;
-        let line = EpochLine {
-            kind: "epoch",
-            epoch: report.epoch,
-            step: report.step,
-            train_loss: report.train_loss,
-            test_loss: test.loss,
-            test_nll: test.nll,
-            test_accuracy: test.accuracy,
-            test_ece: test.ece,
-            test_brier: test.brier,
-            test_mean_confidence: test.mean_confidence,
-            seconds: report.seconds,
-            images_per_second: self.images as f64 / report.seconds,
-        };
+        let images_per_second = self.images as f64 / report.seconds;
+        let line = EpochLine { measured: self.measured, report, images_per_second };
         self.record(&line)?;
         write_checkpoint(&self.out.join(CHECKPOINT), self.net, &backend.state()?, self.config, report.epoch)?;
         // The record is on the disk: a reader that went away does not end the training.
@@ -473,17 +603,21 @@ impl Observer for Recorder<'_> {
                 return common::print_if_read(common::to_json(&line));
             }
             if !self.header_printed {
-                common::print_if_read("epoch  train loss  test loss  test nll  accuracy     ece  images/s")?;
+                common::print_if_read(format_args!(
+                    "epoch  train loss  {:>9}  {:>8}  accuracy     ece  images/s",
+                    format!("{} loss", self.measured),
+                    format!("{} nll", self.measured)
+                ))?;
             }
             common::print_if_read(format_args!(
                 "{:>5}  {:>10.4}  {:>9.4}  {:>8.4}  {:>7.2}%  {:>6.4}  {:>8.0}",
-                line.epoch,
-                line.train_loss,
-                line.test_loss,
-                line.test_nll,
-                100.0 * line.test_accuracy,
-                line.test_ece,
-                line.images_per_second
+                report.epoch,
+                report.train_loss,
+                report.test.loss,
+                report.test.nll,
+                100.0 * report.test.accuracy,
+                report.test.ece,
+                images_per_second
             ))
         };
         // On a terminal the bar and the results share the screen: the bar steps aside.

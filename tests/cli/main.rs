@@ -1,6 +1,7 @@
 //! The program as a user runs it: what it writes, what it prints where, and how it fails.
 
 mod eval;
+mod labels;
 mod refuse;
 mod stop;
 mod tools;
