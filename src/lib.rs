@@ -45,6 +45,9 @@ pub mod compile;
 pub mod data;
 pub mod error;
 pub mod fusion;
+#[cfg(test)]
+#[path = "../tests/common/golden.rs"]
+mod golden;
 pub mod gpu;
 pub mod metrics;
 pub mod net;
