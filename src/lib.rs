@@ -34,6 +34,7 @@
 //! | [`oracle`] | every operation on the CPU, generic over f32 and f64 |
 //! | [`check`], [`bench`] | every kernel against the oracle; how fast this machine is |
 //! | [`train`], [`metrics`], [`smoothing`] | the training loop, what it measures, what smoothing does to a target |
+//! | [`temperature`] | one number that calibrates a trained network's confidences |
 //! | [`data`], [`checkpoint`], [`rng`], [`error`] | images, weights files, random numbers, errors |
 
 #![warn(missing_docs)]
@@ -57,6 +58,7 @@ pub mod plan;
 pub mod rng;
 pub mod shaders;
 pub mod smoothing;
+pub mod temperature;
 pub mod train;
 
 pub use error::{Error, Result};
