@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share.
 
 mod bench;
+mod calibrate;
 mod check;
 mod common;
 mod devices;
@@ -29,6 +30,8 @@ enum Command {
     Train(train::Args),
     /// Measure a saved model on a test set.
     Eval(eval::Args),
+    /// Fit a temperature to a saved model, on images kept from its training.
+    Calibrate(calibrate::Args),
     /// Hold every kernel, and training steps of the network, against the f64 oracle on this machine's adapter.
     Check(check::Args),
     /// Measure training and inference on this machine, kernel by kernel.
@@ -53,6 +56,7 @@ pub fn run(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Calibrate(args) => calibrate::run(args),
         Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Plan(args) => plan::run(args),
