@@ -62,15 +62,31 @@ struct Taps {
 // One number for each of a window's four positions, for four channels at once.
 struct Window { v00: vec4f, v01: vec4f, v10: vec4f, v11: vec4f }
 
-// Where a window's patch lies: the image, and for rows and columns the index of each, wrapped where it is outside.
-struct Site { image: u32, rows: vec4u, columns: vec4u }
+// Where the 16 elements of a window's patch are, in channel 0; OUTSIDE for those in the padding. Worked out once, before the
+// loop over the channels.
+struct Site { r0: vec4u, r1: vec4u, r2: vec4u, r3: vec4u }
 
-fn site(window: u32, plane: vec2u, padding: vec2u) -> Site {
-    let j = window % plane.y;
-    let i = window / plane.y % plane.x;
-    let steps = vec4u(0u, 1u, 2u, 3u);
-    return Site(window / (plane.x * plane.y), 2u * i - padding.x + steps, 2u * j - padding.y + steps);
+const OUTSIDE = 0xffffffffu;
+
+// `position` and `image` are the strides from one position and from one image of x to the next.
+fn site(window: u32, position: u32, image: u32) -> Site {
+    let j = window % dims.w_out;
+    let i = window / dims.w_out % dims.h_out;
+    let start = window / (dims.h_out * dims.w_out) * image;
+    // Above and left of the image this wraps to a large number: one comparison covers both edges.
+    let row = 2u * i - dims.padding_h;
+    let columns = 2u * j - dims.padding_w + vec4u(0u, 1u, 2u, 3u);
+    return Site(site_row(start, row, columns, position), site_row(start, row + 1u, columns, position),
+                site_row(start, row + 2u, columns, position), site_row(start, row + 3u, columns, position));
 }
+
+fn site_row(start: u32, row: u32, columns: vec4u, position: u32) -> vec4u {
+    let inside = (columns < vec4u(dims.w_in)) & vec4<bool>(row < dims.h_in);
+    return select(vec4u(OUTSIDE), start + (row * dims.w_in + columns) * position, inside);
+}
+
+fn site_last(window: u32) -> Site { return site(window, dims.c_in / 4u, dims.h_in * dims.w_in * (dims.c_in / 4u)); }
+fn site_planes(window: u32) -> Site { return site(window, dims.x_position, dims.h_in * dims.w_in * dims.c_in); }
 
 // acc + what the patch gives through the taps to each position of the window.
 fn convolve(acc: Window, x: Patch, w: Taps) -> Window {
@@ -109,70 +125,72 @@ fn load_taps(c: u32, count: u32, block: u32) -> Taps {
     );
 }
 
-// One element of x, or zero outside the image.
-fn load(s: Site, c: u32, row: u32, column: u32) -> f32 {
-    let inside = row < dims.h_in && column < dims.w_in;
-    let position = select(0u, row * dims.w_in + column, inside);
-    let image = s.image * dims.c_in * dims.h_in * dims.w_in;
-    return select(0.0, x[image + c * dims.x_channel + position * dims.x_position], inside);
+// One element of x, or zero in the padding.
+fn load(at: u32, channel: u32) -> f32 {
+    let inside = at != OUTSIDE;
+    return select(0.0, x[select(0u, at + channel, inside)], inside);
 }
 
-fn load_row(s: Site, c: u32, row: u32) -> vec4f {
-    return vec4f(load(s, c, row, s.columns.x), load(s, c, row, s.columns.y),
-                 load(s, c, row, s.columns.z), load(s, c, row, s.columns.w));
+fn load_row(at: vec4u, channel: u32) -> vec4f {
+    return vec4f(load(at.x, channel), load(at.y, channel), load(at.z, channel), load(at.w, channel));
 }
 
 fn load_patch(s: Site, c: u32) -> Patch {
-    return Patch(load_row(s, c, s.rows.x), load_row(s, c, s.rows.y), load_row(s, c, s.rows.z), load_row(s, c, s.rows.w));
+    let channel = c * dims.x_channel;
+    return Patch(load_row(s.r0, channel), load_row(s.r1, channel), load_row(s.r2, channel), load_row(s.r3, channel));
 }
 
 // The same for four channels at once, where they lie side by side.
-fn load4(s: Site, block: u32, row: u32, column: u32) -> vec4f {
-    let inside = row < dims.h_in && column < dims.w_in;
-    let position = select(0u, row * dims.w_in + column, inside);
-    return select(vec4f(), x_last[(s.image * dims.h_in * dims.w_in + position) * (dims.c_in / 4u) + block], inside);
+fn load4(at: u32, block: u32) -> vec4f {
+    let inside = at != OUTSIDE;
+    return select(vec4f(), x_last[select(0u, at + block, inside)], inside);
 }
 
-fn load4_row(s: Site, block: u32, row: u32) -> mat4x4f {
-    return transpose(mat4x4f(load4(s, block, row, s.columns.x), load4(s, block, row, s.columns.y),
-                             load4(s, block, row, s.columns.z), load4(s, block, row, s.columns.w)));
+fn load4_row(at: vec4u, block: u32) -> mat4x4f {
+    return transpose(mat4x4f(load4(at.x, block), load4(at.y, block), load4(at.z, block), load4(at.w, block)));
 }
 
 fn load4_patch(s: Site, block: u32) -> Patches {
-    return Patches(load4_row(s, block, s.rows.x), load4_row(s, block, s.rows.y),
-                   load4_row(s, block, s.rows.z), load4_row(s, block, s.rows.w));
+    return Patches(load4_row(s.r0, block), load4_row(s.r1, block), load4_row(s.r2, block), load4_row(s.r3, block));
 }
 
-// The gradient of a window's four positions: at most one of them has any.
-fn load_window(at: u32) -> Window {
-    let upstream = dy[at];
-    let code = codes_of(at);
+// The gradient of a window's four positions: at most one of them has any, and none outside the plane.
+fn load_window(at: u32, block: u32) -> Window {
+    let inside = at != OUTSIDE;
+    let here = select(0u, at + block, inside);
+    let upstream = dy[here];
+    let word = select(DEAD * 0x01010101u, codes_in[here], inside);
+    let code = (vec4u(word) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(255u);
     return Window(select(vec4f(), upstream, code == vec4u(0u)), select(vec4f(), upstream, code == vec4u(1u)),
                   select(vec4f(), upstream, code == vec4u(2u)), select(vec4f(), upstream, code == vec4u(3u)));
 }
 
-fn codes_of(at: u32) -> vec4u { return (vec4u(codes_in[at]) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(255u); }
+// Where a window and the eight about it are, in block 0, row by row; OUTSIDE for those that are not in the plane.
+struct Around { top: vec3u, middle: vec3u, bottom: vec3u }
 
-// The same for window (i, j) of an image, or zeros outside the plane.
-fn load_window_at(image: u32, block: u32, i: u32, j: u32) -> Window {
-    let inside = i < dims.h_out && j < dims.w_out;
-    let position = select(0u, i * dims.w_out + j, inside);
-    let v = load_window((image * dims.h_out * dims.w_out + position) * (dims.c_out / 4u) + block);
-    return Window(select(vec4f(), v.v00, inside), select(vec4f(), v.v01, inside),
-                  select(vec4f(), v.v10, inside), select(vec4f(), v.v11, inside));
+fn around(window: u32, plane: vec2u) -> Around {
+    let start = window / (plane.x * plane.y) * dims.h_out * dims.w_out;
+    let i = window / plane.y % plane.x;
+    let columns = window % plane.y + vec3u(0xffffffffu, 0u, 1u);
+    return Around(around_row(start, i - 1u, columns), around_row(start, i, columns), around_row(start, i + 1u, columns));
 }
 
-// The gradient around window (i, j), for a padding of 1: from the 3x3 windows about it, the 4x4 positions that touch it.
-fn load_gradient(image: u32, block: u32, i: u32, j: u32) -> Patches {
-    let a = load_window_at(image, block, i - 1u, j - 1u);
-    let b = load_window_at(image, block, i - 1u, j);
-    let c = load_window_at(image, block, i - 1u, j + 1u);
-    let d = load_window_at(image, block, i, j - 1u);
-    let e = load_window_at(image, block, i, j);
-    let f = load_window_at(image, block, i, j + 1u);
-    let g = load_window_at(image, block, i + 1u, j - 1u);
-    let h = load_window_at(image, block, i + 1u, j);
-    let k = load_window_at(image, block, i + 1u, j + 1u);
+fn around_row(start: u32, i: u32, columns: vec3u) -> vec3u {
+    let inside = (columns < vec3u(dims.w_out)) & vec3<bool>(i < dims.h_out);
+    return select(vec3u(OUTSIDE), (start + i * dims.w_out + columns) * (dims.c_out / 4u), inside);
+}
+
+// The 4x4 positions about a window, for a padding of 1: its own four and those of the windows about it that touch them.
+fn load_gradient(s: Around, block: u32) -> Patches {
+    let a = load_window(s.top.x, block);
+    let b = load_window(s.top.y, block);
+    let c = load_window(s.top.z, block);
+    let d = load_window(s.middle.x, block);
+    let e = load_window(s.middle.y, block);
+    let f = load_window(s.middle.z, block);
+    let g = load_window(s.bottom.x, block);
+    let h = load_window(s.bottom.y, block);
+    let k = load_window(s.bottom.z, block);
     return Patches(
         transpose(mat4x4f(a.v11, b.v10, b.v11, c.v10)),
         transpose(mat4x4f(d.v01, e.v00, e.v01, f.v00)),
@@ -271,15 +289,14 @@ fn weight_back(o: u32, c: u32, tap: u32) -> f32 {
 @compute @workgroup_size(WORKGROUP)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) local: u32) {
-    let plane = vec2u(dims.h_out, dims.w_out);
-    let t = tile(flat_thread(group, groups, local), dims.c_out, plane.x * plane.y);
+    let windows = dims.h_out * dims.w_out;
+    let t = tile(flat_thread(group, groups, local), dims.c_out, windows);
     if !t.some { return; }
-    let last = batch.count * plane.x * plane.y - 1u;
-    let padding = vec2u(dims.padding_h, dims.padding_w);
-    let site0 = site(t.first, plane, padding);
-    let site1 = site(min(t.first + 1u, last), plane, padding);
-    let site2 = site(min(t.first + 2u, last), plane, padding);
-    let site3 = site(min(t.first + 3u, last), plane, padding);
+    let last = batch.count * windows - 1u;
+    let site0 = site_last(t.first);
+    let site1 = site_last(min(t.first + 1u, last));
+    let site2 = site_last(min(t.first + 2u, last));
+    let site3 = site_last(min(t.first + 3u, last));
 
     let low_bias = bias(t.block);
     let high_bias = bias(t.block + 1u);
@@ -321,15 +338,14 @@ fn pool_tile(t: Tile, low: Accumulators, high: Accumulators) {
 @compute @workgroup_size(WORKGROUP)
 fn forward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                   @builtin(local_invocation_index) local: u32) {
-    let plane = vec2u(dims.h_out, dims.w_out);
-    let t = tile(flat_thread(group, groups, local), dims.c_out, plane.x * plane.y);
+    let windows = dims.h_out * dims.w_out;
+    let t = tile(flat_thread(group, groups, local), dims.c_out, windows);
     if !t.some { return; }
-    let last = batch.count * plane.x * plane.y - 1u;
-    let padding = vec2u(dims.padding_h, dims.padding_w);
-    let site0 = site(t.first, plane, padding);
-    let site1 = site(min(t.first + 1u, last), plane, padding);
-    let site2 = site(min(t.first + 2u, last), plane, padding);
-    let site3 = site(min(t.first + 3u, last), plane, padding);
+    let last = batch.count * windows - 1u;
+    let site0 = site_planes(t.first);
+    let site1 = site_planes(min(t.first + 1u, last));
+    let site2 = site_planes(min(t.first + 2u, last));
+    let site3 = site_planes(min(t.first + 3u, last));
 
     let low_bias = bias(t.block);
     let high_bias = bias(t.block + 1u);
@@ -358,14 +374,18 @@ fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) 
     let t = tile(flat_thread(group, groups, local), dims.c_in, plane.x * plane.y);
     if !t.some { return; }
     let last = batch.count * plane.x * plane.y - 1u;
+    let site0 = around(t.first, plane);
+    let site1 = around(min(t.first + 1u, last), plane);
+    let site2 = around(min(t.first + 2u, last), plane);
+    let site3 = around(min(t.first + 3u, last), plane);
     let zero = Window(vec4f(), vec4f(), vec4f(), vec4f());
     var low = Accumulators(zero, zero, zero, zero);
     var high = Accumulators(zero, zero, zero, zero);
     for (var block = 0u; block < dims.c_out / 4u; block++) {
-        let v0 = load_gradient_of(t.first, plane, block);
-        let v1 = load_gradient_of(min(t.first + 1u, last), plane, block);
-        let v2 = load_gradient_of(min(t.first + 2u, last), plane, block);
-        let v3 = load_gradient_of(min(t.first + 3u, last), plane, block);
+        let v0 = load_gradient(site0, block);
+        let v1 = load_gradient(site1, block);
+        let v2 = load_gradient(site2, block);
+        let v3 = load_gradient(site3, block);
         low = convolve_tile(low, v0, v1, v2, v3, block * 4u, t.count, t.block);
         high = convolve_tile(high, v0, v1, v2, v3, block * 4u, t.count, t.block + 1u);
     }
@@ -377,10 +397,6 @@ fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) 
     store_window(t.first + 1u, plane, t.block + 1u, high.b);
     store_window(t.first + 2u, plane, t.block + 1u, high.c);
     store_window(t.first + 3u, plane, t.block + 1u, high.d);
-}
-
-fn load_gradient_of(window: u32, plane: vec2u, block: u32) -> Patches {
-    return load_gradient(window / (plane.x * plane.y), block, window / plane.y % plane.x, window % plane.y);
 }
 
 fn store_window(window: u32, plane: vec2u, block: u32, v: Window) {
@@ -424,7 +440,6 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
     let o = at / count_in % count_out;
     let split = at / (count_in * count_out);
     if split >= dims.splits { return; }
-    let plane = vec2u(dims.h_out, dims.w_out);
     let range = split_windows(split);
     var a0 = no_taps();
     var a1 = no_taps();
@@ -432,8 +447,8 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
     var a3 = no_taps();
     var sum = vec4f();
     for (var window = range.x; window < range.y; window++) {
-        let v = load_window(window * count_out + o);
-        let p = load4_patch(site(window, plane, vec2u(dims.padding_h, dims.padding_w)), c);
+        let v = load_window(window * count_out, o);
+        let p = load4_patch(site_last(window), c);
         a0 = correlate(a0, v, Patch(p.r0[0], p.r1[0], p.r2[0], p.r3[0]));
         a1 = correlate(a1, v, Patch(p.r0[1], p.r1[1], p.r2[1], p.r3[1]));
         a2 = correlate(a2, v, Patch(p.r0[2], p.r1[2], p.r2[2], p.r3[2]));
@@ -457,13 +472,12 @@ fn backward_weight_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_work
     let o = at / dims.c_in % count_out;
     let split = at / (dims.c_in * count_out);
     if split >= dims.splits { return; }
-    let plane = vec2u(dims.h_out, dims.w_out);
     let range = split_windows(split);
     var acc = no_taps();
     var sum = vec4f();
     for (var window = range.x; window < range.y; window++) {
-        let v = load_window(window * count_out + o);
-        acc = correlate(acc, v, load_patch(site(window, plane, vec2u(dims.padding_h, dims.padding_w)), c));
+        let v = load_window(window * count_out, o);
+        acc = correlate(acc, v, load_patch(site_planes(window), c));
         sum += v.v00 + v.v01 + v.v10 + v.v11;
     }
     store_taps(split, o * 4u, c, acc);

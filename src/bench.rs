@@ -15,11 +15,10 @@ use crate::gpu::{Engine, Gpu, device};
 use crate::net::Network;
 use crate::ops::ceiling;
 use crate::ops::optimizer::{Adam, Optimizer};
-use crate::oracle::trainer::CpuTrainer;
 use crate::plan::{Plan, Step};
 use crate::smoothing::{Smoothing, Variant};
 use crate::train::{Backend, Setup};
-use crate::{Error, Result};
+use crate::{Error, Result, cpu, oracle};
 
 /// A file of results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -113,7 +112,7 @@ const WINDOWS: usize = 5;
 pub struct Bench {
     /// The GPU, or `None` for the CPU path.
     pub gpu: Option<Arc<Gpu>>,
-    /// The GPU's kernels.
+    /// The fast ones, or those they are held against.
     pub kernels: Kernels,
     /// Seconds for the throughput of one task of one configuration.
     pub seconds: f64,
@@ -207,7 +206,10 @@ impl Bench {
                 params,
                 Options { kernels: self.kernels, ..Options::default() },
             )?)),
-            None => Trainer::Cpu(Box::new(CpuTrainer::new(setup, params))),
+            None if self.kernels == Kernels::Fused => {
+                Trainer::Cpu(Box::new(cpu::CpuTrainer::<f32>::new(setup, params)))
+            }
+            None => Trainer::Cpu(Box::new(oracle::trainer::CpuTrainer::<f32>::new(setup, params))),
         })
     }
 
@@ -233,7 +235,7 @@ impl Bench {
 /// What is measured.
 enum Trainer<'a> {
     Gpu(Box<GpuTrainer<'a>>),
-    Cpu(Box<CpuTrainer<'a, f32>>),
+    Cpu(Box<dyn Backend + 'a>),
 }
 
 impl<'a> Trainer<'a> {

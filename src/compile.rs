@@ -1,7 +1,7 @@
 //! The network compiler: from layers to the plan of a training step and of inference.
 //!
-//! A training step is: gather the batch, every layer forward, the loss with its gradient, every layer backward, the
-//! optimizer. Inference is the gather and the forward passes, over the same buffers.
+//! A training step is: gather the batch, every stage ([`crate::fusion`]) forward, the loss with its gradient, every stage
+//! backward, the optimizer. Inference is the gather and the forward passes, over the same buffers.
 
 use std::ops::Range;
 
@@ -102,7 +102,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let pixels: usize = net.input.iter().product();
     let data = |plan: &mut Plan, name: &str, images: usize| -> Result<Data> {
         Ok(Data {
-            images: plan.buffer(format!("{name}.images"), (images * pixels).div_ceil(4))?,
+            images: plan.buffer(format!("{name}.images"), images.saturating_mul(pixels).div_ceil(4))?,
             labels: plan.buffer(format!("{name}.labels"), images)?,
             order: plan.buffer(format!("{name}.order"), images)?,
         })
@@ -110,7 +110,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let train_data = data(&mut plan, "train", job.train_images)?;
     let test_data = data(&mut plan, "test", job.test_images)?;
     let normalisation = plan.buffer("normalisation", net.input[0] * 2)?;
-    let x = plan.buffer("batch.images", n * pixels)?;
+    let x = plan.buffer("batch.images", n.saturating_mul(pixels))?;
     let targets = plan.buffer("batch.labels", n)?;
     let losses = plan.buffer("batch.losses", n)?;
     let step_losses = plan.buffer("step_losses", job.loss_slots)?;

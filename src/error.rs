@@ -69,7 +69,7 @@ pub enum Error {
     DeviceLost(String),
 
     /// The loss stopped being a number.
-    #[error("the loss is {loss} at epoch {epoch}, step {step}: lower --lr (it is {lr}), or check the data")]
+    #[error("the loss is {loss} at epoch {epoch}, step {step}: lower --lr (it is {lr:?}), or check the data")]
     NonFinite {
         /// Epoch, from 1.
         epoch: usize,

@@ -10,7 +10,7 @@ use crate::ops::conv2d_pool::{Conv2dPool, Layout};
 use crate::ops::head::Head;
 use crate::ops::linear_tiled::LinearTiled;
 
-/// Which kernels a network runs on.
+/// Which kernels a network runs on, on the GPU and on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kernels {
@@ -69,7 +69,7 @@ fn fuse(net: &Network, i: usize, before: Option<&Stage>) -> (Kind, usize) {
     match (op(i), op(i + 1), op(i + 2)) {
         (Some(Op::Conv2d(conv, at)), Some(Op::Relu), Some(Op::MaxPool2d(pool))) => {
             let x = match before {
-                Some(Stage { kind: Kind::Block(..), .. }) if conv.input[0] % 4 == 0 => Layout::ChannelsLast,
+                Some(Stage { kind: Kind::Block(..), .. }) if conv.input[0].is_multiple_of(4) => Layout::ChannelsLast,
                 _ => Layout::Planes,
             };
             let wants_dx = i > net.first_trained();
@@ -81,9 +81,9 @@ fn fuse(net: &Network, i: usize, before: Option<&Stage>) -> (Kind, usize) {
         (Some(Op::Linear(dims, at)), next, _) => match LinearTiled::new(&dims) {
             Some(tiled) if next.is_none() && Head::supports(&dims) => (Kind::Head(tiled, at), 1),
             // Its gradient comes in rows of its outputs.
-            Some(tiled) if dims.outputs % 4 == 0 => {
+            Some(tiled) if dims.outputs.is_multiple_of(4) => {
                 let relu = next == Some(Op::Relu);
-                (Kind::Linear(tiled.with_relu(relu), at), 1 + usize::from(relu))
+                (Kind::Linear(LinearTiled { relu, ..tiled }, at), 1 + usize::from(relu))
             }
             _ => (Kind::Layer, 1),
         },

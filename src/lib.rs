@@ -31,7 +31,8 @@
 //! | [`net`], [`compile`] | layers with their shapes inferred; the network as a list of dispatches |
 //! | [`ops`], [`shaders`], [`plan`] | each operation's dimensions and dispatches; the WGSL and what naga says of it; plans as values |
 //! | [`gpu`] | the adapter, kernels built by reflection, the engine that replays a plan, training on it |
-//! | [`oracle`] | every operation on the CPU, generic over f32 and f64 |
+//! | [`oracle`] | every operation on the CPU in its plain form, generic over f32 and f64 |
+//! | [`cpu`] | the fast CPU path |
 //! | [`check`], [`bench`] | every kernel against the oracle; how fast this machine is |
 //! | [`train`], [`metrics`], [`smoothing`] | the training loop, what it measures, what smoothing does to a target |
 //! | [`temperature`] | one number that calibrates a trained network's confidences |
@@ -43,6 +44,7 @@ pub mod bench;
 pub mod check;
 pub mod checkpoint;
 pub mod compile;
+pub mod cpu;
 pub mod data;
 pub mod error;
 pub mod fusion;

@@ -9,7 +9,7 @@ fn main() -> std::process::ExitCode {
     match cli::run(cli) {
         Ok(code) => code.into(),
         Err(error) => {
-            eprintln!("smoothcnn: {error}");
+            cli::note(format_args!("smoothcnn: {error}"));
             error.exit_code().into()
         }
     }

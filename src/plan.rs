@@ -192,7 +192,10 @@ impl Plan {
                     };
                     let same = fields.iter().map(|(name, offset)| (name.as_str(), *offset)).eq(ours.iter().copied());
                     if !same || *size as usize != bytes {
-                        return Err(fail(format!("`{}` is {fields:?} in the shader, {ours:?} here", binding.name)));
+                        return Err(fail(format!(
+                            "`{}` is {fields:?}, {size} bytes, in the shader; {ours:?}, {bytes} bytes, here",
+                            binding.name
+                        )));
                     }
                 }
             }

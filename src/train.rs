@@ -124,7 +124,8 @@ pub trait Observer {
 /// Trains from after epoch `done` to the end of the schedule.
 ///
 /// # Errors
-/// [`Error::NonFinite`] as soon as a loss is not a number; the backend's and the observer's errors.
+/// [`Error::NonFinite`] as soon as a loss is not a number, the test's included: the update after the epoch's last loss may
+/// be the one that diverges. The backend's and the observer's errors too.
 pub fn run(
     backend: &mut dyn Backend,
     setup: &Setup,
@@ -155,6 +156,9 @@ pub fn run(
         let seconds = began.elapsed().as_secs_f64();
         let logits = backend.test_logits()?;
         let test = metrics::evaluate(&logits, &setup.test.labels, setup.net.classes, setup.smoothing);
+        if !test.loss.is_finite() {
+            return Err(Error::NonFinite { epoch, step, loss: test.loss, lr: setup.optimizer.lr() });
+        }
         let report = EpochReport { epoch, step, train_loss: sum / images as f64, test, seconds };
         observer.epoch(&report, backend)?;
     }

@@ -40,6 +40,18 @@ pub const CONV2D: &[Case<Conv2d>] = &[
     conv(1, [3, 32, 32], 8, [3, 3], [1, 1], [1, 1]),
 ];
 
+/// Convolutions for conv + ReLU + 2x2 pooling: planes whose last row or column no window covers, planes of one window,
+/// channels beside the tiles, every padding.
+pub const CONV2D_POOL: &[Case<Conv2d>] = &[
+    conv(1, [1, 2, 2], 4, [3, 3], [1, 1], [1, 1]),
+    conv(2, [4, 5, 7], 4, [3, 3], [1, 1], [1, 1]),
+    conv(3, [8, 7, 4], 12, [3, 3], [1, 1], [1, 1]),
+    conv(1, [3, 9, 6], 20, [3, 3], [1, 1], [1, 1]),
+    conv(2, [4, 6, 5], 8, [3, 3], [1, 1], [0, 2]),
+    conv(5, [1, 28, 28], 32, [3, 3], [1, 1], [1, 1]),
+    conv(3, [32, 14, 14], 64, [3, 3], [1, 1], [1, 1]),
+];
+
 /// Poolings.
 pub const MAX_POOL2D: &[Case<MaxPool2d>] = &[
     Case { n: 1, dims: MaxPool2d { input: [1, 1, 1], kernel: [1, 1], stride: [1, 1] } },
@@ -58,6 +70,8 @@ pub const LINEAR: &[Case<Linear>] = &[
     Case { n: 1, dims: Linear { inputs: 127, outputs: 131 } },
     Case { n: 65, dims: Linear { inputs: 33, outputs: 64 } },
     Case { n: 7, dims: Linear { inputs: 128, outputs: 10 } },
+    Case { n: 1, dims: Linear { inputs: 4, outputs: 2 } },
+    Case { n: 17, dims: Linear { inputs: 36, outputs: 12 } },
     Case { n: 3, dims: Linear { inputs: 3136, outputs: 128 } },
 ];
 

@@ -4,6 +4,7 @@
 
 pub mod cases;
 pub mod compare;
+pub mod fused;
 pub mod network;
 pub mod ops;
 mod probe;

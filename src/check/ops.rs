@@ -11,6 +11,7 @@ use crate::Result;
 use crate::gpu::Gpu;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::linear::Linear;
+use crate::ops::linear_tiled::LinearTiled;
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::optimizer::{Adam, Buffers as OptimizerBuffers, Optimizer, Sgd};
 use crate::ops::smoothed_loss::{Buffers as LossBuffers, SmoothedLoss};
@@ -49,14 +50,14 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
     for image in [[1, 1, 1], [1, 28, 28], [3, 5, 7]] {
         each(self::gather(gpu, 3, image)?);
     }
-    Ok(())
+    super::fused::all(gpu, each)
 }
 
-fn step(count: usize) -> Step {
+pub(super) fn step(count: usize) -> Step {
     Step { count: count as u32, dloss: (1.0 / count as f64) as f32, ..Default::default() }
 }
 
-fn wide(values: &[f32]) -> Vec<f64> {
+pub(super) fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| v.into()).collect()
 }
 
@@ -65,7 +66,12 @@ fn absolute(values: &[f64]) -> Vec<f64> {
 }
 
 /// A pass that sums products: its result, and the tolerance that follows from the same pass over absolute values.
-fn sum_of_products(len: usize, terms: usize, inputs: &[&[f64]], pass: impl Fn(&[&[f64]], &mut [f64])) -> [Vec<f64>; 2] {
+pub(super) fn sum_of_products(
+    len: usize,
+    terms: usize,
+    inputs: &[&[f64]],
+    pass: impl Fn(&[&[f64]], &mut [f64]),
+) -> [Vec<f64>; 2] {
     let mut want = vec![0.0; len];
     pass(inputs, &mut want);
     let magnitudes: Vec<Vec<f64>> = inputs.iter().map(|input| absolute(input)).collect();
@@ -82,6 +88,8 @@ struct AffineCase<'a> {
     lens: AffineLens,
     /// Terms in an element of `y`, `dx`, `dw`, `db`.
     terms: [usize; 4],
+    /// Elements in a row of `dy`, and from one row to the next; zeros between.
+    dy_rows: [usize; 2],
 }
 
 struct AffineLens {
@@ -117,7 +125,12 @@ impl AffineCase<'_> {
                 dw: out_dw,
                 db: out_db,
             };
-            let dy = probe.floats("dy", &data[3])?;
+            let mut dy = vec![];
+            for row in data[3].chunks(self.dy_rows[0]) {
+                dy.extend_from_slice(row);
+                dy.resize(dy.len() + self.dy_rows[1] - self.dy_rows[0], 0.0);
+            }
+            let dy = probe.floats("dy", &dy)?;
             record(&mut probe, &at, dy, out_dx)?;
             probe.run(self.op, &self.case, step(self.n))
         };
@@ -153,6 +166,7 @@ pub fn conv2d(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
         n,
         lens: AffineLens { x: n * d.input_len(), w: d.weight_len(), b: d.c_out, y: n * d.output_len() },
         terms: [d.fan_in() + 1, d.c_out * d.kernel[0] * d.kernel[1], n * positions, n * positions],
+        dy_rows: [d.output_len(); 2],
     };
     affine.run(
         gpu,
@@ -180,6 +194,7 @@ pub fn linear(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
         n,
         lens: AffineLens { x: n * d.inputs, w: d.weight_len(), b: d.outputs, y: n * d.outputs },
         terms: [d.inputs + 1, d.outputs, n, n],
+        dy_rows: [d.outputs; 2],
     };
     affine.run(
         gpu,
@@ -191,6 +206,44 @@ pub fn linear(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
         }),
         (|i, dw, db| oracle::linear::backward_weight(&d, i[0], i[1], dw, db), &|p, at, dy, _| {
             d.backward_weight(&mut p.plan, "linear", n + 1, at, dy)
+        }),
+    )
+}
+
+/// The tiled passes of Linear, with what is fused into them.
+pub(super) fn affine_linear(gpu: &Arc<Gpu>, case: &Case<Linear>, tiled: &LinearTiled) -> Result<Vec<Row>> {
+    let Case { n, dims: d } = *case;
+    let affine = AffineCase {
+        op: "linear_tiled",
+        case: format!("{n}x{} -> {}, relu {}, plane {}", d.inputs, d.outputs, tiled.relu, tiled.plane),
+        n,
+        lens: AffineLens { x: n * d.inputs, w: d.weight_len(), b: d.outputs, y: n * d.outputs },
+        terms: [d.inputs + 1, d.outputs, n, n],
+        dy_rows: [d.outputs, tiled.dy_stride()],
+    };
+    // As the inputs of the case itself.
+    let x = random(n * d.inputs, 1);
+    let forward = |i: &[&[f64]], y: &mut [f64]| {
+        oracle::linear::forward(&d, i[0], i[1], i[2], y);
+        if tiled.relu {
+            y.iter_mut().for_each(|y| *y = y.max(0.0));
+        }
+    };
+    let backward_input = |i: &[&[f64]], dx: &mut [f64]| {
+        let mut plain = vec![0.0; dx.len()];
+        oracle::linear::backward_input(&d, i[0], i[1], &mut plain);
+        for (at, &v) in plain.iter().enumerate() {
+            let (image, feature) = (at / d.inputs * d.inputs, at % d.inputs);
+            let stored = feature % tiled.plane * (d.inputs / tiled.plane) + feature / tiled.plane;
+            dx[image + stored] = if tiled.mask && x[at] <= 0.0 { 0.0 } else { v };
+        }
+    };
+    affine.run(
+        gpu,
+        (forward, &|p, at, _, _| tiled.forward(&mut p.plan, "linear", n + 1, at)),
+        (backward_input, &|p, at, dy, dx| tiled.backward_input(&mut p.plan, "linear", n + 1, at, [dy, dx])),
+        (|i, dw, db| oracle::linear::backward_weight(&d, i[0], i[1], dw, db), &|p, at, dy, _| {
+            tiled.backward_weight(&mut p.plan, "linear", n + 1, at, dy)
         }),
     )
 }
@@ -342,6 +395,8 @@ pub fn optimizers() -> Vec<Optimizer> {
         Optimizer::Adam(Adam::default()),
         Optimizer::Adam(adam),
         Optimizer::AdamW(adam),
+        // Where the constant is added matters only if it is large.
+        Optimizer::Adam(Adam { lr: 0.1, betas: [0.8, 0.95], eps: 0.1, weight_decay: 0.0 }),
         Optimizer::Sgd(sgd),
         Optimizer::Sgd(Sgd { momentum: 0.9, ..sgd }),
         Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4, ..sgd }),

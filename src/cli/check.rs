@@ -26,7 +26,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<u8> {
     let choice = device::choose(DeviceKind::Gpu, args.adapter.as_deref())?;
     let Some(adapter) = choice.adapter else { return Err(Error::NoAdapter(choice.reason)) };
-    eprintln!("device: {}", choice.reason);
+    common::note(format_args!("device: {}", choice.reason));
     let gpu = Arc::new(Gpu::open(&adapter)?);
 
     let mut table = Table { json: args.json, rows: 0, failures: 0, worst: 0.0 };

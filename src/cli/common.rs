@@ -13,23 +13,40 @@ use smoothcnn::fusion::Kernels;
 use smoothcnn::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::gpu::{Choice, DeviceKind, Gpu, device};
 use smoothcnn::net::Network;
-use smoothcnn::oracle::trainer::CpuTrainer;
 use smoothcnn::smoothing::Variant;
 use smoothcnn::train::{Backend, Setup, State};
-use smoothcnn::{Error, Result};
+use smoothcnn::{Error, Result, cpu, oracle};
 
 /// Prints a line of results. A reader that went away (`| head`) is no error: the program ends quietly.
 pub fn print(line: impl std::fmt::Display) -> Result<()> {
+    if !print_if_read(line)? {
+        std::process::exit(0);
+    }
+    Ok(())
+}
+
+/// Prints a line of results. `Ok(false)` where the reader went away, for a command whose work goes on without it.
+pub fn print_if_read(line: impl std::fmt::Display) -> Result<bool> {
     match writeln!(std::io::stdout(), "{line}") {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         Err(source) => Err(Error::Io { path: "standard output".into(), source }),
     }
 }
 
+/// Prints a line of progress on standard error. That nobody reads it is no reason to stop.
+pub fn note(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Prints a value as one line of JSON. What is not a number is written as null.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
-    print(serde_json::to_string(value).expect("plain structs with string keys always serialise"))
+    print(to_json(value))
+}
+
+/// A value as one line of JSON.
+pub fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain structs with string keys always serialise")
 }
 
 /// Which images.
@@ -70,16 +87,16 @@ pub struct DeviceArgs {
     /// A certain adapter: its index in `smoothcnn devices`, or a part of its name
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
-    /// The GPU's kernels: fused layers in register tiles, or the plain ones they are held against
-    #[arg(long, value_enum, default_value = "fused")]
-    pub kernels: Kernels,
+    /// Kernels: fused layers, or the plain ones that they are held against [default: fused; reference for f64]
+    #[arg(long, value_enum)]
+    pub kernels: Option<Kernels>,
 }
 
 /// Flags that describe the loss.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct SmoothingArgs {
     /// Epsilon: how much of the target's mass is spread; 0 is plain cross-entropy
-    #[arg(long, value_name = "E", default_value_t = 0.1)]
+    #[arg(long, value_name = "E", default_value_t = 0.1, allow_negative_numbers = true)]
     pub label_smoothing: f64,
     /// Over which classes: all, e/C each (uniform, PyTorch's), or all but the true one, e/(C-1) each
     #[arg(long, value_enum, default_value = "uniform")]
@@ -106,7 +123,13 @@ pub fn input_shape(text: &str) -> Result<[usize; 3]> {
 /// Training and test set, cut to the limits.
 pub fn load_data(args: &DataArgs) -> Result<(Dataset, Dataset)> {
     let (mut train, mut test) = match args.data {
-        DataKind::Digits => Digits::default().generate(),
+        // A larger set begins with the smaller one: only what is kept is drawn.
+        DataKind::Digits => {
+            let all = Digits::default();
+            let kept = |limit: Option<usize>, n: usize| limit.map_or(n, |limit| limit.min(n));
+            let (train, test) = (kept(args.limit_train, all.train), kept(args.limit_test, all.test));
+            Digits { train, test, ..all }.generate()
+        }
         DataKind::Mnist => idx::load_dir(&args.data_dir, "MNIST", 10)?,
         DataKind::FashionMnist => idx::load_dir(&args.data_dir, "FashionMNIST", 10)?,
     };
@@ -165,17 +188,20 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
         if args.device == DeviceKind::Gpu || args.adapter.is_some() {
             return Err(Error::Usage("--dtype f64: found a GPU asked for, expected --device cpu".into()));
         }
-        eprintln!("device: CPU path, f64 ({} threads)", rayon::current_num_threads());
+        note(format_args!("device: CPU path, f64 ({} threads)", rayon::current_num_threads()));
         return Ok(None);
+    }
+    if let (DeviceKind::Cpu, Some(adapter)) = (args.device, &args.adapter) {
+        return Err(Error::Usage(format!("--adapter: found {adapter:?} with --device cpu, expected one of the two")));
     }
     let Choice { adapter, reason } = device::choose(args.device, args.adapter.as_deref())?;
     match adapter {
         Some(adapter) => {
-            eprintln!("device: {reason}");
+            note(format_args!("device: {reason}"));
             Gpu::open(&adapter).map(|gpu| Some(Arc::new(gpu)))
         }
         None => {
-            eprintln!("device: {reason} ({} threads)", rayon::current_num_threads());
+            note(format_args!("device: {reason} ({} threads)", rayon::current_num_threads()));
             Ok(None)
         }
     }
@@ -184,18 +210,22 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
 /// A backend for `setup`, starting from `state`.
 pub fn backend<'a>(
     gpu: Option<&Arc<Gpu>>,
-    kernels: Kernels,
+    kernels: Option<Kernels>,
     precision: Precision,
     setup: Setup<'a>,
     state: &State,
 ) -> Result<Box<dyn Backend + 'a>> {
     let params: Vec<f32> = state.params.iter().map(|&p| p as f32).collect();
-    let mut backend: Box<dyn Backend> = match (gpu, precision) {
-        (Some(gpu), _) => {
+    // In f64 it is the oracle that is asked for.
+    let kernels = kernels.unwrap_or(if precision == Precision::F64 { Kernels::Reference } else { Kernels::Fused });
+    let mut backend: Box<dyn Backend> = match (gpu, precision, kernels) {
+        (Some(gpu), ..) => {
             Box::new(GpuTrainer::with_options(gpu, setup, &params, Options { kernels, ..Options::default() })?)
         }
-        (None, Precision::F32) => Box::new(CpuTrainer::<f32>::new(setup, &params)),
-        (None, Precision::F64) => Box::new(CpuTrainer::<f64>::new(setup, &params)),
+        (None, Precision::F32, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f32>::new(setup, &params)),
+        (None, Precision::F64, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f64>::new(setup, &params)),
+        (None, Precision::F32, Kernels::Reference) => Box::new(oracle::trainer::CpuTrainer::<f32>::new(setup, &params)),
+        (None, Precision::F64, Kernels::Reference) => Box::new(oracle::trainer::CpuTrainer::<f64>::new(setup, &params)),
     };
     backend.set_state(state);
     Ok(backend)

@@ -27,7 +27,7 @@ pub struct Args {
     #[command(flatten)]
     data: DataArgs,
     /// Epsilon of the smoothed loss [default: as in training, else 0.1]
-    #[arg(long, value_name = "E")]
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
     label_smoothing: Option<f64>,
     /// How epsilon is spread [default: as in training, else uniform]
     #[arg(long, value_enum)]
@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     mean: Vec<f64>,
     /// Their standard deviation [default: as in training]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     std: Vec<f64>,
     /// Divide the logits by this: a number, or the temperature.toml that `smoothcnn calibrate` wrote
     #[arg(long, value_name = "FILE|T", allow_negative_numbers = true)]
@@ -87,10 +87,12 @@ pub fn run(args: Args) -> Result<u8> {
     let net = Network::seed(test.shape, test.classes)?;
     let (state, metadata) = common::load_params(&net, &args.model)?;
     let smoothing = smoothing(&args, &metadata, net.classes)?;
-    let trained_with = |flag: &[f64], key: &str| {
-        if flag.is_empty() { from_training(&args.model, &metadata, key, numbers) } else { Ok(flag.to_vec()) }
+    let trained_with = |flag: &[f64], key: &str, valid: fn(f64) -> bool| {
+        let parse = |text: &str| numbers(text).filter(|values| values.iter().all(|&value| valid(value)));
+        if flag.is_empty() { from_training(&args.model, &metadata, key, parse) } else { Ok(flag.to_vec()) }
     };
-    let (mean, std) = (trained_with(&args.mean, "mean")?, trained_with(&args.std, "std")?);
+    let mean = trained_with(&args.mean, "mean", f64::is_finite)?;
+    let std = trained_with(&args.std, "std", |std| std.is_finite() && std > 0.0)?;
     let nothing = Dataset { shape: test.shape, classes: test.classes, images: vec![], labels: vec![] };
     let setup = Setup {
         net: &net,
@@ -154,9 +156,16 @@ pub(super) fn mean_and_std(model: &Path, metadata: &Metadata) -> Result<(Vec<f64
 }
 
 /// What training left in the model's metadata under `key`; the default where it left nothing, as in PyTorch's files.
-fn from_training<T: Default>(model: &Path, metadata: &Metadata, key: &str, parse: fn(&str) -> Option<T>) -> Result<T> {
+fn from_training<T: Default>(
+    model: &Path,
+    metadata: &Metadata,
+    key: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<T> {
     metadata.get(key).map_or(Ok(T::default()), |text| {
-        parse(text).ok_or_else(|| Error::data(model, format!("metadata {key}: found {text:?}, which says nothing")))
+        parse(text).ok_or_else(|| {
+            Error::data(model, format!("metadata {key}: found {text:?}, which training cannot have left"))
+        })
     })
 }
 
@@ -165,7 +174,9 @@ fn numbers(text: &str) -> Option<Vec<f64>> {
 }
 
 fn smoothing(args: &Args, metadata: &Metadata, classes: usize) -> Result<Smoothing> {
-    let epsilon = from_training(&args.model, metadata, "label_smoothing", |text| text.parse().ok().map(Some))?;
+    let epsilon = from_training(&args.model, metadata, "label_smoothing", |text| {
+        text.parse().ok().filter(|epsilon| (0.0..1.0).contains(epsilon)).map(Some)
+    })?;
     let variant =
         from_training(&args.model, metadata, "smoothing_variant", |text| Variant::from_str(text, false).ok())?;
     let epsilon = args.label_smoothing.or(epsilon).unwrap_or(0.1);

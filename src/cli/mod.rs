@@ -13,6 +13,8 @@ mod train;
 use clap::{Parser, Subcommand};
 use smoothcnn::Result;
 
+pub use common::note;
+
 /// Trains convolutional classifiers with label smoothing, on hand-written GPU kernels or on the CPU.
 ///
 /// Results go to standard output, progress to standard error. Exit codes: 0 done, 1 failed, 2 usage, 3 no adapter,

@@ -1,12 +1,12 @@
 //! `smoothcnn plan`.
 
 use serde::Serialize;
-use smoothcnn::Result;
 use smoothcnn::compile::{Job, compile};
 use smoothcnn::fusion::Kernels;
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::Smoothing;
+use smoothcnn::{Error, Result};
 
 use super::common::{self, SmoothingArgs};
 
@@ -65,6 +65,9 @@ struct Printed {
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
     let input = common::input_shape(&args.input)?;
+    if !(2..=1 << 16).contains(&args.classes) {
+        return Err(Error::Usage(format!("--classes: found {}, expected 2 to 65536", args.classes)));
+    }
     let net = Network::seed(input, args.classes)?;
     let smoothing = Smoothing::new(args.smoothing.smoothing_variant, args.smoothing.label_smoothing, args.classes)?;
     let compiled = compile(&Job {

@@ -16,7 +16,7 @@ pub struct Args {
     /// The PNG to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Images of each class
+    /// Images of each class, at most
     #[arg(long, default_value_t = 20, value_parser = common::at_least_one)]
     columns: usize,
 }
@@ -24,7 +24,10 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
     let (train, _) = common::load_data(&args.data)?;
-    let sheet = contact_sheet(&train, args.columns);
+    let mut counts = vec![0; train.classes];
+    train.labels.iter().for_each(|&label| counts[label as usize] += 1);
+    let most = counts.into_iter().max().unwrap_or(0);
+    let sheet = contact_sheet(&train, args.columns.min(most));
     let mut png = vec![];
     image::codecs::png::PngEncoder::new(&mut png)
         .write_image(&sheet.pixels, sheet.width as u32, sheet.height as u32, image::ExtendedColorType::L8)

@@ -23,26 +23,26 @@ use super::common::{self, DataArgs, DataKind, DeviceArgs, Precision, SmoothingAr
 pub struct Args {
     #[command(flatten)]
     data: DataArgs,
-    /// Times through the training set
-    #[arg(long, default_value_t = 10, value_parser = common::at_least_one)]
-    epochs: usize,
+    /// Times through the training set, those before --resume included [default: 10, or as the resumed run was asked for]
+    #[arg(long, value_name = "N", value_parser = common::at_least_one)]
+    epochs: Option<usize>,
     /// Images in a batch
     #[arg(short, long, default_value_t = 64, value_parser = common::at_least_one)]
     batch_size: usize,
     /// Learning rate
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
     lr: f64,
     /// Optimizer
     #[arg(long, value_enum, default_value = "adam")]
     opt: OptimizerKind,
     /// SGD's momentum
-    #[arg(long, default_value_t = 0.9)]
+    #[arg(long, default_value_t = 0.9, allow_negative_numbers = true)]
     momentum: f64,
     /// Nesterov's form of SGD's momentum
     #[arg(long)]
     nesterov: bool,
     /// Weight decay: an L2 term for adam and sgd, decoupled for adamw
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     weight_decay: f64,
     #[command(flatten)]
     smoothing: SmoothingArgs,
@@ -59,7 +59,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     mean: Vec<f64>,
     /// Their standard deviation
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     std: Vec<f64>,
     #[command(flatten)]
     device: DeviceArgs,
@@ -138,7 +138,10 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
     let mut config = match &args.resume {
-        Some(out) => Config { epochs: args.epochs, ..read_config(&out.join(CONFIG))? },
+        Some(out) => {
+            let config = read_config(&out.join(CONFIG))?;
+            Config { epochs: args.epochs.unwrap_or(config.epochs), ..config }
+        }
         None => config(&args)?,
     };
     let (train, test) = common::load_data(&config.data_args())?;
@@ -155,6 +158,10 @@ pub fn run(args: Args) -> Result<u8> {
             (State { params, first: zeros.clone(), second: zeros }, 0)
         }
     };
+    if done > config.epochs {
+        let epochs = config.epochs;
+        return Err(Error::Usage(format!("--epochs: found {epochs}, expected at least the {done} that are done")));
+    }
     let gpu = common::choose_device(&args.device, config.dtype)?;
     config.backend = gpu.as_ref().map_or("cpu".into(), |gpu| smoothcnn::gpu::device::describe(&gpu.info));
     let setup = Setup {
@@ -186,7 +193,7 @@ pub fn run(args: Args) -> Result<u8> {
         }
     });
 
-    eprintln!(
+    common::note(format_args!(
         "{} parameters, {} training and {} test images, batch size {}, {}; run in {}",
         net.parameter_count(),
         train.len(),
@@ -194,7 +201,7 @@ pub fn run(args: Args) -> Result<u8> {
         config.batch_size,
         loss_line(&smoothing, net.classes),
         out.display()
-    );
+    ));
     let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
     let mut recorder = Recorder {
         metrics: metrics_file(&out.join(METRICS), done)?,
@@ -213,14 +220,21 @@ pub fn run(args: Args) -> Result<u8> {
     recorder.metrics.flush().map_err(Error::io(out.join(METRICS)))?;
     match outcome {
         Err(Error::Interrupted) => {
-            eprintln!("stopped; `smoothcnn train --resume {}` goes on after the last whole epoch", out.display());
+            if out.join(CHECKPOINT).exists() {
+                common::note(format_args!(
+                    "stopped; `smoothcnn train --resume {}` goes on after the last whole epoch",
+                    out.display()
+                ));
+            } else {
+                common::note(format_args!("stopped before the first epoch was over: there is nothing to go on from"));
+            }
             Err(Error::Interrupted)
         }
         Err(error) => Err(error),
         Ok(()) => {
             let params = common::tensors(&net, "", &backend.state()?.params);
             checkpoint::save(&out.join(MODEL), &params, config.dtype.dtype(), &metadata(&config, config.epochs))?;
-            eprintln!("model in {}", out.join(MODEL).display());
+            common::note(format_args!("model in {}", out.join(MODEL).display()));
             Ok(0)
         }
     }
@@ -246,7 +260,7 @@ fn config(args: &Args) -> Result<Config> {
         limit_train: args.data.limit_train,
         limit_test: args.data.limit_test,
         init: args.init.clone(),
-        epochs: args.epochs,
+        epochs: args.epochs.unwrap_or(10),
         batch_size: args.batch_size,
         label_smoothing: args.smoothing.label_smoothing,
         smoothing_variant: args.smoothing.smoothing_variant,
@@ -289,6 +303,10 @@ fn new_run(out: PathBuf) -> Result<PathBuf> {
         return Err(Error::Usage(format!(
             "--out {shown}: found a run there, expected a new folder (or --resume {shown})"
         )));
+    }
+    if out.exists() && !out.is_dir() {
+        let source = std::io::Error::new(std::io::ErrorKind::NotADirectory, "found a file, expected a new folder");
+        return Err(Error::Io { path: out, source });
     }
     fs::create_dir_all(&out).map_err(Error::io(&out))?;
     Ok(out)
@@ -409,8 +427,7 @@ struct Recorder<'a> {
 
 impl Recorder<'_> {
     fn record(&mut self, line: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string(line).expect("plain structs with string keys always serialise");
-        writeln!(self.metrics, "{text}").map_err(Error::io(self.out.join(METRICS)))
+        writeln!(self.metrics, "{}", common::to_json(line)).map_err(Error::io(self.out.join(METRICS)))
     }
 }
 
@@ -422,7 +439,7 @@ impl Observer for Recorder<'_> {
         self.progress.inc(self.config.batch_size as u64);
         if self.progress.is_hidden() && self.last_line.elapsed() > PLAIN_LINE_EVERY {
             let (done, epochs) = (self.progress.position().min(self.images as u64), self.config.epochs);
-            eprintln!("epoch {epoch}/{epochs}: {done} of {} images, loss {loss:.4}", self.images);
+            common::note(format_args!("epoch {epoch}/{epochs}: {done} of {} images, loss {loss:.4}", self.images));
             self.last_line = Instant::now();
         }
         if step.is_multiple_of(self.log_every) {
@@ -450,14 +467,15 @@ impl Observer for Recorder<'_> {
         };
         self.record(&line)?;
         write_checkpoint(&self.out.join(CHECKPOINT), self.net, &backend.state()?, self.config, report.epoch)?;
-        let show = || -> Result<()> {
+        // The record is on the disk: a reader that went away does not end the training.
+        let show = || -> Result<bool> {
             if self.json {
-                return common::print_json(&line);
+                return common::print_if_read(common::to_json(&line));
             }
             if !self.header_printed {
-                common::print("epoch  train loss  test loss  test nll  accuracy     ece  images/s")?;
+                common::print_if_read("epoch  train loss  test loss  test nll  accuracy     ece  images/s")?;
             }
-            common::print(format_args!(
+            common::print_if_read(format_args!(
                 "{:>5}  {:>10.4}  {:>9.4}  {:>8.4}  {:>7.2}%  {:>6.4}  {:>8.0}",
                 line.epoch,
                 line.train_loss,
@@ -470,9 +488,9 @@ impl Observer for Recorder<'_> {
         };
         // On a terminal the bar and the results share the screen: the bar steps aside.
         if std::io::stdout().is_terminal() {
-            self.progress.suspend(show)?
+            self.progress.suspend(show)?;
         } else {
-            show()?
+            show()?;
         }
         self.header_printed = true;
         self.progress.set_message(format!("{}/{}", report.epoch + 1, self.config.epochs));

@@ -65,7 +65,10 @@ impl Conv2dPool {
     pub fn new(conv: &Conv2d, pool: &MaxPool2d, wants_dx: bool, x: Layout, y: Layout) -> Option<Self> {
         let kernels = conv.kernel == [3, 3] && conv.stride == [1, 1] && pool.kernel == [2, 2] && pool.stride == [2, 2];
         let padding = if wants_dx { conv.padding == [1, 1] } else { conv.padding.iter().all(|&p| p <= 2) };
-        let fits = kernels && padding && conv.c_out % 4 == 0 && (x == Layout::Planes || conv.input[0] % 4 == 0);
+        let fits = kernels
+            && padding
+            && conv.c_out.is_multiple_of(4)
+            && (x == Layout::Planes || conv.input[0].is_multiple_of(4));
         fits.then(|| Self { conv: *conv, pooled: pool.output_plane(), x, y })
     }
 

@@ -34,7 +34,7 @@ uniform! {
 impl Head {
     /// Whether this kernel computes it: inputs in fours, a small number of classes.
     pub fn supports(dims: &Linear) -> bool {
-        dims.inputs % 4 == 0 && dims.outputs <= MAX_CLASSES
+        dims.inputs.is_multiple_of(4) && dims.outputs <= MAX_CLASSES
     }
 
     /// The head of a network that ends in `dims`, if [`Self::supports`] says so.

@@ -12,7 +12,8 @@ const TILE: usize = 8;
 /// A layer, and what is fused with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinearTiled {
-    dims: Linear,
+    /// The layer.
+    pub dims: Linear,
     /// ReLU follows: forward applies it. Backward expects it to have been applied to `dy`.
     pub relu: bool,
     /// ReLU comes before: `backward_input` gives the gradient of that ReLU's input.
@@ -37,12 +38,7 @@ uniform! {
 impl LinearTiled {
     /// The layer, if these kernels compute it: its inputs come in fours.
     pub fn new(dims: &Linear) -> Option<Self> {
-        (dims.inputs % 4 == 0).then_some(Self { dims: *dims, relu: false, mask: false, plane: 1 })
-    }
-
-    /// The same, with ReLU above it or without.
-    pub fn with_relu(self, relu: bool) -> Self {
-        Self { relu, ..self }
+        (dims.inputs.is_multiple_of(4)).then_some(Self { dims: *dims, relu: false, mask: false, plane: 1 })
     }
 
     /// Elements from one row of `dy` to the next. Past the outputs there must be zeros.

@@ -1,6 +1,6 @@
-//! The CPU path: every operation in plain Rust, generic over `f32` and `f64`.
+//! The CPU path in its plain form: every operation in plain Rust, generic over `f32` and `f64`.
 //!
-//! In `f64` it is the oracle that every kernel is held against; in `f32` it trains where there is no GPU. It imports
+//! In `f64` it is the oracle that every kernel, and the fast path of [`crate::cpu`], is held against. It imports
 //! nothing of [`crate::gpu`]. Work is split by fixed rules (never by the number of threads), so the same input gives the
 //! same bits with any number of threads.
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use smoothcnn::check::cases::{self, Case};
-use smoothcnn::check::ops;
+use smoothcnn::check::{fused, ops};
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::max_pool2d::MaxPool2d;
@@ -56,6 +56,23 @@ fn gather_cases() {
     }
 }
 
+#[test]
+fn conv2d_pool_cases() {
+    cases::CONV2D_POOL.iter().for_each(|case| assert_rows(fused::conv2d_pool(&GPU, case)));
+}
+
+#[test]
+fn linear_tiled_and_head_cases() {
+    for case in cases::LINEAR.iter().filter(|case| case.dims.inputs.is_multiple_of(4)) {
+        assert_rows(fused::linear_tiled(&GPU, case));
+        for variant in [Variant::Uniform, Variant::OffTarget] {
+            if case.dims.outputs <= 64 {
+                assert_rows(fused::head(&GPU, case, Smoothing { variant, epsilon: 0.1 }));
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -88,5 +105,24 @@ proptest! {
     fn smoothed_loss_random_shapes(n in 1usize..20, classes in 2usize..300, epsilon in 0.0..0.49f64, off in any::<bool>()) {
         let variant = if off { Variant::OffTarget } else { Variant::Uniform };
         assert_rows(ops::smoothed_loss(&GPU, n, classes, 4.0, Smoothing { variant, epsilon }));
+    }
+
+    #[test]
+    fn conv2d_pool_random_shapes(
+        n in 1usize..6, c_in in 1usize..10, fours in 1usize..6, h in 1usize..14, w in 1usize..14,
+        padding in prop_oneof![Just([1usize, 1]), [0usize..3, 0usize..3]],
+    ) {
+        let dims = Conv2d { input: [c_in, h, w], c_out: fours * 4, kernel: [3, 3], stride: [1, 1], padding };
+        prop_assume!(dims.output().is_ok_and(|[_, h, w]| h >= 2 && w >= 2));
+        assert_rows(fused::conv2d_pool(&GPU, &Case { n, dims }));
+    }
+
+    #[test]
+    fn linear_tiled_random_shapes(n in 1usize..40, fours in 1usize..50, outputs in 2usize..70) {
+        let dims = Linear { inputs: fours * 4, outputs };
+        assert_rows(fused::linear_tiled(&GPU, &Case { n, dims }));
+        if outputs <= 64 {
+            assert_rows(fused::head(&GPU, &Case { n, dims }, Smoothing { variant: Variant::Uniform, epsilon: 0.1 }));
+        }
     }
 }

@@ -1,0 +1,264 @@
+//! The fused kernels against the composition of the oracle's passes, for one case.
+
+use std::sync::Arc;
+
+use super::cases::{self, Case};
+use super::compare::sum_tolerance;
+use super::ops::{affine_linear, step, sum_of_products, wide};
+use super::probe::Probe;
+use super::{Row, random, random_targets};
+use crate::Result;
+use crate::gpu::Gpu;
+use crate::ops::conv2d::Conv2d;
+use crate::ops::conv2d_pool::{Buffers, Conv2dPool, Layout};
+use crate::ops::head::Head;
+use crate::ops::linear::Linear;
+use crate::ops::linear_tiled::LinearTiled;
+use crate::ops::max_pool2d::MaxPool2d;
+use crate::ops::{AffineBuffers, smoothed_loss};
+use crate::oracle;
+use crate::smoothing::Smoothing;
+
+/// Every fused kernel over every case.
+///
+/// # Errors
+/// What the device reports. A wrong result is not an error: it is in its row.
+pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
+    for case in cases::CONV2D_POOL {
+        each(conv2d_pool(gpu, case)?);
+    }
+    for case in cases::LINEAR.iter().filter(|case| case.dims.inputs.is_multiple_of(4)) {
+        each(linear_tiled(gpu, case)?);
+        if Head::supports(&case.dims) {
+            each(head(gpu, case, Smoothing { variant: Default::default(), epsilon: 0.1 })?);
+        }
+    }
+    Ok(())
+}
+
+/// `[n, channels, positions]` as `[n, positions, channels]`.
+fn channels_last<T: Copy>(values: &[T], channels: usize, positions: usize) -> Vec<T> {
+    let image = |image: &[T]| {
+        let at = |i: usize| image[i % channels * positions + i / channels];
+        (0..channels * positions).map(at).collect::<Vec<_>>()
+    };
+    values.chunks(channels * positions).flat_map(image).collect()
+}
+
+fn laid_out<T: Copy>(layout: Layout, values: &[T], channels: usize, positions: usize) -> Vec<T> {
+    match layout {
+        Layout::Planes => values.to_vec(),
+        Layout::ChannelsLast => channels_last(values, channels, positions),
+    }
+}
+
+/// Conv2d + ReLU + MaxPool2d, in every layout that fits the case. Over small integers, whose sums are exact, many windows
+/// hold a tie and the codes must be the oracle's; over random numbers the values are compared.
+///
+/// # Errors
+/// What the device reports.
+pub fn conv2d_pool(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
+    let Case { n, dims: d } = *case;
+    let [rows, columns] = d.output_plane();
+    let pool = MaxPool2d { input: [d.c_out, rows, columns], kernel: [2, 2], stride: [2, 2] };
+    let mut found = vec![];
+    for x in [Layout::Planes, Layout::ChannelsLast] {
+        for y in [Layout::Planes, Layout::ChannelsLast] {
+            let wants_dx = d.padding == [1, 1];
+            if let Some(block) = Conv2dPool::new(&d, &pool, wants_dx, x, y) {
+                for whole in [true, false] {
+                    found.extend(block_case(gpu, n, &d, &pool, &block, whole, wants_dx)?);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn block_case(
+    gpu: &Arc<Gpu>,
+    n: usize,
+    d: &Conv2d,
+    pool: &MaxPool2d,
+    block: &Conv2dPool,
+    whole: bool,
+    wants_dx: bool,
+) -> Result<Vec<Row>> {
+    let data = |len: usize, stream: u64| -> Vec<f32> {
+        let values = random(len, stream);
+        if whole { values.iter().map(|v| (v * 2.5).round()).collect() } else { values }
+    };
+    let kind = if whole { "integers" } else { "random" };
+    let (k, p) = (d.kernel, d.padding);
+    let name = format!("{n}x{:?} -> {}, k {k:?} p {p:?}, {kind}, {:?} to {:?}", d.input, d.c_out, block.x, block.y);
+    let [c_in, h, w] = d.input;
+    let [_, rows, columns] = block.output();
+    let windows = rows * columns;
+    let pooled = n * d.c_out * windows;
+
+    // The composition, in PyTorch's layout.
+    let (x, weight, bias) = (data(n * d.input_len(), 1), data(d.weight_len(), 2), data(d.c_out, 3));
+    let [xs, ws, bs] = [&x, &weight, &bias].map(|values| wide(values));
+    let [v, v_tolerance] = sum_of_products(n * d.output_len(), d.fan_in() + 1, &[&xs, &ws, &bs], |i, v| {
+        oracle::conv2d::forward(d, i[0], i[1], i[2], v);
+    });
+    let mut active = vec![0.0; v.len()];
+    oracle::relu::forward(&v, &mut active);
+    let (mut y, mut argmax) = (vec![0.0; pooled], vec![0u32; pooled]);
+    oracle::max_pool2d::forward(pool, &active, &mut y, &mut argmax);
+    // A maximum is off by no more than the worst of its window.
+    let plane: usize = d.output_plane().iter().product();
+    let width = d.output_plane()[1];
+    let y_tolerance: Vec<f64> = (0..pooled)
+        .map(|i| {
+            let (start, window) = (i / windows * plane, i % windows);
+            let corner = start + window / columns * 2 * width + window % columns * 2;
+            let worst = [0, 1, width, width + 1].iter().map(|&o| v_tolerance[corner + o]).fold(0.0, f64::max);
+            if whole { 0.0 } else { worst }
+        })
+        .collect();
+    let codes: Vec<u8> = (0..pooled)
+        .map(|i| {
+            let window = i % windows;
+            let [row, column] = [argmax[i] as usize / width, argmax[i] as usize % width];
+            let code = (row - window / columns * 2) * 2 + column - window % columns * 2;
+            if y[i] > 0.0 { code as u8 } else { 4 }
+        })
+        .collect();
+    let code_words: Vec<u32> = channels_last(&codes, d.c_out, windows)
+        .chunks(4)
+        .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect();
+
+    let at_x = |p: &mut Probe| p.floats("x", &laid_out(block.x, &x, c_in, h * w));
+    let mut probe = Probe::new(gpu);
+    let at = Buffers {
+        x: at_x(&mut probe)?,
+        w: probe.floats("w", &weight)?,
+        b: probe.floats("b", &bias)?,
+        packed: probe.words("packed", &vec![0; block.packed_len()])?,
+        y: probe.output(
+            "y",
+            laid_out(block.y, &y, d.c_out, windows),
+            laid_out(block.y, &y_tolerance, d.c_out, windows),
+        )?,
+        codes: match whole {
+            true => probe.output_words("codes", code_words.clone())?,
+            false => probe.words("codes", &code_words)?,
+        },
+    };
+    block.pack(&mut probe.plan, "block", n + 1, &at)?;
+    block.forward(&mut probe.plan, "block", n + 1, &at)?;
+    let mut found = probe.run("conv2d_pool", &name, step(n))?;
+
+    // Backward starts from the oracle's codes. The gradient above a maximum that is not positive goes nowhere.
+    let dy = random(pooled, 4);
+    let masked: Vec<f64> = dy.iter().zip(&y).map(|(&g, &y)| if y > 0.0 { g.into() } else { 0.0 }).collect();
+    let mut dv = vec![0.0; n * d.output_len()];
+    oracle::max_pool2d::backward(pool, &argmax, &masked, &mut dv);
+    let dy_last = channels_last(&dy, d.c_out, windows);
+
+    let gradient = |i: &[&[f64]]| {
+        let (mut dw, mut db) = (vec![0.0; d.weight_len()], vec![0.0; d.c_out]);
+        oracle::conv2d::backward_weight(d, i[0], i[1], &mut dw, &mut db);
+        [dw, db]
+    };
+    let terms = n * windows;
+    let [dw, dw_tolerance] =
+        sum_of_products(d.weight_len(), terms, &[&xs, &dv], |i, out| out.copy_from_slice(&gradient(i)[0]));
+    let [db, db_tolerance] =
+        sum_of_products(d.c_out, terms, &[&xs, &dv], |i, out| out.copy_from_slice(&gradient(i)[1]));
+    let mut probe = Probe::new(gpu);
+    let (x_buffer, codes) = (at_x(&mut probe)?, probe.words("codes", &code_words)?);
+    let w_buffer = probe.floats("w", &weight)?;
+    // Backward reads neither the bias nor the output.
+    let at = Buffers { x: x_buffer, w: w_buffer, b: w_buffer, packed: w_buffer, y: x_buffer, codes };
+    let at_dy = probe.floats("dy", &dy)?;
+    let at_last = probe.output("dy", wide(&dy_last), vec![0.0; dy.len()])?;
+    let partials = probe.words("partials", &vec![0x7FC0_DEAD; block.partials_len(n + 1)])?;
+    let dw = probe.output("dw", dw, dw_tolerance)?;
+    let db = probe.output("db", db, db_tolerance)?;
+    block.channels_last(&mut probe.plan, "block", n + 1, at_dy, at_last)?;
+    block.backward_weight(&mut probe.plan, "block", n + 1, &at, partials, [at_last, dw, db])?;
+    if wants_dx {
+        let [dx, tolerance] = sum_of_products(x.len(), d.c_out * 9, &[&dv, &ws], |i, dx| {
+            oracle::conv2d::backward_input(d, i[0], i[1], dx);
+        });
+        let lay = |values: &[f64]| laid_out(block.x, values, c_in, h * w);
+        let dx = probe.output("dx", lay(&dx), lay(&tolerance))?;
+        let packed = probe.words("packed_back", &vec![0; block.packed_back_len()])?;
+        block.backward_input(&mut probe.plan, "block", n + 1, &at, packed, [at_last, dx])?;
+    }
+    found.extend(probe.run("conv2d_pool", &name, step(n))?);
+    Ok(found)
+}
+
+/// The tiled passes of Linear, plain; with ReLU above, ReLU below and the input's channels moved last.
+///
+/// # Errors
+/// What the device reports.
+pub fn linear_tiled(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
+    let Some(plain) = LinearTiled::new(&case.dims) else { return Ok(vec![]) };
+    let mut rows = vec![];
+    for plane in [1, case.dims.inputs / 4] {
+        let fused = plane > 1;
+        rows.extend(affine_linear(gpu, case, &LinearTiled { relu: fused, mask: fused, plane, ..plain })?);
+    }
+    Ok(rows)
+}
+
+/// The last layer with its loss.
+///
+/// # Errors
+/// What the device reports.
+pub fn head(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing) -> Result<Vec<Row>> {
+    let Case { n, dims: d } = *case;
+    let masses = smoothing.masses(d.outputs);
+    let Some(head) = Head::new(&d, masses) else { return Ok(vec![]) };
+    let (x, w, b) = (random(n * d.inputs, 1), random(d.weight_len(), 2), random(d.outputs, 3));
+    let targets = random_targets(n, d.outputs, 4);
+    let inputs = [wide(&x), wide(&w), wide(&b)];
+    let [logits, tolerance] =
+        sum_of_products(n * d.outputs, d.inputs + 1, &inputs.each_ref().map(Vec::as_slice), |i, y| {
+            oracle::linear::forward(&d, i[0], i[1], i[2], y);
+        });
+    let worst = tolerance.iter().copied().fold(0.0, f64::max);
+    let largest = logits.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let mut losses = vec![0.0; n];
+    oracle::smoothed_loss::forward(masses, d.outputs, &logits, &targets, &mut losses);
+    let dloss = f64::from(step(n).dloss);
+    let mut dlogits = vec![0.0; n * d.outputs];
+    oracle::smoothed_loss::backward(masses, d.outputs, &logits, &targets, &vec![dloss; n], &mut dlogits);
+    // A loss changes by at most twice the worst change of its logits; a probability by twice that times itself.
+    let loss_tolerance = 2.0 * worst + sum_tolerance(d.outputs, 2.0 * largest) + 2e-6;
+    let gradient_tolerance = dloss * (2.0 * worst + (8.0 * largest.max(8.0) + 4.0) * 2f64.powi(-24));
+    let padded = |values: &[f64]| {
+        let mut rows = vec![];
+        for row in values.chunks(d.outputs) {
+            rows.extend_from_slice(row);
+            rows.resize(rows.len() + head.stride() - d.outputs, 0.0);
+        }
+        rows
+    };
+
+    let mut probe = Probe::new(gpu);
+    let at_logits = probe.output("logits", logits, tolerance)?;
+    let at = AffineBuffers {
+        x: probe.floats("x", &x)?,
+        w: probe.floats("w", &w)?,
+        b: probe.floats("b", &b)?,
+        y: at_logits,
+        dw: at_logits,
+        db: at_logits,
+    };
+    let dlogits = padded(&dlogits);
+    let tolerances = vec![gradient_tolerance; dlogits.len()];
+    let loss = smoothed_loss::Buffers {
+        logits: at_logits,
+        targets: probe.words("targets", &targets)?,
+        losses: probe.output("losses", losses, vec![loss_tolerance; n])?,
+        dlogits: probe.output("dlogits", dlogits, tolerances)?,
+    };
+    head.forward_backward(&mut probe.plan, "head", n + 1, &at, &loss)?;
+    probe.run("head", &format!("{n}x{} -> {}, {:?}", d.inputs, d.outputs, smoothing.variant), step(n))
+}

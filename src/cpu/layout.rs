@@ -1,0 +1,95 @@
+//! Where the numbers of one image lie in its part of a buffer.
+
+/// Element `(channel, row, column)` is at `origin + channel * channel_stride + row * row_stride + column * column_stride`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Channels, height, width.
+    pub dims: [usize; 3],
+    /// Where element (0, 0, 0) is.
+    pub origin: usize,
+    /// From a channel to the next.
+    pub channel_stride: usize,
+    /// From a row to the next.
+    pub row_stride: usize,
+    /// From a column to the next.
+    pub column_stride: usize,
+    /// From an image to the next.
+    pub len: usize,
+}
+
+impl Layout {
+    /// Channel by channel, as PyTorch's contiguous tensors and every layer but a convolution have it.
+    pub fn planes([channels, h, w]: [usize; 3]) -> Self {
+        Self {
+            dims: [channels, h, w],
+            origin: 0,
+            channel_stride: h * w,
+            row_stride: w,
+            column_stride: 1,
+            len: channels * h * w,
+        }
+    }
+
+    /// Pixel by pixel, with a border of `padding` zero pixels, `column_stride` values a pixel of which the first
+    /// `channels` are used, and `slack` values after the last pixel that may be read but mean nothing.
+    pub fn pixels([channels, h, w]: [usize; 3], [above, left]: [usize; 2], column_stride: usize, slack: usize) -> Self {
+        let row_stride = (w + 2 * left) * column_stride;
+        Self {
+            dims: [channels, h, w],
+            origin: above * row_stride + left * column_stride,
+            channel_stride: 1,
+            row_stride,
+            column_stride,
+            len: (h + 2 * above) * row_stride + slack,
+        }
+    }
+
+    /// Where the element is.
+    #[inline(always)]
+    pub fn at(&self, channel: usize, row: usize, column: usize) -> usize {
+        self.origin + channel * self.channel_stride + row * self.row_stride + column * self.column_stride
+    }
+
+    /// Calls `each(index in planes, index here)` for every element.
+    fn for_each(&self, mut each: impl FnMut(usize, usize)) {
+        let [channels, h, w] = self.dims;
+        for c in 0..channels {
+            for i in 0..h {
+                let (from, to) = ((c * h + i) * w, self.at(c, i, 0));
+                for j in 0..w {
+                    each(from + j, to + j * self.column_stride);
+                }
+            }
+        }
+    }
+
+    /// Writes an image given channel by channel. Borders are left as they are.
+    pub fn write<T: Copy>(&self, planes: &[T], image: &mut [T]) {
+        self.for_each(|from, to| image[to] = planes[from]);
+    }
+
+    /// Reads an image into channel-by-channel order.
+    pub fn read<T: Copy>(&self, image: &[T], planes: &mut [T]) {
+        self.for_each(|to, from| planes[to] = image[from]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back_and_the_border_stays_zero() {
+        let dims = [3, 4, 5];
+        let planes: Vec<f32> = (1..=60).map(|v| v as f32).collect();
+        let layout = Layout::pixels(dims, [2, 1], 8, 3);
+        let mut image = vec![0.0; layout.len];
+        layout.write(&planes, &mut image);
+        let mut back = vec![0.0; 60];
+        layout.read(&image, &mut back);
+        assert_eq!(back, planes);
+        assert_eq!(image.iter().filter(|&&v| v != 0.0).count(), 60);
+        assert_eq!(image.len(), 8 * 7 * 8 + 3);
+        assert_eq!(Layout::planes(dims).at(2, 3, 4), 59);
+    }
+}

@@ -1,0 +1,72 @@
+//! The optimizers' update, vector by vector. Formulas: [`crate::ops::optimizer`].
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::simd::{Real, lanes};
+use crate::ops::optimizer::{Optimizer, Update};
+use crate::oracle;
+use crate::oracle::optimizer::State;
+
+/// Elements of the flat vector that one task updates. A multiple of every vector's length.
+const CHUNK: usize = 16_384;
+
+/// Update `t` (counted from 1) of every parameter, in place.
+pub fn step<T: Real>(arch: Arch, optimizer: &Optimizer, t: u64, params: &mut [T], grads: &[T], state: &mut State<T>) {
+    let (Optimizer::Adam(adam) | Optimizer::AdamW(adam)) = optimizer else {
+        // SGD has no root and no division: it waits for memory, whatever the vectors.
+        return oracle::optimizer::step(optimizer, t, params, grads, state);
+    };
+    let (update, betas, eps) = (optimizer.update(t), adam.betas, adam.eps);
+    params
+        .par_chunks_mut(CHUNK)
+        .zip(grads.par_chunks(CHUNK))
+        .zip(state.first.par_chunks_mut(CHUNK).zip(state.second.par_chunks_mut(CHUNK)))
+        .for_each(|((params, grads), (first, second))| {
+            arch.dispatch(Adam { update, betas, eps, params, grads, first, second });
+        });
+}
+
+struct Adam<'a, T> {
+    update: Update,
+    betas: [f64; 2],
+    eps: f64,
+    params: &'a mut [T],
+    grads: &'a [T],
+    first: &'a mut [T],
+    second: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for Adam<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // The flat vector is a multiple of 64 elements long, and so of whole vectors.
+        assert!(self.params.len().is_multiple_of(const { lanes::<T, S>() }));
+        let all = |value: f64| T::splat(simd, T::of(value));
+        let [keep, l2] = [all(self.update.keep), all(self.update.l2)];
+        let [step_size, denominator] = [all(self.update.step_size), all(self.update.denominator)];
+        let [b1, b2] = [all(self.betas[0]), all(self.betas[1])];
+        let [rest1, rest2] = [all(1.0 - self.betas[0]), all(1.0 - self.betas[1])];
+        let eps = all(self.eps);
+        let params = T::vectors_mut::<S>(self.params).iter_mut().zip(T::vectors::<S>(self.grads));
+        let state = T::vectors_mut::<S>(self.first).iter_mut().zip(T::vectors_mut::<S>(self.second));
+        for ((p, &g), (m, v)) in params.zip(state) {
+            let kept = T::vmul(simd, *p, keep);
+            let g = T::vmul_add(simd, l2, kept, g);
+            *m = T::vmul_add(simd, rest1, g, T::vmul(simd, b1, *m));
+            *v = T::vmul_add(simd, T::vmul(simd, rest2, g), g, T::vmul(simd, b2, *v));
+            let root = T::vadd(simd, T::vdiv(simd, T::vsqrt(simd, *v), denominator), eps);
+            *p = T::vsub(simd, kept, T::vdiv(simd, T::vmul(simd, step_size, *m), root));
+        }
+    }
+}
+
+/// `sum[i] = the sum of parts[..][i]`, in the order of the parts.
+pub(super) fn add<T: Real>(arch: Arch, sum: &mut [T], part: &[T]) {
+    arch.dispatch(
+        #[inline(always)]
+        || sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += *part),
+    );
+}

@@ -1,0 +1,164 @@
+//! Vectors whose width is known only at run time: `S` is the machine's instruction set, and every kernel is compiled once
+//! for each. Kernels and all they call are `#[inline(always)]`: only code that is inlined into the entry point of an
+//! instruction set is compiled for it.
+
+use pulp::{Simd, WithSimd};
+
+/// `f32` or `f64`, with the vectors of `S` that hold it.
+pub trait Real: crate::oracle::Real + bytemuck::Pod {
+    /// A register full of values. It needs no alignment beyond that of one value.
+    type Vector<S: Simd>: bytemuck::Pod + Send + Sync;
+
+    /// A small whole number.
+    fn from_byte(byte: u8) -> Self;
+    /// Back from [`Self::from_byte`].
+    fn to_byte(self) -> u8;
+    /// The whole vectors in `values`; what is left over at the end is not among them.
+    fn vectors<S: Simd>(values: &[Self]) -> &[Self::Vector<S>];
+    /// As [`Self::vectors`], to write to.
+    fn vectors_mut<S: Simd>(values: &mut [Self]) -> &mut [Self::Vector<S>];
+    /// `value` in every lane.
+    fn splat<S: Simd>(simd: S, value: Self) -> Self::Vector<S>;
+    /// `a * b + c`, fused where the machine can.
+    fn vmul_add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a + b`.
+    fn vadd<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a - b`.
+    fn vsub<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a * b`.
+    fn vmul<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a / b`.
+    fn vdiv<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// The square root, lane by lane.
+    fn vsqrt<S: Simd>(simd: S, a: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a <= b ? yes : no`, lane by lane; a NaN on either side gives `no`. Takes `[a, b]`.
+    fn select_le<S: Simd>(
+        simd: S,
+        a_b: [Self::Vector<S>; 2],
+        yes: Self::Vector<S>,
+        no: Self::Vector<S>,
+    ) -> Self::Vector<S>;
+    /// `a == b ? yes : no`, lane by lane.
+    fn select_eq<S: Simd>(
+        simd: S,
+        a_b: [Self::Vector<S>; 2],
+        yes: Self::Vector<S>,
+        no: Self::Vector<S>,
+    ) -> Self::Vector<S>;
+}
+
+/// How many values a vector of `S` holds.
+pub const fn lanes<T: Real, S: Simd>() -> usize {
+    size_of::<T::Vector<S>>() / size_of::<T>()
+}
+
+/// How many values a vector of this machine holds.
+pub fn machine_lanes<T: Real>(arch: pulp::Arch) -> usize {
+    struct Lanes<T>(std::marker::PhantomData<T>);
+    impl<T: Real> WithSimd for Lanes<T> {
+        type Output = usize;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            lanes::<T, S>()
+        }
+    }
+    arch.dispatch(Lanes::<T>(std::marker::PhantomData))
+}
+
+macro_rules! real {
+    ($real:ty, $vector:ident, $as_simd:ident, $as_mut_simd:ident, $splat:ident, $mul_add:ident, $add:ident, $sub:ident,
+     $mul:ident, $div:ident, $sqrt:ident, $less_equal:ident, $equal:ident, $select:ident) => {
+        impl Real for $real {
+            type Vector<S: Simd> = S::$vector;
+
+            #[inline(always)]
+            fn from_byte(byte: u8) -> Self {
+                byte.into()
+            }
+            #[inline(always)]
+            fn to_byte(self) -> u8 {
+                // Added to 1.5 * 2^(bits of the mantissa), the number is the sum's lowest bits: a cast from floating point,
+                // which has to saturate, would be several times as slow.
+                (self + 1.5 / <$real>::EPSILON).to_bits() as u8
+            }
+
+            #[inline(always)]
+            fn vectors<S: Simd>(values: &[Self]) -> &[S::$vector] {
+                S::$as_simd(values).0
+            }
+            #[inline(always)]
+            fn vectors_mut<S: Simd>(values: &mut [Self]) -> &mut [S::$vector] {
+                S::$as_mut_simd(values).0
+            }
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, value: Self) -> S::$vector {
+                simd.$splat(value)
+            }
+            #[inline(always)]
+            fn vmul_add<S: Simd>(simd: S, a: S::$vector, b: S::$vector, c: S::$vector) -> S::$vector {
+                simd.$mul_add(a, b, c)
+            }
+            #[inline(always)]
+            fn vadd<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$add(a, b)
+            }
+            #[inline(always)]
+            fn vsub<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$sub(a, b)
+            }
+            #[inline(always)]
+            fn vmul<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$mul(a, b)
+            }
+            #[inline(always)]
+            fn vdiv<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$div(a, b)
+            }
+            #[inline(always)]
+            fn vsqrt<S: Simd>(simd: S, a: S::$vector) -> S::$vector {
+                simd.$sqrt(a)
+            }
+            #[inline(always)]
+            fn select_le<S: Simd>(simd: S, [a, b]: [S::$vector; 2], yes: S::$vector, no: S::$vector) -> S::$vector {
+                simd.$select(simd.$less_equal(a, b), yes, no)
+            }
+            #[inline(always)]
+            fn select_eq<S: Simd>(simd: S, [a, b]: [S::$vector; 2], yes: S::$vector, no: S::$vector) -> S::$vector {
+                simd.$select(simd.$equal(a, b), yes, no)
+            }
+        }
+    };
+}
+
+real!(
+    f32,
+    f32s,
+    as_simd_f32s,
+    as_mut_simd_f32s,
+    splat_f32s,
+    mul_add_e_f32s,
+    add_f32s,
+    sub_f32s,
+    mul_f32s,
+    div_f32s,
+    sqrt_f32s,
+    less_than_or_equal_f32s,
+    equal_f32s,
+    select_f32s
+);
+real!(
+    f64,
+    f64s,
+    as_simd_f64s,
+    as_mut_simd_f64s,
+    splat_f64s,
+    mul_add_e_f64s,
+    add_f64s,
+    sub_f64s,
+    mul_f64s,
+    div_f64s,
+    sqrt_f64s,
+    less_than_or_equal_f64s,
+    equal_f64s,
+    select_f64s
+);

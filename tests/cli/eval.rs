@@ -1,0 +1,70 @@
+//! `eval` measures what training measured.
+
+use std::fs;
+
+use smoothcnn::data::digits::Digits;
+use tempfile::tempdir;
+
+use super::{TRAIN, floats, json_lines, metrics, number, read_tensors, run, stdout};
+
+/// Catches an evaluation of other weights, other images, another normalisation or another loss than training's, and
+/// logits that are not those it measured.
+#[test]
+fn eval_agrees_with_the_last_epoch_of_training() {
+    let dir = tempdir().unwrap();
+    let train = format!(
+        "{TRAIN} --epochs 2 --out run --label-smoothing 0.2 --smoothing-variant off-target --mean 0.3 --std 0.4"
+    );
+    run(dir.path(), &train).success();
+    let last = metrics(&dir.path().join("run"), "epoch").pop().unwrap();
+
+    let eval = "eval --device cpu --limit-test 40 --model run/model.safetensors";
+    let done = run(dir.path(), &format!("{eval} --json --batch-size 7 --logits logits.safetensors")).success();
+    let [found] = &json_lines(&stdout(&done))[..] else { panic!("expected one line: {}", stdout(&done)) };
+    assert_eq!(number(found, "accuracy"), number(&last, "test_accuracy"));
+    assert_eq!(number(found, "images"), 40.0);
+    for key in ["loss", "nll", "ece", "brier", "mean_confidence"] {
+        let (found, trained) = (number(found, key), number(&last, &format!("test_{key}")));
+        assert!((found - trained).abs() < 1e-6, "{key}: {found}, in training {trained}");
+    }
+
+    let (tensors, _) = read_tensors(&dir.path().join("logits.safetensors"));
+    let (dtype, shape, bytes) = &tensors["logits"];
+    assert_eq!((dtype.as_str(), &shape[..], tensors.len()), ("F32", &[40, 10][..], 1));
+    let (_, test) = Digits { train: 0, test: 40, ..Digits::default() }.generate();
+    let logits = floats(bytes);
+    let right = logits.chunks(10).zip(&test.labels).filter(|(row, label)| {
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        row.iter().position(|&logit| logit == largest) == Some(**label as usize)
+    });
+    assert_eq!(right.count() as f64 / 40.0, number(found, "accuracy"));
+
+    // What training left in the file is a default: flags count.
+    let plain = run(dir.path(), &format!("{eval} --json --label-smoothing 0")).success();
+    let plain = &json_lines(&stdout(&plain))[0];
+    assert!((number(plain, "loss") - number(plain, "nll")).abs() < 1e-12);
+    assert!((number(plain, "loss") - number(found, "loss")).abs() > 1e-3);
+    let moved = run(dir.path(), &format!("{eval} --json --mean 0.9")).success();
+    assert_ne!(number(&json_lines(&stdout(&moved))[0], "loss"), number(found, "loss"));
+}
+
+/// Catches text that leaves a number out, and an evaluation in 64 bits that differs by more than rounding.
+#[test]
+fn eval_prints_text_and_computes_in_64_bits() {
+    let dir = tempdir().unwrap();
+    run(dir.path(), &format!("{TRAIN} --epochs 1 --out run")).success();
+    let eval = "eval --device cpu --limit-test 40 --model run/model.safetensors";
+    let text = stdout(&run(dir.path(), eval).success());
+    let names: Vec<_> = text.lines().map(|line| line[..16].trim()).collect();
+    assert_eq!(names, ["loss", "nll", "accuracy", "error", "ece", "brier", "mean confidence", "images"]);
+    assert!(text.lines().all(|line| line[16..].trim().parse::<f64>().is_ok()), "{text}");
+
+    let loss = |flags: &str| {
+        let done = run(dir.path(), &format!("{eval} --json {flags}")).success();
+        number(&json_lines(&stdout(&done))[0], "loss")
+    };
+    let (narrow, wide) = (loss(""), loss("--dtype f64"));
+    assert!(narrow != wide && (narrow - wide).abs() < 1e-5, "{narrow} {wide}");
+    // Nothing is written that was not asked for.
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}

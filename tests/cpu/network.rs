@@ -1,0 +1,262 @@
+//! Whole networks against the f64 oracle.
+
+use smoothcnn::check::network::random_data;
+use smoothcnn::check::{random, random_targets};
+use smoothcnn::cpu::{CpuNetwork, CpuTrainer, Real};
+use smoothcnn::net::{Layer, Network};
+use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::oracle;
+use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::train::{Backend, Setup, State};
+
+const SMOOTHING: Smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };
+
+/// The seed network, and stacks in which every kind of node follows every other.
+fn networks() -> Vec<Network> {
+    use Layer::{Flatten, Relu};
+    let conv = |out_channels, kernel_size, stride, padding| Layer::Conv2d {
+        in_channels: None,
+        out_channels,
+        kernel_size,
+        stride,
+        padding,
+    };
+    let pool = |kernel_size, stride| Layer::MaxPool2d { kernel_size, stride };
+    let stacks: [([usize; 3], Vec<Layer>); 7] = [
+        // Odd sizes: both poolings drop a row and a column.
+        (
+            [2, 15, 13],
+            vec![conv(5, [5, 3], [1, 1], [2, 1]), Relu, pool([2, 2], [2, 2]), conv(17, [3, 3], [1, 1], [1, 1]), Relu]
+                .into_iter()
+                .chain([pool([2, 2], [2, 2]), Flatten, Layer::linear(11), Relu, Layer::linear(5)])
+                .collect(),
+        ),
+        // A pooling whose windows overlap stands alone between two stages.
+        (
+            [3, 12, 11],
+            vec![conv(7, [3, 3], [1, 1], [1, 1]), Relu, pool([3, 3], [2, 2]), conv(19, [1, 1], [1, 1], [0, 0]), Relu]
+                .into_iter()
+                .chain([pool([2, 2], [2, 2]), Flatten, Layer::linear(3)])
+                .collect(),
+        ),
+        // No pooling, no ReLU, a stride; the ReLU after the pooling.
+        (
+            [1, 17, 14],
+            vec![conv(3, [3, 3], [2, 1], [0, 1]), conv(33, [2, 2], [1, 1], [0, 0]), pool([2, 3], [2, 3]), Relu]
+                .into_iter()
+                .chain([Flatten, Layer::linear(4)])
+                .collect(),
+        ),
+        // Layers below the first parameters; a ReLU and a pooling that no convolution takes.
+        ([2, 9, 8], vec![Relu, pool([2, 2], [1, 1]), conv(3, [3, 3], [1, 1], [1, 1]), Flatten, Layer::linear(2)]),
+        ([1, 8, 8], vec![Flatten, Layer::linear(9), Relu, Layer::linear(3)]),
+        // Two ReLUs, two poolings in a row.
+        (
+            [1, 16, 16],
+            vec![conv(4, [3, 3], [1, 1], [1, 1]), Relu, Relu, pool([2, 2], [2, 2]), pool([2, 2], [2, 2]), Relu]
+                .into_iter()
+                .chain([Flatten, Layer::linear(3)])
+                .collect(),
+        ),
+        // A stage that ends in one pixel of one channel.
+        ([1, 4, 4], vec![conv(1, [3, 3], [1, 1], [0, 0]), Relu, pool([2, 2], [2, 2]), Flatten, Layer::linear(2)]),
+    ];
+    let mut networks = vec![Network::seed([1, 28, 28], 10).unwrap()];
+    networks.extend(stacks.iter().map(|(input, layers)| Network::new(*input, layers).unwrap()));
+    networks
+}
+
+/// What a training run came to.
+#[derive(Debug, PartialEq)]
+struct Run {
+    losses: Vec<f64>,
+    state: State,
+    logits: Vec<f64>,
+}
+
+/// Makes a trainer of one path and precision.
+type Make = for<'s> fn(Setup<'s>, &[f32]) -> Box<dyn Backend + 's>;
+
+fn fast<'s, T: Real>(setup: Setup<'s>, params: &[f32]) -> Box<dyn Backend + 's> {
+    Box::new(CpuTrainer::<T>::new(setup, params))
+}
+
+fn plain<'s>(setup: Setup<'s>, params: &[f32]) -> Box<dyn Backend + 's> {
+    Box::new(oracle::trainer::CpuTrainer::<f64>::new(setup, params))
+}
+
+/// `steps` steps, the last with a smaller batch, and then a test, whose last batch is one image.
+fn train(net: &Network, optimizer: Optimizer, batch_size: usize, steps: usize, make: Make) -> Run {
+    let images = batch_size * steps - batch_size / 2;
+    let train = random_data(images, net.input, net.classes);
+    let test = random_data(batch_size + 1, net.input, net.classes);
+    let normalisation = vec![[0.4, 0.25]; net.input[0]];
+    let setup = Setup { net, batch_size, smoothing: SMOOTHING, optimizer, normalisation, train: &train, test: &test };
+    let mut backend = make(setup, &net.initial_parameters(1));
+    let order: Vec<u32> = (0..images as u32).rev().collect();
+    let mut losses = vec![];
+    backend
+        .train_epoch(&order, 0, &mut |some| {
+            losses.extend_from_slice(some);
+            Ok(())
+        })
+        .unwrap();
+    Run { losses, logits: backend.test_logits().unwrap(), state: backend.state().unwrap() }
+}
+
+fn optimizers() -> [Optimizer; 3] {
+    [
+        Optimizer::Adam(Adam { weight_decay: 1e-2, ..Adam::default() }),
+        Optimizer::AdamW(Adam { weight_decay: 1e-2, ..Adam::default() }),
+        Optimizer::Sgd(Sgd { lr: 0.05, momentum: 0.9, nesterov: true, weight_decay: 1e-3 }),
+    ]
+}
+
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+}
+
+fn norm(a: &[f64]) -> f64 {
+    a.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+/// In f64 both paths do the same arithmetic in another order: a gradient that is left out anywhere, a weight that is packed
+/// before its update, or numbers left from a larger batch would show after a few steps.
+#[test]
+fn twenty_steps_in_f64_are_the_oracles() {
+    for net in networks() {
+        for optimizer in optimizers() {
+            let large = net.parameter_count() > 100_000;
+            let (batch_size, steps) = if large { (3, 5) } else { (5, 20) };
+            let want = train(&net, optimizer, batch_size, steps, plain);
+            let got = train(&net, optimizer, batch_size, steps, fast::<f64>);
+            // Not element by element: Adam divides a gradient by its own size, whatever it is.
+            for (what, got, want) in [
+                ("losses", &got.losses, &want.losses),
+                ("logits", &got.logits, &want.logits),
+                ("params", &got.state.params, &want.state.params),
+                ("first", &got.state.first, &want.state.first),
+                ("second", &got.state.second, &want.state.second),
+            ] {
+                assert_eq!(got.len(), want.len());
+                let error = distance(got, want) / norm(want).max(f64::MIN_POSITIVE);
+                assert!(error <= 1e-10, "{what} off by {error:e} with {optimizer:?}: {:?}", net.layers);
+            }
+        }
+    }
+}
+
+/// In f32 the rounding of 20 steps must not carry the weights away from the oracle's, measured by how far those moved.
+#[test]
+fn twenty_steps_in_f32_stay_by_the_oracle() {
+    for net in networks() {
+        let steps = if net.parameter_count() > 100_000 { 5 } else { 20 };
+        let want = train(&net, Optimizer::Adam(Adam::default()), 7, steps, plain);
+        let got = train(&net, Optimizer::Adam(Adam::default()), 7, steps, fast::<f32>);
+        for (got, want) in got.losses.iter().zip(&want.losses) {
+            assert!((got - want).abs() <= 2e-4, "{got} against {want}: {:?}", net.layers);
+        }
+        let start: Vec<f64> = net.initial_parameters(1).iter().map(|&p| p.into()).collect();
+        let drift = distance(&got.state.params, &want.state.params) / distance(&want.state.params, &start);
+        assert!(drift <= 0.02, "{drift}: {:?}", net.layers);
+    }
+}
+
+/// A batch of one, a batch that fills its chunks unevenly, and one with more chunks than images in each: the logits and
+/// every parameter's gradient.
+#[test]
+fn gradients_are_the_oracles_for_every_batch_size() {
+    for net in networks() {
+        let params: Vec<f64> = net.initial_parameters(3).iter().map(|&p| p.into()).collect();
+        let mut got = CpuNetwork::new(&net, params.clone());
+        let mut want = oracle::network::CpuNetwork::new(&net, params);
+        // One network for all sizes: what a larger batch left behind must not matter.
+        for n in [9, 1, 4, 270, 2] {
+            if n > 100 && net.parameter_count() > 100_000 {
+                continue;
+            }
+            let images: Vec<f64> =
+                random(n * net.input.iter().product::<usize>(), n as u64).iter().map(|&v| v.into()).collect();
+            let targets = random_targets(n, net.classes, n as u64);
+            let masses = SMOOTHING.masses(net.classes);
+            got.set_batch(&images);
+            want.batch(n).copy_from_slice(&images);
+            let losses = [got.loss_and_gradient(&targets, masses), want.loss_and_gradient(&targets, masses)];
+            assert!((losses[0] - losses[1]).abs() <= 1e-12, "{losses:?}");
+            for parameter in &net.parameters {
+                let (got, want) = (&got.grads()[parameter.range()], &want.grads[parameter.range()]);
+                let error = distance(got, want) / norm(want).max(1e-9);
+                assert!(error <= 1e-11, "{} off by {error:e} at batch {n}: {:?}", parameter.name, net.layers);
+            }
+        }
+    }
+}
+
+/// How threads share the work must not decide the order of any sum.
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    for net in networks() {
+        let runs: Vec<Run> = [1, 2, 3]
+            .map(|threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| train(&net, Optimizer::Adam(Adam::default()), 37, 3, fast::<f32>))
+            })
+            .into();
+        assert!(runs[0].losses.iter().all(|loss| loss.is_finite()));
+        assert!(runs.iter().all(|run| *run == runs[0]), "{:?}", net.layers);
+    }
+}
+
+/// A maximum or a ReLU that drops a NaN would hide a run that has failed; so would a skipped zero gradient.
+#[test]
+fn a_nan_anywhere_reaches_the_loss() {
+    for net in networks() {
+        let n = 3;
+        let images = random(n * net.input.iter().product::<usize>(), 1);
+        let targets = random_targets(n, net.classes, 1);
+        let masses = SMOOTHING.masses(net.classes);
+        // A bias of each layer: it reaches every element of its channel.
+        for parameter in net.parameters.iter().filter(|parameter| parameter.shape.len() == 1) {
+            let mut params = net.initial_parameters(3);
+            params[parameter.offset] = f32::NAN;
+            let mut network = CpuNetwork::new(&net, params);
+            network.set_batch(&images);
+            let loss = network.loss_and_gradient(&targets, masses);
+            assert!(loss.is_nan(), "{}: {loss} in {:?}", parameter.name, net.layers);
+        }
+        // A pixel that every window of the first layers sees or takes.
+        let mut network = CpuNetwork::new(&net, net.initial_parameters(3));
+        let mut images = images;
+        images[0] = f32::NAN;
+        network.set_batch(&images);
+        assert!(network.loss_and_gradient(&targets, masses).is_nan());
+    }
+}
+
+/// A state that is set must be the one that is computed with, packed weights included.
+#[test]
+fn going_on_from_a_state_is_going_on() {
+    let net = &networks()[1];
+    let data = random_data(40, net.input, net.classes);
+    let setup = Setup {
+        net,
+        batch_size: 8,
+        smoothing: SMOOTHING,
+        optimizer: Optimizer::Adam(Adam::default()),
+        normalisation: vec![[0.4, 0.25]; net.input[0]],
+        train: &data,
+        test: &data,
+    };
+    let order: Vec<u32> = (0..40).collect();
+    let mut first = CpuTrainer::<f32>::new(setup.clone(), &net.initial_parameters(1));
+    first.train_epoch(&order, 0, &mut |_| Ok(())).unwrap();
+    let state = first.state().unwrap();
+    let mut second = CpuTrainer::<f32>::new(setup, &net.initial_parameters(2));
+    second.test_logits().unwrap();
+    second.set_state(&state);
+    assert_eq!(first.test_logits().unwrap(), second.test_logits().unwrap());
+    for trainer in [&mut first, &mut second] {
+        trainer.train_epoch(&order, 5, &mut |_| Ok(())).unwrap();
+    }
+    assert_eq!(first.state().unwrap(), second.state().unwrap());
+}

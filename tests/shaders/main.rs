@@ -1,0 +1,6 @@
+//! The shaders as text, and plans over them: everything that needs no device. A new shader in `shaders::ALL` is covered
+//! without a change here.
+
+mod dispatch;
+mod record;
+mod wgsl;

@@ -1,0 +1,181 @@
+//! Every pass of every shader is recorded by some operation. [`Plan::dispatch`] holds the shader's bindings and uniform
+//! blocks against the host's as it records, so that these tests prove that the two sides agree.
+
+use std::collections::BTreeSet;
+
+use smoothcnn::compile::{Compiled, Job, compile};
+use smoothcnn::fusion::Kernels;
+use smoothcnn::net::{Layer, Network};
+use smoothcnn::ops::ceiling;
+use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::ops::smoothed_loss::{Buffers, SmoothedLoss};
+use smoothcnn::plan::Plan;
+use smoothcnn::shaders::{ALL, BindingKind};
+use smoothcnn::smoothing::Smoothing;
+
+type Pass = (&'static str, String);
+
+fn job(net: &Network, optimizer: Optimizer, kernels: Kernels) -> Job<'_> {
+    Job {
+        net,
+        batch_size: 7,
+        smoothing: Smoothing::NONE,
+        optimizer,
+        train_images: 20,
+        test_images: 9,
+        loss_slots: 4,
+        kernels,
+    }
+}
+
+const KERNELS: [Kernels; 2] = [Kernels::Reference, Kernels::Fused];
+
+fn optimizers() -> [Optimizer; 3] {
+    [
+        Optimizer::Adam(Adam::default()),
+        Optimizer::AdamW(Adam { weight_decay: 0.01, ..Adam::default() }),
+        Optimizer::Sgd(Sgd { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 0.0 }),
+    ]
+}
+
+/// The seed network on several images, and ones that no fused kernel fits: other strides, windows, orders of layers.
+fn networks() -> Vec<Network> {
+    let mut networks: Vec<_> =
+        [[1, 28, 28], [3, 32, 32], [1, 5, 7]].map(|input| Network::seed(input, 10).unwrap()).into();
+    let odd_conv =
+        Layer::Conv2d { in_channels: None, out_channels: 3, kernel_size: [2, 3], stride: [2, 1], padding: [0, 2] };
+    let overlapping = Layer::MaxPool2d { kernel_size: [3, 2], stride: [1, 2] };
+    for layers in [
+        vec![odd_conv, overlapping, Layer::Relu, Layer::conv2d(2, 1, 0), Layer::Flatten, Layer::linear(11)],
+        vec![Layer::Flatten, Layer::linear(5), Layer::linear(2)],
+        // A fused block below a layer that is not fused.
+        vec![
+            Layer::conv2d(4, 3, 1),
+            Layer::Relu,
+            Layer::max_pool2d(2),
+            Layer::conv2d(3, 1, 0),
+            Layer::Flatten,
+            Layer::linear(2),
+        ],
+        vec![Layer::Relu, Layer::max_pool2d(2), Layer::conv2d(4, 3, 1), Layer::Relu, Layer::Flatten, Layer::linear(3)],
+    ] {
+        networks.push(Network::new([2, 9, 8], &layers).unwrap());
+    }
+    networks
+}
+
+fn all_plans() -> Vec<Compiled> {
+    let mut plans = vec![];
+    for net in &networks() {
+        for optimizer in optimizers() {
+            plans.extend(KERNELS.map(|kernels| compile(&job(net, optimizer, kernels)).unwrap()));
+        }
+    }
+    plans
+}
+
+fn passes(plan: &Plan) -> impl Iterator<Item = Pass> {
+    plan.dispatches.iter().map(|dispatch| (dispatch.shader.name, dispatch.entry.name.clone()))
+}
+
+/// The loss and its gradient apart, for any upstream gradient: what `check` holds against the oracle. Training takes
+/// both at once.
+fn loss_apart() -> Plan {
+    let mut plan = Plan::default();
+    let at = plan.buffer("any", 64).unwrap();
+    let buffers = Buffers { logits: at, targets: at, losses: at, dlogits: at };
+    let loss = SmoothedLoss { classes: 4, masses: Smoothing::NONE.masses(4) };
+    loss.forward(&mut plan, 3, &buffers).unwrap();
+    loss.backward(&mut plan, 3, &buffers, at).unwrap();
+    plan
+}
+
+/// What only `bench` runs.
+fn ceilings() -> Plan {
+    let mut plan = Plan::default();
+    let (x, y) = (plan.buffer("x", 64).unwrap(), plan.buffer("y", 64).unwrap());
+    ceiling::copy(&mut plan, 16, x, y).unwrap();
+    ceiling::multiply_add(&mut plan, 16, y).unwrap();
+    plan
+}
+
+/// Catches a pass that no operation uses any more, and uniform blocks or bindings that differ between shader and host.
+#[test]
+fn every_pass_is_recorded_by_an_operation() {
+    let mut recorded: BTreeSet<Pass> = passes(&loss_apart()).chain(passes(&ceilings())).collect();
+    for compiled in all_plans() {
+        recorded.extend(passes(&compiled.plan));
+    }
+    let mut missing = vec![];
+    for shader in ALL {
+        let passes = shader.entries().iter().map(|entry| (shader.name, entry.name.clone()));
+        missing.extend(passes.filter(|pass| !recorded.contains(pass)));
+    }
+    assert!(missing.is_empty(), "nothing records {missing:?}");
+}
+
+/// Catches a slice outside its buffer, or a writable binding that shares bytes with another one of its dispatch: WebGPU
+/// refuses both, on a device.
+#[test]
+fn what_a_pass_binds_lies_within_its_buffer_and_what_it_writes_is_its_own() {
+    for compiled in all_plans() {
+        for dispatch in &compiled.plan.dispatches {
+            let storage = dispatch.entry.bindings.iter().filter_map(|binding| match binding.kind {
+                BindingKind::Storage { writable } => Some((&binding.name, writable)),
+                BindingKind::Uniform { .. } => None,
+            });
+            let bound: Vec<_> = storage.zip(&dispatch.slices).collect();
+            assert_eq!(bound.len(), dispatch.slices.len(), "{}", dispatch.label);
+            for (i, ((name, writable), slice)) in bound.iter().enumerate() {
+                let whole = compiled.plan.buffers[slice.buffer].bytes;
+                assert!(
+                    slice.bytes > 0 && slice.offset + slice.bytes <= whole,
+                    "{}: {name} binds {slice:?} of {whole} bytes",
+                    dispatch.label
+                );
+                assert_eq!(slice.offset % 256, 0, "{}: {name} starts between two allowed offsets", dispatch.label);
+                for ((other, other_writable), with) in &bound[i + 1..] {
+                    let disjoint = slice.buffer != with.buffer
+                        || slice.offset + slice.bytes <= with.offset
+                        || with.offset + with.bytes <= slice.offset;
+                    assert!(
+                        disjoint || !(*writable || *other_writable),
+                        "{}: {name} and {other} overlap, and one is written",
+                        dispatch.label
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Catches a forward pass that differs between training and the test, or an update that is not a step's last act.
+#[test]
+fn inference_is_the_forward_part_of_training() {
+    for (net, kernels) in networks().iter().flat_map(|net| KERNELS.map(|kernels| (net, kernels))) {
+        let compiled = compile(&job(net, optimizers()[0], kernels)).unwrap();
+        let labels = |range: std::ops::Range<usize>| -> Vec<&str> {
+            compiled.plan.dispatches[range].iter().map(|dispatch| dispatch.label.as_str()).collect()
+        };
+        let (train, infer) = (labels(compiled.train.clone()), labels(compiled.infer.clone()));
+        assert_eq!(train.last(), Some(&"adam.update"));
+        assert_eq!((train[0], infer[0]), ("train.gather", "test.gather"));
+        // In training a fused head takes the loss along.
+        let head = usize::from(train.iter().any(|label| label.ends_with("+loss.forward_backward")));
+        assert_eq!(train[1..infer.len() - head], infer[1..infer.len() - head]);
+        assert!(infer.iter().all(|label| !label.contains("backward") && !label.contains("update")));
+    }
+}
+
+/// Catches an overflow instead of an error, which names the buffer.
+#[test]
+fn a_batch_beyond_32_bits_is_over_the_limit() {
+    let net = Network::seed([1, 28, 28], 10).unwrap();
+    for (batch_size, images) in [(usize::MAX, 10), (1 << 31, 10), (8, usize::MAX), (8, 1 << 40)] {
+        let job = Job { batch_size, train_images: images, ..job(&net, optimizers()[0], Kernels::Fused) };
+        match compile(&job) {
+            Err(smoothcnn::Error::OverLimit(message)) => assert!(message.starts_with("buffer "), "{message}"),
+            other => panic!("{batch_size}, {images}: {:?}", other.map(|compiled| compiled.plan.bytes())),
+        }
+    }
+}

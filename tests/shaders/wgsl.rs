@@ -1,0 +1,118 @@
+//! Every shader stays within what WebGPU guarantees on every device.
+
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module};
+use smoothcnn::shaders::{ALL, BindingKind, Shader};
+
+fn parse(shader: &Shader) -> (Module, ModuleInfo) {
+    let fail = |error: String| -> ! { panic!("{}.wgsl: {error}", shader.name) };
+    let module =
+        naga::front::wgsl::parse_str(shader.source).unwrap_or_else(|error| fail(error.emit_to_string(shader.source)));
+    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+        .validate(&module)
+        .unwrap_or_else(|error| fail(error.emit_to_string(shader.source)));
+    (module, info)
+}
+
+/// Catches WGSL that is wrong or needs an optional feature, which a run would only meet on a device without it.
+#[test]
+fn every_shader_is_valid_without_any_capability() {
+    for shader in ALL {
+        let (module, _) = parse(shader);
+        assert!(!module.entry_points.is_empty(), "{shader:?} has no entry point");
+        assert!(module.entry_points.iter().all(|point| point.stage == naga::ShaderStage::Compute), "{shader:?}");
+    }
+}
+
+/// Catches a copied file that kept its old name, and a name that is not the file's stem.
+#[test]
+fn names_are_the_files_stems_and_differ() {
+    let names: std::collections::BTreeSet<_> = ALL.iter().map(|shader| shader.name).collect();
+    assert_eq!(names.len(), ALL.len());
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let stems: std::collections::BTreeSet<_> = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "wgsl"))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert!(stems.iter().map(String::as_str).eq(names), "files {stems:?}");
+}
+
+/// Catches a binding in a second group or two variables under one number: the engine binds group 0, by number.
+#[test]
+fn bindings_are_in_group_0_under_their_own_numbers() {
+    for shader in ALL {
+        let (module, _) = parse(shader);
+        let mut numbers = vec![];
+        for (_, variable) in module.global_variables.iter() {
+            if let Some(binding) = &variable.binding {
+                assert_eq!(binding.group, 0, "{shader:?}: {:?}", variable.name);
+                numbers.push(binding.binding);
+            }
+        }
+        let count = numbers.len();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), count, "{shader:?} has two bindings under one number");
+    }
+}
+
+/// Catches a workgroup, its memory or a list of buffers beyond WebGPU's default limits.
+#[test]
+fn entry_points_stay_within_the_default_limits() {
+    for shader in ALL {
+        let (module, info) = parse(shader);
+        for (i, point) in module.entry_points.iter().enumerate() {
+            let at = format!("{}.wgsl:{}", shader.name, point.name);
+            let [x, y, z] = point.workgroup_size;
+            let invocations = u64::from(x) * u64::from(y) * u64::from(z);
+            assert!((1..=256).contains(&invocations) && z <= 64, "{at}: {x}x{y}x{z} invocations");
+
+            let used = module.global_variables.iter().filter(|(h, _)| !info.get_entry_point(i)[*h].is_empty());
+            let memory: u32 = used
+                .filter(|(_, variable)| variable.space == AddressSpace::WorkGroup)
+                // Each variable starts at a multiple of at most 16 bytes.
+                .map(|(_, variable)| module.types[variable.ty].inner.size(module.to_ctx()).next_multiple_of(16))
+                .sum();
+            assert!(memory <= 16 << 10, "{at}: {memory} bytes of workgroup memory");
+
+            let bindings = &shader.entry(&point.name).unwrap_or_else(|| panic!("{at} is not reflected")).bindings;
+            let storage = bindings.iter().filter(|b| matches!(b.kind, BindingKind::Storage { .. })).count();
+            assert!(storage <= 8, "{at}: {storage} storage buffers");
+            assert!(bindings.len() - storage <= 12, "{at}: too many uniform blocks");
+        }
+    }
+}
+
+/// Catches a reflection that drops a binding, calls a read-only one writable, or gives a workgroup another size: the
+/// bind group layouts are made from it.
+#[test]
+fn reflection_agrees_with_the_source() {
+    for shader in ALL {
+        let (module, info) = parse(shader);
+        assert_eq!(shader.entries().len(), module.entry_points.len(), "{shader:?}");
+        for (i, point) in module.entry_points.iter().enumerate() {
+            let entry = shader.entry(&point.name).unwrap();
+            assert_eq!(entry.workgroup_size, point.workgroup_size, "{shader:?} {}", point.name);
+            let mut bound = module
+                .global_variables
+                .iter()
+                .filter(|(handle, variable)| variable.binding.is_some() && !info.get_entry_point(i)[*handle].is_empty())
+                .map(|(_, variable)| {
+                    let writable = matches!(
+                        variable.space,
+                        AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE)
+                    );
+                    (variable.binding.unwrap().binding, variable.name.clone().unwrap(), writable)
+                })
+                .collect::<Vec<_>>();
+            bound.sort();
+            let reflected: Vec<_> = entry
+                .bindings
+                .iter()
+                .map(|b| (b.number, b.name.clone(), b.kind == BindingKind::Storage { writable: true }))
+                .collect();
+            assert_eq!(bound, reflected, "{shader:?} {}", point.name);
+        }
+    }
+}
