@@ -109,9 +109,7 @@ pub fn run(args: Args) -> Result<u8> {
     let images = last(&train, val_images)?;
     let net = Network::seed(test.shape, test.classes)?;
     let (state, metadata) = common::load_params(&net, &args.model)?;
-    let (mean, std) = eval::mean_and_std(&args.model, &metadata)?;
-    let or = |flag: &[f64], trained: Vec<f64>| if flag.is_empty() { trained } else { flag.to_vec() };
-    let (mean, std) = (or(&args.mean, mean), or(&args.std, std));
+    let normalisation = eval::normalisation(&args.model, &metadata, &args.data, &args.mean, &args.std, test.shape[0])?;
     let nothing = Dataset { images: vec![], labels: vec![], ..images };
     let both = Dataset {
         images: [&images.images[..], &test.images].concat(),
@@ -123,7 +121,7 @@ pub fn run(args: Args) -> Result<u8> {
         batch_size: args.batch_size,
         smoothing: Smoothing::NONE,
         optimizer: Optimizer::Adam(Adam::default()),
-        normalisation: common::normalisation(args.data.data, &mean, &std, test.shape[0])?,
+        normalisation,
         train: &nothing,
         test: &both,
     };

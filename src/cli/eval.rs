@@ -87,19 +87,14 @@ pub fn run(args: Args) -> Result<u8> {
     let net = Network::seed(test.shape, test.classes)?;
     let (state, metadata) = common::load_params(&net, &args.model)?;
     let smoothing = smoothing(&args, &metadata, net.classes)?;
-    let trained_with = |flag: &[f64], key: &str, valid: fn(f64) -> bool| {
-        let parse = |text: &str| numbers(text).filter(|values| values.iter().all(|&value| valid(value)));
-        if flag.is_empty() { from_training(&args.model, &metadata, key, parse) } else { Ok(flag.to_vec()) }
-    };
-    let mean = trained_with(&args.mean, "mean", f64::is_finite)?;
-    let std = trained_with(&args.std, "std", |std| std.is_finite() && std > 0.0)?;
+    let normalisation = normalisation(&args.model, &metadata, &args.data, &args.mean, &args.std, test.shape[0])?;
     let nothing = Dataset { shape: test.shape, classes: test.classes, images: vec![], labels: vec![] };
     let setup = Setup {
         net: &net,
         batch_size: args.batch_size,
         smoothing,
         optimizer: Optimizer::Adam(Adam::default()),
-        normalisation: common::normalisation(args.data.data, &mean, &std, test.shape[0])?,
+        normalisation,
         train: &nothing,
         test: &test,
     };
@@ -150,9 +145,22 @@ fn show(metrics: &Metrics, bootstrap: Option<&Bootstrap>) -> Result<()> {
     common::print(format_args!("{:<16} {}", "images", metrics.images))
 }
 
-/// The means and standard deviations that training left in the model's metadata; none where it left none.
-pub(super) fn mean_and_std(model: &Path, metadata: &Metadata) -> Result<(Vec<f64>, Vec<f64>)> {
-    Ok((from_training(model, metadata, "mean", numbers)?, from_training(model, metadata, "std", numbers)?))
+/// Each channel's mean and standard deviation: the flags', else those of training, else the data set's usual ones.
+pub(super) fn normalisation(
+    model: &Path,
+    metadata: &Metadata,
+    data: &DataArgs,
+    mean: &[f64],
+    std: &[f64],
+    channels: usize,
+) -> Result<Vec<[f64; 2]>> {
+    let trained_with = |flag: &[f64], key: &str, valid: fn(f64) -> bool| {
+        let parse = |text: &str| numbers(text).filter(|values| values.iter().all(|&value| valid(value)));
+        if flag.is_empty() { from_training(model, metadata, key, parse) } else { Ok(flag.to_vec()) }
+    };
+    let mean = trained_with(mean, "mean", f64::is_finite)?;
+    let std = trained_with(std, "std", |std| std.is_finite() && std > 0.0)?;
+    common::normalisation(data.data, &mean, &std, channels)
 }
 
 /// What training left in the model's metadata under `key`; the default where it left nothing, as in PyTorch's files.

@@ -1,4 +1,4 @@
-//! `smoothcnn calibrate` and what `eval` makes of its temperature, through the program itself.
+//! `calibrate`, what `eval` makes of its temperature, and the measures and intervals that `eval` prints.
 
 use std::path::Path;
 
@@ -14,12 +14,13 @@ use smoothcnn::smoothing::{Smoothing, Variant};
 use smoothcnn::temperature::{apply, fit};
 use smoothcnn::train::{Backend, Setup};
 
+use super::{command, number};
+
 const DATA: &str = "--data digits --device cpu --limit-train 240 --limit-test 60";
 
 /// Runs the program in `folder` and gives its exit code, standard output and standard error.
 fn run(folder: &Path, line: &str) -> (i32, String, String) {
-    let mut command = assert_cmd::Command::cargo_bin("smoothcnn").unwrap();
-    let output = command.current_dir(folder).args(line.split_whitespace()).output().unwrap();
+    let output = command(folder, line).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
@@ -28,10 +29,6 @@ fn json(folder: &Path, line: &str) -> Value {
     let (code, out, err) = run(folder, &format!("{line} --json"));
     assert_eq!((code, out.lines().count()), (0, 1), "{line}: {out}{err}");
     serde_json::from_str(&out).unwrap()
-}
-
-fn number(value: &Value, key: &str) -> f64 {
-    value[key].as_f64().unwrap_or_else(|| panic!("{key} of {value}"))
 }
 
 fn close(found: f64, expected: f64, tolerance: f64, what: &str) {
@@ -72,9 +69,7 @@ fn what_is_fitted_and_what_is_reported() {
 
     let model = format!("--model run/model.safetensors {DATA}");
     let found = json(folder, &format!("calibrate {model} --val-images 100 --batch-size 37"));
-    let (mut train, mut test) = Digits::default().generate();
-    train.truncate(240);
-    test.truncate(60);
+    let (train, test) = Digits { train: 240, test: 60, ..Digits::default() }.generate();
     let pixels = train.pixels();
     let last = |n: usize| Dataset {
         images: train.images[(240 - n) * pixels..].to_vec(),
