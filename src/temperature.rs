@@ -262,6 +262,21 @@ mod tests {
         }
     }
 
+    /// A wrong curvature only makes the search slower: the bracket hides it from every other test.
+    #[test]
+    fn derivatives_are_those_of_the_nll() {
+        let (logits, labels) = drawn(50, 6, 1.5, 5);
+        let set = Set { logits: &logits, labels: &labels, classes: 6 };
+        for beta in [0.01, 0.3, 1.0, 4.0] {
+            let h = 1e-5 * beta;
+            let (at, below, above) = (set.at(beta), set.at(beta - h), set.at(beta + h));
+            let (slope, curvature) = ((above.nll - below.nll) / (2.0 * h), (above.slope - below.slope) / (2.0 * h));
+            assert!((at.slope - slope).abs() < 1e-7, "{beta}: slope {}, by differences {slope}", at.slope);
+            let error = (at.curvature - curvature).abs();
+            assert!(error < 1e-7, "{beta}: curvature {}, by differences {curvature}", at.curvature);
+        }
+    }
+
     #[test]
     fn scaled_logits_give_a_scaled_temperature() {
         let (logits, labels) = drawn(200, 5, 1.0, 77);

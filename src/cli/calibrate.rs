@@ -14,11 +14,7 @@ use smoothcnn::{Error, Result, checkpoint, metrics};
 use super::common::{self, DataArgs, DataKind, DeviceArgs, Precision};
 use super::eval;
 
-/// Fits a temperature to a saved model, by which `eval --temperature` divides its logits.
-///
-/// The temperature is the one of the least nll on the last of the training images; the test images are only reported on.
-/// A model that was trained on those images is surer of them than of new ones, which makes the fit too optimistic: the
-/// temperature comes out too low. Keep them out of the training for a fit that can be trusted.
+/// Fits a temperature to a saved model.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Weights, as safetensors under PyTorch's names
@@ -26,7 +22,7 @@ pub struct Args {
     model: PathBuf,
     #[command(flatten)]
     data: DataArgs,
-    /// Fit on the last N training images (after --limit-train); the model should not have been trained on them
+    /// Fit on the last N training images (after --limit-train), which the model should not have been trained on
     /// [default: 5000, or a tenth of the training set if that is less]
     #[arg(long, value_name = "N", value_parser = common::at_least_one)]
     val_images: Option<usize>,

@@ -32,7 +32,12 @@ enum Command {
     Train(train::Args),
     /// Measure a saved model on a test set.
     Eval(eval::Args),
-    /// Fit a temperature to a saved model, on images kept from its training.
+    /// Fit a temperature to a saved model, by which `eval --temperature` divides its logits.
+    ///
+    /// The temperature is the one of the least nll on the last of the training images; the test images are only
+    /// reported on. A model that was trained on those images is surer of them than of new ones, and rightly so, which
+    /// makes the fit optimistic: the temperature comes out too low. Keep them out of the training for a fit that can be
+    /// trusted.
     Calibrate(calibrate::Args),
     /// Hold every kernel, and training steps of the network, against the f64 oracle on this machine's adapter.
     Check(check::Args),

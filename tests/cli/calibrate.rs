@@ -140,6 +140,8 @@ fn what_is_fitted_and_what_is_reported() {
         let (found, out, err) = run(folder, &format!("{line} {model}"));
         assert!(found == code && out.is_empty() && err.contains(says), "{line}: {found} {out}{err}");
     }
+    // That the images must be new to the model is for the user to see to: the help has to say so.
+    assert!(run(folder, "calibrate --help").1.contains("makes the fit optimistic"));
     measures(folder, &model, &of_test, &test.labels);
 }
 
