@@ -81,6 +81,10 @@ pub enum Error {
         lr: f64,
     },
 
+    /// Logits and labels that no temperature can be fitted to.
+    #[error("temperature: {0}")]
+    Fit(String),
+
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,

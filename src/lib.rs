@@ -35,6 +35,7 @@
 //! | [`cpu`] | the fast CPU path |
 //! | [`check`], [`bench`] | every kernel against the oracle; how fast this machine is |
 //! | [`train`], [`metrics`], [`smoothing`] | the training loop, what it measures, what smoothing does to a target |
+//! | [`temperature`] | one number that calibrates a trained network's confidences |
 //! | [`data`], [`checkpoint`], [`rng`], [`error`] | images, weights files, random numbers, errors |
 
 #![warn(missing_docs)]
@@ -47,6 +48,9 @@ pub mod cpu;
 pub mod data;
 pub mod error;
 pub mod fusion;
+#[cfg(test)]
+#[path = "../tests/common/golden.rs"]
+mod golden;
 pub mod gpu;
 pub mod metrics;
 pub mod net;
@@ -56,6 +60,7 @@ pub mod plan;
 pub mod rng;
 pub mod shaders;
 pub mod smoothing;
+pub mod temperature;
 pub mod train;
 
 pub use error::{Error, Result};

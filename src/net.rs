@@ -347,6 +347,8 @@ pub mod streams {
     pub const INITIAL_PARAMETERS: u64 = 1 << 32;
     /// One stream for each epoch's order, from here on.
     pub const SHUFFLE: u64 = 2 << 32;
+    /// One stream for each resample of the bootstrap, from here on.
+    pub const BOOTSTRAP: u64 = 3 << 32;
 }
 
 #[cfg(test)]

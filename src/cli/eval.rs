@@ -3,15 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use serde::Serialize;
 use smoothcnn::checkpoint::{self, Metadata, Tensor};
 use smoothcnn::data::Dataset;
-use smoothcnn::metrics;
+use smoothcnn::metrics::bootstrap::{self, Interval, Intervals};
+use smoothcnn::metrics::{self, Metrics};
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::temperature;
 use smoothcnn::train::Setup;
 use smoothcnn::{Error, Result};
 
+use super::calibrate;
 use super::common::{self, DataArgs, DeviceArgs, Precision};
 
 /// Measures a saved model on a test set.
@@ -42,7 +46,13 @@ pub struct Args {
     /// Their standard deviation [default: as in training]
     #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     std: Vec<f64>,
-    /// Write the logits, `[images, classes]`, as safetensors
+    /// Divide the logits by this: a number, or the temperature.toml that `smoothcnn calibrate` wrote
+    #[arg(long, value_name = "FILE|T", allow_negative_numbers = true)]
+    temperature: Option<String>,
+    /// 95 % intervals of accuracy, nll and ece from N resamples of the test set, always the same ones (1000 is usual)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    bootstrap: usize,
+    /// Write the logits, `[images, classes]`, as safetensors, as they are without --temperature
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
     /// One JSON object
@@ -50,52 +60,107 @@ pub struct Args {
     json: bool,
 }
 
+/// What --json prints: the metrics, and what the flags add.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    metrics: &'a Metrics,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    #[serde(flatten)]
+    bootstrap: Option<Bootstrap>,
+}
+
+#[derive(Serialize)]
+struct Bootstrap {
+    #[serde(rename = "bootstrap")]
+    resamples: usize,
+    accuracy_interval: Interval,
+    nll_interval: Interval,
+    ece_interval: Interval,
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
+    let temperature = args.temperature.as_deref().map(calibrate::temperature).transpose()?;
     let (_, test) = common::load_data(&args.data)?;
     let net = Network::seed(test.shape, test.classes)?;
     let (state, metadata) = common::load_params(&net, &args.model)?;
     let smoothing = smoothing(&args, &metadata, net.classes)?;
-    let trained_with = |flag: &[f64], key: &str, valid: fn(f64) -> bool| {
-        let parse = |text: &str| numbers(text).filter(|values| values.iter().all(|&value| valid(value)));
-        if flag.is_empty() { from_training(&args.model, &metadata, key, parse) } else { Ok(flag.to_vec()) }
-    };
-    let mean = trained_with(&args.mean, "mean", f64::is_finite)?;
-    let std = trained_with(&args.std, "std", |std| std.is_finite() && std > 0.0)?;
+    let normalisation = normalisation(&args.model, &metadata, &args.data, &args.mean, &args.std, test.shape[0])?;
     let nothing = Dataset { shape: test.shape, classes: test.classes, images: vec![], labels: vec![] };
     let setup = Setup {
         net: &net,
         batch_size: args.batch_size,
         smoothing,
         optimizer: Optimizer::Adam(Adam::default()),
-        normalisation: common::normalisation(args.data.data, &mean, &std, test.shape[0])?,
+        normalisation,
         train: &nothing,
         test: &test,
     };
     let gpu = common::choose_device(&args.device, args.dtype)?;
     let logits = common::backend(gpu.as_ref(), args.device.kernels, args.dtype, setup, &state)?.test_logits()?;
-    let metrics = metrics::evaluate(&logits, &test.labels, net.classes, smoothing);
+    let scaled = temperature.map(|t| temperature::apply(&logits, t));
+    let measured = scaled.as_deref().unwrap_or(&logits);
+    let metrics = metrics::evaluate(measured, &test.labels, net.classes, smoothing);
+    let bootstrap = (args.bootstrap > 0).then(|| {
+        let predictions = metrics::predictions(measured, &test.labels, net.classes, smoothing);
+        let Intervals { accuracy, nll, ece } = bootstrap::of_predictions(&predictions, args.bootstrap, 0.95, 0);
+        Bootstrap { resamples: args.bootstrap, accuracy_interval: accuracy, nll_interval: nll, ece_interval: ece }
+    });
     if let Some(path) = &args.logits {
         let tensor = Tensor { name: "logits".into(), shape: vec![test.len(), net.classes], data: logits };
         checkpoint::save(path, &[tensor], args.dtype.dtype(), &Metadata::new())?;
     }
     if args.json {
-        common::print_json(&metrics)?;
+        common::print_json(&Report { metrics: &metrics, temperature, bootstrap })?;
     } else {
-        for (name, value) in [
-            ("loss", metrics.loss),
-            ("nll", metrics.nll),
-            ("accuracy", metrics.accuracy),
-            ("error", metrics.error),
-            ("ece", metrics.ece),
-            ("brier", metrics.brier),
-            ("mean confidence", metrics.mean_confidence),
-        ] {
-            common::print(format_args!("{name:<16} {value:.6}"))?;
-        }
-        common::print(format_args!("{:<16} {}", "images", metrics.images))?;
+        show(&metrics, bootstrap.as_ref())?;
     }
     Ok(0)
+}
+
+fn show(metrics: &Metrics, bootstrap: Option<&Bootstrap>) -> Result<()> {
+    for (name, value, interval) in [
+        ("loss", metrics.loss, None),
+        ("nll", metrics.nll, bootstrap.map(|b| b.nll_interval)),
+        ("accuracy", metrics.accuracy, bootstrap.map(|b| b.accuracy_interval)),
+        ("error", metrics.error, None),
+        ("ece", metrics.ece, bootstrap.map(|b| b.ece_interval)),
+        ("brier", metrics.brier, None),
+        ("mean confidence", metrics.mean_confidence, None),
+        ("ece, equal mass", metrics.ece_equal_mass, None),
+        ("ece, classwise", metrics.ece_classwise, None),
+        ("mce", metrics.mce, None),
+        // Where there are no such answers there is no mean.
+        ("conf. if right", metrics.confidence_right.unwrap_or(f64::NAN), None),
+        ("conf. if wrong", metrics.confidence_wrong.unwrap_or(f64::NAN), None),
+        ("above 0.99", metrics.above_99, None),
+        ("aurc", metrics.aurc, None),
+        ("excess loss", metrics.excess_loss, None),
+    ] {
+        let interval = interval.map_or(String::new(), |i| format!("  (95 %: {:.6} to {:.6})", i.low, i.high));
+        common::print(format_args!("{name:<16} {value:.6}{interval}"))?;
+    }
+    common::print(format_args!("{:<16} {}", "images", metrics.images))
+}
+
+/// Each channel's mean and standard deviation: the flags', else those of training, else the data set's usual ones.
+pub(super) fn normalisation(
+    model: &Path,
+    metadata: &Metadata,
+    data: &DataArgs,
+    mean: &[f64],
+    std: &[f64],
+    channels: usize,
+) -> Result<Vec<[f64; 2]>> {
+    let trained_with = |flag: &[f64], key: &str, valid: fn(f64) -> bool| {
+        let parse = |text: &str| numbers(text).filter(|values| values.iter().all(|&value| valid(value)));
+        if flag.is_empty() { from_training(model, metadata, key, parse) } else { Ok(flag.to_vec()) }
+    };
+    let mean = trained_with(mean, "mean", f64::is_finite)?;
+    let std = trained_with(std, "std", |std| std.is_finite() && std > 0.0)?;
+    common::normalisation(data.data, &mean, &std, channels)
 }
 
 /// What training left in the model's metadata under `key`; the default where it left nothing, as in PyTorch's files.

@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share.
 
 mod bench;
+mod calibrate;
 mod check;
 mod common;
 mod devices;
@@ -31,6 +32,13 @@ enum Command {
     Train(train::Args),
     /// Measure a saved model on a test set.
     Eval(eval::Args),
+    /// Fit a temperature to a saved model, by which `eval --temperature` divides its logits.
+    ///
+    /// The temperature is the one of the least nll on the last of the training images; the test images are only
+    /// reported on. A model that was trained on those images is surer of them than of new ones, and rightly so, which
+    /// makes the fit optimistic: the temperature comes out too low. Keep them out of the training for a fit that can be
+    /// trusted.
+    Calibrate(calibrate::Args),
     /// Hold every kernel, and training steps of the network, against the f64 oracle on this machine's adapter.
     Check(check::Args),
     /// Measure training and inference on this machine, kernel by kernel.
@@ -55,6 +63,7 @@ pub fn run(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Calibrate(args) => calibrate::run(args),
         Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Plan(args) => plan::run(args),

@@ -56,7 +56,9 @@ fn eval_prints_text_and_computes_in_64_bits() {
     let eval = "eval --device cpu --limit-test 40 --model run/model.safetensors";
     let text = stdout(&run(dir.path(), eval).success());
     let names: Vec<_> = text.lines().map(|line| line[..16].trim()).collect();
-    assert_eq!(names, ["loss", "nll", "accuracy", "error", "ece", "brier", "mean confidence", "images"]);
+    let earlier = ["loss", "nll", "accuracy", "error", "ece", "brier", "mean confidence"];
+    let calibration = ["ece, equal mass", "ece, classwise", "mce", "conf. if right", "conf. if wrong", "above 0.99"];
+    assert_eq!(names, [&earlier[..], &calibration, &["aurc", "excess loss", "images"]].concat());
     assert!(text.lines().all(|line| line[16..].trim().parse::<f64>().is_ok()), "{text}");
 
     let loss = |flags: &str| {

@@ -1,0 +1,252 @@
+//! `smoothcnn calibrate`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use smoothcnn::data::Dataset;
+use smoothcnn::net::Network;
+use smoothcnn::ops::optimizer::{Adam, Optimizer};
+use smoothcnn::smoothing::Smoothing;
+use smoothcnn::temperature::{self, End};
+use smoothcnn::train::Setup;
+use smoothcnn::{Error, Result, checkpoint, metrics};
+
+use super::common::{self, DataArgs, DataKind, DeviceArgs, Precision};
+use super::eval;
+
+/// Fits a temperature to a saved model.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Weights, as safetensors under PyTorch's names
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Fit on the last N training images (after --limit-train), which the model should not have been trained on
+    /// [default: 5000, or a tenth of the training set if that is less]
+    #[arg(long, value_name = "N", value_parser = common::at_least_one)]
+    val_images: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Precision; f64 on the CPU path
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Precision,
+    /// Images in a batch
+    #[arg(short, long, default_value_t = 256, value_parser = common::at_least_one)]
+    batch_size: usize,
+    /// Mean of the pixels, scaled to 0..1: one value, or one a channel [default: as in training]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
+    mean: Vec<f64>,
+    /// Their standard deviation [default: as in training]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    std: Vec<f64>,
+    /// Where to write the temperature [default: temperature.toml beside the model]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is written to temperature.toml.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct File<'a> {
+    temperature: f64,
+    end: End,
+    model: &'a str,
+    data: DataKind,
+    /// The last so many training images were fitted on.
+    val_images: usize,
+    nll_before: f64,
+    nll_after: f64,
+    version: &'a str,
+}
+
+/// A set of images, with their logits as they are and divided by the temperature.
+#[derive(Serialize)]
+struct Set {
+    images: usize,
+    nll_before: f64,
+    nll_after: f64,
+    ece_before: f64,
+    ece_after: f64,
+}
+
+impl Set {
+    fn new(logits: &[f64], labels: &[u32], classes: usize, temperature: f64) -> Self {
+        let of = |logits: &[f64]| metrics::evaluate(logits, labels, classes, Smoothing::NONE);
+        let (before, after) = (of(logits), of(&temperature::apply(logits, temperature)));
+        Self {
+            images: labels.len(),
+            nll_before: before.nll,
+            nll_after: after.nll,
+            ece_before: before.ece,
+            ece_after: after.ece,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    temperature: f64,
+    end: End,
+    file: String,
+    /// Fitted on.
+    validation: Set,
+    /// Report only.
+    test: Set,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<u8> {
+    let (train, test) = common::load_data(&args.data)?;
+    let val_images = args.val_images.unwrap_or((train.len() / 10).clamp(1, 5000));
+    let images = last(&train, val_images)?;
+    let net = Network::seed(test.shape, test.classes)?;
+    let (state, metadata) = common::load_params(&net, &args.model)?;
+    let normalisation = eval::normalisation(&args.model, &metadata, &args.data, &args.mean, &args.std, test.shape[0])?;
+    let nothing = Dataset { images: vec![], labels: vec![], ..images };
+    let both = Dataset {
+        images: [&images.images[..], &test.images].concat(),
+        labels: [&images.labels[..], &test.labels].concat(),
+        ..images
+    };
+    let setup = Setup {
+        net: &net,
+        batch_size: args.batch_size,
+        smoothing: Smoothing::NONE,
+        optimizer: Optimizer::Adam(Adam::default()),
+        normalisation,
+        train: &nothing,
+        test: &both,
+    };
+    let gpu = common::choose_device(&args.device, args.dtype)?;
+    let logits = common::backend(gpu.as_ref(), args.device.kernels, args.dtype, setup, &state)?.test_logits()?;
+    let (of_validation, of_test) = logits.split_at(val_images * net.classes);
+
+    let found = temperature::fit(of_validation, &images.labels, net.classes)?;
+    let out = args.out.unwrap_or_else(|| args.model.with_file_name("temperature.toml"));
+    let file = File {
+        temperature: found.value,
+        end: found.end,
+        model: &args.model.display().to_string(),
+        data: args.data.data,
+        val_images,
+        nll_before: found.nll_before,
+        nll_after: found.nll_after,
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let text = toml::to_string_pretty(&file).expect("a flat struct of numbers and strings always serialises");
+    checkpoint::write_atomic(&out, text.as_bytes())?;
+    let report = Report {
+        temperature: found.value,
+        end: found.end,
+        file: out.display().to_string(),
+        validation: Set::new(of_validation, &images.labels, net.classes, found.value),
+        test: Set::new(of_test, &test.labels, net.classes, found.value),
+    };
+    if args.json {
+        common::print_json(&report)?
+    } else {
+        show(&report)?
+    }
+    Ok(0)
+}
+
+fn show(report: &Report) -> Result<()> {
+    let end = match report.end {
+        End::Minimum => "the least nll on the validation images",
+        End::Coldest => "the least allowed: the nll falls all the way, as where every answer is right",
+        End::Hottest => {
+            "the largest allowed: the nll falls all the way, as where the answers are no better than chance"
+        }
+        End::Flat => "each image's logits are all equal: no temperature changes anything",
+    };
+    common::print(format_args!("temperature {:.6}: {end}", report.temperature))?;
+    common::print("                        images  nll before  nll after  ece before  ece after")?;
+    for (name, set) in [("validation (fitted on)", &report.validation), ("test (report only)", &report.test)] {
+        let Set { images, nll_before, nll_after, ece_before, ece_after } = set;
+        common::print(format_args!(
+            "{name:<22}  {images:>6}  {nll_before:>10.6}  {nll_after:>9.6}  {ece_before:>10.6}  {ece_after:>9.6}"
+        ))?;
+    }
+    common::print(format_args!("written to {}", report.file))
+}
+
+/// The last `n` images.
+fn last(all: &Dataset, n: usize) -> Result<Dataset> {
+    let Some(first) = all.len().checked_sub(n) else {
+        let most = all.len();
+        return Err(Error::Usage(format!("--val-images: found {n}, expected at most the {most} training images")));
+    };
+    let images = all.images[first * all.pixels()..].to_vec();
+    Ok(Dataset { images, labels: all.labels[first..].to_vec(), ..*all })
+}
+
+/// The temperature that `eval --temperature` names: a number, or a file that this command wrote.
+pub fn temperature(text: &str) -> Result<f64> {
+    #[derive(Deserialize)]
+    struct Given {
+        temperature: f64,
+    }
+    let [least, most] = temperature::RANGE;
+    let expected = format!("expected a temperature from {least} to {most}");
+    if let Ok(number) = text.parse() {
+        return if (least..=most).contains(&number) {
+            Ok(number)
+        } else {
+            Err(Error::Usage(format!("--temperature: found {text}, {expected}")))
+        };
+    }
+    let read = std::fs::read_to_string(text)
+        .map_err(|e| Error::data(text, format!("{e}: expected a number, or a file of `smoothcnn calibrate`")))?;
+    let Given { temperature } = toml::from_str(&read).map_err(|e| Error::data(text, e.message().replace('\n', " ")))?;
+    if !(least..=most).contains(&temperature) {
+        return Err(Error::data(text, format!("temperature: found {temperature}, {expected}")));
+    }
+    Ok(temperature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_images() {
+        let all = Dataset { shape: [1, 1, 2], classes: 3, images: (0..10).collect(), labels: vec![0, 1, 2, 0, 1] };
+        let two = last(&all, 2).unwrap();
+        assert_eq!((two.images, two.labels, two.shape, two.classes), (vec![6, 7, 8, 9], vec![0, 1], [1, 1, 2], 3));
+        assert_eq!(last(&all, 5).unwrap(), all);
+        assert!(matches!(last(&all, 6), Err(Error::Usage(message)) if message.contains("at most the 5")));
+    }
+
+    #[test]
+    fn a_number_or_a_file() {
+        assert_eq!((temperature("2").unwrap(), temperature("1e-3").unwrap()), (2.0, 1e-3));
+        for bad in ["0", "-1", "nan", "inf", "1e-4", "1001"] {
+            assert!(matches!(temperature(bad), Err(Error::Usage(_))), "{bad}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.toml");
+        let path = path.to_str().unwrap();
+        assert!(matches!(temperature(path), Err(Error::Data { .. })), "no such file");
+        for (text, expected) in [
+            ("temperature = 1.5\nend = \"minimum\"", Some(1.5)),
+            ("temperature = 0.0", None),
+            ("temperature = nan", None),
+            ("temperature = \"warm\"", None),
+            ("epochs = 3", None),
+            ("PK\x03", None),
+        ] {
+            std::fs::write(path, text).unwrap();
+            match temperature(path) {
+                Ok(found) => assert_eq!(Some(found), expected, "{text}"),
+                Err(error) => assert!(
+                    expected.is_none() && matches!(error, Error::Data { .. }) && !error.to_string().contains('\n'),
+                    "{text}: {error}"
+                ),
+            }
+        }
+    }
+}
