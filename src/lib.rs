@@ -33,7 +33,7 @@
 //! | [`gpu`] | the adapter, kernels built by reflection, the engine that replays a plan, training on it |
 //! | [`oracle`] | every operation on the CPU in its plain form, generic over f32 and f64 |
 //! | [`cpu`] | the fast CPU path |
-//! | [`check`], [`bench`] | every kernel against the oracle; how fast this machine is |
+//! | [`check`], [`mod@bench`] | every kernel against the oracle; how fast this machine is |
 //! | [`train`], [`metrics`], [`smoothing`] | the training loop, what it measures, what smoothing does to a target |
 //! | [`temperature`] | one number that calibrates a trained network's confidences |
 //! | [`data`], [`checkpoint`], [`rng`], [`error`] | images, weights files, random numbers, errors |
