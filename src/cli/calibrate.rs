@@ -12,14 +12,19 @@ use smoothcnn::train::Setup;
 use smoothcnn::{Error, Result, checkpoint, metrics};
 
 use super::common::{self, DataArgs, DataKind, DeviceArgs, Precision};
+use super::config::{Images, images, read_config};
 use super::eval;
+use super::train::{CONFIG, MODEL};
 
 /// Fits a temperature to a saved model.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// The folder of a run that was trained with --val-split: its model, its data, its held-out images
+    #[arg(required_unless_present = "model", conflicts_with_all = ["model", "data", "data_dir", "limit_train", "limit_test", "val_images"])]
+    run: Option<PathBuf>,
     /// Weights, as safetensors under PyTorch's names
     #[arg(long, value_name = "FILE")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
     /// Fit on the last N training images (after --limit-train), which the model should not have been trained on
@@ -56,7 +61,7 @@ struct File<'a> {
     end: End,
     model: &'a str,
     data: DataKind,
-    /// The last so many training images were fitted on.
+    /// How many images were fitted on.
     val_images: usize,
     nll_before: f64,
     nll_after: f64,
@@ -98,14 +103,37 @@ struct Report {
     test: Set,
 }
 
+/// The model, and what it is fitted on and reported on.
+struct Source {
+    model: PathBuf,
+    data: DataArgs,
+    validation: Dataset,
+    test: Dataset,
+}
+
+fn source(args: &Args) -> Result<Source> {
+    let Some(run) = &args.run else {
+        let model = args.model.clone().expect("clap asks for a run or a model");
+        let (train, test) = common::load_data(&args.data)?;
+        let val_images = args.val_images.unwrap_or((train.len() / 10).clamp(1, 5000));
+        return Ok(Source { model, data: args.data.clone(), validation: last(&train, val_images)?, test });
+    };
+    let file = run.join(CONFIG);
+    let config = read_config(&file)?;
+    let Images { validation, test, .. } = images(&config)?;
+    let validation = validation.ok_or_else(|| {
+        Error::data(&file, "found a run without --val-split, expected held-out images; --model FILE fits on others")
+    })?;
+    Ok(Source { model: run.join(MODEL), data: config.data_args(), validation, test })
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
-    let (train, test) = common::load_data(&args.data)?;
-    let val_images = args.val_images.unwrap_or((train.len() / 10).clamp(1, 5000));
-    let images = last(&train, val_images)?;
+    let Source { model, data, validation: images, test } = source(&args)?;
+    let val_images = images.len();
     let net = Network::seed(test.shape, test.classes)?;
-    let (state, metadata) = common::load_params(&net, &args.model)?;
-    let normalisation = eval::normalisation(&args.model, &metadata, &args.data, &args.mean, &args.std, test.shape[0])?;
+    let (state, metadata) = common::load_params(&net, &model)?;
+    let normalisation = eval::normalisation(&model, &metadata, &data, &args.mean, &args.std, test.shape[0])?;
     let nothing = Dataset { images: vec![], labels: vec![], ..images };
     let both = Dataset {
         images: [&images.images[..], &test.images].concat(),
@@ -126,12 +154,12 @@ pub fn run(args: Args) -> Result<u8> {
     let (of_validation, of_test) = logits.split_at(val_images * net.classes);
 
     let found = temperature::fit(of_validation, &images.labels, net.classes)?;
-    let out = args.out.unwrap_or_else(|| args.model.with_file_name("temperature.toml"));
+    let out = args.out.unwrap_or_else(|| model.with_file_name("temperature.toml"));
     let file = File {
         temperature: found.value,
         end: found.end,
-        model: &args.model.display().to_string(),
-        data: args.data.data,
+        model: &model.display().to_string(),
+        data: data.data,
         val_images,
         nll_before: found.nll_before,
         nll_after: found.nll_after,

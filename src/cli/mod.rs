@@ -4,10 +4,12 @@ mod bench;
 mod calibrate;
 mod check;
 mod common;
+mod config;
 mod devices;
 mod eval;
 mod plan;
 mod preview;
+mod record;
 mod train;
 
 use clap::{Parser, Subcommand};

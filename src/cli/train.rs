@@ -1,26 +1,24 @@
-//! `smoothcnn train`: the run directory, the record of the run, and what the user sees of it.
+//! `smoothcnn train`: the run directory, and what is in it.
 
-use std::fs::{self, File};
-use std::io::{IsTerminal, Write};
+use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use smoothcnn::checkpoint::{self, Metadata};
-use smoothcnn::data::labels::{self, Noise};
-use smoothcnn::data::{Dataset, idx};
-use smoothcnn::metrics::{self, Metrics};
+use smoothcnn::metrics;
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::smoothing::{Smoothing, Variant};
-use smoothcnn::train::{self, Backend, EpochReport, Observer, Schedule, Setup, State};
+use smoothcnn::train::{self, Schedule, Setup, State};
 use smoothcnn::{Error, Result};
 
-use super::common::{self, DataArgs, DataKind, DeviceArgs, Precision, SmoothingArgs};
+use super::common::{self, DataArgs, DeviceArgs, Precision, SmoothingArgs};
+use super::config::{Config, Images, LabelArgs, images, read_config};
+use super::record::{INTERRUPTED, Recorder, metrics_file, progress_bar};
 
 /// Trains the seed network and writes the run to a folder: config.toml, metrics.jsonl, model.safetensors.
 #[derive(Debug, clap::Args)]
@@ -87,26 +85,6 @@ pub struct Args {
     json: bool,
 }
 
-/// Flags that change which images are trained on, and with which labels.
-#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-struct LabelArgs {
-    /// Hold out this share of every class of the training set, and measure on it after each epoch; the test set is then
-    /// measured once, at the end
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, allow_negative_numbers = true)]
-    val_split: f64,
-    /// Flip this share of the training labels (those held out stay as they are); flipped.txt lists which
-    #[arg(long, value_name = "RATE", default_value_t = 0.0, allow_negative_numbers = true)]
-    label_noise: f64,
-    /// To which class a label flips
-    #[arg(long, value_enum, default_value = "symmetric")]
-    noise: Noise,
-    /// IDX labels that replace the training set's, as CIFAR-10N's; the first ones where there are more
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    train_labels: Option<PathBuf>,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum OptimizerKind {
@@ -115,54 +93,11 @@ enum OptimizerKind {
     Sgd,
 }
 
-/// Everything a run depends on, as written to config.toml.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Config {
-    version: String,
-    data: DataKind,
-    data_dir: PathBuf,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limit_train: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limit_test: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    init: Option<PathBuf>,
-    epochs: usize,
-    batch_size: usize,
-    label_smoothing: f64,
-    smoothing_variant: Variant,
-    seed: u64,
-    shuffle: bool,
-    mean: Vec<f64>,
-    std: Vec<f64>,
-    dtype: Precision,
-    /// What it was trained on.
-    backend: String,
-    #[serde(default)]
-    labels: LabelArgs,
-    optimizer: Optimizer,
-}
-
-impl Config {
-    fn data_args(&self) -> DataArgs {
-        DataArgs {
-            data: self.data,
-            data_dir: self.data_dir.clone(),
-            limit_train: self.limit_train,
-            limit_test: self.limit_test,
-        }
-    }
-}
-
-const CONFIG: &str = "config.toml";
-const METRICS: &str = "metrics.jsonl";
-const MODEL: &str = "model.safetensors";
-const CHECKPOINT: &str = "checkpoint.safetensors";
+pub const CONFIG: &str = "config.toml";
+pub const METRICS: &str = "metrics.jsonl";
+pub const MODEL: &str = "model.safetensors";
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
 const FLIPPED: &str = "flipped.txt";
-
-/// Set by Ctrl-C, read after every step.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
@@ -322,63 +257,6 @@ fn config(args: &Args) -> Result<Config> {
     })
 }
 
-/// What a run trains on and measures on.
-struct Images {
-    train: Dataset,
-    validation: Option<Dataset>,
-    test: Dataset,
-    /// Indices into the training set as its files have it.
-    flipped: Vec<u32>,
-}
-
-/// The data set, with other labels, a split and noise where they are asked for, in this order.
-fn images(config: &Config) -> Result<Images> {
-    let LabelArgs { val_split, label_noise, noise, train_labels } = &config.labels;
-    for (flag, value, most) in [("--val-split", *val_split, 0.9), ("--label-noise", *label_noise, 1.0)] {
-        if !(0.0..=most).contains(&value) {
-            return Err(Error::Usage(format!("{flag}: found {value}, expected a number from 0 to {most}")));
-        }
-    }
-    let (mut train, test) = common::load_data(&config.data_args())?;
-    if let Some(path) = train_labels {
-        train.labels = replaced_labels(path, &train)?;
-    }
-    let mut validation = None;
-    let mut kept: Vec<u32> = (0..train.len() as u32).collect();
-    if *val_split > 0.0 {
-        let (rest, held_out) =
-            labels::stratified_split(&train.labels, train.classes, *val_split, config.seed ^ SPLIT_SEED);
-        if rest.is_empty() || held_out.is_empty() {
-            let message =
-                format!("--val-split: found {val_split}, which leaves one side of {} images empty", train.len());
-            return Err(Error::Usage(message));
-        }
-        validation = Some(train.subset(&held_out));
-        train = train.subset(&rest);
-        kept = rest;
-    }
-    let classes = train.classes;
-    let flipped = labels::flip(&mut train.labels, classes, *label_noise, *noise, config.seed ^ NOISE_SEED);
-    let flipped = flipped.into_iter().map(|i| kept[i as usize]).collect();
-    Ok(Images { train, validation, test, flipped })
-}
-
-/// What the seed is mixed with, so that split and noise do not share random numbers with weights and order.
-const SPLIT_SEED: u64 = 0x5917_0000_0000;
-const NOISE_SEED: u64 = 0x2013_0000_0000;
-
-fn replaced_labels(path: &Path, train: &Dataset) -> Result<Vec<u32>> {
-    let labels = idx::read_labels(path)?;
-    if labels.len() < train.len() {
-        let message = format!("{} labels, expected at least one for each of {} images", labels.len(), train.len());
-        return Err(Error::data(path, message));
-    }
-    if let Some((i, label)) = labels.iter().enumerate().find(|&(_, &label)| usize::from(label) >= train.classes) {
-        return Err(Error::data(path, format!("the label at index {i} is {label}, expected below {}", train.classes)));
-    }
-    Ok(labels[..train.len()].iter().map(|&label| label.into()).collect())
-}
-
 /// What the loss is, with the smoothing's meaning spelled out.
 fn loss_line(smoothing: &Smoothing, classes: usize) -> String {
     let Smoothing { variant, epsilon } = smoothing;
@@ -390,11 +268,6 @@ fn loss_line(smoothing: &Smoothing, classes: usize) -> String {
         Variant::OffTarget => ("off-target", "uniform", epsilon * classes as f64 / (classes as f64 - 1.0)),
     };
     format!("label smoothing {epsilon} {name} (= {same:.4} {other})")
-}
-
-fn read_config(path: &Path) -> Result<Config> {
-    let text = fs::read_to_string(path).map_err(|e| Error::data(path, format!("{e}: expected the folder of a run")))?;
-    toml::from_str(&text).map_err(|e| Error::data(path, e.message().replace('\n', " ")))
 }
 
 /// Makes the folder of a new run.
@@ -429,7 +302,7 @@ fn metadata(config: &Config, epoch: usize) -> Metadata {
 /// The three parts of a checkpoint, by the prefix of their tensors' names.
 const PARTS: [&str; 3] = ["", "optimizer.first.", "optimizer.second."];
 
-fn write_checkpoint(path: &Path, net: &Network, state: &State, config: &Config, epoch: usize) -> Result<()> {
+pub fn write_checkpoint(path: &Path, net: &Network, state: &State, config: &Config, epoch: usize) -> Result<()> {
     let flats = [&state.params, &state.first, &state.second];
     let tensors: Vec<_> =
         PARTS.iter().zip(flats).flat_map(|(prefix, flat)| common::tensors(net, prefix, flat)).collect();
@@ -445,190 +318,4 @@ fn read_checkpoint(net: &Network, path: &Path) -> Result<(State, usize)> {
     let mut flats = tensors.chunks(net.parameters.len()).map(|part| common::flatten(net, part));
     let mut next = || flats.next().expect("load gives every tensor that is expected");
     Ok((State { params: next(), first: next(), second: next() }, epoch))
-}
-
-/// metrics.jsonl, holding the lines of the epochs that are done, ready for more.
-fn metrics_file(path: &Path, done: usize) -> Result<std::io::LineWriter<File>> {
-    #[derive(Deserialize)]
-    struct Line {
-        kind: String,
-        epoch: usize,
-    }
-    let mut kept = String::new();
-    if done > 0 {
-        let text = fs::read_to_string(path).map_err(Error::io(path))?;
-        for line in text.lines() {
-            // The last line may have been cut off by whatever ended the run. The test set is measured at the end, anew.
-            if serde_json::from_str::<Line>(line).is_ok_and(|l| l.epoch <= done && l.kind != "test") {
-                kept.push_str(line);
-                kept.push('\n');
-            }
-        }
-    }
-    checkpoint::write_atomic(path, kept.as_bytes())?;
-    let file = File::options().append(true).open(path).map_err(Error::io(path))?;
-    Ok(std::io::LineWriter::new(file))
-}
-
-/// Where standard error is no terminal, a plain line says this often how far it is.
-const PLAIN_LINE_EVERY: Duration = Duration::from_secs(10);
-
-/// Images done in the epoch under way; hidden where standard error is no terminal.
-fn progress_bar(images: usize, epochs: usize) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(images as u64), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("epoch {msg} [{bar:30}] {pos}/{len} {per_sec} eta {eta} loss {prefix}")
-        .expect("the template is well formed");
-    bar.set_style(style.progress_chars("=> ").with_key(
-        "per_sec",
-        |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-            // A terminal that cannot be written to shows no progress, which is no reason to stop.
-            let _ = write!(out, "{:.0} images/s", state.per_sec());
-        },
-    ));
-    bar.set_message(format!("1/{epochs}"));
-    bar
-}
-
-#[derive(Serialize)]
-struct StepLine {
-    kind: &'static str,
-    epoch: usize,
-    step: usize,
-    loss: f64,
-}
-
-/// An epoch's line. The measures' names begin with what they were measured on: `test` or `val`.
-struct EpochLine<'a> {
-    measured: &'a str,
-    report: &'a EpochReport,
-    images_per_second: f64,
-}
-
-impl Serialize for EpochLine<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("kind", "epoch")?;
-        map.serialize_entry("epoch", &self.report.epoch)?;
-        map.serialize_entry("step", &self.report.step)?;
-        map.serialize_entry("train_loss", &self.report.train_loss)?;
-        let m = &self.report.test;
-        for (name, value) in [
-            ("loss", m.loss),
-            ("nll", m.nll),
-            ("accuracy", m.accuracy),
-            ("ece", m.ece),
-            ("brier", m.brier),
-            ("mean_confidence", m.mean_confidence),
-        ] {
-            map.serialize_entry(&format!("{}_{name}", self.measured), &value)?;
-        }
-        map.serialize_entry("seconds", &self.report.seconds)?;
-        map.serialize_entry("images_per_second", &self.images_per_second)?;
-        map.end()
-    }
-}
-
-#[derive(Serialize)]
-struct TestLine {
-    kind: &'static str,
-    epoch: usize,
-    #[serde(flatten)]
-    metrics: Metrics,
-}
-
-/// Writes the record and shows the progress.
-struct Recorder<'a> {
-    metrics: std::io::LineWriter<File>,
-    net: &'a Network,
-    config: &'a Config,
-    out: &'a Path,
-    log_every: usize,
-    json: bool,
-    progress: ProgressBar,
-    images: usize,
-    /// What is measured after each epoch: `test` or `val`.
-    measured: &'static str,
-    header_printed: bool,
-    last_line: Instant,
-}
-
-impl Recorder<'_> {
-    fn record(&mut self, line: &impl Serialize) -> Result<()> {
-        writeln!(self.metrics, "{}", common::to_json(line)).map_err(Error::io(self.out.join(METRICS)))
-    }
-
-    /// The test set's measures, where it was held back to the end.
-    fn last(&mut self, epoch: usize, metrics: Metrics) -> Result<()> {
-        let line = TestLine { kind: "test", epoch, metrics };
-        self.record(&line)?;
-        if self.json {
-            common::print_if_read(common::to_json(&line))?;
-        } else {
-            let Metrics { loss, nll, accuracy, ece, .. } = &line.metrics;
-            let accuracy = 100.0 * accuracy;
-            common::print_if_read(format_args!(
-                " test              {loss:>9.4}  {nll:>8.4}  {accuracy:>7.2}%  {ece:>6.4}"
-            ))?;
-        }
-        Ok(())
-    }
-}
-
-impl Observer for Recorder<'_> {
-    fn step(&mut self, epoch: usize, step: usize, loss: f64) -> Result<()> {
-        if INTERRUPTED.load(Ordering::SeqCst) {
-            return Err(Error::Interrupted);
-        }
-        self.progress.inc(self.config.batch_size as u64);
-        if self.progress.is_hidden() && self.last_line.elapsed() > PLAIN_LINE_EVERY {
-            let (done, epochs) = (self.progress.position().min(self.images as u64), self.config.epochs);
-            common::note(format_args!("epoch {epoch}/{epochs}: {done} of {} images, loss {loss:.4}", self.images));
-            self.last_line = Instant::now();
-        }
-        if step.is_multiple_of(self.log_every) {
-            self.progress.set_prefix(format!("{loss:.4}"));
-            self.record(&StepLine { kind: "step", epoch, step, loss })?;
-        }
-        Ok(())
-    }
-
-    fn epoch(&mut self, report: &EpochReport, backend: &mut dyn Backend) -> Result<()> {
-        let images_per_second = self.images as f64 / report.seconds;
-        let line = EpochLine { measured: self.measured, report, images_per_second };
-        self.record(&line)?;
-        write_checkpoint(&self.out.join(CHECKPOINT), self.net, &backend.state()?, self.config, report.epoch)?;
-        // The record is on the disk: a reader that went away does not end the training.
-        let show = || -> Result<bool> {
-            if self.json {
-                return common::print_if_read(common::to_json(&line));
-            }
-            if !self.header_printed {
-                common::print_if_read(format_args!(
-                    "epoch  train loss  {:>9}  {:>8}  accuracy     ece  images/s",
-                    format!("{} loss", self.measured),
-                    format!("{} nll", self.measured)
-                ))?;
-            }
-            common::print_if_read(format_args!(
-                "{:>5}  {:>10.4}  {:>9.4}  {:>8.4}  {:>7.2}%  {:>6.4}  {:>8.0}",
-                report.epoch,
-                report.train_loss,
-                report.test.loss,
-                report.test.nll,
-                100.0 * report.test.accuracy,
-                report.test.ece,
-                images_per_second
-            ))
-        };
-        // On a terminal the bar and the results share the screen: the bar steps aside.
-        if std::io::stdout().is_terminal() {
-            self.progress.suspend(show)?;
-        } else {
-            show()?;
-        }
-        self.header_printed = true;
-        self.progress.set_message(format!("{}/{}", report.epoch + 1, self.config.epochs));
-        self.progress.reset();
-        Ok(())
-    }
 }

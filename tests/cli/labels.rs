@@ -26,9 +26,25 @@ fn a_validation_split_is_measured_after_each_epoch_and_the_test_set_once() {
     let measured = &json_lines(&stdout(&eval))[0];
     assert_eq!(measured["accuracy"], tests[0]["accuracy"]);
     assert!((number(measured, "nll") - number(&tests[0], "nll")).abs() < 1e-6);
+    // A temperature is fitted on the images that were held out.
+    let fitted = run(dir.path(), "calibrate run --device cpu --json").success();
+    let fitted = &json_lines(&stdout(&fitted))[0];
+    assert_eq!((&fitted["validation"]["images"], &fitted["test"]["images"]), (&20.into(), &40.into()));
+    let last = &epochs[1];
+    assert!((number(&fitted["validation"], "nll_before") - number(last, "val_nll")).abs() < 1e-6, "{fitted} {last}");
+    assert!(out.join("temperature.toml").exists());
     // Going on measures the test set anew.
     run(dir.path(), "train --resume run --epochs 3").success();
     assert_eq!((metrics(&out, "epoch").len(), metrics(&out, "test").len()), (3, 1));
+}
+
+/// Catches a fit on images that the model was trained on, which would look better than it is.
+#[test]
+fn calibrate_refuses_a_run_that_held_nothing_out() {
+    let dir = tempdir().unwrap();
+    run(dir.path(), &format!("{TRAIN} --epochs 1 --out run")).success();
+    assert_fails(run(dir.path(), "calibrate run --device cpu"), 4, &["run/config.toml", "--val-split"]);
+    assert_fails(run(dir.path(), "calibrate nowhere --device cpu"), 4, &["nowhere/config.toml"]);
 }
 
 /// Catches noise at another rate, on held-out images, or that the seed does not settle.
