@@ -33,12 +33,9 @@ struct Conv2dPool {
 @group(0) @binding(11) var<storage, read> codes_in: array<u32>;           // codes, read back
 @group(0) @binding(12) var<storage, read> dy: array<vec4f>;               // [n, h_out, w_out, c_out / 4]
 @group(0) @binding(13) var<storage, read_write> dx: array<f32>;           // as x
-@group(0) @binding(14) var<storage, read_write> partials: array<f32>;     // [splits, weight and bias]
-@group(0) @binding(15) var<storage, read> partials_in: array<f32>;        // partials, read back
-@group(0) @binding(16) var<storage, read_write> dw: array<f32>;           // as w
-@group(0) @binding(17) var<storage, read_write> db: array<f32>;           // as b
-@group(0) @binding(18) var<storage, read> dy_planes: array<f32>;          // [n, c_out, h_out, w_out]
-@group(0) @binding(19) var<storage, read_write> dy_last: array<f32>;      // dy, to be read back
+@group(0) @binding(14) var<storage, read_write> partials: array<f32>;     // [splits, weight and bias]: parts of dw and db
+@group(0) @binding(15) var<storage, read> dy_planes: array<f32>;          // [n, c_out, h_out, w_out]
+@group(0) @binding(16) var<storage, read_write> dy_last: array<f32>;      // dy, to be read back
 
 const WINDOWS = 4u;
 const DEAD = 4u;
@@ -512,20 +509,6 @@ fn store_bias(split: u32, o: u32, v: vec4f) {
     partials[at + 1u] = v.y;
     partials[at + 2u] = v.z;
     partials[at + 3u] = v.w;
-}
-
-// dw and db: the partial sums, added in the order of the splits.
-@compute @workgroup_size(WORKGROUP)
-fn reduce(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-          @builtin(local_invocation_index) local: u32) {
-    let at = flat_thread(group, groups, local);
-    if at >= parameters() { return; }
-    var sum = 0.0;
-    for (var split = 0u; split < dims.splits; split++) {
-        sum += partials_in[split * parameters() + at];
-    }
-    let weights = dims.c_out * dims.c_in * 9u;
-    if at < weights { dw[at] = sum; } else { db[at - weights] = sum; }
 }
 
 // dy with its channels last, for a layer above that gave it plane by plane.

@@ -145,7 +145,6 @@ impl<'a> GpuTrainer<'a> {
         let options = Options { max_data_bytes: options.max_data_bytes.min(largest), ..options };
         let (compiled, [train, test]) = compile_for(&setup, &limits, gpu.memory_available(), options)?;
         let engine = Engine::new(gpu, compiled.plan.clone())?;
-        engine.write(compiled.flat.params, params);
         let normalisation: Vec<[f32; 2]> = setup.normalisation.iter().map(|a| a.map(|v| v as f32)).collect();
         engine.write(compiled.normalisation, &normalisation);
         for (data, residence, at) in [(setup.train, train, compiled.train_data), (setup.test, test, compiled.test_data)]
@@ -155,7 +154,9 @@ impl<'a> GpuTrainer<'a> {
                 engine.write(at.labels, &data.labels);
             }
         }
-        Ok(Self { setup, engine, compiled, train, test, steps_per_submission: 1 })
+        let trainer = Self { setup, engine, compiled, train, test, steps_per_submission: 1 };
+        trainer.load(params);
+        Ok(trainer)
     }
 
     /// The compiled network.
@@ -166,6 +167,14 @@ impl<'a> GpuTrainer<'a> {
     /// The engine that carries it out.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Makes these the parameters, for every kernel.
+    fn load(&self, params: &[f32]) {
+        let at = self.compiled.flat.params;
+        self.engine.write(at, params);
+        // What the copies need has been submitted, and nobody waits for it: a failure shows at the next result.
+        drop(self.engine.run(self.compiled.load.clone(), &[Step::default()], at.part(0, 1)));
     }
 
     /// Makes `order` the order of the steps to come. A window takes the images themselves, a whole set their indices.
@@ -278,10 +287,9 @@ impl Backend for GpuTrainer<'_> {
 
     fn set_state(&mut self, state: &State) {
         let flat = self.compiled.flat;
-        for (slice, values) in [(flat.params, &state.params), (flat.first, &state.first), (flat.second, &state.second)]
-        {
-            let narrow: Vec<f32> = values.iter().map(|&v| v as f32).collect();
-            self.engine.write(slice, &narrow);
-        }
+        let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
+        self.load(&narrow(&state.params));
+        self.engine.write(flat.first, &narrow(&state.first));
+        self.engine.write(flat.second, &narrow(&state.second));
     }
 }

@@ -163,6 +163,7 @@ fn inference_is_the_forward_part_of_training() {
         // In training a fused head takes the loss along.
         let head = usize::from(train.iter().any(|label| label.ends_with("+loss.forward_backward")));
         assert_eq!(train[1..infer.len() - head], infer[1..infer.len() - head]);
+        assert!(labels(compiled.load).iter().all(|label| label.contains(".pack")));
         assert!(infer.iter().all(|label| !label.contains("backward") && !label.contains("update")));
     }
 }
