@@ -109,10 +109,27 @@ fn store_y4(n: u32, o: u32, sum: vec4f) {
     if o + 3u < dims.outputs { y[at + 3u] = v.w; }
 }
 
+// Both gradients: the first workgroups own those of the weight.
 @compute @workgroup_size(WORKGROUP)
-fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-                  @builtin(local_invocation_index) local: u32) {
-    let at = flat_thread(group, groups, local);
+fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+            @builtin(local_invocation_index) local: u32) {
+    let at = flat_group(group, groups);
+    let of_weight = groups_of(tiles(dims.outputs) * tiles(dims.inputs));
+    if at < of_weight {
+        weight_tile(at * WORKGROUP + local);
+    } else {
+        input_tile((at - of_weight) * WORKGROUP + local);
+    }
+}
+
+// For the first layer, where nobody needs dx.
+@compute @workgroup_size(WORKGROUP)
+fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                   @builtin(local_invocation_index) local: u32) {
+    weight_tile(flat_thread(group, groups, local));
+}
+
+fn input_tile(at: u32) {
     let i = at % tiles(dims.inputs) * (TILE / 4u);
     let n = at / tiles(dims.inputs) * TILE;
     if n >= batch.count { return; }
@@ -150,10 +167,7 @@ fn store_dx4(n: u32, i: u32, sum: vec4f) {
 // Where feature i, which is position i % plane of channel i / plane, is stored.
 fn feature(i: u32) -> u32 { return i % dims.plane * (dims.inputs / dims.plane) + i / dims.plane; }
 
-@compute @workgroup_size(WORKGROUP)
-fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-                   @builtin(local_invocation_index) local: u32) {
-    let at = flat_thread(group, groups, local);
+fn weight_tile(at: u32) {
     let i = at % tiles(dims.inputs) * (TILE / 4u);
     let o = at / tiles(dims.inputs) * TILE;
     if o >= dims.outputs { return; }

@@ -365,10 +365,7 @@ impl Recorder<'_> {
                         dy = last;
                     }
                     let buffers = self.block(i, at);
-                    block.backward_weight(plan, name, n, &buffers, dy)?;
-                    if wanted {
-                        block.backward_input(plan, name, n, &buffers, [dy, dx])?;
-                    }
+                    block.backward(plan, name, n, &buffers, dy, wanted.then_some(dx))?;
                     ready = block.x == Layout::ChannelsLast;
                 }
                 Kind::Linear(d, at) | Kind::Head(d, at) => {
@@ -379,10 +376,7 @@ impl Recorder<'_> {
                         relu::backward(plan, name, n, features, [buffers.y, dy, masked])?;
                         dy = masked;
                     }
-                    d.backward_weight(plan, name, n, &buffers, dy)?;
-                    if wanted {
-                        d.backward_input(plan, name, n, &buffers, [dy, dx])?;
-                    }
+                    d.backward(plan, name, n, &buffers, dy, wanted.then_some(dx))?;
                     ready = true;
                 }
                 Kind::Layer => {

@@ -194,14 +194,18 @@ fn block_case(
     let at_last = probe.output("dy", wide(&dy_last), vec![0.0; dy.len()])?;
     block.pack(&mut probe.plan, "block", n + 1, &at)?;
     block.channels_last(&mut probe.plan, "block", n + 1, at_dy, at_last)?;
-    block.backward_weight(&mut probe.plan, "block", n + 1, &at, at_last)?;
+    let mut at_dx = None;
     if wants_dx {
         let [dx, tolerance] = sum_of_products(x.len(), d.c_out * 9, &[&dv, &ws], |i, dx| {
             oracle::conv2d::backward_input(d, i[0], i[1], dx);
         });
         let lay = |values: &[f64]| laid_out(block.x, values, c_in, h * w);
-        let dx = probe.output("dx", lay(&dx), lay(&tolerance))?;
-        block.backward_input(&mut probe.plan, "block", n + 1, &at, [at_last, dx])?;
+        at_dx = Some(probe.output("dx", lay(&dx), lay(&tolerance))?);
+    }
+    block.backward(&mut probe.plan, "block", n + 1, &at, at_last, at_dx)?;
+    if wants_dx && block.x == Layout::Planes {
+        // As the first layer. The same parts again.
+        block.backward(&mut probe.plan, "block", n + 1, &at, at_last, None)?;
     }
     found.extend(probe.run("conv2d_pool", &name, step(n))?);
     Ok(found)

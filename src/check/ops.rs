@@ -112,8 +112,10 @@ impl AffineCase<'_> {
         &self,
         gpu: &Arc<Gpu>,
         forward: (impl Fn(&[&[f64]], &mut [f64]), Record),
-        backward_input: (impl Fn(&[&[f64]], &mut [f64]), Record),
-        backward_weight: (impl Fn(&[&[f64]], &mut [f64], &mut [f64]), Record),
+        input_gradient: impl Fn(&[&[f64]], &mut [f64]),
+        weight_gradient: impl Fn(&[&[f64]], &mut [f64], &mut [f64]),
+        backward: Record,
+        without_dx: Option<Record>,
     ) -> Result<Vec<Row>> {
         let AffineLens { x, w, b, y } = self.lens;
         let data = [random(x, 1), random(w, 2), random(b, 3), random(y, 4)];
@@ -143,18 +145,21 @@ impl AffineCase<'_> {
 
         let [want, tolerance] = sum_of_products(y, self.terms[0], &[&xs, &ws, &bs], forward.0);
         rows.extend(probe(&mut |p| Ok([p.output("y", want.clone(), tolerance.clone())?; 4]), forward.1)?);
-        let [want, tolerance] = sum_of_products(x, self.terms[1], &[&dys, &ws], backward_input.0);
-        rows.extend(probe(&mut |p| Ok([p.output("dx", want.clone(), tolerance.clone())?; 4]), backward_input.1)?);
-        let weight = |i: &[&[f64]], out: &mut [f64]| backward_weight.0(i, out, &mut vec![0.0; b]);
-        let bias = |i: &[&[f64]], out: &mut [f64]| backward_weight.0(i, &mut vec![0.0; w], out);
+        let dx = sum_of_products(x, self.terms[1], &[&dys, &ws], input_gradient);
+        let weight = |i: &[&[f64]], out: &mut [f64]| weight_gradient(i, out, &mut vec![0.0; b]);
+        let bias = |i: &[&[f64]], out: &mut [f64]| weight_gradient(i, &mut vec![0.0; w], out);
         let dw = sum_of_products(w, self.terms[2], &[&xs, &dys], weight);
         let db = sum_of_products(b, self.terms[3], &[&xs, &dys], bias);
-        let mut outputs = |p: &mut Probe| {
-            let dw = p.output("dw", dw[0].clone(), dw[1].clone())?;
-            let db = p.output("db", db[0].clone(), db[1].clone())?;
-            Ok([dw, dw, dw, db])
-        };
-        rows.extend(probe(&mut outputs, backward_weight.1)?);
+        for (record, wants_dx) in [(Some(backward), true), (without_dx, false)] {
+            let Some(record) = record else { continue };
+            let mut outputs = |p: &mut Probe| {
+                let dw = p.output("dw", dw[0].clone(), dw[1].clone())?;
+                let db = p.output("db", db[0].clone(), db[1].clone())?;
+                let dx = if wants_dx { p.output("dx", dx[0].clone(), dx[1].clone())? } else { dw };
+                Ok([dw, dx, dw, db])
+            };
+            rows.extend(probe(&mut outputs, record)?);
+        }
         Ok(rows)
     }
 }
@@ -179,12 +184,13 @@ pub fn conv2d(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
         (|i, y| oracle::conv2d::forward(&d, i[0], i[1], i[2], y), &|p, at, _, _| {
             d.forward(&mut p.plan, "conv2d", n + 1, at)
         }),
-        (|i, dx| oracle::conv2d::backward_input(&d, i[0], i[1], dx), &|p, at, dy, dx| {
+        |i, dx| oracle::conv2d::backward_input(&d, i[0], i[1], dx),
+        |i, dw, db| oracle::conv2d::backward_weight(&d, i[0], i[1], dw, db),
+        &|p, at, dy, dx| {
+            d.backward_weight(&mut p.plan, "conv2d", n + 1, at, dy)?;
             d.backward_input(&mut p.plan, "conv2d", n + 1, at, dy, dx)
-        }),
-        (|i, dw, db| oracle::conv2d::backward_weight(&d, i[0], i[1], dw, db), &|p, at, dy, _| {
-            d.backward_weight(&mut p.plan, "conv2d", n + 1, at, dy)
-        }),
+        },
+        None,
     )
 }
 
@@ -207,12 +213,13 @@ pub fn linear(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
         (|i, y| oracle::linear::forward(&d, i[0], i[1], i[2], y), &|p, at, _, _| {
             d.forward(&mut p.plan, "linear", n + 1, at)
         }),
-        (|i, dx| oracle::linear::backward_input(&d, i[0], i[1], dx), &|p, at, dy, dx| {
+        |i, dx| oracle::linear::backward_input(&d, i[0], i[1], dx),
+        |i, dw, db| oracle::linear::backward_weight(&d, i[0], i[1], dw, db),
+        &|p, at, dy, dx| {
+            d.backward_weight(&mut p.plan, "linear", n + 1, at, dy)?;
             d.backward_input(&mut p.plan, "linear", n + 1, at, dy, dx)
-        }),
-        (|i, dw, db| oracle::linear::backward_weight(&d, i[0], i[1], dw, db), &|p, at, dy, _| {
-            d.backward_weight(&mut p.plan, "linear", n + 1, at, dy)
-        }),
+        },
+        None,
     )
 }
 
@@ -247,10 +254,10 @@ pub(super) fn affine_linear(gpu: &Arc<Gpu>, case: &Case<Linear>, tiled: &LinearT
     affine.run(
         gpu,
         (forward, &|p, at, _, _| tiled.forward(&mut p.plan, "linear", n + 1, at)),
-        (backward_input, &|p, at, dy, dx| tiled.backward_input(&mut p.plan, "linear", n + 1, at, [dy, dx])),
-        (|i, dw, db| oracle::linear::backward_weight(&d, i[0], i[1], dw, db), &|p, at, dy, _| {
-            tiled.backward_weight(&mut p.plan, "linear", n + 1, at, dy)
-        }),
+        backward_input,
+        |i, dw, db| oracle::linear::backward_weight(&d, i[0], i[1], dw, db),
+        &|p, at, dy, dx| tiled.backward(&mut p.plan, "linear", n + 1, at, dy, Some(dx)),
+        Some(&|p, at, dy, _| tiled.backward(&mut p.plan, "linear", n + 1, at, dy, None)),
     )
 }
 

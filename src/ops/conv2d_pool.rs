@@ -9,6 +9,7 @@
 //! Backward, the passes are Conv2d's over `dv`, which is unfolded from `dy` and a byte a window while it is loaded.
 //! Between two such blocks activations have their channels last, so that four are one load.
 
+use super::WORKGROUP;
 use super::conv2d::Conv2d;
 use super::max_pool2d::MaxPool2d;
 use super::optimizer::Segment;
@@ -20,7 +21,7 @@ use crate::shaders::CONV2D_POOL;
 /// so that every device sums in the same order.
 const SPLIT_THREADS: usize = 4096;
 
-/// Windows that a thread of `forward` and `backward_input` owns, as `WINDOWS` in the shader.
+/// Windows that a thread owns of `y` or `dx`, as `WINDOWS` in the shader.
 const WINDOWS: usize = 4;
 
 /// The order of an image's elements.
@@ -88,7 +89,8 @@ impl Conv2dPool {
         let fits = kernels
             && padding
             && conv.c_out.is_multiple_of(4)
-            && (x == Layout::Planes || conv.input[0].is_multiple_of(4));
+            // Only a block gives its channels last, and its parameters want a gradient.
+            && (x == Layout::Planes || wants_dx && conv.input[0].is_multiple_of(4));
         fits.then(|| Self { conv: *conv, pooled: pool.output_plane(), x, y })
     }
 
@@ -144,7 +146,7 @@ impl Conv2dPool {
         [weight, Segment { first, len, partials, c_in: 0, ..weight }]
     }
 
-    /// Threads of one split of `backward_weight`.
+    /// Threads of one split of the weight's gradient.
     fn split_threads(&self) -> usize {
         let c_in = self.conv.input[0];
         self.conv.c_out / 4 * if self.x == Layout::ChannelsLast { c_in / 4 } else { c_in }
@@ -252,40 +254,44 @@ impl Conv2dPool {
         )
     }
 
-    /// Records the gradient of the input. The weight has been packed.
-    pub fn backward_input(
+    /// Records the partial sums of the gradients of weight and bias, and the gradient of the input to `dx` if it is
+    /// wanted; then the weight has been packed.
+    pub fn backward(
         &self,
         plan: &mut Plan,
         name: &str,
         n: usize,
         at: &Buffers,
-        [dy, dx]: [Slice; 2],
+        dy: Slice,
+        dx: Option<Slice>,
     ) -> Result<()> {
-        let packed_back = at.packed_back.expect("only where the gradient of the input is wanted");
-        let [c_in, h, w] = self.conv.input;
-        plan.dispatch(
-            format!("{name}.backward_input"),
-            (&CONV2D_POOL, "backward_input"),
-            self.dims(n),
-            Grid::Threads((n * h.div_ceil(2) * w.div_ceil(2)).div_ceil(WINDOWS) * c_in.div_ceil(8)),
-            self.flops(n),
-            &[("taps", packed_back), ("codes_in", at.codes), ("dy", dy), ("dx", dx)],
-        )
-    }
-
-    /// Records the partial sums of the gradients of weight and bias.
-    pub fn backward_weight(&self, plan: &mut Plan, name: &str, n: usize, at: &Buffers, dy: Slice) -> Result<()> {
-        let (pass, x) = match self.x {
-            Layout::Planes => ("backward_weight_planes", "x"),
-            Layout::ChannelsLast => ("backward_weight", "x_last"),
+        let x = match self.x {
+            Layout::Planes => "x",
+            Layout::ChannelsLast => "x_last",
         };
+        let mut bindings = vec![(x, at.x), ("codes_in", at.codes), ("dy", dy), ("partials", at.partials)];
+        let of_weight = (self.splits(n).0 * self.split_threads()).div_ceil(WORKGROUP);
+        let (pass, groups) = match dx {
+            None => ("backward_weight_planes", of_weight),
+            Some(dx) => {
+                bindings.extend(at.packed_back.map(|taps| ("taps", taps)));
+                bindings.push(("dx", dx));
+                let [c_in, h, w] = self.conv.input;
+                let windows = n * h.div_ceil(2) * w.div_ceil(2);
+                let of_input = (windows.div_ceil(WINDOWS) * c_in.div_ceil(8)).div_ceil(WORKGROUP);
+                let pass = if self.x == Layout::Planes { "backward_planes" } else { "backward" };
+                (pass, of_weight + of_input)
+            }
+        };
+        let flops = self.flops(n) * if dx.is_some() { 2 } else { 1 };
+        let label = if dx.is_some() { "backward" } else { "backward_weight" };
         plan.dispatch(
-            format!("{name}.backward_weight"),
+            format!("{name}.{label}"),
             (&CONV2D_POOL, pass),
             self.dims(n),
-            Grid::Threads(self.splits(n).0 * self.split_threads()),
-            self.flops(n),
-            &[(x, at.x), ("codes_in", at.codes), ("dy", dy), ("partials", at.partials)],
+            Grid::Workgroups(groups),
+            flops,
+            &bindings,
         )
     }
 }

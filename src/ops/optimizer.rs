@@ -8,12 +8,10 @@
 //!
 //! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`.
 
+use super::WORKGROUP;
 use crate::Result;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 use crate::shaders::{ADAM, SGD};
-
-/// Threads of a workgroup, as `WORKGROUP` in the shaders.
-const WORKGROUP: usize = 64;
 
 /// Which optimizer, with what does not change from step to step.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
