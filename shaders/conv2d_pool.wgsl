@@ -7,9 +7,9 @@
 //   dv[a,b]     = dy[n,o,i,j] where code = 2a + b, else 0: pooling's and ReLU's backward, done while loading
 //   dx, dw, db  = Conv2d's, of dv
 //
-// Register tiles without barriers. Forward and backward_input, a thread owns WINDOWS windows (2x2 positions each) times 8
+// Register tiles without barriers. For y and dx, a thread owns WINDOWS windows (2x2 positions each) times 8
 // channels: for one channel it reads a window's 4x4 patch once and uses every element of it in up to nine taps.
-// backward_weight, a thread owns 4 output channels times 4 (or 1) input channels times 9 taps, over the images of one split.
+// For dw and db, a thread owns 4 output channels times 4 (or 1) input channels times 9 taps, over the images of one split.
 
 struct Conv2dPool {
     c_in: u32, h_in: u32, w_in: u32,
@@ -17,7 +17,7 @@ struct Conv2dPool {
     padding_h: u32, padding_w: u32,
     x_channel: u32, x_position: u32,     // strides of x and dx
     y_channel: u32, y_position: u32,     // strides of y
-    split: u32,                          // images of one split of backward_weight
+    split: u32,                          // images of one split of dw and db
     splits: u32,
 }
 @group(0) @binding(1) var<uniform> dims: Conv2dPool;
@@ -33,12 +33,9 @@ struct Conv2dPool {
 @group(0) @binding(11) var<storage, read> codes_in: array<u32>;           // codes, read back
 @group(0) @binding(12) var<storage, read> dy: array<vec4f>;               // [n, h_out, w_out, c_out / 4]
 @group(0) @binding(13) var<storage, read_write> dx: array<f32>;           // as x
-@group(0) @binding(14) var<storage, read_write> partials: array<f32>;     // [splits, weight and bias]
-@group(0) @binding(15) var<storage, read> partials_in: array<f32>;        // partials, read back
-@group(0) @binding(16) var<storage, read_write> dw: array<f32>;           // as w
-@group(0) @binding(17) var<storage, read_write> db: array<f32>;           // as b
-@group(0) @binding(18) var<storage, read> dy_planes: array<f32>;          // [n, c_out, h_out, w_out]
-@group(0) @binding(19) var<storage, read_write> dy_last: array<f32>;      // dy, to be read back
+@group(0) @binding(14) var<storage, read_write> partials: array<f32>;     // [splits, weight and bias]: parts of dw and db
+@group(0) @binding(15) var<storage, read> dy_planes: array<f32>;          // [n, c_out, h_out, w_out]
+@group(0) @binding(16) var<storage, read_write> dy_last: array<f32>;      // dy, to be read back
 
 const WINDOWS = 4u;
 const DEAD = 4u;
@@ -207,7 +204,7 @@ fn convolve4(acc: Window, p: Patches, a: Taps, b: Taps, c: Taps, d: Taps) -> Win
     return convolve(third, Patch(p.r0[3], p.r1[3], p.r2[3], p.r3[3]), d);
 }
 
-// What a thread of forward and backward_input owns: windows `first` to `first + 3`, and blocks `block` and `block + 1`.
+// What a thread owns of y or dx: windows `first` to `first + 3`, and blocks `block` and `block + 1`.
 struct Tile { first: u32, block: u32, count: u32, some: bool }
 
 // `channels` are those that are computed; `windows` are one image's.
@@ -267,7 +264,7 @@ fn weight(o: u32, tap: u32) -> f32 {
     return select(0.0, w[min(o, dims.c_out - 1u) * dims.c_in * 9u + tap], o < dims.c_out);
 }
 
-// The same for backward_input: four input channels, and the taps in reverse.
+// The same for dx: four input channels, and the taps in reverse.
 @compute @workgroup_size(WORKGROUP)
 fn pack_back(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
              @builtin(local_invocation_index) local: u32) {
@@ -366,12 +363,43 @@ fn forward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) 
     pool_tile(t, low, high);
 }
 
-// dx for a padding of 1. Its positions are owned in 2x2 windows too; an odd row or column has a window of its own.
+// Both gradients of a block that is not the first layer: the first workgroups own parts of the weight's.
 @compute @workgroup_size(WORKGROUP)
-fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-                  @builtin(local_invocation_index) local: u32) {
+fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+            @builtin(local_invocation_index) local: u32) {
+    let at = flat_group(group, groups);
+    let of_weight = groups_of(dims.splits * (dims.c_in / 4u) * (dims.c_out / 4u));
+    if at < of_weight {
+        weight_part(at * WORKGROUP + local);
+    } else {
+        input_tile((at - of_weight) * WORKGROUP + local);
+    }
+}
+
+// The same for any strides.
+@compute @workgroup_size(WORKGROUP)
+fn backward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                   @builtin(local_invocation_index) local: u32) {
+    let at = flat_group(group, groups);
+    let of_weight = groups_of(dims.splits * dims.c_in * (dims.c_out / 4u));
+    if at < of_weight {
+        weight_part_planes(at * WORKGROUP + local);
+    } else {
+        input_tile((at - of_weight) * WORKGROUP + local);
+    }
+}
+
+// For the first layer, where nobody needs dx.
+@compute @workgroup_size(WORKGROUP)
+fn backward_weight_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                          @builtin(local_invocation_index) local: u32) {
+    weight_part_planes(flat_thread(group, groups, local));
+}
+
+// dx for a padding of 1. Its positions are owned in 2x2 windows too; an odd row or column has a window of its own.
+fn input_tile(thread: u32) {
     let plane = vec2u(dims.h_in + 1u, dims.w_in + 1u) / 2u;
-    let t = tile(flat_thread(group, groups, local), dims.c_in, plane.x * plane.y);
+    let t = tile(thread, dims.c_in, plane.x * plane.y);
     if !t.some { return; }
     let last = batch.count * plane.x * plane.y - 1u;
     let site0 = around(t.first, plane);
@@ -430,10 +458,7 @@ fn split_windows(split: u32) -> vec2u {
 }
 
 // Partial sums of dw and db over one split, from channels last.
-@compute @workgroup_size(WORKGROUP)
-fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-                   @builtin(local_invocation_index) local: u32) {
-    let at = flat_thread(group, groups, local);
+fn weight_part(at: u32) {
     let count_in = dims.c_in / 4u;
     let count_out = dims.c_out / 4u;
     let c = at % count_in;
@@ -463,10 +488,7 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
 }
 
 // The same from any strides; the thread owns one input channel.
-@compute @workgroup_size(WORKGROUP)
-fn backward_weight_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-                          @builtin(local_invocation_index) local: u32) {
-    let at = flat_thread(group, groups, local);
+fn weight_part_planes(at: u32) {
     let count_out = dims.c_out / 4u;
     let c = at % dims.c_in;
     let o = at / dims.c_in % count_out;
@@ -512,20 +534,6 @@ fn store_bias(split: u32, o: u32, v: vec4f) {
     partials[at + 1u] = v.y;
     partials[at + 2u] = v.z;
     partials[at + 3u] = v.w;
-}
-
-// dw and db: the partial sums, added in the order of the splits.
-@compute @workgroup_size(WORKGROUP)
-fn reduce(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-          @builtin(local_invocation_index) local: u32) {
-    let at = flat_thread(group, groups, local);
-    if at >= parameters() { return; }
-    var sum = 0.0;
-    for (var split = 0u; split < dims.splits; split++) {
-        sum += partials_in[split * parameters() + at];
-    }
-    let weights = dims.c_out * dims.c_in * 9u;
-    if at < weights { dw[at] = sum; } else { db[at - weights] = sum; }
 }
 
 // dy with its channels last, for a layer above that gave it plane by plane.

@@ -1,24 +1,29 @@
-// SGD with momentum over every parameter at once, in PyTorch's order of operations. One thread owns one parameter.
+// SGD with momentum over every parameter at once, in PyTorch's order of operations. One thread owns four parameters;
+// common/optimizer.wgsl says where their gradient comes from and what else is done.
 //
 //   g += l2 * p;  m = momentum * m + g;  p -= step_size * (nesterov ? g + momentum * m : m)
 
 struct Sgd {
-    len: u32,
+    len: u32,       // a multiple of 4
+    segments: u32,
     momentum: f32,
     nesterov: u32,  // 0 or 1
 }
 @group(0) @binding(1) var<uniform> dims: Sgd;
-@group(0) @binding(2) var<storage, read_write> params: array<f32>;  // [len]
-@group(0) @binding(3) var<storage, read> grads: array<f32>;         // [len]
-@group(0) @binding(4) var<storage, read_write> first: array<f32>;   // [len]: m
 
 @compute @workgroup_size(WORKGROUP)
 fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
           @builtin(local_invocation_index) local: u32) {
-    let at = flat_thread(group, groups, local);
-    if at >= dims.len { return; }
-    let g = grads[at] + batch.l2 * params[at];
+    if flat_group(group, groups) == 0u {
+        add_losses(local);
+        return;
+    }
+    let at = flat_thread(group, groups, local) - WORKGROUP;
+    if at >= dims.len / 4u { return; }
+    let segment = segment_of(at * 4u);
+    let p = params[at];
+    let g = gradient(at, segment) + batch.l2 * p;
     let m = dims.momentum * first[at] + g;
     first[at] = m;
-    params[at] -= batch.step_size * select(m, g + dims.momentum * m, dims.nesterov != 0u);
+    keep(at, segment, p - batch.step_size * select(m, g + dims.momentum * m, dims.nesterov != 0u));
 }

@@ -20,8 +20,6 @@ struct SmoothedLoss {
 @group(0) @binding(4) var<storage, read_write> losses: array<f32>;    // [n]
 @group(0) @binding(5) var<storage, read> dloss: array<f32>;           // [n]
 @group(0) @binding(6) var<storage, read_write> dlogits: array<f32>;   // [n, classes]
-@group(0) @binding(7) var<storage, read> losses_in: array<f32>;       // losses, read back
-@group(0) @binding(8) var<storage, read_write> step_losses: array<f32>;  // [slots]
 
 struct Row {
     largest: f32,  // max(x)
@@ -114,15 +112,4 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
     let row = reduce_row(n, local);
     if local == 0u { losses[n] = row_loss(n, row); }
     write_gradient(n, row, batch.dloss, local);
-}
-
-// step_losses[slot] = dloss * sum over n of losses[n]: the batch's mean (or sum). One workgroup.
-@compute @workgroup_size(WORKGROUP)
-fn reduce(@builtin(local_invocation_index) local: u32) {
-    var own = 0.0;
-    for (var n = local; n < batch.count; n += WORKGROUP) {
-        own += losses_in[n];
-    }
-    let total = sum_over_group(vec2f(own, 0.0), local);
-    if local == 0u { step_losses[batch.slot] = batch.dloss * total.x; }
 }

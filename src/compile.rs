@@ -1,17 +1,18 @@
 //! The network compiler: from layers to the plan of a training step and of inference.
 //!
 //! A training step is: gather the batch, every stage ([`crate::fusion`]) forward, the loss with its gradient, every stage
-//! backward, the optimizer. Inference is the gather and the forward passes, over the same buffers.
+//! backward, the optimizer. Inference is the gather and the forward passes, over the same buffers. Kernels that read a weight
+//! in another order have a copy of it, which the optimizer keeps up to date and which is made once when weights are loaded.
 
 use std::ops::Range;
 
 use crate::fusion::{Kernels, Kind, Stage, stages};
-use crate::net::{Affine, Network, Op, Parameter};
-use crate::ops::conv2d_pool::{self, Layout};
+use crate::net::{Affine, Network, Op, PARAMETER_ALIGNMENT, Parameter};
+use crate::ops::conv2d_pool::{self, Layout, Places};
 use crate::ops::head::Head;
-use crate::ops::optimizer::Optimizer;
+use crate::ops::optimizer::{Buffers, LOSS_PARTS, Optimizer, Segment};
 use crate::ops::smoothed_loss::SmoothedLoss;
-use crate::ops::{AffineBuffers, gather, optimizer, relu, smoothed_loss};
+use crate::ops::{AffineBuffers, gather, relu, smoothed_loss};
 use crate::plan::{Plan, Slice};
 use crate::smoothing::Smoothing;
 use crate::{Error, Result};
@@ -57,6 +58,8 @@ pub struct Compiled {
     pub train: Range<usize>,
     /// The dispatches of inference on the test set.
     pub infer: Range<usize>,
+    /// The dispatches to run once after parameters were written: they make the copies of weights.
+    pub load: Range<usize>,
     /// The training set.
     pub train_data: Data,
     /// The test set.
@@ -72,10 +75,12 @@ pub struct Compiled {
     pub activations: Vec<(String, Slice)>,
     /// `[batch, classes]`.
     pub logits: Slice,
-    /// One loss for each step of a submission.
+    /// [`LOSS_PARTS`] for each step of a submission, whose sum is its loss.
     pub step_losses: Slice,
-    /// All parameters, their gradient and the optimizer's memory.
-    pub flat: optimizer::Buffers,
+    /// All parameters, and the optimizer's memory.
+    pub flat: Buffers,
+    /// The gradient of all parameters, after a step.
+    pub gradient: Slice,
 }
 
 /// The largest batch size below `batch_size` for which `fits` holds, if there is one. Cost grows with the batch, so
@@ -113,17 +118,22 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let x = plan.buffer("batch.images", n.saturating_mul(pixels))?;
     let targets = plan.buffer("batch.labels", n)?;
     let losses = plan.buffer("batch.losses", n)?;
-    let step_losses = plan.buffer("step_losses", job.loss_slots)?;
+    let step_losses = plan.buffer("step_losses", job.loss_slots.saturating_mul(LOSS_PARTS))?;
 
     let flat_len = net.flat_len();
-    let flat = optimizer::Buffers {
+    let stages = stages(net, job.kernels);
+    let (places, [grads_len, packed_len]) = places(net, &stages, n);
+    let flat = Buffers {
         params: plan.buffer("params", flat_len)?,
-        grads: plan.buffer("grads", flat_len)?,
+        grads: plan.buffer("grads", grads_len)?,
         first: plan.buffer("optimizer.first", flat_len)?,
         second: plan.buffer("optimizer.second", flat_len)?,
+        packed: plan.buffer("packed", packed_len)?,
+        losses,
+        step_losses,
     };
-    let stages = stages(net, job.kernels);
-    let mut recorder = Recorder { net, n, flat, stages: &stages, tensors: vec![x], extra: vec![None; stages.len()] };
+    let extra = vec![None; stages.len()];
+    let mut recorder = Recorder { net, n, flat, stages: &stages, places, tensors: vec![x], extra };
     recorder.allocate(&mut plan)?;
     let logits = recorder.tensors[stages.len()];
     let gather = |plan: &mut Plan, name: &str, data: &Data| {
@@ -135,7 +145,6 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let masses = job.smoothing.masses(net.classes);
     let dlogits = plan.buffer("logits.grad", n * net.classes.next_multiple_of(4))?;
     let loss_buffers = smoothed_loss::Buffers { logits, targets, losses, dlogits };
-    recorder.pack(&mut plan)?;
     match stages.last() {
         Some(Stage { kind: Kind::Head(_, at), layers, name }) => {
             recorder.forward(&mut plan, stages.len() - 1)?;
@@ -149,21 +158,22 @@ pub fn compile(job: &Job) -> Result<Compiled> {
             SmoothedLoss { classes: net.classes, masses }.forward_backward(&mut plan, n, &loss_buffers)?;
         }
     }
-    smoothed_loss::reduce(&mut plan, losses, step_losses)?;
     recorder.backward(&mut plan, dlogits)?;
-    job.optimizer.record(&mut plan, flat_len, &flat)?;
+    job.optimizer.record(&mut plan, flat_len, &recorder.segments(), &flat)?;
     let train = 0..plan.dispatches.len();
 
     gather(&mut plan, "test", &test_data)?;
-    recorder.pack(&mut plan)?;
     recorder.forward(&mut plan, stages.len())?;
     let infer = train.end..plan.dispatches.len();
+    recorder.pack(&mut plan)?;
+    let load = infer.end..plan.dispatches.len();
 
     let activations = stages.iter().zip(&recorder.tensors[1..]).map(|(s, &t)| (s.name.clone(), t)).collect();
     Ok(Compiled {
         plan,
         train,
         infer,
+        load,
         train_data,
         test_data,
         normalisation,
@@ -173,15 +183,43 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         logits,
         step_losses,
         flat,
+        gradient: flat.grads.part(0, flat_len),
     })
+}
+
+/// Where each block's shares of `grads` (behind the parameters' gradient) and of `packed` are, and how long the two are.
+fn places(net: &Network, stages: &[Stage], n: usize) -> (Vec<Option<Places>>, [usize; 2]) {
+    let take = |total: &mut usize, len: usize| {
+        let at = *total;
+        *total = (at + len).next_multiple_of(PARAMETER_ALIGNMENT);
+        at
+    };
+    let (mut grads, mut packed) = (net.flat_len(), 0);
+    let places = stages
+        .iter()
+        .map(|stage| match &stage.kind {
+            Kind::Block(block, at) => Some(Places {
+                weight: net.parameters[at.weight].offset,
+                bias: net.parameters[at.bias].offset,
+                partials: take(&mut grads, block.partials_len(n)),
+                packed: take(&mut packed, block.packed_len()),
+                packed_back: (stage.layers.start > net.first_trained())
+                    .then(|| take(&mut packed, block.packed_back_len())),
+            }),
+            _ => None,
+        })
+        .collect();
+    (places, [grads, packed])
 }
 
 /// Records a network's passes, stage by stage.
 struct Recorder<'a> {
     net: &'a Network,
     n: usize,
-    flat: optimizer::Buffers,
+    flat: Buffers,
     stages: &'a [Stage],
+    /// Of the stages that are blocks.
+    places: Vec<Option<Places>>,
     /// What each stage reads, and last the logits.
     tensors: Vec<Slice>,
     /// What a stage's forward pass leaves to its backward pass.
@@ -191,7 +229,7 @@ struct Recorder<'a> {
 #[derive(Clone, Copy)]
 enum Extra {
     Argmax(Slice),
-    Block { packed: Slice, codes: Slice },
+    Codes(Slice),
 }
 
 impl Recorder<'_> {
@@ -208,10 +246,9 @@ impl Recorder<'_> {
                 (Kind::Layer, Op::MaxPool2d(_)) => {
                     Some(Extra::Argmax(plan.buffer(format!("{}.argmax", stage.name), len)?))
                 }
-                (Kind::Block(block, _), _) => Some(Extra::Block {
-                    packed: plan.buffer(format!("{}.packed", stage.name), block.packed_len())?,
-                    codes: plan.buffer(format!("{}.codes", stage.name), self.n * block.codes_len())?,
-                }),
+                (Kind::Block(block, _), _) => {
+                    Some(Extra::Codes(plan.buffer(format!("{}.codes", stage.name), self.n * block.codes_len())?))
+                }
                 _ => None,
             };
             self.tensors.push(output);
@@ -234,10 +271,31 @@ impl Recorder<'_> {
 
     fn block(&self, stage: usize, at: &Affine) -> conv2d_pool::Buffers {
         let AffineBuffers { x, w, b, y, .. } = self.affine(stage, at);
-        match self.extra[stage] {
-            Some(Extra::Block { packed, codes }) => conv2d_pool::Buffers { x, w, b, packed, y, codes },
-            _ => unreachable!("every block was given its buffers"),
+        let (Kind::Block(block, _), Some(Extra::Codes(codes)), Some(places)) =
+            (self.stages[stage].kind, self.extra[stage], self.places[stage])
+        else {
+            unreachable!("every block was given its codes and its places")
+        };
+        let Buffers { grads, packed, .. } = self.flat;
+        conv2d_pool::Buffers {
+            x,
+            w,
+            b,
+            packed: packed.part(places.packed, block.packed_len()),
+            packed_back: places.packed_back.map(|at| packed.part(at, block.packed_back_len())),
+            y,
+            codes,
+            partials: grads.part(places.partials, block.partials_len(self.n)),
         }
+    }
+
+    /// What the optimizer does for the blocks.
+    fn segments(&self) -> Vec<Segment> {
+        let blocks = self.stages.iter().zip(&self.places).filter_map(|(stage, places)| match (stage.kind, places) {
+            (Kind::Block(block, _), Some(places)) => Some(block.segments(self.n, places)),
+            _ => None,
+        });
+        blocks.flatten().collect()
     }
 
     fn argmax(&self, stage: usize) -> Slice {
@@ -247,7 +305,7 @@ impl Recorder<'_> {
         }
     }
 
-    /// The weights that forward reads in another order: they change with every step.
+    /// The copies of weights, from the parameters.
     fn pack(&self, plan: &mut Plan) -> Result<()> {
         for (i, Stage { name, kind, .. }) in self.stages.iter().enumerate() {
             if let Kind::Block(block, at) = kind {
@@ -306,13 +364,8 @@ impl Recorder<'_> {
                         block.channels_last(plan, name, n, dy, last)?;
                         dy = last;
                     }
-                    let (AffineBuffers { dw, db, .. }, buffers) = (self.affine(i, at), self.block(i, at));
-                    let partials = plan.buffer(format!("{name}.partials"), block.partials_len(n))?;
-                    block.backward_weight(plan, name, n, &buffers, partials, [dy, dw, db])?;
-                    if wanted {
-                        let packed = plan.buffer(format!("{name}.packed_back"), block.packed_back_len())?;
-                        block.backward_input(plan, name, n, &buffers, packed, [dy, dx])?;
-                    }
+                    let buffers = self.block(i, at);
+                    block.backward(plan, name, n, &buffers, dy, wanted.then_some(dx))?;
                     ready = block.x == Layout::ChannelsLast;
                 }
                 Kind::Linear(d, at) | Kind::Head(d, at) => {
@@ -323,10 +376,7 @@ impl Recorder<'_> {
                         relu::backward(plan, name, n, features, [buffers.y, dy, masked])?;
                         dy = masked;
                     }
-                    d.backward_weight(plan, name, n, &buffers, dy)?;
-                    if wanted {
-                        d.backward_input(plan, name, n, &buffers, [dy, dx])?;
-                    }
+                    d.backward(plan, name, n, &buffers, dy, wanted.then_some(dx))?;
                     ready = true;
                 }
                 Kind::Layer => {

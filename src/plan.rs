@@ -66,6 +66,8 @@ pub struct Buffer {
     pub name: String,
     /// Bytes, a multiple of 4.
     pub bytes: u64,
+    /// What it holds at first; the rest is zero.
+    pub contents: Vec<u32>,
 }
 
 /// A part of a buffer that is bound, written or read.
@@ -150,8 +152,19 @@ impl Plan {
         }
         // A binding of no bytes is invalid.
         let bytes = len.max(1) as u64 * 4;
-        self.buffers.push(Buffer { name, bytes });
+        self.buffers.push(Buffer { name, bytes, contents: vec![] });
         Ok(Slice { buffer: self.buffers.len() - 1, offset: 0, bytes })
+    }
+
+    /// A new buffer that holds `contents`.
+    ///
+    /// # Errors
+    /// As [`Plan::buffer`].
+    pub fn constant<T: bytemuck::NoUninit>(&mut self, name: impl Into<String>, contents: &[T]) -> Result<Slice> {
+        let words: Vec<u32> = bytemuck::pod_collect_to_vec(contents);
+        let slice = self.buffer(name, words.len())?;
+        self.buffers[slice.buffer].contents = words;
+        Ok(slice)
     }
 
     /// Adds a dispatch. `bindings` gives a part of a buffer for each storage binding of the pass, by name, in any order.

@@ -52,7 +52,7 @@ pub enum BindingKind {
 }
 
 macro_rules! shaders {
-    ($($constant:ident = $stem:literal),* $(,)?) => {
+    ($($constant:ident = $stem:literal $(with $common:literal)?),* $(,)?) => {
         $(
             #[doc = concat!("`shaders/", $stem, ".wgsl`")]
             pub static $constant: Shader = Shader {
@@ -60,6 +60,7 @@ macro_rules! shaders {
                 source: concat!(
                     include_str!("../shaders/common/dispatch.wgsl"),
                     include_str!("../shaders/common/step.wgsl"),
+                    $(include_str!(concat!("../shaders/common/", $common, ".wgsl")),)?
                     include_str!(concat!("../shaders/", $stem, ".wgsl")),
                 ),
                 entries: OnceLock::new(),
@@ -71,7 +72,7 @@ macro_rules! shaders {
 }
 
 shaders! {
-    ADAM = "adam",
+    ADAM = "adam" with "optimizer",
     CEILING = "ceiling",
     CONV2D = "conv2d",
     CONV2D_POOL = "conv2d_pool",
@@ -81,7 +82,7 @@ shaders! {
     LINEAR_TILED = "linear_tiled",
     MAX_POOL2D = "max_pool2d",
     RELU = "relu",
-    SGD = "sgd",
+    SGD = "sgd" with "optimizer",
     SMOOTHED_LOSS = "smoothed_loss",
 }
 

@@ -9,3 +9,8 @@ fn flat_group(group: vec3u, groups: vec3u) -> u32 {
 fn flat_thread(group: vec3u, groups: vec3u, local: u32) -> u32 {
     return flat_group(group, groups) * WORKGROUP + local;
 }
+
+// A dispatch with several kinds of work gives each its own workgroups, one kind after the other: how many this one has.
+fn groups_of(threads: u32) -> u32 {
+    return (threads + WORKGROUP - 1u) / WORKGROUP;
+}

@@ -91,5 +91,5 @@ pub const SMOOTHED_LOSS: &[(usize, usize, f32)] = &[
     (2, 32_000, 4.0),
 ];
 
-/// Numbers of parameters for the optimizers.
-pub const OPTIMIZER: &[usize] = &[1, 63, 64, 65, 4097];
+/// Numbers of parameters for the optimizers, which take them in fours.
+pub const OPTIMIZER: &[usize] = &[4, 252, 256, 260, 4100];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::cases::{self, Case};
 use super::compare::sum_tolerance;
 use super::ops::{affine_linear, step, sum_of_products, wide};
-use super::probe::Probe;
+use super::probe::{POISON, Probe};
 use super::{Row, random, random_targets};
 use crate::Result;
 use crate::gpu::Gpu;
@@ -136,7 +136,8 @@ fn block_case(
         x: at_x(&mut probe)?,
         w: probe.floats("w", &weight)?,
         b: probe.floats("b", &bias)?,
-        packed: probe.words("packed", &vec![0; block.packed_len()])?,
+        packed: probe.words("packed", &vec![POISON; block.packed_len()])?,
+        packed_back: None,
         y: probe.output(
             "y",
             laid_out(block.y, &y, d.c_out, windows),
@@ -146,6 +147,7 @@ fn block_case(
             true => probe.output_words("codes", code_words.clone())?,
             false => probe.words("codes", &code_words)?,
         },
+        partials: probe.words("partials", &[])?,
     };
     block.pack(&mut probe.plan, "block", n + 1, &at)?;
     block.forward(&mut probe.plan, "block", n + 1, &at)?;
@@ -158,36 +160,52 @@ fn block_case(
     oracle::max_pool2d::backward(pool, &argmax, &masked, &mut dv);
     let dy_last = channels_last(&dy, d.c_out, windows);
 
-    let gradient = |i: &[&[f64]]| {
-        let (mut dw, mut db) = (vec![0.0; d.weight_len()], vec![0.0; d.c_out]);
-        oracle::conv2d::backward_weight(d, i[0], i[1], &mut dw, &mut db);
-        [dw, db]
-    };
-    let terms = n * windows;
-    let [dw, dw_tolerance] =
-        sum_of_products(d.weight_len(), terms, &[&xs, &dv], |i, out| out.copy_from_slice(&gradient(i)[0]));
-    let [db, db_tolerance] =
-        sum_of_products(d.c_out, terms, &[&xs, &dv], |i, out| out.copy_from_slice(&gradient(i)[1]));
+    // The parts of the gradients of weight and bias: those of each split's images.
+    let (splits, images) = block.splits(n + 1);
+    let (mut partials, mut tolerances) = (vec![], vec![]);
+    for split in 0..splits {
+        let range = |len: usize| (split * images).min(n) * len..((split + 1) * images).min(n) * len;
+        let [xs, dv] = [&xs[range(d.input_len())], &dv[range(d.output_len())]];
+        let [part, tolerance] = sum_of_products(d.weight_len() + d.c_out, images * windows, &[xs, dv], |i, out| {
+            let (dw, db) = out.split_at_mut(d.weight_len());
+            oracle::conv2d::backward_weight(d, i[0], i[1], dw, db);
+        });
+        partials.extend(part);
+        tolerances.extend(tolerance);
+    }
     let mut probe = Probe::new(gpu);
     let (x_buffer, codes) = (at_x(&mut probe)?, probe.words("codes", &code_words)?);
     let w_buffer = probe.floats("w", &weight)?;
-    // Backward reads neither the bias nor the output.
-    let at = Buffers { x: x_buffer, w: w_buffer, b: w_buffer, packed: w_buffer, y: x_buffer, codes };
+    let at = Buffers {
+        x: x_buffer,
+        w: w_buffer,
+        // Backward reads neither the bias nor the output.
+        b: w_buffer,
+        y: x_buffer,
+        packed: probe.words("packed", &vec![POISON; block.packed_len()])?,
+        packed_back: match wants_dx {
+            true => Some(probe.words("packed_back", &vec![POISON; block.packed_back_len()])?),
+            false => None,
+        },
+        codes,
+        partials: probe.output("partials", partials, tolerances)?,
+    };
     let at_dy = probe.floats("dy", &dy)?;
     let at_last = probe.output("dy", wide(&dy_last), vec![0.0; dy.len()])?;
-    let partials = probe.words("partials", &vec![0x7FC0_DEAD; block.partials_len(n + 1)])?;
-    let dw = probe.output("dw", dw, dw_tolerance)?;
-    let db = probe.output("db", db, db_tolerance)?;
+    block.pack(&mut probe.plan, "block", n + 1, &at)?;
     block.channels_last(&mut probe.plan, "block", n + 1, at_dy, at_last)?;
-    block.backward_weight(&mut probe.plan, "block", n + 1, &at, partials, [at_last, dw, db])?;
+    let mut at_dx = None;
     if wants_dx {
         let [dx, tolerance] = sum_of_products(x.len(), d.c_out * 9, &[&dv, &ws], |i, dx| {
             oracle::conv2d::backward_input(d, i[0], i[1], dx);
         });
         let lay = |values: &[f64]| laid_out(block.x, values, c_in, h * w);
-        let dx = probe.output("dx", lay(&dx), lay(&tolerance))?;
-        let packed = probe.words("packed_back", &vec![0; block.packed_back_len()])?;
-        block.backward_input(&mut probe.plan, "block", n + 1, &at, packed, [at_last, dx])?;
+        at_dx = Some(probe.output("dx", lay(&dx), lay(&tolerance))?);
+    }
+    block.backward(&mut probe.plan, "block", n + 1, &at, at_last, at_dx)?;
+    if wants_dx && block.x == Layout::Planes {
+        // As the first layer. The same parts again.
+        block.backward(&mut probe.plan, "block", n + 1, &at, at_last, None)?;
     }
     found.extend(probe.run("conv2d_pool", &name, step(n))?);
     Ok(found)

@@ -10,12 +10,13 @@ use super::{Row, random, random_targets};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::ops::conv2d::Conv2d;
+use crate::ops::conv2d_pool::{Conv2dPool, Layout, Places};
 use crate::ops::linear::Linear;
 use crate::ops::linear_tiled::LinearTiled;
 use crate::ops::max_pool2d::MaxPool2d;
-use crate::ops::optimizer::{Adam, Buffers as OptimizerBuffers, Optimizer, Sgd};
+use crate::ops::optimizer::{Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, Segment, Sgd};
 use crate::ops::smoothed_loss::{Buffers as LossBuffers, SmoothedLoss};
-use crate::ops::{AffineBuffers, gather, relu, smoothed_loss};
+use crate::ops::{AffineBuffers, gather, relu};
 use crate::oracle;
 use crate::plan::{Slice, Step};
 use crate::smoothing::{Smoothing, Variant};
@@ -45,6 +46,11 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
     for &len in cases::OPTIMIZER {
         for optimizer in optimizers() {
             each(self::optimizer(gpu, len, &optimizer)?);
+        }
+    }
+    for optimizer in optimizers() {
+        for wants_dx in [false, true] {
+            each(optimizer_segments(gpu, &optimizer, wants_dx)?);
         }
     }
     for image in [[1, 1, 1], [1, 28, 28], [3, 5, 7]] {
@@ -106,8 +112,10 @@ impl AffineCase<'_> {
         &self,
         gpu: &Arc<Gpu>,
         forward: (impl Fn(&[&[f64]], &mut [f64]), Record),
-        backward_input: (impl Fn(&[&[f64]], &mut [f64]), Record),
-        backward_weight: (impl Fn(&[&[f64]], &mut [f64], &mut [f64]), Record),
+        input_gradient: impl Fn(&[&[f64]], &mut [f64]),
+        weight_gradient: impl Fn(&[&[f64]], &mut [f64], &mut [f64]),
+        backward: Record,
+        without_dx: Option<Record>,
     ) -> Result<Vec<Row>> {
         let AffineLens { x, w, b, y } = self.lens;
         let data = [random(x, 1), random(w, 2), random(b, 3), random(y, 4)];
@@ -137,18 +145,21 @@ impl AffineCase<'_> {
 
         let [want, tolerance] = sum_of_products(y, self.terms[0], &[&xs, &ws, &bs], forward.0);
         rows.extend(probe(&mut |p| Ok([p.output("y", want.clone(), tolerance.clone())?; 4]), forward.1)?);
-        let [want, tolerance] = sum_of_products(x, self.terms[1], &[&dys, &ws], backward_input.0);
-        rows.extend(probe(&mut |p| Ok([p.output("dx", want.clone(), tolerance.clone())?; 4]), backward_input.1)?);
-        let weight = |i: &[&[f64]], out: &mut [f64]| backward_weight.0(i, out, &mut vec![0.0; b]);
-        let bias = |i: &[&[f64]], out: &mut [f64]| backward_weight.0(i, &mut vec![0.0; w], out);
+        let dx = sum_of_products(x, self.terms[1], &[&dys, &ws], input_gradient);
+        let weight = |i: &[&[f64]], out: &mut [f64]| weight_gradient(i, out, &mut vec![0.0; b]);
+        let bias = |i: &[&[f64]], out: &mut [f64]| weight_gradient(i, &mut vec![0.0; w], out);
         let dw = sum_of_products(w, self.terms[2], &[&xs, &dys], weight);
         let db = sum_of_products(b, self.terms[3], &[&xs, &dys], bias);
-        let mut outputs = |p: &mut Probe| {
-            let dw = p.output("dw", dw[0].clone(), dw[1].clone())?;
-            let db = p.output("db", db[0].clone(), db[1].clone())?;
-            Ok([dw, dw, dw, db])
-        };
-        rows.extend(probe(&mut outputs, backward_weight.1)?);
+        for (record, wants_dx) in [(Some(backward), true), (without_dx, false)] {
+            let Some(record) = record else { continue };
+            let mut outputs = |p: &mut Probe| {
+                let dw = p.output("dw", dw[0].clone(), dw[1].clone())?;
+                let db = p.output("db", db[0].clone(), db[1].clone())?;
+                let dx = if wants_dx { p.output("dx", dx[0].clone(), dx[1].clone())? } else { dw };
+                Ok([dw, dx, dw, db])
+            };
+            rows.extend(probe(&mut outputs, record)?);
+        }
         Ok(rows)
     }
 }
@@ -173,12 +184,13 @@ pub fn conv2d(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
         (|i, y| oracle::conv2d::forward(&d, i[0], i[1], i[2], y), &|p, at, _, _| {
             d.forward(&mut p.plan, "conv2d", n + 1, at)
         }),
-        (|i, dx| oracle::conv2d::backward_input(&d, i[0], i[1], dx), &|p, at, dy, dx| {
+        |i, dx| oracle::conv2d::backward_input(&d, i[0], i[1], dx),
+        |i, dw, db| oracle::conv2d::backward_weight(&d, i[0], i[1], dw, db),
+        &|p, at, dy, dx| {
+            d.backward_weight(&mut p.plan, "conv2d", n + 1, at, dy)?;
             d.backward_input(&mut p.plan, "conv2d", n + 1, at, dy, dx)
-        }),
-        (|i, dw, db| oracle::conv2d::backward_weight(&d, i[0], i[1], dw, db), &|p, at, dy, _| {
-            d.backward_weight(&mut p.plan, "conv2d", n + 1, at, dy)
-        }),
+        },
+        None,
     )
 }
 
@@ -201,12 +213,13 @@ pub fn linear(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
         (|i, y| oracle::linear::forward(&d, i[0], i[1], i[2], y), &|p, at, _, _| {
             d.forward(&mut p.plan, "linear", n + 1, at)
         }),
-        (|i, dx| oracle::linear::backward_input(&d, i[0], i[1], dx), &|p, at, dy, dx| {
+        |i, dx| oracle::linear::backward_input(&d, i[0], i[1], dx),
+        |i, dw, db| oracle::linear::backward_weight(&d, i[0], i[1], dw, db),
+        &|p, at, dy, dx| {
+            d.backward_weight(&mut p.plan, "linear", n + 1, at, dy)?;
             d.backward_input(&mut p.plan, "linear", n + 1, at, dy, dx)
-        }),
-        (|i, dw, db| oracle::linear::backward_weight(&d, i[0], i[1], dw, db), &|p, at, dy, _| {
-            d.backward_weight(&mut p.plan, "linear", n + 1, at, dy)
-        }),
+        },
+        None,
     )
 }
 
@@ -241,10 +254,10 @@ pub(super) fn affine_linear(gpu: &Arc<Gpu>, case: &Case<Linear>, tiled: &LinearT
     affine.run(
         gpu,
         (forward, &|p, at, _, _| tiled.forward(&mut p.plan, "linear", n + 1, at)),
-        (backward_input, &|p, at, dy, dx| tiled.backward_input(&mut p.plan, "linear", n + 1, at, [dy, dx])),
-        (|i, dw, db| oracle::linear::backward_weight(&d, i[0], i[1], dw, db), &|p, at, dy, _| {
-            tiled.backward_weight(&mut p.plan, "linear", n + 1, at, dy)
-        }),
+        backward_input,
+        |i, dw, db| oracle::linear::backward_weight(&d, i[0], i[1], dw, db),
+        &|p, at, dy, dx| tiled.backward(&mut p.plan, "linear", n + 1, at, dy, Some(dx)),
+        Some(&|p, at, dy, _| tiled.backward(&mut p.plan, "linear", n + 1, at, dy, None)),
     )
 }
 
@@ -374,16 +387,6 @@ pub fn smoothed_loss(gpu: &Arc<Gpu>, n: usize, classes: usize, scale: f32, smoot
         }
         rows.extend(probe.run("smoothed_loss", &case, step(n))?);
     }
-
-    let mut probe = Probe::new(gpu);
-    let values = random(n, 4);
-    let total: f64 = wide(&values).iter().sum();
-    let magnitude: f64 = absolute(&wide(&values)).iter().sum();
-    let losses = probe.floats("losses", &values)?;
-    let mean = f64::from(step(n).dloss);
-    let out = probe.output("step_losses", vec![total * mean], vec![sum_tolerance(n, magnitude * mean)])?;
-    smoothed_loss::reduce(&mut probe.plan, losses, out)?;
-    rows.extend(probe.run("smoothed_loss", &case, step(n))?);
     Ok(rows)
 }
 
@@ -403,48 +406,131 @@ pub fn optimizers() -> Vec<Optimizer> {
     ]
 }
 
-/// One update, the third, from a random state.
+/// One update, the third, from a random state, and the sum of the losses.
 ///
 /// # Errors
 /// What the device reports.
 pub fn optimizer(gpu: &Arc<Gpu>, len: usize, optimizer: &Optimizer) -> Result<Vec<Row>> {
-    const T: u64 = 3;
-    let name = match optimizer {
-        Optimizer::Adam(_) | Optimizer::AdamW(_) => "adam",
-        Optimizer::Sgd(_) => "sgd",
-    };
-    let case = format!("{len}, {optimizer:?}");
-    let (params, grads, first) = (random(len, 1), random(len, 2), random(len, 3));
-    let second: Vec<f32> = random(len, 4).iter().map(|v| v * v).collect();
-    let mut want = wide(&params);
-    let mut state = oracle::optimizer::State { first: wide(&first), second: wide(&second) };
-    oracle::optimizer::step(optimizer, T, &mut want, &wide(&grads), &mut state);
+    let case = OptimizerCase { len, segments: vec![], partials: 0, packed: vec![0.0; 4], copies: vec![] };
+    case.run(gpu, &format!("{len}, {optimizer:?}"), optimizer)
+}
 
-    let update = optimizer.update(T);
-    // A handful of roundings of numbers not above 1 (moments, parameters), and of the step itself.
-    let ulp = 2f64.powi(-24);
-    let tolerance: Vec<f64> =
-        want.iter().zip(&params).map(|(w, &p)| ulp * 4.0 + (w - f64::from(p)).abs() * 32.0 * ulp).collect();
-    let moment = vec![6.0 * ulp; len];
-    let mut probe = Probe::new(gpu);
-    let at = OptimizerBuffers {
-        params: probe.updated("params", &params, want, tolerance)?,
-        grads: probe.floats("grads", &grads)?,
-        first: probe.updated("first", &first, state.first, moment.clone())?,
-        second: match name {
-            "adam" => probe.updated("second", &second, state.second, moment)?,
-            _ => probe.floats("second", &second)?,
-        },
+/// The same where the gradients of a convolution's weight and bias come in parts, and the weight has copies.
+///
+/// # Errors
+/// What the device reports.
+pub fn optimizer_segments(gpu: &Arc<Gpu>, optimizer: &Optimizer, wants_dx: bool) -> Result<Vec<Row>> {
+    const LEN: usize = 512;
+    const N: usize = 3;
+    let conv = Conv2d { input: [5, 4, 4], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1] };
+    let pool = MaxPool2d { input: [4, 4, 4], kernel: [2, 2], stride: [2, 2] };
+    let block = Conv2dPool::new(&conv, &pool, wants_dx, Layout::Planes, Layout::Planes).expect("a block");
+    let at = Places {
+        weight: 64,
+        bias: 256,
+        partials: LEN + 64,
+        packed: 64,
+        packed_back: wants_dx.then_some(64 + block.packed_len()),
     };
-    optimizer.record(&mut probe.plan, len, &at)?;
-    let step = Step {
-        keep: update.keep as f32,
-        l2: update.l2 as f32,
-        step_size: update.step_size as f32,
-        denominator: update.denominator as f32,
-        ..Default::default()
+    let mut copies = vec![];
+    for i in 0..conv.weight_len() {
+        let (o, c, tap) = (i / 45, i / 9 % 5, i % 9);
+        copies.push((at.packed + (c * 9 + tap) * 8 + o, at.weight + i));
+        copies.extend(at.packed_back.map(|start| (start + (o * 9 + 8 - tap) * 8 + c, at.weight + i)));
+    }
+    let case = OptimizerCase {
+        len: LEN,
+        segments: block.segments(N, &at).to_vec(),
+        partials: 64 + block.partials_len(N),
+        packed: vec![0.5; 64 + block.packed_len() + block.packed_back_len()],
+        copies,
     };
-    probe.run(name, &case, step)
+    case.run(gpu, &format!("{LEN} in segments, copy for backward: {wants_dx}, {optimizer:?}"), optimizer)
+}
+
+struct OptimizerCase {
+    len: usize,
+    segments: Vec<Segment>,
+    /// Elements of `grads` behind the gradient.
+    partials: usize,
+    packed: Vec<f32>,
+    /// An element of `packed`, and the parameter that is copied there.
+    copies: Vec<(usize, usize)>,
+}
+
+impl OptimizerCase {
+    fn run(&self, gpu: &Arc<Gpu>, case: &str, optimizer: &Optimizer) -> Result<Vec<Row>> {
+        const T: u64 = 3;
+        const LOSSES: usize = 131;
+        const SLOT: usize = 2;
+        let len = self.len;
+        let (op, sgd) = match optimizer {
+            Optimizer::Adam(_) | Optimizer::AdamW(_) => ("adam", false),
+            Optimizer::Sgd(_) => ("sgd", true),
+        };
+        let (params, grads, first) = (random(len, 1), random(len + self.partials, 2), random(len, 3));
+        let second: Vec<f32> = random(len, 4).iter().map(|v| v * v).collect();
+        let mut gradient = wide(&grads);
+        for s in &self.segments {
+            for i in 0..s.len {
+                let part = |split| f64::from(grads[(s.partials + split * s.stride + i) as usize]);
+                gradient[(s.first + i) as usize] = (0..s.splits).map(part).sum();
+            }
+        }
+        let mut want = wide(&params);
+        let mut state = oracle::optimizer::State { first: wide(&first), second: wide(&second) };
+        oracle::optimizer::step(optimizer, T, &mut want, &gradient[..len], &mut state);
+
+        let update = optimizer.update(T);
+        // A handful of roundings of numbers not above 1 (moments, parameters), and of the step itself. A gradient in parts
+        // brings more of them, and is larger.
+        let ulp = 2f64.powi(-24);
+        let splits = self.segments.iter().map(|s| s.splits).max().unwrap_or(1);
+        let parts = f64::from(splits);
+        let tolerance: Vec<f64> = want
+            .iter()
+            .zip(&params)
+            .map(|(w, &p)| ulp * 4.0 * parts + (w - f64::from(p)).abs() * 32.0 * parts * ulp)
+            .collect();
+        let moment = vec![6.0 * ulp * parts * parts; len];
+        let mut packed = wide(&self.packed);
+        let mut packed_tolerance = vec![0.0; packed.len()];
+        for &(to, from) in &self.copies {
+            (packed[to], packed_tolerance[to]) = (want[from], tolerance[from]);
+        }
+        let losses = random(LOSSES, 5);
+        let dloss = f64::from(step(LOSSES).dloss);
+        let before = [0.25; LOSS_PARTS * 4];
+        let mut step_losses = wide(&before);
+        for (part, sum) in step_losses[LOSS_PARTS * SLOT..][..LOSS_PARTS].iter_mut().enumerate() {
+            *sum = losses.iter().skip(part).step_by(LOSS_PARTS).map(|&v| f64::from(v) * dloss).sum();
+        }
+        let loss_tolerance = vec![sum_tolerance(LOSSES.div_ceil(LOSS_PARTS), dloss * 3.0); before.len()];
+
+        let mut probe = Probe::new(gpu);
+        let at = OptimizerBuffers {
+            params: probe.updated("params", &params, want, tolerance)?,
+            grads: probe.updated("grads", &grads, gradient.clone(), vec![ulp * parts * parts; gradient.len()])?,
+            first: probe.updated("first", &first, state.first, moment.clone())?,
+            second: match sgd {
+                false => probe.updated("second", &second, state.second, moment)?,
+                true => probe.floats("second", &second)?,
+            },
+            packed: probe.updated("packed", &self.packed, packed, packed_tolerance)?,
+            losses: probe.floats("losses", &losses)?,
+            step_losses: probe.updated("step_losses", &before, step_losses, loss_tolerance)?,
+        };
+        optimizer.record(&mut probe.plan, len, &self.segments, &at)?;
+        let step = Step {
+            slot: SLOT as u32,
+            keep: update.keep as f32,
+            l2: update.l2 as f32,
+            step_size: update.step_size as f32,
+            denominator: update.denominator as f32,
+            ..step(LOSSES)
+        };
+        probe.run(op, case, step)
+    }
 }
 
 /// The gather of a batch from the middle of an order, with its normalisation.

@@ -10,7 +10,7 @@ use crate::gpu::{Engine, Gpu};
 use crate::plan::{Plan, Slice, Step};
 
 /// A quiet NaN whose payload no arithmetic makes.
-const POISON: u32 = 0x7FC0_DEAD;
+pub(super) const POISON: u32 = 0x7FC0_DEAD;
 /// Poisoned elements past the end of every buffer. They are inside the binding: a write there lands, and shows.
 const GUARD: usize = 64;
 

@@ -76,7 +76,7 @@ pub fn check_limits(plan: &Plan, limits: &wgpu::Limits) -> Result<()> {
 }
 
 impl Engine {
-    /// Allocates a plan's buffers (zeroed) and builds its kernels.
+    /// Allocates a plan's buffers (zeroed, but for what the plan has them hold) and builds its kernels.
     ///
     /// # Errors
     /// [`Error::OverLimit`] if it does not fit the device, [`Error::Gpu`] if the driver refuses something.
@@ -99,6 +99,9 @@ impl Engine {
             (buffers, new_buffer("steps", step_stride * MAX_STEPS as u64, wgpu::BufferUsages::UNIFORM))
         })?;
         let mut engine = Self { gpu: gpu.clone(), plan, buffers, dispatches: vec![], steps, step_stride };
+        for (buffer, planned) in engine.buffers.iter().zip(&engine.plan.buffers) {
+            gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&planned.contents));
+        }
         engine.dispatches =
             engine.plan.dispatches.iter().map(|dispatch| engine.prepare(dispatch)).collect::<Result<_>>()?;
         Ok(engine)

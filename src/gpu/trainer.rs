@@ -9,6 +9,7 @@ use super::{Engine, Gpu};
 use crate::compile::{Compiled, Data, Job, compile, largest_batch};
 use crate::data::Dataset;
 use crate::fusion::Kernels;
+use crate::ops::optimizer::LOSS_PARTS;
 use crate::plan::{Slice, Step};
 use crate::train::{Backend, Setup, State};
 use crate::{Error, Result};
@@ -145,7 +146,6 @@ impl<'a> GpuTrainer<'a> {
         let options = Options { max_data_bytes: options.max_data_bytes.min(largest), ..options };
         let (compiled, [train, test]) = compile_for(&setup, &limits, gpu.memory_available(), options)?;
         let engine = Engine::new(gpu, compiled.plan.clone())?;
-        engine.write(compiled.flat.params, params);
         let normalisation: Vec<[f32; 2]> = setup.normalisation.iter().map(|a| a.map(|v| v as f32)).collect();
         engine.write(compiled.normalisation, &normalisation);
         for (data, residence, at) in [(setup.train, train, compiled.train_data), (setup.test, test, compiled.test_data)]
@@ -155,7 +155,9 @@ impl<'a> GpuTrainer<'a> {
                 engine.write(at.labels, &data.labels);
             }
         }
-        Ok(Self { setup, engine, compiled, train, test, steps_per_submission: 1 })
+        let trainer = Self { setup, engine, compiled, train, test, steps_per_submission: 1 };
+        trainer.load(params);
+        Ok(trainer)
     }
 
     /// The compiled network.
@@ -166,6 +168,14 @@ impl<'a> GpuTrainer<'a> {
     /// The engine that carries it out.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Makes these the parameters, for every kernel.
+    fn load(&self, params: &[f32]) {
+        let at = self.compiled.flat.params;
+        self.engine.write(at, params);
+        // What the copies need has been submitted, and nobody waits for it: a failure shows at the next result.
+        drop(self.engine.run(self.compiled.load.clone(), &[Step::default()], at.part(0, 1)));
     }
 
     /// Makes `order` the order of the steps to come. A window takes the images themselves, a whole set their indices.
@@ -213,8 +223,9 @@ impl Backend for GpuTrainer<'_> {
         let mut under_way = VecDeque::<Pending>::new();
         let mut last_result = Instant::now();
         let mut finish = |pending: Pending| -> Result<()> {
-            let losses: Vec<f64> = pending.wait::<f32>()?.into_iter().map(f64::from).collect();
-            on_losses(&losses)
+            let parts = pending.wait::<f32>()?;
+            let sum = |parts: &[f32]| parts.iter().copied().map(f64::from).sum();
+            on_losses(&parts.chunks(LOSS_PARTS).map(sum).collect::<Vec<_>>())
         };
         for window in order.chunks(self.train.images(self.setup.train)) {
             Self::upload(&self.engine, self.setup.train, self.train, &self.compiled.train_data, window);
@@ -227,7 +238,7 @@ impl Backend for GpuTrainer<'_> {
                     steps.push(self.step(t, steps.len(), first, count));
                     first += count;
                 }
-                let losses = self.compiled.step_losses.part(0, steps.len());
+                let losses = self.compiled.step_losses.part(0, steps.len() * LOSS_PARTS);
                 under_way.push_back(self.engine.run(self.compiled.train.clone(), &steps, losses));
                 if under_way.len() > IN_FLIGHT {
                     finish(under_way.pop_front().expect("the queue was just seen to hold some"))?;
@@ -278,10 +289,9 @@ impl Backend for GpuTrainer<'_> {
 
     fn set_state(&mut self, state: &State) {
         let flat = self.compiled.flat;
-        for (slice, values) in [(flat.params, &state.params), (flat.first, &state.first), (flat.second, &state.second)]
-        {
-            let narrow: Vec<f32> = values.iter().map(|&v| v as f32).collect();
-            self.engine.write(slice, &narrow);
-        }
+        let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
+        self.load(&narrow(&state.params));
+        self.engine.write(flat.first, &narrow(&state.first));
+        self.engine.write(flat.second, &narrow(&state.second));
     }
 }

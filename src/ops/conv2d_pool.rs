@@ -9,8 +9,10 @@
 //! Backward, the passes are Conv2d's over `dv`, which is unfolded from `dy` and a byte a window while it is loaded.
 //! Between two such blocks activations have their channels last, so that four are one load.
 
+use super::WORKGROUP;
 use super::conv2d::Conv2d;
 use super::max_pool2d::MaxPool2d;
+use super::optimizer::Segment;
 use crate::Result;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 use crate::shaders::CONV2D_POOL;
@@ -19,7 +21,7 @@ use crate::shaders::CONV2D_POOL;
 /// so that every device sums in the same order.
 const SPLIT_THREADS: usize = 4096;
 
-/// Windows that a thread of `forward` and `backward_input` owns, as `WINDOWS` in the shader.
+/// Windows that a thread owns of `y` or `dx`, as `WINDOWS` in the shader.
 const WINDOWS: usize = 4;
 
 /// The order of an image's elements.
@@ -42,6 +44,21 @@ pub struct Conv2dPool {
     pub y: Layout,
 }
 
+/// Where the block's share of what all layers have in common begins, in elements, in fours.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// Its weight among the parameters.
+    pub weight: usize,
+    /// Its bias among the parameters.
+    pub bias: usize,
+    /// [`Conv2dPool::partials_len`] elements of the optimizer's `grads`.
+    pub partials: usize,
+    /// [`Conv2dPool::packed_len`] elements of the optimizer's `packed`.
+    pub packed: usize,
+    /// [`Conv2dPool::packed_back_len`] elements of it, if the gradient of the input is wanted.
+    pub packed_back: Option<usize>,
+}
+
 /// The block's buffers in a plan.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers {
@@ -53,10 +70,14 @@ pub struct Buffers {
     pub b: Slice,
     /// [`Conv2dPool::packed_len`]: the weight, in the order in which forward reads it.
     pub packed: Slice,
+    /// [`Conv2dPool::packed_back_len`]: the same for backward, if the gradient of the input is wanted.
+    pub packed_back: Option<Slice>,
     /// Output, `[n, c_out, height, width]` by its layout.
     pub y: Slice,
     /// [`Conv2dPool::codes_len`] an image: which element of its window was the maximum.
     pub codes: Slice,
+    /// [`Conv2dPool::partials_len`]: for each split, its part of the weight's gradient and of the bias's.
+    pub partials: Slice,
 }
 
 impl Conv2dPool {
@@ -68,7 +89,8 @@ impl Conv2dPool {
         let fits = kernels
             && padding
             && conv.c_out.is_multiple_of(4)
-            && (x == Layout::Planes || conv.input[0].is_multiple_of(4));
+            // Only a block gives its channels last, and its parameters want a gradient.
+            && (x == Layout::Planes || wants_dx && conv.input[0].is_multiple_of(4));
         fits.then(|| Self { conv: *conv, pooled: pool.output_plane(), x, y })
     }
 
@@ -102,12 +124,29 @@ impl Conv2dPool {
     }
 
     /// How many splits there are, and how many images each owns.
-    fn splits(&self, n: usize) -> (usize, usize) {
+    pub fn splits(&self, n: usize) -> (usize, usize) {
         let images = n.div_ceil(SPLIT_THREADS.div_ceil(self.split_threads()));
         (n.div_ceil(images), images)
     }
 
-    /// Threads of one split of `backward_weight`.
+    /// What the optimizer does for the weight and for the bias, for a batch of up to `n`.
+    pub fn segments(&self, n: usize, at: &Places) -> [Segment; 2] {
+        let weights = self.conv.weight_len();
+        let weight = Segment {
+            first: word(at.weight),
+            len: word(weights),
+            partials: word(at.partials),
+            splits: word(self.splits(n).0),
+            stride: word(weights + self.conv.c_out),
+            c_in: word(self.conv.input[0]),
+            packed: word(at.packed),
+            packed_back: at.packed_back.map_or(Segment::NONE, word),
+        };
+        let (first, len, partials) = (word(at.bias), word(self.conv.c_out), word(at.partials + weights));
+        [weight, Segment { first, len, partials, c_in: 0, ..weight }]
+    }
+
+    /// Threads of one split of the weight's gradient.
     fn split_threads(&self) -> usize {
         let c_in = self.conv.input[0];
         self.conv.c_out / 4 * if self.x == Layout::ChannelsLast { c_in / 4 } else { c_in }
@@ -166,7 +205,7 @@ impl Conv2dPool {
         8 * (n * self.windows() * self.conv.c_out * self.conv.fan_in()) as u64
     }
 
-    /// Records the packing of the weight for forward.
+    /// Records the packing of the weight, for forward and for what backward there is.
     pub fn pack(&self, plan: &mut Plan, name: &str, n: usize, at: &Buffers) -> Result<()> {
         plan.dispatch(
             format!("{name}.pack"),
@@ -175,6 +214,15 @@ impl Conv2dPool {
             Grid::Threads(self.packed_len() / 4),
             0,
             &[("w", at.w), ("packed", at.packed)],
+        )?;
+        let Some(packed_back) = at.packed_back else { return Ok(()) };
+        plan.dispatch(
+            format!("{name}.pack_back"),
+            (&CONV2D_POOL, "pack_back"),
+            self.dims(n),
+            Grid::Threads(self.packed_back_len() / 4),
+            0,
+            &[("w", at.w), ("packed_back", packed_back)],
         )
     }
 
@@ -206,64 +254,44 @@ impl Conv2dPool {
         )
     }
 
-    /// Records the gradient of the input, with `packed_back` ([`Self::packed_back_len`]) to work in.
-    pub fn backward_input(
+    /// Records the partial sums of the gradients of weight and bias, and the gradient of the input to `dx` if it is
+    /// wanted; then the weight has been packed.
+    pub fn backward(
         &self,
         plan: &mut Plan,
         name: &str,
         n: usize,
         at: &Buffers,
-        packed_back: Slice,
-        [dy, dx]: [Slice; 2],
+        dy: Slice,
+        dx: Option<Slice>,
     ) -> Result<()> {
-        plan.dispatch(
-            format!("{name}.pack_back"),
-            (&CONV2D_POOL, "pack_back"),
-            self.dims(n),
-            Grid::Threads(self.packed_back_len() / 4),
-            0,
-            &[("w", at.w), ("packed_back", packed_back)],
-        )?;
-        let [c_in, h, w] = self.conv.input;
-        plan.dispatch(
-            format!("{name}.backward_input"),
-            (&CONV2D_POOL, "backward_input"),
-            self.dims(n),
-            Grid::Threads((n * h.div_ceil(2) * w.div_ceil(2)).div_ceil(WINDOWS) * c_in.div_ceil(8)),
-            self.flops(n),
-            &[("taps", packed_back), ("codes_in", at.codes), ("dy", dy), ("dx", dx)],
-        )
-    }
-
-    /// Records the gradients of the weight and of the bias, with `partials` ([`Self::partials_len`]) to work in.
-    pub fn backward_weight(
-        &self,
-        plan: &mut Plan,
-        name: &str,
-        n: usize,
-        at: &Buffers,
-        partials: Slice,
-        [dy, dw, db]: [Slice; 3],
-    ) -> Result<()> {
-        let (pass, x) = match self.x {
-            Layout::Planes => ("backward_weight_planes", "x"),
-            Layout::ChannelsLast => ("backward_weight", "x_last"),
+        let x = match self.x {
+            Layout::Planes => "x",
+            Layout::ChannelsLast => "x_last",
         };
+        let mut bindings = vec![(x, at.x), ("codes_in", at.codes), ("dy", dy), ("partials", at.partials)];
+        let of_weight = (self.splits(n).0 * self.split_threads()).div_ceil(WORKGROUP);
+        let (pass, groups) = match dx {
+            None => ("backward_weight_planes", of_weight),
+            Some(dx) => {
+                bindings.extend(at.packed_back.map(|taps| ("taps", taps)));
+                bindings.push(("dx", dx));
+                let [c_in, h, w] = self.conv.input;
+                let windows = n * h.div_ceil(2) * w.div_ceil(2);
+                let of_input = (windows.div_ceil(WINDOWS) * c_in.div_ceil(8)).div_ceil(WORKGROUP);
+                let pass = if self.x == Layout::Planes { "backward_planes" } else { "backward" };
+                (pass, of_weight + of_input)
+            }
+        };
+        let flops = self.flops(n) * if dx.is_some() { 2 } else { 1 };
+        let label = if dx.is_some() { "backward" } else { "backward_weight" };
         plan.dispatch(
-            format!("{name}.backward_weight"),
+            format!("{name}.{label}"),
             (&CONV2D_POOL, pass),
             self.dims(n),
-            Grid::Threads(self.splits(n).0 * self.split_threads()),
-            self.flops(n),
-            &[(x, at.x), ("codes_in", at.codes), ("dy", dy), ("partials", partials)],
-        )?;
-        plan.dispatch(
-            format!("{name}.reduce"),
-            (&CONV2D_POOL, "reduce"),
-            self.dims(n),
-            Grid::Threads(self.conv.weight_len() + self.conv.c_out),
-            0,
-            &[("partials_in", partials), ("dw", dw), ("db", db)],
+            Grid::Workgroups(groups),
+            flops,
+            &bindings,
         )
     }
 }

@@ -1,13 +1,16 @@
 //! Linear in register tiles, with the ReLU above it and, backward, the ReLU below it. Formulas: [`super::linear`].
 
-use super::AffineBuffers;
 use super::linear::Linear;
+use super::{AffineBuffers, WORKGROUP};
 use crate::Result;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 use crate::shaders::LINEAR_TILED;
 
 /// Rows and columns of a thread's tile, as `TILE` in the shader.
 const TILE: usize = 8;
+
+/// Threads that share a tile of `forward`, as `SPLITS` in the shader.
+const SPLITS: usize = 16;
 
 /// A layer, and what is fused with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,9 +19,9 @@ pub struct LinearTiled {
     pub dims: Linear,
     /// ReLU follows: forward applies it. Backward expects it to have been applied to `dy`.
     pub relu: bool,
-    /// ReLU comes before: `backward_input` gives the gradient of that ReLU's input.
+    /// ReLU comes before: backward gives the gradient of that ReLU's input.
     pub mask: bool,
-    /// `backward_input` stores an image with its channels last. This is how many positions a channel has; 1 changes
+    /// Backward stores an image's gradient with its channels last. This is how many positions a channel has; 1 changes
     /// nothing.
     pub plane: usize,
 }
@@ -57,46 +60,51 @@ impl LinearTiled {
         }
     }
 
-    fn record(
-        &self,
-        plan: &mut Plan,
-        (name, pass): (&str, &str),
-        n: usize,
-        [rows, columns]: [usize; 2],
-        bindings: &[(&str, Slice)],
-    ) -> Result<()> {
+    /// Records the forward pass over a batch of up to `n`.
+    pub fn forward(&self, plan: &mut Plan, name: &str, n: usize, at: &AffineBuffers) -> Result<()> {
         plan.dispatch(
-            format!("{name}.{pass}"),
-            (&LINEAR_TILED, pass),
+            format!("{name}.forward"),
+            (&LINEAR_TILED, "forward"),
             self.dims(),
-            Grid::Threads(rows.div_ceil(TILE) * columns.div_ceil(TILE)),
+            Grid::Threads(tiles([n, self.dims.outputs]) * SPLITS),
             self.dims.flops() * n as u64,
-            bindings,
+            &[("x", at.x), ("w", at.w), ("b", at.b), ("y", at.y)],
         )
     }
 
-    /// Records the forward pass over a batch of up to `n`.
-    pub fn forward(&self, plan: &mut Plan, name: &str, n: usize, at: &AffineBuffers) -> Result<()> {
-        let bindings = [("x", at.x), ("w", at.w), ("b", at.b), ("y", at.y)];
-        self.record(plan, (name, "forward"), n, [n, self.dims.outputs], &bindings)
-    }
-
-    /// Records the gradient of the input, from `dy` in rows of [`Self::dy_stride`].
-    pub fn backward_input(
+    /// Records the gradients of the weight and of the bias, and that of the input to `dx` if it is wanted, from `dy` in
+    /// rows of [`Self::dy_stride`].
+    pub fn backward(
         &self,
         plan: &mut Plan,
         name: &str,
         n: usize,
         at: &AffineBuffers,
-        [dy, dx]: [Slice; 2],
+        dy: Slice,
+        dx: Option<Slice>,
     ) -> Result<()> {
-        let bindings = [("x", at.x), ("w", at.w), ("dy", dy), ("dx", dx)];
-        self.record(plan, (name, "backward_input"), n, [n, self.dims.inputs], &bindings)
+        let Linear { inputs, outputs } = self.dims;
+        let mut bindings = vec![("x", at.x), ("dy", dy), ("dw", at.dw), ("db", at.db)];
+        let of_weight = tiles([outputs, inputs]).div_ceil(WORKGROUP);
+        let (pass, groups, passes) = match dx {
+            None => ("backward_weight", of_weight, 1),
+            Some(dx) => {
+                bindings.extend([("w", at.w), ("dx", dx)]);
+                ("backward", of_weight + tiles([n, inputs]).div_ceil(WORKGROUP), 2)
+            }
+        };
+        plan.dispatch(
+            format!("{name}.{pass}"),
+            (&LINEAR_TILED, pass),
+            self.dims(),
+            Grid::Workgroups(groups),
+            passes * self.dims.flops() * n as u64,
+            &bindings,
+        )
     }
+}
 
-    /// Records the gradients of the weight and of the bias, from `dy` in rows of [`Self::dy_stride`].
-    pub fn backward_weight(&self, plan: &mut Plan, name: &str, n: usize, at: &AffineBuffers, dy: Slice) -> Result<()> {
-        let bindings = [("x", at.x), ("dy", dy), ("dw", at.dw), ("db", at.db)];
-        self.record(plan, (name, "backward_weight"), n, [self.dims.outputs, self.dims.inputs], &bindings)
-    }
+/// Tiles of a result of so many rows and columns.
+fn tiles([rows, columns]: [usize; 2]) -> usize {
+    rows.div_ceil(TILE) * columns.div_ceil(TILE)
 }

@@ -17,6 +17,9 @@ pub mod smoothed_loss;
 
 use crate::plan::Slice;
 
+/// Threads of a workgroup, as `WORKGROUP` in `shaders/common/dispatch.wgsl`.
+const WORKGROUP: usize = 64;
+
 /// The buffers of a layer with a weight and a bias in a plan.
 #[derive(Clone, Copy, Debug)]
 pub struct AffineBuffers {

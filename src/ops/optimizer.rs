@@ -8,9 +8,13 @@
 //!
 //! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`.
 
+use super::WORKGROUP;
 use crate::Result;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 use crate::shaders::{ADAM, SGD};
+
+/// Parts in which a step's loss is stored: one for each thread that adds some.
+pub const LOSS_PARTS: usize = WORKGROUP;
 
 /// Which optimizer, with what does not change from step to step.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -100,6 +104,7 @@ uniform! {
     /// `Adam` in `shaders/adam.wgsl`.
     struct AdamDims {
         len: u32,
+        segments: u32,
         beta1: f32,
         one_minus_beta1: f32,
         beta2: f32,
@@ -112,39 +117,94 @@ uniform! {
     /// `Sgd` in `shaders/sgd.wgsl`.
     struct SgdDims {
         len: u32,
+        segments: u32,
         momentum: f32,
         nesterov: u32,
     }
 }
 
-/// The optimizer's buffers in a plan, each as long as the flat vector of parameters.
+/// Parameters whose gradient comes in parts, which the optimizer adds in their order; and copies of these parameters, which
+/// it keeps up to date. `Segment` in `shaders/common/optimizer.wgsl`. Offsets and lengths are elements, in fours.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Segment {
+    /// The first parameter.
+    pub first: u32,
+    /// How many.
+    pub len: u32,
+    /// Where the first part is in [`Buffers::grads`].
+    pub partials: u32,
+    /// How many parts.
+    pub splits: u32,
+    /// From one part to the next.
+    pub stride: u32,
+    /// Input channels of the 3x3 convolution whose weight this is; 0 where there are no copies.
+    pub c_in: u32,
+    /// Where the copy for forward is in [`Buffers::packed`].
+    pub packed: u32,
+    /// Where the copy for backward is, or [`Segment::NONE`].
+    pub packed_back: u32,
+}
+
+impl Segment {
+    /// In place of an offset: there is no such copy.
+    pub const NONE: u32 = u32::MAX;
+}
+
+/// The optimizer's buffers in a plan.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers {
-    /// Parameters.
+    /// The flat vector of parameters.
     pub params: Slice,
-    /// Their gradient.
+    /// Their gradient, and behind it the parts of the segments' gradients.
     pub grads: Slice,
-    /// First moment, or momentum.
+    /// First moment, or momentum; as long as the parameters.
     pub first: Slice,
-    /// Second moment.
+    /// Second moment; as long as the parameters.
     pub second: Slice,
+    /// Copies of weights in the orders in which kernels read them.
+    pub packed: Slice,
+    /// The batch's losses, `[n]`.
+    pub losses: Slice,
+    /// [`LOSS_PARTS`] for each step of a submission: together the batch's loss.
+    pub step_losses: Slice,
 }
 
 impl Optimizer {
-    /// Records the update of all `len` parameters.
-    pub fn record(&self, plan: &mut Plan, len: usize, at: &Buffers) -> Result<()> {
-        let bindings = [("params", at.params), ("grads", at.grads), ("first", at.first), ("second", at.second)];
+    /// Records the update of all `len` (a multiple of 4) parameters, and the batch's loss into the step's slot of
+    /// `step_losses`: the sum of `losses` times the step's `dloss`, in [`LOSS_PARTS`] parts.
+    pub fn record(&self, plan: &mut Plan, len: usize, segments: &[Segment], at: &Buffers) -> Result<()> {
+        assert!(len.is_multiple_of(4), "a thread owns four parameters");
+        let count = word(segments.len());
+        let segments = match segments {
+            // A binding holds at least one.
+            [] => plan.constant("segments", &[Segment::default()])?,
+            some => plan.constant("segments", some)?,
+        };
+        // The first workgroup adds the losses.
+        let grid = Grid::Workgroups(1 + (len / 4).div_ceil(WORKGROUP));
+        let mut bindings = vec![
+            ("params", at.params),
+            ("grads", at.grads),
+            ("first", at.first),
+            ("segments", segments),
+            ("packed", at.packed),
+            ("losses", at.losses),
+            ("step_losses", at.step_losses),
+        ];
+        let len = word(len);
         match self {
             Self::Adam(a) | Self::AdamW(a) => {
                 let [beta1, beta2] = a.betas.map(|b| b as f32);
                 let [one_minus_beta1, one_minus_beta2] = a.betas.map(|b| (1.0 - b) as f32);
-                let dims =
-                    AdamDims { len: word(len), beta1, one_minus_beta1, beta2, one_minus_beta2, eps: a.eps as f32 };
-                plan.dispatch("adam.update", (&ADAM, "update"), dims, Grid::Threads(len), 0, &bindings)
+                let eps = a.eps as f32;
+                let dims = AdamDims { len, segments: count, beta1, one_minus_beta1, beta2, one_minus_beta2, eps };
+                bindings.push(("second", at.second));
+                plan.dispatch("adam.update", (&ADAM, "update"), dims, grid, 0, &bindings)
             }
             Self::Sgd(s) => {
-                let dims = SgdDims { len: word(len), momentum: s.momentum as f32, nesterov: s.nesterov.into() };
-                plan.dispatch("sgd.update", (&SGD, "update"), dims, Grid::Threads(len), 0, &bindings[..3])
+                let dims = SgdDims { len, segments: count, momentum: s.momentum as f32, nesterov: s.nesterov.into() };
+                plan.dispatch("sgd.update", (&SGD, "update"), dims, grid, 0, &bindings)
             }
         }
     }

@@ -87,15 +87,3 @@ impl SmoothedLoss {
         )
     }
 }
-
-/// Records the batch's loss into the step's slot of `step_losses`: the sum of `losses` times the step's `dloss`.
-pub fn reduce(plan: &mut Plan, losses: Slice, step_losses: Slice) -> Result<()> {
-    plan.dispatch(
-        "loss.reduce",
-        (&SMOOTHED_LOSS, "reduce"),
-        Dims::default(),
-        Grid::Workgroups(1),
-        0,
-        &[("losses_in", losses), ("step_losses", step_losses)],
-    )
-}

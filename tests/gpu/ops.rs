@@ -46,6 +46,9 @@ fn optimizer_cases() {
     for &len in cases::OPTIMIZER {
         ops::optimizers().iter().for_each(|optimizer| assert_rows(ops::optimizer(&GPU, len, optimizer)));
     }
+    for wants_dx in [false, true] {
+        ops::optimizers().iter().for_each(|optimizer| assert_rows(ops::optimizer_segments(&GPU, optimizer, wants_dx)));
+    }
 }
 
 /// Sizes that are no multiple of four end in the middle of a word of the byte buffer.

@@ -48,12 +48,22 @@ fn networks() -> Vec<Network> {
     for layers in [
         vec![odd_conv, overlapping, Layer::Relu, Layer::conv2d(2, 1, 0), Layer::Flatten, Layer::linear(11)],
         vec![Layer::Flatten, Layer::linear(5), Layer::linear(2)],
+        vec![Layer::Flatten, Layer::linear(8), Layer::Relu, Layer::linear(3)],
         // A fused block below a layer that is not fused.
         vec![
             Layer::conv2d(4, 3, 1),
             Layer::Relu,
             Layer::max_pool2d(2),
             Layer::conv2d(3, 1, 0),
+            Layer::Flatten,
+            Layer::linear(2),
+        ],
+        // One above a layer that is not.
+        vec![
+            Layer::conv2d(5, 3, 1),
+            Layer::conv2d(4, 3, 1),
+            Layer::Relu,
+            Layer::max_pool2d(2),
             Layer::Flatten,
             Layer::linear(2),
         ],
@@ -163,6 +173,7 @@ fn inference_is_the_forward_part_of_training() {
         // In training a fused head takes the loss along.
         let head = usize::from(train.iter().any(|label| label.ends_with("+loss.forward_backward")));
         assert_eq!(train[1..infer.len() - head], infer[1..infer.len() - head]);
+        assert!(labels(compiled.load).iter().all(|label| label.contains(".pack")));
         assert!(infer.iter().all(|label| !label.contains("backward") && !label.contains("update")));
     }
 }
