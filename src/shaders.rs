@@ -83,6 +83,7 @@ shaders! {
     RELU = "relu",
     SGD = "sgd",
     SMOOTHED_LOSS = "smoothed_loss",
+    WEIGHTED_LOSS = "weighted_loss",
 }
 
 impl std::fmt::Debug for Shader {
