@@ -24,6 +24,9 @@
 //! dloss/dz[k] = softmax(z)[k] - q[k]
 //! ```
 //!
+//! [`ops::weighted_loss`] is the general form: any prior, class weights, ignored samples, a class mask, distributions as
+//! targets. Training does not use it yet.
+//!
 //! ## The modules
 //!
 //! | module | what |

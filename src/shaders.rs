@@ -84,6 +84,7 @@ shaders! {
     RELU = "relu",
     SGD = "sgd" with "optimizer",
     SMOOTHED_LOSS = "smoothed_loss",
+    WEIGHTED_LOSS = "weighted_loss",
 }
 
 impl std::fmt::Debug for Shader {

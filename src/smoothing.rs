@@ -76,3 +76,196 @@ impl Smoothing {
         term(on) + (classes as f64 - 1.0) * term(off)
     }
 }
+
+/// What the smoothing mass is spread over the classes by: q = (1 - e) onehot + e prior.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub enum Prior {
+    /// 1/C on each class (PyTorch's).
+    #[default]
+    Uniform,
+    /// 1/(C-1) on each class but the true one: [`Variant::OffTarget`].
+    OffTarget,
+    /// A distribution over the classes, `[classes]`; it need not sum to 1 yet.
+    Given(Vec<f64>),
+}
+
+impl Prior {
+    /// The frequencies of the classes among `labels`: the unigram prior of Pereyra et al. 2017, section 3.2.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is no label, or one beyond the classes.
+    pub fn unigram(labels: &[u32], classes: usize) -> Result<Self> {
+        let mut counts = vec![0u64; classes];
+        for (i, &label) in labels.iter().enumerate() {
+            let count = counts.get_mut(label as usize).ok_or_else(|| {
+                Error::Usage(format!("unigram prior: label {i} is {label}, expected less than {classes}"))
+            })?;
+            *count += 1;
+        }
+        if labels.is_empty() {
+            return Err(Error::Usage("unigram prior: found no label, expected at least one".into()));
+        }
+        Ok(Self::Given(counts.into_iter().map(|count| count as f64 / labels.len() as f64).collect()))
+    }
+
+    /// The prior over the allowed classes: it sums to 1 there and is 0 elsewhere. `OffTarget` is uniform here; what it
+    /// takes from the true class is in [`Prior::effective_epsilon`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a wrong length, a value that is negative or not finite, or nothing left to spread over.
+    pub fn over(&self, allowed: &[bool]) -> Result<Vec<f64>> {
+        let fail = |what: String| Err(Error::Usage(format!("smoothing prior: {what}")));
+        let of_class: Vec<f64> = match self {
+            Self::Uniform | Self::OffTarget => vec![1.0; allowed.len()],
+            Self::Given(values) if values.len() != allowed.len() => {
+                return fail(format!("found {} values, expected {}", values.len(), allowed.len()));
+            }
+            Self::Given(values) => {
+                if let Some(class) = values.iter().position(|v| !v.is_finite() || *v < 0.0) {
+                    return fail(format!("class {class}: found {}, expected a number from 0 on", values[class]));
+                }
+                values.clone()
+            }
+        };
+        let total: f64 = of_class.iter().zip(allowed).filter(|(_, allowed)| **allowed).map(|(v, _)| v).sum();
+        // A total beyond f64 would make every share 0.
+        if !(total > 0.0 && total.is_finite()) {
+            return fail(format!("the classes that take part have {total} together, expected a positive number"));
+        }
+        Ok(of_class.iter().zip(allowed).map(|(v, &allowed)| if allowed { v / total } else { 0.0 }).collect())
+    }
+
+    /// The epsilon that gives this prior's target in the form (1 - e) onehot + e prior over `classes` classes that take
+    /// part: e itself, or e * C/(C-1) for `OffTarget` (see the module's table).
+    pub fn effective_epsilon(&self, epsilon: f64, classes: usize) -> f64 {
+        match self {
+            // Without smoothing one class is enough.
+            Self::OffTarget if epsilon != 0.0 => epsilon * classes as f64 / (classes as f64 - 1.0),
+            _ => epsilon,
+        }
+    }
+}
+
+/// The mass that smoothing moves.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Epsilon(f64);
+
+impl Epsilon {
+    /// In [0, 1); 0 is plain cross-entropy.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] otherwise.
+    pub fn new(epsilon: f64) -> Result<Self> {
+        if !(0.0..1.0).contains(&epsilon) {
+            return Err(Error::Usage(format!("label smoothing: found {epsilon}, expected a number in [0, 1)")));
+        }
+        Ok(Self(epsilon))
+    }
+
+    /// Any finite number below 1. A negative one sharpens instead of smoothing: q[y] > 1 and q < 0 elsewhere, so the loss
+    /// has no lower bound (Wei et al. 2022, "To Smooth or Not? When Label Smoothing Meets Noisy Labels").
+    ///
+    /// # Errors
+    /// [`Error::Usage`] otherwise.
+    pub fn negative_allowed(epsilon: f64) -> Result<Self> {
+        if !(epsilon.is_finite() && epsilon < 1.0) {
+            return Err(Error::Usage(format!("label smoothing: found {epsilon}, expected a finite number below 1")));
+        }
+        Ok(Self(epsilon))
+    }
+
+    /// The number.
+    pub fn value(self) -> f64 {
+        self.0
+    }
+}
+
+/// How epsilon changes over training. Time is counted in steps or in epochs: whatever `at` and `over` count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Schedule {
+    /// Always the full epsilon.
+    #[default]
+    Constant,
+    /// Linearly from 0 at time 0 to the full epsilon at time `over`, which it keeps.
+    WarmUp {
+        /// When the full epsilon is reached.
+        over: u64,
+    },
+    /// Linearly from the full epsilon at time 0 to 0 at time `over`, which it keeps.
+    Decay {
+        /// When 0 is reached.
+        over: u64,
+    },
+}
+
+impl Schedule {
+    /// The epsilon at time `at`, of a full `epsilon`. It lies between 0 and `epsilon`, and is exactly one of them at the
+    /// ends.
+    pub fn epsilon(self, epsilon: f64, at: u64) -> f64 {
+        let part = |over: u64| if at >= over { 1.0 } else { at as f64 / over as f64 };
+        match self {
+            Self::Constant => epsilon,
+            Self::WarmUp { over } => epsilon * part(over),
+            Self::Decay { over } => epsilon * (1.0 - part(over)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_are_exact_at_their_ends_and_linear_between() {
+        let e = 0.1;
+        for at in [0, 1, 7, u64::MAX] {
+            assert_eq!(Schedule::Constant.epsilon(e, at), e);
+        }
+        let (up, down) = (Schedule::WarmUp { over: 8 }, Schedule::Decay { over: 8 });
+        assert_eq!([0, 8, 9, u64::MAX].map(|at| up.epsilon(e, at)), [0.0, e, e, e]);
+        assert_eq!([0, 8, 9, u64::MAX].map(|at| down.epsilon(e, at)), [e, 0.0, 0.0, 0.0]);
+        for at in 0..8 {
+            assert_eq!(up.epsilon(e, at), e * at as f64 / 8.0);
+            assert!(up.epsilon(e, at) < up.epsilon(e, at + 1) && down.epsilon(e, at) > down.epsilon(e, at + 1));
+            assert!((up.epsilon(e, at) + down.epsilon(e, at) - e).abs() < 1e-16);
+        }
+        // A negative epsilon keeps its sign.
+        assert_eq!(up.epsilon(-0.5, 4), -0.25);
+    }
+
+    #[test]
+    fn a_schedule_of_no_length_is_at_its_end() {
+        assert_eq!(Schedule::WarmUp { over: 0 }.epsilon(0.1, 0), 0.1);
+        assert_eq!(Schedule::Decay { over: 0 }.epsilon(0.1, 0), 0.0);
+    }
+
+    #[test]
+    fn priors_sum_to_one_over_the_classes_that_take_part() {
+        let allowed = [true, false, true, true];
+        assert_eq!(Prior::Uniform.over(&[true; 4]).unwrap(), [0.25; 4]);
+        assert_eq!(Prior::Given(vec![1.0, 9.0, 0.0, 3.0]).over(&allowed).unwrap(), [0.25, 0.0, 0.0, 0.75]);
+        let unigram = Prior::unigram(&[3, 0, 3, 1], 4).unwrap();
+        assert_eq!(unigram, Prior::Given(vec![0.25, 0.25, 0.0, 0.5]));
+        assert_eq!(unigram.over(&allowed).unwrap(), [1.0 / 3.0, 0.0, 0.0, 0.5 / 0.75]);
+    }
+
+    #[test]
+    fn what_is_no_prior_is_refused() {
+        let given = |values: &[f64]| Prior::Given(values.to_vec());
+        let bad = [vec![1.0], vec![1.0, -1.0], vec![f64::NAN, 1.0], vec![f64::INFINITY, 1.0], vec![0.0, 0.0]];
+        for values in bad {
+            assert!(given(&values).over(&[true; 2]).is_err(), "{values:?}");
+        }
+        // All of it on the class that takes no part.
+        assert!(given(&[1.0, 0.0]).over(&[false, true]).is_err());
+        assert!(Prior::Uniform.over(&[false, false]).is_err());
+        assert!(Prior::unigram(&[], 2).is_err() && Prior::unigram(&[2], 2).is_err());
+    }
+
+    #[test]
+    fn a_negative_epsilon_needs_the_explicit_name() {
+        assert!([-0.1, 1.0, f64::NAN, f64::INFINITY].iter().all(|&e| Epsilon::new(e).is_err()));
+        assert!([1.0, f64::NAN, f64::NEG_INFINITY].iter().all(|&e| Epsilon::negative_allowed(e).is_err()));
+        assert_eq!(Epsilon::negative_allowed(-0.5).unwrap().value(), -0.5);
+    }
+}

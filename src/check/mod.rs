@@ -8,6 +8,7 @@ pub mod fused;
 pub mod network;
 pub mod ops;
 mod probe;
+pub mod weighted_loss;
 
 /// One output of one pass in one case, compared.
 #[derive(Clone, Debug, serde::Serialize)]

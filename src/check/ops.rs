@@ -43,6 +43,7 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
             each(smoothed_loss(gpu, n, classes, scale, Smoothing { variant, epsilon: 0.1 })?);
         }
     }
+    super::weighted_loss::all(gpu, &mut each)?;
     for &len in cases::OPTIMIZER {
         for optimizer in optimizers() {
             each(self::optimizer(gpu, len, &optimizer)?);

@@ -14,6 +14,7 @@ pub mod max_pool2d;
 pub mod optimizer;
 pub mod relu;
 pub mod smoothed_loss;
+pub mod weighted_loss;
 
 use crate::plan::Slice;
 

@@ -12,6 +12,7 @@ pub mod optimizer;
 pub mod relu;
 pub mod smoothed_loss;
 pub mod trainer;
+pub mod weighted_loss;
 
 /// `f32` or `f64`.
 pub trait Real:

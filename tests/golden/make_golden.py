@@ -30,6 +30,10 @@ smoothed_loss  metadata n classes epsilon variant (uniform | off-target) scale (
                logits [n,classes]  labels I64 [n]  losses [n]  mean []  sum []  dloss [n] (random upstream)
                dlogits_mean, dlogits_sum, dlogits_none [n,classes]: the gradient of the mean, of the sum, and of the
                unreduced losses for the upstream dloss
+weighted_loss  metadata n classes epsilon scale target (index | soft) weighted (true | false) ignore_index (none, or a number)
+               logits [n,classes]  labels I64 [n], or soft [n,classes]  weight [classes] if weighted; the rest as in
+               smoothed_loss. torch.nn.CrossEntropyLoss(weight, ignore_index=.., label_smoothing=..). No case has all its
+               labels ignored: the mean is NaN in PyTorch.
 adam           metadata optimizer (adam | adamw | sgd) lr beta1 beta2 eps weight_decay momentum nesterov steps len;
                all keys in every case: beta1 beta2 eps are 0 for sgd, momentum is 0 and nesterov false for the Adams.
                adam's and sgd's weight_decay is L2 (added to the gradient), adamw's is decoupled. SGD's dampening is 0.
@@ -261,6 +265,54 @@ def smoothed_loss():
     golden.write()
 
 
+def weighted_loss():
+    golden = Golden("weighted_loss")
+    # (classes, n, epsilon, scale)
+    grid = [(10, 5, e, 1.0) for e in (0.0, 0.1, 0.9)] + [(3, 17, e, 1.0) for e in (0.0, 0.3)]
+    grid += [(2, 1, 0.1, 1.0), (37, 3, 0.1, 1.0), (5, 3, 0.1, 1e4)]
+    for classes, n, e, scale in grid:
+        for target, weighted, ignore_index in [
+            ("index", True, "none"), ("index", False, -100), ("index", True, -100), ("index", True, 1),
+            ("soft", False, "none"), ("soft", True, "none"),
+        ]:
+            if n == 1 and ignore_index != "none":
+                continue  # nothing would be left
+            name = f"{target}_c{classes}_n{n}_e{e}" + ("_weighted" if weighted else "")
+            name += "" if ignore_index == "none" else f"_ignore{ignore_index}"
+            name += "" if scale == 1.0 else "_large"
+            random = Random(golden.name, name)
+            logits = leaf(random.normal(n, classes) * scale)
+            tensors = {}
+            if target == "index":
+                aim = random.integers(0, classes, n)
+                aim[0], aim[-1] = 0, classes - 1
+                if ignore_index != "none":
+                    aim[1::3] = ignore_index
+                tensors["labels"] = aim
+            else:
+                aim = tensors["soft"] = torch.softmax(2.0 * random.normal(n, classes), 1)
+            weight = None
+            if weighted:
+                weight = tensors["weight"] = random.normal(classes).exp()
+                if classes > 3:
+                    weight[2] = 0.0
+            options = {"weight": weight, "label_smoothing": e}
+            if ignore_index != "none":
+                options["ignore_index"] = ignore_index
+            losses, mean, total = (F.cross_entropy(logits, aim, reduction=r, **options) for r in ("none", "mean", "sum"))
+            dloss = random.normal(n)
+            (dlogits_mean,) = torch.autograd.grad(mean, logits)
+            (dlogits_sum,) = torch.autograd.grad(total, logits)
+            (dlogits_none,) = torch.autograd.grad(losses, logits, dloss)
+            params = {"n": n, "classes": classes, "epsilon": e, "scale": scale, "target": target}
+            params |= {"weighted": weighted, "ignore_index": ignore_index}
+            golden.case(
+                name, params, logits=logits, **tensors, losses=losses, mean=mean, sum=total, dloss=dloss,
+                dlogits_mean=dlogits_mean, dlogits_sum=dlogits_sum, dlogits_none=dlogits_none,
+            )
+    golden.write()
+
+
 def adam():
     golden = Golden("adam")
     steps, length = 5, 33
@@ -398,5 +450,6 @@ if __name__ == "__main__":
     relu()
     linear()
     smoothed_loss()
+    weighted_loss()
     adam()
     seed_network()

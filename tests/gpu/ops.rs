@@ -2,10 +2,12 @@
 
 use proptest::prelude::*;
 use smoothcnn::check::cases::{self, Case};
+use smoothcnn::check::weighted_loss::{FEATURES, Features, weighted_loss};
 use smoothcnn::check::{fused, ops};
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::max_pool2d::MaxPool2d;
+use smoothcnn::ops::weighted_loss::Weighting;
 use smoothcnn::smoothing::{Smoothing, Variant};
 
 use super::{GPU, assert_rows};
@@ -39,6 +41,20 @@ fn smoothed_loss_cases() {
             }
         }
     }
+}
+
+#[test]
+fn weighted_loss_cases() {
+    for &(n, classes, scale) in cases::SMOOTHED_LOSS {
+        FEATURES.iter().for_each(|&features| assert_rows(weighted_loss(&GPU, n, classes, scale, features)));
+    }
+}
+
+/// Every combination of what the general loss covers, on one shape; logits of ignored rows and of classes that take no
+/// part are NaN.
+#[test]
+fn weighted_loss_features() {
+    Features::all().into_iter().for_each(|features| assert_rows(weighted_loss(&GPU, 5, 67, 4.0, features)));
 }
 
 #[test]
@@ -108,6 +124,17 @@ proptest! {
     fn smoothed_loss_random_shapes(n in 1usize..20, classes in 2usize..300, epsilon in 0.0..0.49f64, off in any::<bool>()) {
         let variant = if off { Variant::OffTarget } else { Variant::Uniform };
         assert_rows(ops::smoothed_loss(&GPU, n, classes, 4.0, Smoothing { variant, epsilon }));
+    }
+
+    #[test]
+    fn weighted_loss_random_shapes(
+        n in 1usize..20, classes in 2usize..300, epsilon in -1.0..0.99f64, soft in any::<bool>(),
+        ignored in proptest::option::of(1usize..5),
+        masked in any::<bool>(), prior in any::<bool>(),
+        weighting in proptest::sample::select(vec![None, Some(Weighting::PyTorch), Some(Weighting::Sample)]),
+    ) {
+        let features = Features { soft, ignored: ignored.filter(|_| !soft), masked, prior, weighting, epsilon };
+        assert_rows(weighted_loss(&GPU, n, classes, 4.0, features));
     }
 
     #[test]

@@ -8,13 +8,14 @@
 //! tensor. Rounding in f is absolute: it does not shrink for an element whose terms happen to cancel.
 
 use rayon::prelude::*;
+use smoothcnn::check::weighted_loss::Features;
 use smoothcnn::net::{self, Layer, Network};
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::oracle::network::CpuNetwork;
 use smoothcnn::rng::Philox;
 use smoothcnn::smoothing::{Masses, Smoothing, Variant};
 
-use crate::op::{Op, conv2d, dot, largest, max_pool2d, pool, targets, uniform};
+use crate::op::{Op, Targets, conv2d, dot, largest, max_pool2d, pool, targets, uniform};
 
 const FLOOR: f64 = 0.01;
 
@@ -141,6 +142,26 @@ fn smoothed_loss_gradients() {
                 let op = Op::SmoothedLoss { masses, classes, targets: targets(n, classes, 1) };
                 worst.push(check(&op, vec![uniform(n * classes, -scale, scale, 7)], 2e-3));
             }
+        }
+    }
+    println!("worst error {:e}", largest(&worst));
+}
+
+/// Catches a gradient that forgets the weights in one of its two terms, normalises over classes that take no part, or
+/// counts an ignored sample: every combination of what the general loss covers.
+#[test]
+fn weighted_loss_gradients() {
+    let mut worst = vec![];
+    for features in Features::all() {
+        for (n, classes, scale) in [(1, 3, 1.0), (4, 5, 4.0), (3, 17, 2.0)] {
+            let loss = features.loss(classes);
+            let targets = if features.soft {
+                Targets::Soft(features.distributions(n, classes))
+            } else {
+                Targets::Index(features.targets(&loss, n))
+            };
+            let op = Op::WeightedLoss { loss, targets };
+            worst.push(check(&op, vec![uniform(n * classes, -scale, scale, 7)], 2e-3));
         }
     }
     println!("worst error {:e}", largest(&worst));

@@ -8,11 +8,13 @@ use clap::ValueEnum;
 use smoothcnn::net::Network;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::ops::weighted_loss::{Reduction, Spec, WeightedLoss, Weighting};
 use smoothcnn::oracle::network::CpuNetwork;
 use smoothcnn::oracle::optimizer::{State, step};
-use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::oracle::weighted_loss::{masses, reduce, upstream};
+use smoothcnn::smoothing::{Epsilon, Smoothing, Variant};
 
-use crate::op::{Op, conv2d, largest, max_pool2d, pool};
+use crate::op::{Op, Targets, conv2d, largest, max_pool2d, pool};
 use crate::recorded::{Case, Golden};
 
 const EPSILON: f64 = f64::EPSILON;
@@ -146,6 +148,66 @@ fn losses_agree_with_pytorch() {
         }
     }
     println!("smoothed_loss: worst error {worst:.3} of the bound, which is at most {worst_relative:e}");
+}
+
+/// Catches class weights in the wrong one of the two terms or in the wrong divisor, an ignored label in the mean, and
+/// another reading of distributions as targets.
+#[test]
+fn weighted_losses_agree_with_pytorch() {
+    let golden = Golden::open("weighted_loss");
+    let (mut worst, mut worst_relative, mut ignored) = (0.0f64, 0.0f64, 0);
+    for case in golden.cases() {
+        let [n, classes] = numbers(&case, ["n", "classes"]);
+        let weights = case.parse::<bool>("weighted").then(|| (Weighting::PyTorch, case.f64("weight")));
+        let epsilon = Epsilon::new(case.parse("epsilon")).unwrap();
+        let loss = WeightedLoss::new(&Spec { epsilon, weights, ..Spec::new(classes) }).unwrap();
+        let ignore_index = case.text("ignore_index").parse().ok();
+        let targets = match case.text("target") {
+            "index" => Targets::Index(loss.targets(&case.i64("labels"), ignore_index).unwrap()),
+            _ => Targets::Soft(case.f64("soft")),
+        };
+        let op = Op::WeightedLoss { loss: loss.clone(), targets: targets.clone() };
+        let inputs = [case.f64("logits")];
+        let spread = 2.0 * largest(&inputs[0]);
+        let size = spread + (classes as f64).ln();
+        let masses: Vec<Vec<f64>> = (0..n)
+            .map(|row| targets.with(|targets| masses(&loss, targets, row)).unwrap_or_else(|| vec![0.0; classes]))
+            .collect();
+        ignored += masses.iter().filter(|masses| largest(masses) == 0.0).count();
+        let total = |row: usize| masses[row].iter().sum::<f64>();
+
+        // As for the simple loss; the masses' sum is one more sum of `classes` terms.
+        let relative = (3 * classes + 32) as f64 * EPSILON;
+        assert!(relative <= LIMIT);
+        let what = |name: &str| format!("{}.{name}", case.name);
+        let losses = op.forward(&inputs);
+        worst = worst.max(compare(&what("losses"), &losses, &case.f64("losses"), |row| relative * size * total(row)));
+        for (name, reduction) in [("mean", Some(Reduction::Mean)), ("sum", Some(Reduction::Sum)), ("none", None)] {
+            let dloss: Vec<f64> = match reduction {
+                Some(reduction) => targets.with(|targets| upstream(&loss, targets, n, reduction)),
+                None => case.f64("dloss"),
+            };
+            if reduction.is_some() {
+                let found = reduce(&dloss, &losses);
+                let sizes: f64 = (0..n).map(|row| dloss[row] * size * total(row)).sum();
+                let relative = relative + 2.0 * n as f64 * EPSILON;
+                worst = worst.max(compare(&what(name), &[found], &[case.scalar(name)], |_| relative * sizes));
+            }
+            let relative = relative + (2.0 * spread.min(745.0) + 2.0 * n as f64) * EPSILON;
+            assert!(relative <= LIMIT);
+            worst_relative = worst_relative.max(relative);
+            let name = format!("dlogits_{name}");
+            let expected = case.f64(&name);
+            // p times the total is at most |gradient| and the mass.
+            let tolerance = |i: usize| {
+                let mass = masses[i / classes][i % classes];
+                relative * (expected[i].abs() + 2.0 * mass * dloss[i / classes].abs())
+            };
+            worst = worst.max(compare(&what(&name), &op.backward(&inputs, &dloss)[0], &expected, tolerance));
+        }
+    }
+    assert!(ignored > 10, "only {ignored} ignored rows");
+    println!("weighted_loss: worst error {worst:.3} of the bound, which is at most {worst_relative:e}");
 }
 
 /// Catches another order of weight decay, moments and bias correction than PyTorch's, and a step counted from 0.

@@ -5,6 +5,7 @@ mod layers;
 mod loss;
 mod optimizer;
 mod training;
+mod weighted_loss;
 
 use proptest::test_runner::Config;
 

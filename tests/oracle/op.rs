@@ -1,7 +1,8 @@
 //! Every op behind one pair of calls, so that one table can hold cases of all of them; and random values.
 
+use smoothcnn::ops::weighted_loss::WeightedLoss;
 use smoothcnn::ops::{conv2d::Conv2d, linear::Linear, max_pool2d::MaxPool2d};
-use smoothcnn::oracle::{Real, conv2d, linear, max_pool2d, relu, smoothed_loss};
+use smoothcnn::oracle::{Real, conv2d, linear, max_pool2d, relu, smoothed_loss, weighted_loss};
 use smoothcnn::rng::Philox;
 use smoothcnn::smoothing::Masses;
 
@@ -13,6 +14,27 @@ pub enum Op {
     MaxPool2d(MaxPool2d),
     Relu,
     SmoothedLoss { masses: Masses, classes: usize, targets: Vec<u32> },
+    WeightedLoss { loss: WeightedLoss, targets: Targets },
+}
+
+/// The targets of a general loss.
+#[derive(Clone, Debug)]
+pub enum Targets {
+    Index(Vec<u32>),
+    Soft(Vec<f64>),
+}
+
+impl Targets {
+    /// Lends them to `read` in the oracle's type.
+    pub fn with<T: Real, R>(&self, read: impl FnOnce(weighted_loss::Targets<T>) -> R) -> R {
+        match self {
+            Targets::Index(indices) => read(weighted_loss::Targets::Index(indices)),
+            Targets::Soft(rows) => {
+                let rows: Vec<T> = rows.iter().map(|&t| T::of(t)).collect();
+                read(weighted_loss::Targets::Soft(&rows))
+            }
+        }
+    }
 }
 
 impl Op {
@@ -25,6 +47,7 @@ impl Op {
             Op::MaxPool2d(d) => vec![n * d.input_len()],
             Op::Relu => vec![n],
             Op::SmoothedLoss { classes, .. } => vec![n * classes],
+            Op::WeightedLoss { loss, .. } => vec![n * loss.classes()],
         }
     }
 
@@ -53,6 +76,11 @@ impl Op {
                 smoothed_loss::forward(*masses, *classes, x, targets, &mut losses);
                 losses
             }
+            Op::WeightedLoss { loss, targets } => {
+                let mut losses = unwritten(x.len() / loss.classes());
+                targets.with(|targets| weighted_loss::forward(loss, x, targets, &mut losses));
+                losses
+            }
         }
     }
 
@@ -73,6 +101,9 @@ impl Op {
             (Op::Relu, [dx]) => relu::backward(&self.forward(inputs), dy, dx),
             (Op::SmoothedLoss { masses, classes, targets }, [dx]) => {
                 smoothed_loss::backward(*masses, *classes, x, targets, dy, dx);
+            }
+            (Op::WeightedLoss { loss, targets }, [dx]) => {
+                targets.with(|targets| weighted_loss::backward(loss, x, targets, dy, dx));
             }
             _ => panic!("{self:?} does not take {} inputs", inputs.len()),
         }

@@ -9,6 +9,7 @@ use smoothcnn::net::{Layer, Network};
 use smoothcnn::ops::ceiling;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::ops::smoothed_loss::{Buffers, SmoothedLoss};
+use smoothcnn::ops::weighted_loss::{self, Reduction, Spec, Targets, WeightedLoss};
 use smoothcnn::plan::Plan;
 use smoothcnn::shaders::{ALL, BindingKind};
 use smoothcnn::smoothing::Smoothing;
@@ -100,6 +101,22 @@ fn loss_apart() -> Plan {
     plan
 }
 
+/// The general loss, which training does not use yet, with both kinds of target.
+fn weighted_loss() -> Plan {
+    let mut plan = Plan::default();
+    let at = plan.buffer("any", 64).unwrap();
+    let loss = WeightedLoss::new(&Spec::new(4)).unwrap();
+    for targets in [Targets::Index(at), Targets::Soft(at)] {
+        let buffers =
+            weighted_loss::Buffers { logits: at, targets, class_table: at, losses: at, dloss: at, dlogits: at };
+        loss.upstream(&mut plan, 3, &buffers, Reduction::Mean, at).unwrap();
+        loss.forward(&mut plan, 3, &buffers).unwrap();
+        loss.forward_backward(&mut plan, 3, &buffers).unwrap();
+    }
+    weighted_loss::reduce(&mut plan, at, at, at).unwrap();
+    plan
+}
+
 /// What only `bench` runs.
 fn ceilings() -> Plan {
     let mut plan = Plan::default();
@@ -112,7 +129,7 @@ fn ceilings() -> Plan {
 /// Catches a pass that no operation uses any more, and uniform blocks or bindings that differ between shader and host.
 #[test]
 fn every_pass_is_recorded_by_an_operation() {
-    let mut recorded: BTreeSet<Pass> = passes(&loss_apart()).chain(passes(&ceilings())).collect();
+    let mut recorded: BTreeSet<Pass> = [loss_apart(), weighted_loss(), ceilings()].iter().flat_map(passes).collect();
     for compiled in all_plans() {
         recorded.extend(passes(&compiled.plan));
     }
