@@ -1,14 +1,18 @@
-//! Images per second of a training step and of inference on the CPU: the fast path against the oracle's plain one, both
-//! in f32. Before anything is timed, the fast path's losses are held against the f64 oracle's.
+//! Images per second of a training step and of inference, all in f32: the fast CPU path, the oracle's plain one, and the
+//! fused kernels on the best adapter. Before anything is timed, the losses are held against the f64 oracle's.
 //!
 //! `cargo bench --bench step`; `-- fast/train` for a part of it.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use smoothcnn::check::network::random_data;
+use smoothcnn::check::network::{against_oracle, random_data, training};
 use smoothcnn::data::Dataset;
+use smoothcnn::fusion::Kernels;
+use smoothcnn::gpu::trainer::GpuTrainer;
+use smoothcnn::gpu::{Gpu, device};
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::{Smoothing, Variant};
@@ -38,41 +42,47 @@ fn epoch(backend: &mut dyn Backend, images: usize) -> Vec<f64> {
         losses.extend_from_slice(some);
         Ok(())
     });
-    done.expect("the CPU does not fail");
+    done.expect("the device is there");
     losses
 }
 
-/// Three steps of both must agree before their times mean anything.
-fn check(net: &Network) {
-    let data = random_data(24, net.input, net.classes);
-    let params = net.initial_parameters(1);
-    let got = epoch(&mut cpu::CpuTrainer::<f32>::new(setup(net, &data, 8), &params), 24);
-    let want = epoch(&mut oracle::trainer::CpuTrainer::<f64>::new(setup(net, &data, 8), &params), 24);
-    for (got, want) in got.iter().zip(&want) {
-        assert!((got - want).abs() <= 2e-4, "wrong losses: {got} against {want}");
+/// Two steps must agree with the oracle's before their times mean anything.
+fn check(net: &Network, gpu: &Arc<Gpu>) {
+    let smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };
+    let on_cpu = against_oracle("cpu", net, smoothing, [8, 2], |setup, params| {
+        Ok(Box::new(cpu::CpuTrainer::<f32>::new(setup, params)))
+    });
+    for rows in [on_cpu, training(gpu, net, smoothing, 8, 2, Kernels::Fused)] {
+        for row in rows.expect("the device is there") {
+            assert!(row.failure.is_none(), "{row:?}");
+        }
     }
 }
 
 fn bench(criterion: &mut Criterion) {
+    let gpu = Arc::new(Gpu::open_best().unwrap_or_else(|error| panic!("the benches need an adapter: {error}")));
+    println!("on {}", device::describe(&gpu.info));
     for (size, batches) in CASES {
         let net = Network::seed([1, size, size], 10).expect("the seed network fits");
-        check(&net);
+        check(&net, &gpu);
         for &batch in batches {
             let data = random_data(batch, net.input, net.classes);
             let params = net.initial_parameters(1);
-            let mut backends: [(&str, Box<dyn Backend>); 2] = [
+            let on_gpu = GpuTrainer::new(&gpu, setup(&net, &data, batch), &params).expect("the batch fits");
+            let mut backends: [(&str, Box<dyn Backend>); 3] = [
+                ("gpu", Box::new(on_gpu)),
                 ("fast", Box::new(cpu::CpuTrainer::<f32>::new(setup(&net, &data, batch), &params))),
                 ("plain", Box::new(oracle::trainer::CpuTrainer::<f32>::new(setup(&net, &data, batch), &params))),
             ];
             for (path, backend) in &mut backends {
                 for task in ["train", "infer"] {
                     let mut group = criterion.benchmark_group(format!("{path}/{task}"));
-                    group.throughput(Throughput::Elements(batch as u64)).sample_size(20);
+                    group.throughput(Throughput::Elements(batch as u64)).sample_size(10);
                     group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
                     group.bench_function(BenchmarkId::new(format!("{size}x{size}"), batch), |bencher| {
                         bencher.iter(|| match task {
                             "train" => black_box(epoch(backend.as_mut(), batch)),
-                            _ => black_box(backend.test_logits().expect("the CPU does not fail")),
+                            _ => black_box(backend.test_logits().expect("the device is there")),
                         });
                     });
                 }
