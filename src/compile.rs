@@ -10,7 +10,7 @@ use crate::fusion::{Kernels, Kind, Stage, stages};
 use crate::net::{Affine, Network, Op, PARAMETER_ALIGNMENT, Parameter};
 use crate::ops::conv2d_pool::{self, Layout, Places};
 use crate::ops::head::Head;
-use crate::ops::optimizer::{Buffers, Optimizer, Segment};
+use crate::ops::optimizer::{Buffers, LOSS_PARTS, Optimizer, Segment};
 use crate::ops::smoothed_loss::SmoothedLoss;
 use crate::ops::{AffineBuffers, gather, relu, smoothed_loss};
 use crate::plan::{Plan, Slice};
@@ -75,7 +75,7 @@ pub struct Compiled {
     pub activations: Vec<(String, Slice)>,
     /// `[batch, classes]`.
     pub logits: Slice,
-    /// One loss for each step of a submission.
+    /// [`LOSS_PARTS`] for each step of a submission, whose sum is its loss.
     pub step_losses: Slice,
     /// All parameters, and the optimizer's memory.
     pub flat: Buffers,
@@ -118,7 +118,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let x = plan.buffer("batch.images", n.saturating_mul(pixels))?;
     let targets = plan.buffer("batch.labels", n)?;
     let losses = plan.buffer("batch.losses", n)?;
-    let step_losses = plan.buffer("step_losses", job.loss_slots)?;
+    let step_losses = plan.buffer("step_losses", job.loss_slots.saturating_mul(LOSS_PARTS))?;
 
     let flat_len = net.flat_len();
     let stages = stages(net, job.kernels);

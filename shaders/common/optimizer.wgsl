@@ -2,9 +2,10 @@
 // added here because no dispatch of its own is then needed.
 //
 //   gradient[p] = grads[p]; where a segment holds p, the sum over s of grads[partials + s * stride + p - first]
-//   step_losses[slot] = dloss * sum over n of losses[n]: the batch's mean (or sum)
+//   step_losses[slot, i] = dloss * sum over n = i, i + WORKGROUP, ... of losses[n]; together the batch's mean (or sum)
 //
-// One thread owns four parameters. The first workgroup has none: it adds the losses, in a tree of fixed shape.
+// One thread owns four parameters. The first workgroup has none: it adds the losses. What its threads have is added on the
+// host, so that no thread waits for another.
 
 // Parameters whose gradient comes in parts, one for each split of the batch. Everything is in elements, in fours.
 struct Segment {
@@ -24,7 +25,7 @@ struct Segment {
 @group(0) @binding(6) var<storage, read> segments: array<Segment>;       // [segments]
 @group(0) @binding(7) var<storage, read_write> packed: array<f32>;       // every copy
 @group(0) @binding(8) var<storage, read> losses: array<f32>;             // [n]
-@group(0) @binding(9) var<storage, read_write> step_losses: array<f32>;  // [slots]
+@group(0) @binding(9) var<storage, read_write> step_losses: array<f32>;  // [slots, WORKGROUP]
 
 const NONE = 0xffffffffu;
 
@@ -73,18 +74,11 @@ fn copy(s: Segment, at: u32, value: f32) {
 
 fn eights(channels: u32) -> u32 { return (channels + 7u) / 8u * 8u; }
 
-var<workgroup> scratch: array<f32, WORKGROUP>;
-
 fn add_losses(local: u32) {
     var own = 0.0;
     for (var n = local; n < batch.count; n += WORKGROUP) {
         own += losses[n];
     }
-    scratch[local] = own;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local < half { scratch[local] += scratch[local + half]; }
-    }
-    if local == 0u { step_losses[batch.slot] = batch.dloss * scratch[0]; }
+    step_losses[batch.slot * WORKGROUP + local] = batch.dloss * own;
 }
 

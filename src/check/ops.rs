@@ -14,7 +14,7 @@ use crate::ops::conv2d_pool::{Conv2dPool, Layout, Places};
 use crate::ops::linear::Linear;
 use crate::ops::linear_tiled::LinearTiled;
 use crate::ops::max_pool2d::MaxPool2d;
-use crate::ops::optimizer::{Adam, Buffers as OptimizerBuffers, Optimizer, Segment, Sgd};
+use crate::ops::optimizer::{Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, Segment, Sgd};
 use crate::ops::smoothed_loss::{Buffers as LossBuffers, SmoothedLoss};
 use crate::ops::{AffineBuffers, gather, relu};
 use crate::oracle;
@@ -500,10 +500,12 @@ impl OptimizerCase {
         }
         let losses = random(LOSSES, 5);
         let dloss = f64::from(step(LOSSES).dloss);
-        let mut step_losses = vec![0.25; 4];
-        step_losses[SLOT] = wide(&losses).iter().sum::<f64>() * dloss;
-        let magnitude: f64 = wide(&losses).iter().map(|v| v.abs()).sum();
-        let loss_tolerance = vec![sum_tolerance(LOSSES, magnitude * dloss); 4];
+        let before = [0.25; LOSS_PARTS * 4];
+        let mut step_losses = wide(&before);
+        for (part, sum) in step_losses[LOSS_PARTS * SLOT..][..LOSS_PARTS].iter_mut().enumerate() {
+            *sum = losses.iter().skip(part).step_by(LOSS_PARTS).map(|&v| f64::from(v) * dloss).sum();
+        }
+        let loss_tolerance = vec![sum_tolerance(LOSSES.div_ceil(LOSS_PARTS), dloss * 3.0); before.len()];
 
         let mut probe = Probe::new(gpu);
         let at = OptimizerBuffers {
@@ -516,7 +518,7 @@ impl OptimizerCase {
             },
             packed: probe.updated("packed", &self.packed, packed, packed_tolerance)?,
             losses: probe.floats("losses", &losses)?,
-            step_losses: probe.updated("step_losses", &[0.25; 4], step_losses, loss_tolerance)?,
+            step_losses: probe.updated("step_losses", &before, step_losses, loss_tolerance)?,
         };
         optimizer.record(&mut probe.plan, len, &self.segments, &at)?;
         let step = Step {

@@ -9,6 +9,7 @@ use super::{Engine, Gpu};
 use crate::compile::{Compiled, Data, Job, compile, largest_batch};
 use crate::data::Dataset;
 use crate::fusion::Kernels;
+use crate::ops::optimizer::LOSS_PARTS;
 use crate::plan::{Slice, Step};
 use crate::train::{Backend, Setup, State};
 use crate::{Error, Result};
@@ -222,8 +223,9 @@ impl Backend for GpuTrainer<'_> {
         let mut under_way = VecDeque::<Pending>::new();
         let mut last_result = Instant::now();
         let mut finish = |pending: Pending| -> Result<()> {
-            let losses: Vec<f64> = pending.wait::<f32>()?.into_iter().map(f64::from).collect();
-            on_losses(&losses)
+            let parts = pending.wait::<f32>()?;
+            let sum = |parts: &[f32]| parts.iter().copied().map(f64::from).sum();
+            on_losses(&parts.chunks(LOSS_PARTS).map(sum).collect::<Vec<_>>())
         };
         for window in order.chunks(self.train.images(self.setup.train)) {
             Self::upload(&self.engine, self.setup.train, self.train, &self.compiled.train_data, window);
@@ -236,7 +238,7 @@ impl Backend for GpuTrainer<'_> {
                     steps.push(self.step(t, steps.len(), first, count));
                     first += count;
                 }
-                let losses = self.compiled.step_losses.part(0, steps.len());
+                let losses = self.compiled.step_losses.part(0, steps.len() * LOSS_PARTS);
                 under_way.push_back(self.engine.run(self.compiled.train.clone(), &steps, losses));
                 if under_way.len() > IN_FLIGHT {
                     finish(under_way.pop_front().expect("the queue was just seen to hold some"))?;

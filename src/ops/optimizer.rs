@@ -13,6 +13,9 @@ use crate::Result;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 use crate::shaders::{ADAM, SGD};
 
+/// Parts in which a step's loss is stored: one for each thread that adds some.
+pub const LOSS_PARTS: usize = WORKGROUP;
+
 /// Which optimizer, with what does not change from step to step.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase")]
@@ -163,13 +166,13 @@ pub struct Buffers {
     pub packed: Slice,
     /// The batch's losses, `[n]`.
     pub losses: Slice,
-    /// One loss for each step of a submission.
+    /// [`LOSS_PARTS`] for each step of a submission: together the batch's loss.
     pub step_losses: Slice,
 }
 
 impl Optimizer {
     /// Records the update of all `len` (a multiple of 4) parameters, and the batch's loss into the step's slot of
-    /// `step_losses`: the sum of `losses` times the step's `dloss`.
+    /// `step_losses`: the sum of `losses` times the step's `dloss`, in [`LOSS_PARTS`] parts.
     pub fn record(&self, plan: &mut Plan, len: usize, segments: &[Segment], at: &Buffers) -> Result<()> {
         assert!(len.is_multiple_of(4), "a thread owns four parameters");
         let count = word(segments.len());
