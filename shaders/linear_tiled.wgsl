@@ -4,7 +4,8 @@
 //   dx[n,i] = sum over o of w[o,i] * dy[n,o], or 0 where x[n,i] is not above 0 and `mask` is set
 //   dw[o,i] = sum over n of dy[n,o] * x[n,i];  db[o] = sum over n of dy[n,o]
 //
-// A thread owns an 8x8 tile of the result: without barriers, each vector that it loads serves eight sums. Tiles that reach
+// A thread owns an 8x8 tile of the result (forward: of its sums over a part of the inputs): each vector that it loads
+// serves eight sums. Tiles that reach
 // over an edge compute their last row again and store only what exists. dy above ReLU is expected to be masked already.
 
 struct Linear {
@@ -70,35 +71,49 @@ fn w_rows(o: u32, at: u32) -> mat4x4f { return mat4x4f(w_at(o, at), w_at(o + 1u,
 
 fn tiles(len: u32) -> u32 { return (len + TILE - 1u) / TILE; }
 
+// Forward splits the inputs, so that a small batch has threads enough for a large device: SPLITS of them own the sums of a
+// tile over every SPLITS-th vector, and then one vector of the result each.
+const SPLITS = 16u;
+var<workgroup> parts: array<vec4f, WORKGROUP * 16u>;  // [row, half, tile, split]
+
 @compute @workgroup_size(WORKGROUP)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) local: u32) {
-    let at = flat_thread(group, groups, local);
+    let first = flat_group(group, groups) * (WORKGROUP / SPLITS);
+    if first / tiles(dims.outputs) * TILE >= batch.count { return; }
+    let at = first + local / SPLITS;
+    let split = local % SPLITS;
     let o = at % tiles(dims.outputs) * TILE;
     let n = at / tiles(dims.outputs) * TILE;
-    if n >= batch.count { return; }
-    var acc = all(Row(bias(o), bias(o + 4u)));
-    for (var i = 0u; i < dims.inputs / 4u; i++) {
+    var acc = all(Row(vec4f(), vec4f()));
+    for (var i = split; i < dims.inputs / 4u; i += SPLITS) {
         acc = multiply_tile(acc, load_x(n, batch.count, i), transpose(w_rows(o, i)), transpose(w_rows(o + 4u, i)));
     }
-    store_y(n, o, acc.r0);
-    store_y(n + 1u, o, acc.r1);
-    store_y(n + 2u, o, acc.r2);
-    store_y(n + 3u, o, acc.r3);
-    store_y(n + 4u, o, acc.r4);
-    store_y(n + 5u, o, acc.r5);
-    store_y(n + 6u, o, acc.r6);
-    store_y(n + 7u, o, acc.r7);
+    store_part(0u, local, acc.r0);
+    store_part(1u, local, acc.r1);
+    store_part(2u, local, acc.r2);
+    store_part(3u, local, acc.r3);
+    store_part(4u, local, acc.r4);
+    store_part(5u, local, acc.r5);
+    store_part(6u, local, acc.r6);
+    store_part(7u, local, acc.r7);
+    workgroupBarrier();
+    // The vector of the tile that this thread owns: half `split % 2` of row `split / 2`.
+    let columns = o + split % 2u * 4u;
+    var sum = bias(columns);
+    for (var s = 0u; s < SPLITS; s++) {
+        sum += parts[split * WORKGROUP + local - split + s];
+    }
+    if n + split / 2u < batch.count { store_y4(n + split / 2u, columns, sum); }
+}
+
+fn store_part(row: u32, local: u32, part: Row) {
+    parts[row * 2u * WORKGROUP + local] = part.low;
+    parts[(row * 2u + 1u) * WORKGROUP + local] = part.high;
 }
 
 fn bias(o: u32) -> vec4f { return vec4f(bias_at(o), bias_at(o + 1u), bias_at(o + 2u), bias_at(o + 3u)); }
 fn bias_at(o: u32) -> f32 { return b[min(o, dims.outputs - 1u)]; }
-
-fn store_y(n: u32, o: u32, row: Row) {
-    if n >= batch.count { return; }
-    store_y4(n, o, row.low);
-    store_y4(n, o + 4u, row.high);
-}
 
 fn store_y4(n: u32, o: u32, sum: vec4f) {
     let v = select(sum, vec4f(), (sum <= vec4f()) & vec4<bool>(dims.relu != 0u));

@@ -9,6 +9,9 @@ use crate::shaders::LINEAR_TILED;
 /// Rows and columns of a thread's tile, as `TILE` in the shader.
 const TILE: usize = 8;
 
+/// Threads that share a tile of `forward`, as `SPLITS` in the shader.
+const SPLITS: usize = 16;
+
 /// A layer, and what is fused with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinearTiled {
@@ -63,7 +66,7 @@ impl LinearTiled {
             format!("{name}.forward"),
             (&LINEAR_TILED, "forward"),
             self.dims(),
-            Grid::Threads(tiles([n, self.dims.outputs])),
+            Grid::Threads(tiles([n, self.dims.outputs]) * SPLITS),
             self.dims.flops() * n as u64,
             &[("x", at.x), ("w", at.w), ("b", at.b), ("y", at.y)],
         )
