@@ -5,11 +5,12 @@
 //   loss[n]      = s - (on - off) * z[y] - off * sum over c of z[c]
 //   dlogits[n,c] = dloss * (exp(z[c] - s) - q[c])        q: `on` at the true class, `off` elsewhere, never stored
 //
-// One thread owns one image: its logits go to memory once and are read back by the thread that wrote them.
+// LANES threads own one image. Each computes the logits of every LANES-th class, then all of them the same sums over the
+// classes, and each stores what belongs to its own.
 
 struct Head {
     inputs: u32,        // a multiple of 4
-    classes: u32,
+    classes: u32,       // at most MAX_CLASSES
     stride: u32,        // elements from one row of dlogits to the next; zeros past `classes`
     on: f32,
     off: f32,
@@ -24,39 +25,54 @@ struct Head {
 @group(0) @binding(7) var<storage, read_write> losses: array<f32>;    // [n]
 @group(0) @binding(8) var<storage, read_write> dlogits: array<f32>;   // [n, stride]
 
+const LANES = 16u;
+const MAX_CLASSES = 64u;
+var<workgroup> rows: array<f32, WORKGROUP / 16u * 64u>;  // [images of a workgroup, MAX_CLASSES]: their logits
+
 @compute @workgroup_size(WORKGROUP)
 fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                     @builtin(local_invocation_index) local: u32) {
-    let n = flat_thread(group, groups, local);
-    if n >= batch.count { return; }
+    let first = flat_group(group, groups) * (WORKGROUP / LANES);
+    if first >= batch.count { return; }
+    let n = first + local / LANES;
+    let lane = local % LANES;
+    let row = local / LANES * MAX_CLASSES;
     let quads = dims.inputs / 4u;
-    let row = n * dims.classes;
-    var largest = 0.0;
-    for (var c = 0u; c < dims.classes; c++) {
+    // Past the batch, the last image again: it is not stored.
+    let image = min(n, batch.count - 1u) * quads;
+    for (var c = lane; c < dims.classes; c += LANES) {
         // Four sums side by side: a chain a quarter as long.
         var sum = vec4f(b[c], 0.0, 0.0, 0.0);
         for (var i = 0u; i < quads; i++) {
-            sum = fma(w[c * quads + i], x[n * quads + i], sum);
+            sum = fma(w[c * quads + i], x[image + i], sum);
         }
-        let logit = (sum.x + sum.y) + (sum.z + sum.w);
-        logits[row + c] = logit;
-        largest = select(max(largest, logit), logit, c == 0u);
+        rows[row + c] = (sum.x + sum.y) + (sum.z + sum.w);
+    }
+    workgroupBarrier();
+    if n >= batch.count { return; }
+
+    var largest = rows[row];
+    for (var c = 1u; c < dims.classes; c++) {
+        largest = max(largest, rows[row + c]);
     }
     var exponentials = 0.0;
     var total = 0.0;
     for (var c = 0u; c < dims.classes; c++) {
-        let z = logits[row + c] - largest;
+        let z = rows[row + c] - largest;
         exponentials += exp(z);
         total += z;
     }
     let s = log(exponentials);
-    let own = logits[row + targets[n]] - largest;
-    losses[n] = s - dims.on_minus_off * own - dims.off * total;
-    for (var c = 0u; c < dims.classes; c++) {
-        let p = exp(logits[row + c] - largest - s);
-        dlogits[n * dims.stride + c] = batch.dloss * (p - select(dims.off, dims.on, c == targets[n]));
+    let target_class = targets[n];
+    if lane == 0u {
+        losses[n] = s - dims.on_minus_off * (rows[row + target_class] - largest) - dims.off * total;
     }
-    for (var c = dims.classes; c < dims.stride; c++) {
-        dlogits[n * dims.stride + c] = 0.0;
+    for (var c = lane; c < dims.classes; c += LANES) {
+        let logit = rows[row + c];
+        logits[n * dims.classes + c] = logit;
+        let q = select(dims.off, dims.on, c == target_class);
+        dlogits[n * dims.stride + c] = batch.dloss * (exp(logit - largest - s) - q);
     }
+    // At most three, and there are more lanes.
+    if dims.classes + lane < dims.stride { dlogits[n * dims.stride + dims.classes + lane] = 0.0; }
 }

@@ -123,11 +123,13 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let flat_len = net.flat_len();
     let stages = stages(net, job.kernels);
     let (places, [grads_len, packed_len]) = places(net, &stages, n);
+    // The optimizer binds vectors of four, at least one, even if there is nothing to train.
+    let mut flat_buffer = |name: &str, len: usize| plan.buffer(name, len.max(4));
     let flat = Buffers {
-        params: plan.buffer("params", flat_len)?,
-        grads: plan.buffer("grads", grads_len)?,
-        first: plan.buffer("optimizer.first", flat_len)?,
-        second: plan.buffer("optimizer.second", flat_len)?,
+        params: flat_buffer("params", flat_len)?,
+        grads: flat_buffer("grads", grads_len)?,
+        first: flat_buffer("optimizer.first", flat_len)?,
+        second: flat_buffer("optimizer.second", flat_len)?,
         packed: plan.buffer("packed", packed_len)?,
         losses,
         step_losses,

@@ -9,8 +9,11 @@ use crate::plan::{Grid, Plan, uniform, word};
 use crate::shaders::HEAD;
 use crate::smoothing::Masses;
 
-/// The most classes for which one thread may own an image.
+/// The most classes, as `MAX_CLASSES` in the shader.
 const MAX_CLASSES: usize = 64;
+
+/// Threads that own an image, as `LANES` in the shader.
+const LANES: usize = 16;
 
 /// A last layer and its loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,7 +74,7 @@ impl Head {
             format!("{name}+loss.forward_backward"),
             (&HEAD, "forward_backward"),
             dims,
-            Grid::Threads(n),
+            Grid::Threads(n * LANES),
             2 * (n * classes * self.inputs) as u64,
             &[
                 ("x", at.x),

@@ -1,9 +1,12 @@
 //! Whole training steps on the device against the f64 oracle.
 
-use smoothcnn::check::network::training;
+use smoothcnn::check::network::{random_data, training};
 use smoothcnn::fusion::Kernels;
+use smoothcnn::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::net::{Layer, Network};
+use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::train::{Backend, Setup};
 
 use super::{GPU, assert_rows};
 
@@ -78,5 +81,33 @@ fn fused_stages_among_others() {
     for layers in stacks {
         let net = Network::new([2, 13, 11], &layers).unwrap();
         train_both(&net, Smoothing { variant: Variant::Uniform, epsilon: 0.1 }, 5, 3);
+    }
+}
+
+/// After a step the gradient lies in one piece, whether a kernel wrote it so or in parts.
+#[test]
+fn the_gradient_is_that_of_the_reference_kernels() {
+    let net = Network::seed([1, 12, 12], 10).unwrap();
+    let data = random_data(6, net.input, 10);
+    let setup = Setup {
+        net: &net,
+        batch_size: 6,
+        smoothing: Smoothing { variant: Variant::Uniform, epsilon: 0.1 },
+        optimizer: Optimizer::Adam(Adam::default()),
+        normalisation: vec![[0.5, 0.25]],
+        train: &data,
+        test: &data,
+    };
+    let [reference, fused] = [Kernels::Reference, Kernels::Fused].map(|kernels| -> Vec<f32> {
+        let options = Options { kernels, ..Options::default() };
+        let mut trainer = GpuTrainer::with_options(&GPU, setup.clone(), &net.initial_parameters(1), options).unwrap();
+        trainer.train_epoch(&[0, 1, 2, 3, 4, 5], 0, &mut |_| Ok(())).unwrap();
+        trainer.engine().read(trainer.compiled().gradient).unwrap()
+    });
+    assert_eq!((reference.len(), fused.len()), (net.flat_len(), net.flat_len()));
+    let largest = reference.iter().fold(0f32, |m, g| m.max(g.abs()));
+    assert!(largest > 1e-3, "{largest}");
+    for (i, (r, f)) in reference.iter().zip(&fused).enumerate() {
+        assert!((r - f).abs() <= 1e-5 * largest.max(1.0), "element {i}: {r} and {f}");
     }
 }

@@ -195,6 +195,19 @@ fn inference_is_the_forward_part_of_training() {
     }
 }
 
+/// Catches a dispatch that a step of the seed network did without: on a large device and a small batch each costs as much
+/// as the arithmetic of several.
+#[test]
+fn a_step_of_the_seed_network_has_few_dispatches() {
+    for input in [[1, 28, 28], [3, 32, 32], [1, 112, 112]] {
+        let net = Network::seed(input, 10).unwrap();
+        for optimizer in optimizers() {
+            let Compiled { train, infer, .. } = compile(&job(&net, optimizer, Kernels::Fused)).unwrap();
+            assert!(train.len() <= 10 && infer.len() <= 5, "{} and {}", train.len(), infer.len());
+        }
+    }
+}
+
 /// Catches an overflow instead of an error, which names the buffer.
 #[test]
 fn a_batch_beyond_32_bits_is_over_the_limit() {
