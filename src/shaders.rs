@@ -73,6 +73,7 @@ macro_rules! shaders {
 shaders! {
     ADAM = "adam",
     CEILING = "ceiling",
+    COMPARATOR_LOSS = "comparator_loss",
     CONV2D = "conv2d",
     CONV2D_POOL = "conv2d_pool",
     GATHER = "gather",
