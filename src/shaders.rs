@@ -74,6 +74,7 @@ macro_rules! shaders {
 shaders! {
     ADAM = "adam" with "optimizer",
     CEILING = "ceiling",
+    COMPARATOR_LOSS = "comparator_loss",
     CONV2D = "conv2d",
     CONV2D_POOL = "conv2d_pool",
     GATHER = "gather",

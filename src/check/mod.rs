@@ -3,6 +3,7 @@
 //! The same cases and the same comparison serve `smoothcnn check`, the GPU tests and the benches.
 
 pub mod cases;
+pub mod comparator_loss;
 pub mod compare;
 pub mod fused;
 pub mod network;

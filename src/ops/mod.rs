@@ -4,6 +4,7 @@
 //! shapes and records its dispatches, `src/oracle/<stem>.rs` is its twin on the CPU.
 
 pub mod ceiling;
+pub mod comparator_loss;
 pub mod conv2d;
 pub mod conv2d_pool;
 pub mod gather;

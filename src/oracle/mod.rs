@@ -4,6 +4,7 @@
 //! nothing of [`crate::gpu`]. Work is split by fixed rules (never by the number of threads), so the same input gives the
 //! same bits with any number of threads.
 
+pub mod comparator_loss;
 pub mod conv2d;
 pub mod linear;
 pub mod max_pool2d;

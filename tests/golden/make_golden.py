@@ -34,6 +34,10 @@ weighted_loss  metadata n classes epsilon scale target (index | soft) weighted (
                logits [n,classes]  labels I64 [n], or soft [n,classes]  weight [classes] if weighted; the rest as in
                smoothed_loss. torch.nn.CrossEntropyLoss(weight, ignore_index=.., label_smoothing=..). No case has all its
                labels ignored: the mean is NaN in PyTorch.
+comparator_loss
+               metadata n classes gamma beta scale
+               logits [n,classes]  labels I64 [n]  losses [n]  dloss [n]  dlogits [n,classes]: autograd of the definition,
+               -(1 - p[y])^gamma ln p[y] - beta H(p). PyTorch has no such loss of its own.
 adam           metadata optimizer (adam | adamw | sgd) lr beta1 beta2 eps weight_decay momentum nesterov steps len;
                all keys in every case: beta1 beta2 eps are 0 for sgd, momentum is 0 and nesterov false for the Adams.
                adam's and sgd's weight_decay is L2 (added to the gradient), adamw's is decoupled. SGD's dampening is 0.
@@ -313,6 +317,26 @@ def weighted_loss():
     golden.write()
 
 
+def comparator_loss():
+    golden = Golden("comparator_loss")
+    strengths = [(g, 0.0) for g in (0.5, 1.0, 2.0, 5.0)] + [(0.0, b) for b in (0.1, 1.0)]
+    for classes, n, scale in [(2, 3, 1.0), (10, 5, 3.0), (37, 3, 1.0)]:
+        for gamma, beta in strengths:
+            name = f"c{classes}_gamma{gamma}_beta{beta}"
+            random = Random(golden.name, name)
+            logits = leaf(random.normal(n, classes) * scale)
+            labels = random.integers(0, classes, n)
+            dloss = random.normal(n)
+            log_p = F.log_softmax(logits, 1)
+            of_target = log_p.gather(1, labels[:, None])[:, 0]
+            entropy = torch.distributions.Categorical(logits=logits).entropy()
+            losses = -((1.0 - of_target.exp()) ** gamma) * of_target - beta * entropy
+            (dlogits,) = torch.autograd.grad(losses, logits, dloss)
+            params = {"n": n, "classes": classes, "gamma": gamma, "beta": beta, "scale": scale}
+            golden.case(name, params, logits=logits, labels=labels, losses=losses, dloss=dloss, dlogits=dlogits)
+    golden.write()
+
+
 def adam():
     golden = Golden("adam")
     steps, length = 5, 33
@@ -451,5 +475,6 @@ if __name__ == "__main__":
     linear()
     smoothed_loss()
     weighted_loss()
+    comparator_loss()
     adam()
     seed_network()

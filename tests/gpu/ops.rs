@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use smoothcnn::check::cases::{self, Case};
 use smoothcnn::check::weighted_loss::{FEATURES, Features, weighted_loss};
-use smoothcnn::check::{fused, ops};
+use smoothcnn::check::{comparator_loss, fused, ops};
+use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::max_pool2d::MaxPool2d;
@@ -55,6 +56,14 @@ fn weighted_loss_cases() {
 #[test]
 fn weighted_loss_features() {
     Features::all().into_iter().for_each(|features| assert_rows(weighted_loss(&GPU, 5, 67, 4.0, features)));
+}
+
+#[test]
+fn comparator_loss_cases() {
+    for &(n, classes, scale) in cases::SMOOTHED_LOSS {
+        let losses = comparator_loss::losses(classes).unwrap();
+        losses.into_iter().for_each(|loss| assert_rows(comparator_loss::comparator_loss(&GPU, n, scale, loss)));
+    }
 }
 
 #[test]
@@ -135,6 +144,12 @@ proptest! {
     ) {
         let features = Features { soft, ignored: ignored.filter(|_| !soft), masked, prior, weighting, epsilon };
         assert_rows(weighted_loss(&GPU, n, classes, 4.0, features));
+    }
+
+    #[test]
+    fn comparator_loss_random_shapes(n in 1usize..20, classes in 2usize..300, strength in 0.0..4.0f64, focal in any::<bool>()) {
+        let new = if focal { ComparatorLoss::focal } else { ComparatorLoss::confidence_penalty };
+        assert_rows(comparator_loss::comparator_loss(&GPU, n, 4.0, new(classes, strength).unwrap()));
     }
 
     #[test]

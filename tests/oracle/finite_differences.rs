@@ -8,6 +8,7 @@
 //! tensor. Rounding in f is absolute: it does not shrink for an element whose terms happen to cancel.
 
 use rayon::prelude::*;
+use smoothcnn::check::comparator_loss;
 use smoothcnn::check::weighted_loss::Features;
 use smoothcnn::net::{self, Layer, Network};
 use smoothcnn::ops::linear::Linear;
@@ -161,6 +162,19 @@ fn weighted_loss_gradients() {
                 Targets::Index(features.targets(&loss, n))
             };
             let op = Op::WeightedLoss { loss, targets };
+            worst.push(check(&op, vec![uniform(n * classes, -scale, scale, 7)], 2e-3));
+        }
+    }
+    println!("worst error {:e}", largest(&worst));
+}
+
+/// Catches a factor that is not differentiated, and an entropy's gradient without the mean of ln p.
+#[test]
+fn comparator_loss_gradients() {
+    let mut worst = vec![];
+    for (n, classes, scale) in [(1, 2, 1.0), (5, 3, 3.0), (3, 10, 2.0), (1, 37, 4.0)] {
+        for loss in comparator_loss::losses(classes).unwrap() {
+            let op = Op::ComparatorLoss { loss, targets: targets(n, classes, 1) };
             worst.push(check(&op, vec![uniform(n * classes, -scale, scale, 7)], 2e-3));
         }
     }

@@ -6,6 +6,7 @@
 
 use clap::ValueEnum;
 use smoothcnn::net::Network;
+use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::ops::weighted_loss::{Reduction, Spec, WeightedLoss, Weighting};
@@ -208,6 +209,32 @@ fn weighted_losses_agree_with_pytorch() {
     }
     assert!(ignored > 10, "only {ignored} ignored rows");
     println!("weighted_loss: worst error {worst:.3} of the bound, which is at most {worst_relative:e}");
+}
+
+/// Catches another reading of the two formulas than autograd's over PyTorch's log-softmax and entropy.
+#[test]
+fn comparator_losses_agree_with_pytorch() {
+    let golden = Golden::open("comparator_loss");
+    let mut worst = 0.0f64;
+    for case in golden.cases() {
+        let classes = case.parse("classes");
+        let (gamma, beta) = (case.parse("gamma"), case.parse("beta"));
+        let loss = match beta {
+            0.0 => ComparatorLoss::focal(classes, gamma),
+            _ => ComparatorLoss::confidence_penalty(classes, beta),
+        };
+        let op = Op::ComparatorLoss { loss: loss.unwrap(), targets: case.labels("labels") };
+        let inputs = [case.f64("logits")];
+        let size = 2.0 * largest(&inputs[0]) + (classes as f64).ln();
+        // Absolute: in PyTorch's 1 - p digits cancel. The sums, the power, and an entropy of terms of that size.
+        let allowed = (classes as f64 + 32.0) * EPSILON * size * (1.0 + gamma);
+        let what = |name: &str| format!("{}.{name}", case.name);
+        assert!(allowed <= LIMIT * size);
+        worst = worst.max(compare(&what("losses"), &op.forward(&inputs), &case.f64("losses"), |_| allowed));
+        let found = op.backward(&inputs, &case.f64("dloss")).remove(0);
+        worst = worst.max(compare(&what("dlogits"), &found, &case.f64("dlogits"), |_| allowed));
+    }
+    println!("comparator_loss: worst error {worst:.3} of the bound");
 }
 
 /// Catches another order of weight decay, moments and bias correction than PyTorch's, and a step counted from 0.

@@ -1,6 +1,7 @@
 //! Laws that hold for every input: of the layers, exactly (on integers), of the loss, of the optimizers, and of a whole
 //! training step.
 
+mod comparator_loss;
 mod layers;
 mod loss;
 mod optimizer;

@@ -1,8 +1,9 @@
 //! Every op behind one pair of calls, so that one table can hold cases of all of them; and random values.
 
+use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::weighted_loss::WeightedLoss;
 use smoothcnn::ops::{conv2d::Conv2d, linear::Linear, max_pool2d::MaxPool2d};
-use smoothcnn::oracle::{Real, conv2d, linear, max_pool2d, relu, smoothed_loss, weighted_loss};
+use smoothcnn::oracle::{Real, comparator_loss, conv2d, linear, max_pool2d, relu, smoothed_loss, weighted_loss};
 use smoothcnn::rng::Philox;
 use smoothcnn::smoothing::Masses;
 
@@ -15,6 +16,7 @@ pub enum Op {
     Relu,
     SmoothedLoss { masses: Masses, classes: usize, targets: Vec<u32> },
     WeightedLoss { loss: WeightedLoss, targets: Targets },
+    ComparatorLoss { loss: ComparatorLoss, targets: Vec<u32> },
 }
 
 /// The targets of a general loss.
@@ -48,6 +50,7 @@ impl Op {
             Op::Relu => vec![n],
             Op::SmoothedLoss { classes, .. } => vec![n * classes],
             Op::WeightedLoss { loss, .. } => vec![n * loss.classes()],
+            Op::ComparatorLoss { loss, .. } => vec![n * loss.classes()],
         }
     }
 
@@ -81,6 +84,11 @@ impl Op {
                 targets.with(|targets| weighted_loss::forward(loss, x, targets, &mut losses));
                 losses
             }
+            Op::ComparatorLoss { loss, targets } => {
+                let mut losses = unwritten(targets.len());
+                comparator_loss::forward(loss, x, targets, &mut losses);
+                losses
+            }
         }
     }
 
@@ -105,6 +113,7 @@ impl Op {
             (Op::WeightedLoss { loss, targets }, [dx]) => {
                 targets.with(|targets| weighted_loss::backward(loss, x, targets, dy, dx));
             }
+            (Op::ComparatorLoss { loss, targets }, [dx]) => comparator_loss::backward(loss, x, targets, dy, dx),
             _ => panic!("{self:?} does not take {} inputs", inputs.len()),
         }
         gradients

@@ -7,6 +7,7 @@ use smoothcnn::compile::{Compiled, Job, compile};
 use smoothcnn::fusion::Kernels;
 use smoothcnn::net::{Layer, Network};
 use smoothcnn::ops::ceiling;
+use smoothcnn::ops::comparator_loss::{self, ComparatorLoss};
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::ops::smoothed_loss::{Buffers, SmoothedLoss};
 use smoothcnn::ops::weighted_loss::{self, Reduction, Spec, Targets, WeightedLoss};
@@ -101,8 +102,8 @@ fn loss_apart() -> Plan {
     plan
 }
 
-/// The general loss, which training does not use yet, with both kinds of target.
-fn weighted_loss() -> Plan {
+/// The losses that training does not use yet, with both kinds of target.
+fn other_losses() -> Plan {
     let mut plan = Plan::default();
     let at = plan.buffer("any", 64).unwrap();
     let loss = WeightedLoss::new(&Spec::new(4)).unwrap();
@@ -114,6 +115,10 @@ fn weighted_loss() -> Plan {
         loss.forward_backward(&mut plan, 3, &buffers).unwrap();
     }
     weighted_loss::reduce(&mut plan, at, at, at).unwrap();
+    let loss = ComparatorLoss::focal(4, 2.0).unwrap();
+    let buffers = comparator_loss::Buffers { logits: at, targets: at, losses: at, dloss: at, dlogits: at };
+    loss.forward(&mut plan, 3, &buffers).unwrap();
+    loss.forward_backward(&mut plan, 3, &buffers).unwrap();
     plan
 }
 
@@ -129,7 +134,7 @@ fn ceilings() -> Plan {
 /// Catches a pass that no operation uses any more, and uniform blocks or bindings that differ between shader and host.
 #[test]
 fn every_pass_is_recorded_by_an_operation() {
-    let mut recorded: BTreeSet<Pass> = [loss_apart(), weighted_loss(), ceilings()].iter().flat_map(passes).collect();
+    let mut recorded: BTreeSet<Pass> = [loss_apart(), other_losses(), ceilings()].iter().flat_map(passes).collect();
     for compiled in all_plans() {
         recorded.extend(passes(&compiled.plan));
     }
