@@ -327,7 +327,7 @@ fn kernel_times(engine: &Engine, range: std::ops::Range<usize>, step: &Step) -> 
         label: dispatch.label.clone(),
         seconds: spread(times)[0],
         flops: dispatch.flops,
-        bytes: dispatch.bytes(),
+        bytes: dispatch.bytes,
     };
     Ok(engine.plan().dispatches[range].iter().zip(times).map(kernel).collect())
 }

@@ -107,13 +107,8 @@ pub struct Dispatch {
     pub workgroups: [u32; 3],
     /// Floating-point operations of its products for a full batch.
     pub flops: u64,
-}
-
-impl Dispatch {
-    /// Bytes that it must at least read and write: every bound part once.
-    pub fn bytes(&self) -> u64 {
-        self.slices.iter().map(|slice| slice.bytes).sum()
-    }
+    /// Bytes that it must at least read and write: every bound part once, unless its operation knows better.
+    pub bytes: u64,
 }
 
 /// How many threads or workgroups a dispatch needs.
@@ -225,7 +220,8 @@ impl Plan {
         let rows = groups.max(1).div_ceil(MAX_WORKGROUPS);
         let workgroups = [word(groups.max(1).div_ceil(rows)), word(rows), 1];
         let dims = if has_dims { bytemuck::bytes_of(&dims).to_vec() } else { vec![] };
-        self.dispatches.push(Dispatch { label, shader, entry, dims, slices, workgroups, flops });
+        let bytes = slices.iter().map(|slice| slice.bytes).sum();
+        self.dispatches.push(Dispatch { label, shader, entry, dims, slices, workgroups, flops, bytes });
         Ok(())
     }
 

@@ -85,7 +85,7 @@ pub fn run(args: Args) -> Result<u8> {
             label: d.label.clone(),
             kernel: format!("{}.wgsl:{}", d.shader.name, d.entry.name),
             workgroups: d.workgroups,
-            bytes: d.bytes(),
+            bytes: d.bytes,
             flops: d.flops,
         };
         compiled.plan.dispatches[range].iter().map(step).collect()
