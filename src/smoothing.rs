@@ -162,7 +162,7 @@ impl Epsilon {
         Ok(Self(epsilon))
     }
 
-    /// Any finite number below 1. A negative one sharpens instead of smoothing: q[y] > 1 and q < 0 elsewhere, so the loss
+    /// Any finite number below 1. A negative one sharpens instead of smoothing: `q[y] > 1` and `q < 0` elsewhere, so the loss
     /// has no lower bound (Wei et al. 2022, "To Smooth or Not? When Label Smoothing Meets Noisy Labels").
     ///
     /// # Errors

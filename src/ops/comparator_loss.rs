@@ -7,8 +7,8 @@
 //! focal loss           -(1 - p[y])^gamma ln p[y]         Lin et al. 2017, "Focal Loss for Dense Object Detection"
 //! ```
 //!
-//! The kernel computes -(1 - p[y])^gamma ln p[y] - beta H(p); with both 0 it is plain cross-entropy. A sample whose index is
-//! no class ([`super::weighted_loss::IGNORED`]) has loss 0 and gradient 0. Reductions are in the upstream gradient `dloss`,
+//! The kernel computes `-(1 - p[y])^gamma ln p[y] - beta H(p)`; with both 0 it is plain cross-entropy. A sample whose index
+//! is no class ([`super::weighted_loss::IGNORED`]) has loss 0 and gradient 0. Reductions are in the upstream gradient `dloss`,
 //! which [`super::weighted_loss::WeightedLoss::upstream`] makes, and [`super::weighted_loss::reduce`] sums.
 
 use crate::plan::{Grid, Plan, Slice, uniform, word};

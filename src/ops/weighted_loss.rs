@@ -36,10 +36,10 @@ const NO_PART: f32 = -1.0;
 /// What a class weight multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Weighting {
-    /// Each class's term: -sum of w[k] q[k] ln p[k].
+    /// Each class's term: `-sum of w[k] q[k] ln p[k]`.
     #[default]
     PyTorch,
-    /// The whole sample: w[y] times the cross-entropy of q and p.
+    /// The whole sample: `w[y]` times the cross-entropy of q and p.
     Sample,
 }
 
