@@ -17,6 +17,7 @@
 pub mod conv2d;
 pub mod conv2d_backward;
 pub mod layout;
+pub mod linear;
 pub mod max_pool2d;
 pub mod network;
 pub mod optimizer;

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::conv2d::{Packed, Stage};
 use super::conv2d_backward::{Image, Sums};
 use super::layout::Layout;
+use super::linear;
 use super::optimizer;
 use super::simd::{Real, machine_lanes};
 use crate::net::{Affine, Network, Op, Shape};
@@ -67,6 +68,8 @@ pub struct CpuNetwork<T> {
     first_trained: usize,
     /// Scratch and partial sums of each chunk of images.
     chunks: Vec<Chunk<T>>,
+    /// Scratch of wide linear layers.
+    parts: Vec<T>,
     losses: Vec<T>,
     dloss: Vec<T>,
     dlogits: Vec<T>,
@@ -102,6 +105,7 @@ impl<T: Real> CpuNetwork<T> {
             nodes,
             tensors: layouts.into_iter().map(Tensor::new).collect(),
             chunks: vec![],
+            parts: vec![],
             losses: vec![],
             dloss: vec![],
             dlogits: vec![],
@@ -193,7 +197,8 @@ impl<T: Real> CpuNetwork<T> {
                 }
                 Node::Relu => oracle::relu::forward(x, y),
                 Node::Linear { dims, at } => {
-                    oracle::linear::forward(dims, x, parameter(at.weight), parameter(at.bias), y);
+                    let operands = [x, parameter(at.weight), parameter(at.bias)];
+                    linear::forward(self.arch, dims, operands, y, &mut self.parts);
                 }
             }
         }
