@@ -9,16 +9,18 @@ use super::simd::Real;
 use crate::ops::linear::Linear;
 use crate::oracle;
 
-/// Inputs of one part: a tile's rows of both sides, 4096 x 8 values, stay in a core's cache. A task owns a part, and the
-/// parts are added in order: the bits do not depend on the threads.
-const INPUTS_PER_PART: usize = 4096;
+/// From so many inputs on, bringing them into a matrix product's order costs more than the product gains.
+const WIDE: usize = 8192;
+/// Inputs of one part: a tile's rows of both sides, 1024 x 8 values, stay in a core's first cache. A task owns a part, and
+/// the parts are added in order: the bits do not depend on the threads.
+const INPUTS_PER_PART: usize = 1024;
 /// Images, and outputs, of a tile: 16 sums in registers.
 const TILE: usize = 4;
 
 /// `x [n, inputs]`, `w [outputs, inputs]`, `b [outputs]` to `y [n, outputs]`. `parts` is scratch, and grows to
 /// `[parts, n, outputs]`.
 pub fn forward<T: Real>(arch: Arch, d: &Linear, [x, w, b]: [&[T]; 3], y: &mut [T], parts: &mut Vec<T>) {
-    if d.inputs < 2 * INPUTS_PER_PART {
+    if d.inputs < WIDE {
         return oracle::linear::forward(d, x, w, b, y);
     }
     parts.resize(d.inputs.div_ceil(INPUTS_PER_PART) * y.len(), T::zero());

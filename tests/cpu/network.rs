@@ -50,7 +50,7 @@ fn networks() -> Vec<Network> {
         // Layers below the first parameters; a ReLU and a pooling that no convolution takes.
         ([2, 9, 8], vec![Relu, pool([2, 2], [1, 1]), conv(3, [3, 3], [1, 1], [1, 1]), Flatten, Layer::linear(2)]),
         ([1, 8, 8], vec![Flatten, Layer::linear(9), Relu, Layer::linear(3)]),
-        // So many inputs that the sum over them is split: 9373, in parts of 4096.
+        // So many inputs that the sum over them is split: 9373, in parts of 1024.
         ([1, 91, 103], vec![Flatten, Layer::linear(6), Relu, Layer::linear(3)]),
         // Two ReLUs, two poolings in a row.
         (
