@@ -31,33 +31,6 @@ struct Row {
     slope: f32,    // g
 }
 
-var<workgroup> scratch: array<vec3f, WORKGROUP>;
-
-// The sums, over the workgroup's threads, of three numbers each.
-fn sum_over_group(value: vec3f, local: u32) -> vec3f {
-    scratch[local] = value;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local < half { scratch[local] += scratch[local + half]; }
-    }
-    workgroupBarrier();
-    let total = scratch[0];
-    workgroupBarrier();
-    return total;
-}
-
-fn max_over_group(value: f32, local: u32) -> f32 {
-    scratch[local].x = value;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local < half { scratch[local].x = max(scratch[local].x, scratch[local + half].x); }
-    }
-    workgroupBarrier();
-    let largest = scratch[0].x;
-    workgroupBarrier();
-    return largest;
-}
-
 // -ln(1 - m) / m, for 0 <= m < 0.1 to f32's precision: WGSL has no log1p, and its log errs by 2^-21 near 1.
 fn log_ratio(m: f32) -> f32 {
     return 1.0 + m * (1.0 / 2.0 + m * (1.0 / 3.0 + m * (1.0 / 4.0 + m * (1.0 / 5.0 + m * (1.0 / 6.0 + m / 7.0)))));
@@ -77,7 +50,7 @@ fn reduce_row(n: u32, local: u32) -> Row {
         let e = exp(z);
         own += vec3f(e, select(e, 0.0, c == targets[n]), e * z);
     }
-    let sums = sum_over_group(own, local);
+    let sums = sum_over_group(vec4f(own, 0.0), local);
     let log_sum = log(sums.x);
     // The other classes' sum, for 1 - p[y] would cancel.
     let miss = sums.y / sums.x;

@@ -27,33 +27,6 @@ struct Row {
     sum: f32,      // sum of z
 }
 
-var<workgroup> scratch: array<vec2f, WORKGROUP>;
-
-// The sum, over the workgroup's threads, of one pair each.
-fn sum_over_group(value: vec2f, local: u32) -> vec2f {
-    scratch[local] = value;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local < half { scratch[local] += scratch[local + half]; }
-    }
-    workgroupBarrier();
-    let total = scratch[0];
-    workgroupBarrier();
-    return total;
-}
-
-fn max_over_group(value: f32, local: u32) -> f32 {
-    scratch[local].x = value;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local < half { scratch[local].x = max(scratch[local].x, scratch[local + half].x); }
-    }
-    workgroupBarrier();
-    let largest = scratch[0].x;
-    workgroupBarrier();
-    return largest;
-}
-
 fn reduce_row(n: u32, local: u32) -> Row {
     let start = n * dims.classes;
     // Every thread starts from a real logit: WGSL has no infinity to start from.
@@ -67,7 +40,7 @@ fn reduce_row(n: u32, local: u32) -> Row {
         let z = logits[start + c] - largest;
         own += vec2f(exp(z), z);
     }
-    let sums = sum_over_group(own, local);
+    let sums = sum_over_group(vec4f(own, 0.0, 0.0), local);
     return Row(largest, log(sums.x), sums.y);
 }
 

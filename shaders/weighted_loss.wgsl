@@ -41,33 +41,6 @@ struct Row {
     scale: f32,    // what multiplies the masses of all classes: W, or 1
 }
 
-var<workgroup> scratch: array<vec4f, WORKGROUP>;
-
-// The sums, over the workgroup's threads, of four numbers each.
-fn sum_over_group(value: vec4f, local: u32) -> vec4f {
-    scratch[local] = value;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local < half { scratch[local] += scratch[local + half]; }
-    }
-    workgroupBarrier();
-    let total = scratch[0];
-    workgroupBarrier();
-    return total;
-}
-
-fn max_over_group(value: f32, local: u32) -> f32 {
-    scratch[local].x = value;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local < half { scratch[local].x = max(scratch[local].x, scratch[local + half].x); }
-    }
-    workgroupBarrier();
-    let largest = scratch[0].x;
-    workgroupBarrier();
-    return largest;
-}
-
 fn takes_part(c: u32) -> bool {
     return class_table[c].x >= 0.0;
 }

@@ -74,7 +74,7 @@ macro_rules! shaders {
 shaders! {
     ADAM = "adam" with "optimizer",
     CEILING = "ceiling",
-    COMPARATOR_LOSS = "comparator_loss",
+    COMPARATOR_LOSS = "comparator_loss" with "reduce",
     CONV2D = "conv2d",
     CONV2D_POOL = "conv2d_pool",
     GATHER = "gather",
@@ -84,8 +84,8 @@ shaders! {
     MAX_POOL2D = "max_pool2d",
     RELU = "relu",
     SGD = "sgd" with "optimizer",
-    SMOOTHED_LOSS = "smoothed_loss",
-    WEIGHTED_LOSS = "weighted_loss",
+    SMOOTHED_LOSS = "smoothed_loss" with "reduce",
+    WEIGHTED_LOSS = "weighted_loss" with "reduce",
 }
 
 impl std::fmt::Debug for Shader {
