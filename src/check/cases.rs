@@ -59,6 +59,8 @@ pub const MAX_POOL2D: &[Case<MaxPool2d>] = &[
     Case { n: 1, dims: MaxPool2d { input: [2, 8, 7], kernel: [3, 3], stride: [1, 1] } },
     Case { n: 3, dims: MaxPool2d { input: [1, 11, 13], kernel: [3, 2], stride: [2, 3] } },
     Case { n: 2, dims: MaxPool2d { input: [2, 9, 9], kernel: [2, 2], stride: [3, 4] } },
+    // One row of windows that reach below where a second would start: the next plane's first row is no second.
+    Case { n: 2, dims: MaxPool2d { input: [3, 4, 6], kernel: [3, 3], stride: [2, 2] } },
     Case { n: 1, dims: MaxPool2d { input: [1, 1, 17], kernel: [1, 5], stride: [1, 2] } },
     Case { n: 3, dims: MaxPool2d { input: [32, 28, 28], kernel: [2, 2], stride: [2, 2] } },
 ];
