@@ -70,9 +70,6 @@ pub struct Compiled {
     pub x: Slice,
     /// `[batch]`.
     pub targets: Slice,
-    /// The name of each stage ([`crate::fusion`]) and what it gives, `[batch, …]`. What passes between two fused blocks
-    /// has its channels last.
-    pub activations: Vec<(String, Slice)>,
     /// `[batch, classes]`.
     pub logits: Slice,
     /// [`LOSS_PARTS`] for each step of a submission, whose sum is its loss.
@@ -170,7 +167,6 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     recorder.pack(&mut plan)?;
     let load = infer.end..plan.dispatches.len();
 
-    let activations = stages.iter().zip(&recorder.tensors[1..]).map(|(s, &t)| (s.name.clone(), t)).collect();
     Ok(Compiled {
         plan,
         train,
@@ -181,7 +177,6 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         normalisation,
         x,
         targets,
-        activations,
         logits,
         step_losses,
         flat,

@@ -1,4 +1,4 @@
-//! Whole training steps on a device against the f64 oracle, and the bisection that names the first dispatch that differs.
+//! Whole training steps on a device against the f64 oracle.
 
 use std::sync::Arc;
 
