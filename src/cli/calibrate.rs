@@ -5,15 +5,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use smoothcnn::data::Dataset;
 use smoothcnn::net::Network;
-use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::Smoothing;
 use smoothcnn::temperature::{self, End};
-use smoothcnn::train::Setup;
 use smoothcnn::{Error, Result, checkpoint, metrics};
 
-use super::common::{self, DataArgs, DataKind, DeviceArgs, Precision};
+use super::common::{self, DataArgs, DataKind};
 use super::config::{Images, images, read_config};
-use super::eval;
+use super::eval::InferenceArgs;
 use super::train::{CONFIG, MODEL};
 
 /// Fits a temperature to a saved model.
@@ -32,19 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = common::at_least_one)]
     val_images: Option<usize>,
     #[command(flatten)]
-    device: DeviceArgs,
-    /// Precision; f64 on the CPU path
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: Precision,
-    /// Images in a batch
-    #[arg(short, long, default_value_t = 256, value_parser = common::at_least_one)]
-    batch_size: usize,
-    /// Mean of the pixels, scaled to 0..1: one value, or one a channel [default: as in training]
-    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
-    mean: Vec<f64>,
-    /// Their standard deviation [default: as in training]
-    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
-    std: Vec<f64>,
+    inference: InferenceArgs,
     /// Where to write the temperature [default: temperature.toml beside the model]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -133,24 +119,12 @@ pub fn run(args: Args) -> Result<u8> {
     let val_images = images.len();
     let net = Network::seed(test.shape, test.classes)?;
     let (state, metadata) = common::load_params(&net, &model)?;
-    let normalisation = eval::normalisation(&model, &metadata, &data, &args.mean, &args.std, test.shape[0])?;
-    let nothing = Dataset { images: vec![], labels: vec![], ..images };
     let both = Dataset {
         images: [&images.images[..], &test.images].concat(),
         labels: [&images.labels[..], &test.labels].concat(),
         ..images
     };
-    let setup = Setup {
-        net: &net,
-        batch_size: args.batch_size,
-        smoothing: Smoothing::NONE,
-        optimizer: Optimizer::Adam(Adam::default()),
-        normalisation,
-        train: &nothing,
-        test: &both,
-    };
-    let gpu = common::choose_device(&args.device, args.dtype)?;
-    let logits = common::backend(gpu.as_ref(), args.device.kernels, args.dtype, setup, &state)?.test_logits()?;
+    let logits = args.inference.logits(&net, (&model, &state, &metadata), data.data, &both)?;
     let (of_validation, of_test) = logits.split_at(val_images * net.classes);
 
     let found = temperature::fit(of_validation, &images.labels, net.classes)?;

@@ -12,11 +12,11 @@ use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::{Smoothing, Variant};
 use smoothcnn::temperature;
-use smoothcnn::train::Setup;
+use smoothcnn::train::{Setup, State};
 use smoothcnn::{Error, Result};
 
 use super::calibrate;
-use super::common::{self, DataArgs, DeviceArgs, Precision};
+use super::common::{self, DataArgs, DataKind, DeviceArgs, Precision};
 
 /// Measures a saved model on a test set.
 #[derive(Debug, clap::Args)]
@@ -33,19 +33,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     smoothing_variant: Option<Variant>,
     #[command(flatten)]
-    device: DeviceArgs,
-    /// Precision; f64 on the CPU path
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: Precision,
-    /// Images in a batch
-    #[arg(short, long, default_value_t = 256, value_parser = common::at_least_one)]
-    batch_size: usize,
-    /// Mean of the pixels, scaled to 0..1: one value, or one a channel [default: as in training]
-    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
-    mean: Vec<f64>,
-    /// Their standard deviation [default: as in training]
-    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
-    std: Vec<f64>,
+    inference: InferenceArgs,
     /// Divide the logits by this: a number, or the temperature.toml that `smoothcnn calibrate` wrote
     #[arg(long, value_name = "FILE|T", allow_negative_numbers = true)]
     temperature: Option<String>,
@@ -87,19 +75,7 @@ pub fn run(args: Args) -> Result<u8> {
     let net = Network::seed(test.shape, test.classes)?;
     let (state, metadata) = common::load_params(&net, &args.model)?;
     let smoothing = smoothing(&args, &metadata, net.classes)?;
-    let normalisation = normalisation(&args.model, &metadata, &args.data, &args.mean, &args.std, test.shape[0])?;
-    let nothing = Dataset { shape: test.shape, classes: test.classes, images: vec![], labels: vec![] };
-    let setup = Setup {
-        net: &net,
-        batch_size: args.batch_size,
-        smoothing,
-        optimizer: Optimizer::Adam(Adam::default()),
-        normalisation,
-        train: &nothing,
-        test: &test,
-    };
-    let gpu = common::choose_device(&args.device, args.dtype)?;
-    let logits = common::backend(gpu.as_ref(), args.device.kernels, args.dtype, setup, &state)?.test_logits()?;
+    let logits = args.inference.logits(&net, (&args.model, &state, &metadata), args.data.data, &test)?;
     let scaled = temperature.map(|t| temperature::apply(&logits, t));
     let measured = scaled.as_deref().unwrap_or(&logits);
     let metrics = metrics::evaluate(measured, &test.labels, net.classes, smoothing);
@@ -110,7 +86,7 @@ pub fn run(args: Args) -> Result<u8> {
     });
     if let Some(path) = &args.logits {
         let tensor = Tensor { name: "logits".into(), shape: vec![test.len(), net.classes], data: logits };
-        checkpoint::save(path, &[tensor], args.dtype.dtype(), &Metadata::new())?;
+        checkpoint::save(path, &[tensor], args.inference.dtype.dtype(), &Metadata::new())?;
     }
     if args.json {
         common::print_json(&Report { metrics: &metrics, temperature, bootstrap })?;
@@ -145,22 +121,65 @@ fn show(metrics: &Metrics, bootstrap: Option<&Bootstrap>) -> Result<()> {
     common::print(format_args!("{:<16} {}", "images", metrics.images))
 }
 
-/// Each channel's mean and standard deviation: the flags', else those of training, else the data set's usual ones.
-pub(super) fn normalisation(
-    model: &Path,
-    metadata: &Metadata,
-    data: &DataArgs,
-    mean: &[f64],
-    std: &[f64],
-    channels: usize,
-) -> Result<Vec<[f64; 2]>> {
-    let trained_with = |flag: &[f64], key: &str, valid: fn(f64) -> bool| {
-        let parse = |text: &str| numbers(text).filter(|values| values.iter().all(|&value| valid(value)));
-        if flag.is_empty() { from_training(model, metadata, key, parse) } else { Ok(flag.to_vec()) }
-    };
-    let mean = trained_with(mean, "mean", f64::is_finite)?;
-    let std = trained_with(std, "std", |std| std.is_finite() && std > 0.0)?;
-    common::normalisation(data.data, &mean, &std, channels)
+/// Flags of what computes a saved model's logits, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct InferenceArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Precision; f64 on the CPU path
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Precision,
+    /// Images in a batch
+    #[arg(short, long, default_value_t = 256, value_parser = common::at_least_one)]
+    batch_size: usize,
+    /// Mean of the pixels, scaled to 0..1: one value, or one a channel [default: as in training]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
+    mean: Vec<f64>,
+    /// Their standard deviation [default: as in training]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    std: Vec<f64>,
+}
+
+impl InferenceArgs {
+    /// The logits `[images, classes]` of a model: its file, its parameters, and what training left in its metadata.
+    pub(super) fn logits(
+        &self,
+        net: &Network,
+        (model, state, metadata): (&Path, &State, &Metadata),
+        data: DataKind,
+        images: &Dataset,
+    ) -> Result<Vec<f64>> {
+        let nothing = Dataset { shape: images.shape, classes: images.classes, images: vec![], labels: vec![] };
+        let setup = Setup {
+            net,
+            batch_size: self.batch_size,
+            // Neither has a part in inference.
+            smoothing: Smoothing::NONE,
+            optimizer: Optimizer::Adam(Adam::default()),
+            normalisation: self.normalisation(model, metadata, data, images.shape[0])?,
+            train: &nothing,
+            test: images,
+        };
+        let gpu = common::choose_device(&self.device, self.dtype)?;
+        common::backend(gpu.as_ref(), self.device.kernels, self.dtype, setup, state)?.test_logits()
+    }
+
+    /// Each channel's mean and standard deviation: the flags', else those of training, else the data set's usual ones.
+    fn normalisation(
+        &self,
+        model: &Path,
+        metadata: &Metadata,
+        data: DataKind,
+        channels: usize,
+    ) -> Result<Vec<[f64; 2]>> {
+        let trained_with = |flag: &[f64], key: &str, valid: fn(f64) -> bool| {
+            let parse = |text: &str| numbers(text).filter(|values| values.iter().all(|&value| valid(value)));
+            if flag.is_empty() { from_training(model, metadata, key, parse) } else { Ok(flag.to_vec()) }
+        };
+        let mean = trained_with(&self.mean, "mean", f64::is_finite)?;
+        let std = trained_with(&self.std, "std", |std| std.is_finite() && std > 0.0)?;
+        common::normalisation(data, &mean, &std, channels)
+    }
 }
 
 /// What training left in the model's metadata under `key`; the default where it left nothing, as in PyTorch's files.
