@@ -12,7 +12,7 @@ use smoothcnn::{Error, Result, checkpoint, metrics};
 use super::common::{self, DataArgs, DataKind};
 use super::config::{Images, images, read_config};
 use super::eval::InferenceArgs;
-use super::train::{CONFIG, MODEL};
+use super::run::{CONFIG, MODEL};
 
 /// Fits a temperature to a saved model.
 #[derive(Debug, clap::Args)]

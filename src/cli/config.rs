@@ -3,37 +3,92 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use smoothcnn::data::labels::{self, Noise};
 use smoothcnn::data::{Dataset, idx};
-use smoothcnn::ops::optimizer::Optimizer;
+use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::smoothing::Variant;
 use smoothcnn::{Error, Result};
 
 use super::common::{self, DataArgs, DataKind, Precision};
 
-/// Flags that change which images are trained on, and with which labels.
-#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-pub struct LabelArgs {
+/// Flags that `train` and `sweep` share: all that a run depends on but epsilon, the rate of label noise and the seed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Times through the training set, those before --resume included [default: 10, or as the resumed run was asked for]
+    #[arg(long, value_name = "N", value_parser = common::at_least_one)]
+    pub epochs: Option<usize>,
+    /// Images in a batch
+    #[arg(short, long, default_value_t = 64, value_parser = common::at_least_one)]
+    pub batch_size: usize,
+    /// Learning rate
+    #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
+    pub lr: f64,
+    /// Optimizer
+    #[arg(long, value_enum, default_value = "adam")]
+    pub opt: OptimizerKind,
+    /// SGD's momentum
+    #[arg(long, default_value_t = 0.9, allow_negative_numbers = true)]
+    pub momentum: f64,
+    /// Nesterov's form of SGD's momentum
+    #[arg(long)]
+    pub nesterov: bool,
+    /// Weight decay: an L2 term for adam and sgd, decoupled for adamw
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub weight_decay: f64,
+    /// Over which classes epsilon is spread: all, e/C each (uniform, PyTorch's), or all but the true one, e/(C-1) each
+    #[arg(long, value_enum, default_value = "uniform")]
+    pub smoothing_variant: Variant,
     /// Hold out this share of every class of the training set, and measure on it after each epoch; the test set is then
     /// measured once, at the end
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, allow_negative_numbers = true)]
-    pub val_split: f64,
-    /// Flip this share of the training labels (those held out stay as they are); flipped.txt lists which
-    #[arg(long, value_name = "RATE", default_value_t = 0.0, allow_negative_numbers = true)]
-    pub label_noise: f64,
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub val_split: Option<f64>,
     /// To which class a label flips
     #[arg(long, value_enum, default_value = "symmetric")]
     pub noise: Noise,
     /// IDX labels that replace the training set's, as CIFAR-10N's; the first ones where there are more
     #[arg(long, value_name = "FILE")]
+    pub train_labels: Option<PathBuf>,
+    /// Keep the file's order in every epoch
+    #[arg(long)]
+    pub no_shuffle: bool,
+    /// Start from these weights
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub init: Option<PathBuf>,
+    /// Mean of the pixels, scaled to 0..1: one value, or one a channel [default: the data set's usual one]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
+    pub mean: Vec<f64>,
+    /// Their standard deviation
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    pub std: Vec<f64>,
+    /// Precision; f64 on the CPU path
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: Precision,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OptimizerKind {
+    Adam,
+    Adamw,
+    Sgd,
+}
+
+/// What changes which images are trained on, and with which labels.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Labels {
+    pub val_split: f64,
+    pub label_noise: f64,
+    pub noise: Noise,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_labels: Option<PathBuf>,
 }
 
 /// Everything a run depends on, as written to config.toml.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Config {
     pub version: String,
@@ -57,8 +112,62 @@ pub struct Config {
     /// What it was trained on.
     pub backend: String,
     #[serde(default)]
-    pub labels: LabelArgs,
+    pub labels: Labels,
     pub optimizer: Optimizer,
+}
+
+/// What the runs of a sweep differ in.
+#[derive(Clone, Copy, Debug)]
+pub struct Varied {
+    pub label_smoothing: f64,
+    pub label_noise: f64,
+    pub seed: u64,
+}
+
+impl RunArgs {
+    /// The configuration that the flags ask for.
+    pub fn config(&self, varied: Varied) -> Result<Config> {
+        let non_negative = |flag: &str, value: f64| {
+            if value.is_finite() && value >= 0.0 {
+                Ok(value)
+            } else {
+                Err(Error::Usage(format!("{flag}: found {value}, expected a number of at least 0")))
+            }
+        };
+        let lr = non_negative("--lr", self.lr)?;
+        let weight_decay = non_negative("--weight-decay", self.weight_decay)?;
+        let momentum = non_negative("--momentum", self.momentum)?;
+        let adam = Adam { lr, weight_decay, ..Adam::default() };
+        Ok(Config {
+            version: env!("CARGO_PKG_VERSION").into(),
+            data: self.data.data,
+            data_dir: self.data.data_dir.clone(),
+            limit_train: self.data.limit_train,
+            limit_test: self.data.limit_test,
+            init: self.init.clone(),
+            epochs: self.epochs.unwrap_or(10),
+            batch_size: self.batch_size,
+            label_smoothing: varied.label_smoothing,
+            smoothing_variant: self.smoothing_variant,
+            seed: varied.seed,
+            shuffle: !self.no_shuffle,
+            mean: self.mean.clone(),
+            std: self.std.clone(),
+            dtype: self.dtype,
+            backend: String::new(),
+            labels: Labels {
+                val_split: self.val_split.unwrap_or(0.0),
+                label_noise: varied.label_noise,
+                noise: self.noise,
+                train_labels: self.train_labels.clone(),
+            },
+            optimizer: match self.opt {
+                OptimizerKind::Adam => Optimizer::Adam(adam),
+                OptimizerKind::Adamw => Optimizer::AdamW(adam),
+                OptimizerKind::Sgd => Optimizer::Sgd(Sgd { lr, momentum, nesterov: self.nesterov, weight_decay }),
+            },
+        })
+    }
 }
 
 impl Config {
@@ -69,6 +178,11 @@ impl Config {
             limit_train: self.limit_train,
             limit_test: self.limit_test,
         }
+    }
+
+    /// Mean and standard deviation of each channel of `images`.
+    pub fn normalisation(&self, images: &Dataset) -> Result<Vec<[f64; 2]>> {
+        common::normalisation(self.data, &self.mean, &self.std, images.shape[0])
     }
 }
 
@@ -82,13 +196,22 @@ pub struct Images {
     pub train: Dataset,
     pub validation: Option<Dataset>,
     pub test: Dataset,
-    /// Indices into the training set as its files have it.
-    pub flipped: Vec<u32>,
+    /// Whose label noise has changed.
+    pub flipped: Vec<Flip>,
+}
+
+/// A training image with a wrong label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flip {
+    /// Its index into [`Images::train`].
+    pub index: u32,
+    /// Its index into the training set as its files have it.
+    pub file_index: u32,
 }
 
 /// The data set, with other labels, a split and noise where they are asked for, in this order.
 pub fn images(config: &Config) -> Result<Images> {
-    let LabelArgs { val_split, label_noise, noise, train_labels } = &config.labels;
+    let Labels { val_split, label_noise, noise, train_labels } = &config.labels;
     for (flag, value, most) in [("--val-split", *val_split, 0.9), ("--label-noise", *label_noise, 1.0)] {
         if !(0.0..=most).contains(&value) {
             return Err(Error::Usage(format!("{flag}: found {value}, expected a number from 0 to {most}")));
@@ -114,7 +237,7 @@ pub fn images(config: &Config) -> Result<Images> {
     }
     let classes = train.classes;
     let flipped = labels::flip(&mut train.labels, classes, *label_noise, *noise, config.seed ^ NOISE_SEED);
-    let flipped = flipped.into_iter().map(|i| kept[i as usize]).collect();
+    let flipped = flipped.into_iter().map(|index| Flip { index, file_index: kept[index as usize] }).collect();
     Ok(Images { train, validation, test, flipped })
 }
 

@@ -10,6 +10,7 @@ mod eval;
 mod plan;
 mod preview;
 mod record;
+mod run;
 mod train;
 
 use clap::{Parser, Subcommand};

@@ -17,7 +17,7 @@ use smoothcnn::{Error, Result};
 
 use super::common;
 use super::config::Config;
-use super::train::{CHECKPOINT, METRICS, write_checkpoint};
+use super::run::{CHECKPOINT, METRICS, write_checkpoint};
 
 /// Set by Ctrl-C, read after every step.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);

@@ -1,0 +1,251 @@
+//! A training run: its folder, and what is in it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use clap::ValueEnum;
+use smoothcnn::checkpoint::{self, Metadata};
+use smoothcnn::data::Dataset;
+use smoothcnn::gpu::Gpu;
+use smoothcnn::metrics;
+use smoothcnn::net::Network;
+use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::train::{self, Schedule, Setup, State};
+use smoothcnn::{Error, Result};
+
+use super::common::{self, DeviceArgs};
+use super::config::{Config, Images, images};
+use super::record::{INTERRUPTED, Recorder, metrics_file, progress_bar};
+
+pub const CONFIG: &str = "config.toml";
+pub const METRICS: &str = "metrics.jsonl";
+pub const MODEL: &str = "model.safetensors";
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+const FLIPPED: &str = "flipped.txt";
+
+/// Where a run's folder is.
+pub enum Folder {
+    /// Here; it must not hold a run yet.
+    New(PathBuf),
+    /// The first free of runs/train1, runs/train2, …
+    Free,
+    /// Here, where a run is to go on after its last whole epoch.
+    Resumed(PathBuf),
+}
+
+/// What does not change a run's results.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub device: DeviceArgs,
+    /// The loss of every N-th step is recorded.
+    pub log_every: usize,
+    /// Results as JSON.
+    pub json: bool,
+}
+
+/// A run that is over.
+pub struct Trained {
+    pub out: PathBuf,
+    pub net: Network,
+    pub images: Images,
+    config: Config,
+    state: State,
+    gpu: Option<Arc<Gpu>>,
+    device: DeviceArgs,
+}
+
+impl Trained {
+    /// The logits of `images`, `[images, classes]`.
+    pub fn logits(&self, images: &Dataset) -> Result<Vec<f64>> {
+        let nothing = images.subset(&[]);
+        let setup = Setup {
+            net: &self.net,
+            batch_size: self.config.batch_size,
+            smoothing: Smoothing::NONE,
+            optimizer: self.config.optimizer,
+            normalisation: self.config.normalisation(images)?,
+            train: &nothing,
+            test: images,
+        };
+        let Self { gpu, device, config, .. } = self;
+        common::backend(gpu.as_ref(), device.kernels, config.dtype, setup, &self.state)?.test_logits()
+    }
+}
+
+/// Trains, and writes the run's folder.
+pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Trained> {
+    let images = images(&config)?;
+    let Images { train, validation, test, flipped } = &images;
+    let measured = validation.as_ref().unwrap_or(test);
+    let net = Network::seed(train.shape, train.classes)?;
+    let smoothing = Smoothing::new(config.smoothing_variant, config.label_smoothing, net.classes)?;
+    let normalisation = config.normalisation(train)?;
+    (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
+    let (state, done) = match (&folder, &config.init) {
+        (Folder::Resumed(out), _) => read_checkpoint(&net, &out.join(CHECKPOINT))?,
+        (_, Some(init)) => (common::load_params(&net, init)?.0, 0),
+        (_, None) => {
+            let params = net.initial_parameters(config.seed).into_iter().map(f64::from).collect();
+            let zeros = vec![0.0; net.flat_len()];
+            (State { params, first: zeros.clone(), second: zeros }, 0)
+        }
+    };
+    if done > config.epochs {
+        let epochs = config.epochs;
+        return Err(Error::Usage(format!("--epochs: found {epochs}, expected at least the {done} that are done")));
+    }
+    let gpu = common::choose_device(&options.device, config.dtype)?;
+    config.backend = gpu.as_ref().map_or("cpu".into(), |gpu| smoothcnn::gpu::device::describe(&gpu.info));
+    let setup = Setup {
+        net: &net,
+        batch_size: config.batch_size,
+        smoothing,
+        optimizer: config.optimizer,
+        normalisation,
+        train,
+        test: measured,
+    };
+    let kernels = options.device.kernels;
+    let mut backend = common::backend(gpu.as_ref(), kernels, config.dtype, setup.clone(), &state)?;
+
+    let out = match folder {
+        Folder::Resumed(out) => out,
+        Folder::New(out) => new_run(out)?,
+        Folder::Free => {
+            let free = |i: &usize| !Path::new(&format!("runs/train{i}")).exists();
+            let i = (1..).find(free).expect("some number is free");
+            new_run(format!("runs/train{i}").into())?
+        }
+    };
+    let text = toml::to_string_pretty(&config).expect("a flat struct of numbers and strings always serialises");
+    checkpoint::write_atomic(&out.join(CONFIG), text.as_bytes())?;
+    if !flipped.is_empty() {
+        let lines: String = flipped.iter().map(|flip| format!("{}\n", flip.file_index)).collect();
+        checkpoint::write_atomic(&out.join(FLIPPED), lines.as_bytes())?;
+    }
+    // A second handler cannot be set; in the program there is only this one.
+    let _ = ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    });
+
+    common::note(format_args!(
+        "{} parameters, {} training{} and {} test images, batch size {}, {}; run in {}",
+        net.parameter_count(),
+        train.len(),
+        validation.as_ref().map(|held_out| format!(", {} validation", held_out.len())).unwrap_or_default(),
+        test.len(),
+        config.batch_size,
+        loss_line(&smoothing, net.classes),
+        out.display()
+    ));
+    let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
+    let mut recorder = Recorder {
+        metrics: metrics_file(&out.join(METRICS), done)?,
+        net: &net,
+        config: &config,
+        out: &out,
+        log_every: options.log_every,
+        json: options.json,
+        progress: progress_bar(train.len(), config.epochs),
+        images: train.len(),
+        measured: if validation.is_some() { "val" } else { "test" },
+        header_printed: false,
+        last_line: Instant::now(),
+    };
+    let outcome = train::run(backend.as_mut(), &setup, schedule, done, &mut recorder);
+    recorder.progress.finish_and_clear();
+    recorder.metrics.flush().map_err(Error::io(out.join(METRICS)))?;
+    if matches!(outcome, Err(Error::Interrupted)) {
+        if out.join(CHECKPOINT).exists() {
+            let shown = out.display();
+            common::note(format_args!(
+                "stopped; `smoothcnn train --resume {shown}` goes on after the last whole epoch"
+            ));
+        } else {
+            common::note(format_args!("stopped before the first epoch was over: there is nothing to go on from"));
+        }
+    }
+    outcome?;
+
+    let state = backend.state()?;
+    if validation.is_some() {
+        let setup = Setup { test, ..setup };
+        let mut backend = common::backend(gpu.as_ref(), kernels, config.dtype, setup, &state)?;
+        let metrics = metrics::evaluate(&backend.test_logits()?, &test.labels, net.classes, smoothing);
+        recorder.last(config.epochs, metrics)?;
+    }
+    let params = common::tensors(&net, "", &state.params);
+    checkpoint::save(&out.join(MODEL), &params, config.dtype.dtype(), &metadata(&config, config.epochs))?;
+    common::note(format_args!("model in {}", out.join(MODEL).display()));
+    drop((backend, recorder));
+    Ok(Trained { out, net, images, config, state, gpu, device: options.device.clone() })
+}
+
+/// What the loss is, with the smoothing's meaning spelled out.
+fn loss_line(smoothing: &Smoothing, classes: usize) -> String {
+    let Smoothing { variant, epsilon } = smoothing;
+    if *epsilon == 0.0 {
+        return "plain cross-entropy".into();
+    }
+    let (name, other, same) = match variant {
+        Variant::Uniform => ("uniform", "off-target", epsilon * (classes as f64 - 1.0) / classes as f64),
+        Variant::OffTarget => ("off-target", "uniform", epsilon * classes as f64 / (classes as f64 - 1.0)),
+    };
+    format!("label smoothing {epsilon} {name} (= {same:.4} {other})")
+}
+
+/// Makes the folder of a new run.
+fn new_run(out: PathBuf) -> Result<PathBuf> {
+    if out.join(CONFIG).exists() {
+        let shown = out.display();
+        return Err(Error::Usage(format!(
+            "--out {shown}: found a run there, expected a new folder (or --resume {shown})"
+        )));
+    }
+    if out.exists() && !out.is_dir() {
+        let source = std::io::Error::new(std::io::ErrorKind::NotADirectory, "found a file, expected a new folder");
+        return Err(Error::Io { path: out, source });
+    }
+    fs::create_dir_all(&out).map_err(Error::io(&out))?;
+    Ok(out)
+}
+
+fn metadata(config: &Config, epoch: usize) -> Metadata {
+    let list = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
+    let variant = config.smoothing_variant.to_possible_value().expect("no variant is hidden");
+    Metadata::from([
+        ("format".into(), "pt".into()),
+        ("epoch".into(), epoch.to_string()),
+        ("mean".into(), list(&config.mean)),
+        ("std".into(), list(&config.std)),
+        ("label_smoothing".into(), config.label_smoothing.to_string()),
+        ("smoothing_variant".into(), variant.get_name().into()),
+    ])
+}
+
+/// The three parts of a checkpoint, by the prefix of their tensors' names.
+const PARTS: [&str; 3] = ["", "optimizer.first.", "optimizer.second."];
+
+pub fn write_checkpoint(path: &Path, net: &Network, state: &State, config: &Config, epoch: usize) -> Result<()> {
+    let flats = [&state.params, &state.first, &state.second];
+    let tensors: Vec<_> =
+        PARTS.iter().zip(flats).flat_map(|(prefix, flat)| common::tensors(net, prefix, flat)).collect();
+    checkpoint::save(path, &tensors, config.dtype.dtype(), &metadata(config, epoch))
+}
+
+/// The state after the last whole epoch, and which that was.
+fn read_checkpoint(net: &Network, path: &Path) -> Result<(State, usize)> {
+    let expected: Vec<_> = PARTS.iter().flat_map(|prefix| common::expected(net, prefix)).collect();
+    let (tensors, metadata) = checkpoint::load(path, &expected)?;
+    let epoch = metadata.get("epoch").and_then(|text| text.parse().ok());
+    let epoch = epoch.ok_or_else(|| Error::data(path, "metadata epoch: found no number, expected the epochs done"))?;
+    let mut flats = tensors.chunks(net.parameters.len()).map(|part| common::flatten(net, part));
+    let mut next = || flats.next().expect("load gives every tensor that is expected");
+    Ok((State { params: next(), first: next(), second: next() }, epoch))
+}
