@@ -85,6 +85,14 @@ pub enum Error {
     #[error("temperature: {0}")]
     Fit(String),
 
+    /// A picture that could not be drawn.
+    #[error("report: {0}")]
+    Report(String),
+
+    /// A run of a sweep that failed.
+    #[error("sweep: {0}")]
+    Run(String),
+
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,

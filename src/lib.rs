@@ -39,6 +39,8 @@
 //! | [`check`], [`mod@bench`] | every kernel against the oracle; how fast this machine is |
 //! | [`train`], [`metrics`], [`smoothing`] | the training loop, what it measures, what smoothing does to a target |
 //! | [`temperature`] | one number that calibrates a trained network's confidences |
+//! | [`study`] | what smoothing does on the user's own data: paired runs, verdicts on the six claims, the epsilon to use |
+//! | [`report`] | a study as a page and as text |
 //! | [`data`], [`checkpoint`], [`rng`], [`error`] | images, weights files, random numbers, errors |
 
 #![warn(missing_docs)]
@@ -60,9 +62,11 @@ pub mod net;
 pub mod ops;
 pub mod oracle;
 pub mod plan;
+pub mod report;
 pub mod rng;
 pub mod shaders;
 pub mod smoothing;
+pub mod study;
 pub mod temperature;
 pub mod train;
 

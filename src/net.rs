@@ -305,6 +305,21 @@ impl Network {
         self.layers.iter().position(trained).unwrap_or(self.layers.len())
     }
 
+    /// The network up to its last layer, which must be a linear one: its outputs are what that layer sees. The parameters
+    /// are the first of this network's, at the same places.
+    ///
+    /// # Panics
+    /// If the last layer is another one.
+    pub fn without_last(&self) -> Self {
+        let mut net = self.clone();
+        let Some(FittedLayer { op: Op::Linear(dims, at), .. }) = net.layers.pop() else {
+            panic!("the last layer of {:?}, expected a linear one", self.layers);
+        };
+        net.parameters.truncate(at.weight);
+        net.classes = dims.inputs;
+        net
+    }
+
     /// How many parameters there are.
     pub fn parameter_count(&self) -> usize {
         self.parameters.iter().map(Parameter::len).sum()
@@ -364,6 +379,16 @@ mod tests {
         assert_eq!(large.parameters[4].shape, [128, 64 * 28 * 28]);
         assert_eq!(Network::seed([3, 32, 32], 10).unwrap().parameters[4].shape, [128, 64 * 8 * 8]);
         assert_eq!(Network::seed([1, 28, 28], 10).unwrap().forward_flops(), 8_482_304);
+    }
+
+    #[test]
+    fn without_its_last_layer_a_network_keeps_what_is_before() {
+        let net = Network::seed([1, 28, 28], 10).unwrap();
+        let cut = net.without_last();
+        let layers = [Layer::conv2d(32, 3, 1), Layer::Relu, Layer::max_pool2d(2), Layer::conv2d(64, 3, 1), Layer::Relu];
+        let rest = [Layer::max_pool2d(2), Layer::Flatten, Layer::linear(128), Layer::Relu];
+        assert_eq!(cut, Network::new([1, 28, 28], &[&layers[..], &rest].concat()).unwrap());
+        assert!(cut.parameters.iter().zip(&net.parameters).all(|(a, b)| a == b));
     }
 
     #[test]

@@ -96,6 +96,22 @@ pub struct DeviceArgs {
     pub kernels: Option<Kernels>,
 }
 
+impl DeviceArgs {
+    /// The same again, for another process.
+    pub fn flags(&self) -> Vec<String> {
+        let name = |value: &clap::builder::PossibleValue| value.get_name().to_owned();
+        let mut flags = vec!["--device".to_owned()];
+        flags.extend(self.device.to_possible_value().as_ref().map(name));
+        if let Some(adapter) = &self.adapter {
+            flags.extend(["--adapter".to_owned(), adapter.clone()]);
+        }
+        if let Some(kernels) = self.kernels.and_then(|kernels| kernels.to_possible_value()) {
+            flags.extend(["--kernels".to_owned(), name(&kernels)]);
+        }
+        flags
+    }
+}
+
 /// Flags that describe the loss.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct SmoothingArgs {

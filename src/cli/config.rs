@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use smoothcnn::data::labels::{self, Noise};
 use smoothcnn::data::{Dataset, idx};
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
-use smoothcnn::smoothing::Variant;
+use smoothcnn::smoothing::{Smoothing, Variant};
 use smoothcnn::{Error, Result};
 
 use super::common::{self, DataArgs, DataKind, Precision};
@@ -180,6 +180,18 @@ impl Config {
         }
     }
 
+    /// Refuses what no data can mend.
+    pub fn check(&self) -> Result<()> {
+        let Labels { val_split, label_noise, .. } = self.labels;
+        for (flag, value, most) in [("--val-split", val_split, 0.9), ("--label-noise", label_noise, 1.0)] {
+            if !(0.0..=most).contains(&value) {
+                return Err(Error::Usage(format!("{flag}: found {value}, expected a number from 0 to {most}")));
+            }
+        }
+        // No data has fewer classes: what passes here may still be refused for the data's own number.
+        Smoothing::new(Variant::Uniform, self.label_smoothing, 2).map(|_| ())
+    }
+
     /// Mean and standard deviation of each channel of `images`.
     pub fn normalisation(&self, images: &Dataset) -> Result<Vec<[f64; 2]>> {
         common::normalisation(self.data, &self.mean, &self.std, images.shape[0])
@@ -211,12 +223,8 @@ pub struct Flip {
 
 /// The data set, with other labels, a split and noise where they are asked for, in this order.
 pub fn images(config: &Config) -> Result<Images> {
+    config.check()?;
     let Labels { val_split, label_noise, noise, train_labels } = &config.labels;
-    for (flag, value, most) in [("--val-split", *val_split, 0.9), ("--label-noise", *label_noise, 1.0)] {
-        if !(0.0..=most).contains(&value) {
-            return Err(Error::Usage(format!("{flag}: found {value}, expected a number from 0 to {most}")));
-        }
-    }
     let (mut train, test) = common::load_data(&config.data_args())?;
     if let Some(path) = train_labels {
         train.labels = replaced_labels(path, &train)?;

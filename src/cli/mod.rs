@@ -6,11 +6,13 @@ mod check;
 mod common;
 mod config;
 mod devices;
+mod entry;
 mod eval;
 mod plan;
 mod preview;
 mod record;
 mod run;
+mod sweep;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +35,7 @@ pub struct Cli {
 enum Command {
     /// Train the seed network.
     Train(train::Args),
+    Sweep(Box<sweep::Args>),
     /// Measure a saved model on a test set.
     Eval(eval::Args),
     /// Fit a temperature to a saved model, by which `eval --temperature` divides its logits.
@@ -65,6 +68,7 @@ enum DataCommand {
 pub fn run(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Train(args) => train::run(args),
+        Command::Sweep(args) => sweep::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Check(args) => check::run(args),

@@ -22,6 +22,16 @@ use super::run::{CHECKPOINT, METRICS, write_checkpoint};
 /// Set by Ctrl-C, read after every step.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// From here on Ctrl-C sets [`INTERRUPTED`]; a second one ends the program at once.
+pub fn stop_at_interrupt() {
+    // A second handler cannot be set; it would do the same.
+    let _ = ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    });
+}
+
 /// metrics.jsonl, holding the lines of the epochs that are done, ready for more.
 pub fn metrics_file(path: &Path, done: usize) -> Result<std::io::LineWriter<File>> {
     #[derive(Deserialize)]

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use clap::ValueEnum;
@@ -19,7 +18,7 @@ use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs};
 use super::config::{Config, Images, images};
-use super::record::{INTERRUPTED, Recorder, metrics_file, progress_bar};
+use super::record::{Recorder, metrics_file, progress_bar, stop_at_interrupt};
 
 pub const CONFIG: &str = "config.toml";
 pub const METRICS: &str = "metrics.jsonl";
@@ -61,9 +60,28 @@ pub struct Trained {
 impl Trained {
     /// The logits of `images`, `[images, classes]`.
     pub fn logits(&self, images: &Dataset) -> Result<Vec<f64>> {
+        self.outputs(&self.net, &self.state, images)
+    }
+
+    /// What the last layer, a linear one, sees of `images`: `[images, inputs]`.
+    pub fn features(&self, images: &Dataset) -> Result<Vec<f64>> {
+        let net = self.net.without_last();
+        let part = |all: &[f64]| all[..net.flat_len()].to_vec();
+        let State { params, first, second } = &self.state;
+        let state = State { params: part(params), first: part(first), second: part(second) };
+        self.outputs(&net, &state, images)
+    }
+
+    /// The weight of the last layer, `[classes, inputs]`, and its inputs; `None` with fewer than `least` classes.
+    pub fn last_weight(&self, least: usize) -> Option<(&[f64], usize)> {
+        let [.., weight, _bias] = &self.net.parameters[..] else { return None };
+        (self.net.classes >= least).then(|| (&self.state.params[weight.range()], weight.fan_in))
+    }
+
+    fn outputs(&self, net: &Network, state: &State, images: &Dataset) -> Result<Vec<f64>> {
         let nothing = images.subset(&[]);
         let setup = Setup {
-            net: &self.net,
+            net,
             batch_size: self.config.batch_size,
             smoothing: Smoothing::NONE,
             optimizer: self.config.optimizer,
@@ -72,7 +90,7 @@ impl Trained {
             test: images,
         };
         let Self { gpu, device, config, .. } = self;
-        common::backend(gpu.as_ref(), device.kernels, config.dtype, setup, &self.state)?.test_logits()
+        common::backend(gpu.as_ref(), device.kernels, config.dtype, setup, state)?.test_logits()
     }
 }
 
@@ -127,12 +145,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         let lines: String = flipped.iter().map(|flip| format!("{}\n", flip.file_index)).collect();
         checkpoint::write_atomic(&out.join(FLIPPED), lines.as_bytes())?;
     }
-    // A second handler cannot be set; in the program there is only this one.
-    let _ = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-    });
+    stop_at_interrupt();
 
     common::note(format_args!(
         "{} parameters, {} training{} and {} test images, batch size {}, {}; run in {}",

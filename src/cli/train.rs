@@ -6,6 +6,7 @@ use smoothcnn::Result;
 
 use super::common::{self, DeviceArgs};
 use super::config::{Config, RunArgs, Varied, read_config};
+use super::entry;
 use super::run::{self, CONFIG, Folder, Options};
 
 /// Trains the seed network and writes the run to a folder: config.toml, metrics.jsonl, model.safetensors.
@@ -24,6 +25,14 @@ pub struct Args {
     seed: u64,
     #[command(flatten)]
     device: DeviceArgs,
+    /// Train an entry of `smoothcnn sweep plan` and measure it for the study: a file, or - for standard input. Nothing is done
+    /// where it is done, and an interrupted run goes on. Of the other flags only --index, --device, --adapter and --kernels
+    /// count
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "resume"])]
+    entry: Option<PathBuf>,
+    /// Which entry of a plan, from 0
+    #[arg(long, value_name = "N", requires = "entry")]
+    index: Option<usize>,
     /// Folder of the run; must not hold one yet [default: the first free of runs/train1, runs/train2, …]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -41,7 +50,12 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
-    let Args { run, label_smoothing, label_noise, seed, device, out, resume, log_every, json } = args;
+    let Args { run, label_smoothing, label_noise, seed, device, entry, index, out, resume, log_every, json } = args;
+    let options = Options { device, log_every, json };
+    if let Some(path) = entry {
+        entry::run(&entry::read(&path, index)?, &options)?;
+        return Ok(0);
+    }
     let config = match &resume {
         Some(out) => {
             let config = read_config(&out.join(CONFIG))?;
@@ -54,6 +68,6 @@ pub fn run(args: Args) -> Result<u8> {
         (None, Some(out)) => Folder::New(out),
         (None, None) => Folder::Free,
     };
-    run::train(config, folder, &Options { device, log_every, json })?;
+    run::train(config, folder, &options)?;
     Ok(0)
 }

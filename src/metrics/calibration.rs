@@ -16,7 +16,7 @@
 use super::{ECE_BINS, Prediction, Softmax};
 
 /// A bar of a reliability diagram.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Bin {
     /// How many images.
     pub images: usize,

@@ -33,7 +33,7 @@ use crate::smoothing::{Masses, Smoothing};
 pub const ECE_BINS: usize = 15;
 
 /// The metrics of a set of images. Losses are in nats, everything else is a fraction (not per cent).
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Metrics {
     /// How many images.
     pub images: usize,

@@ -6,6 +6,7 @@ mod eval;
 mod labels;
 mod refuse;
 mod stop;
+mod sweep;
 mod tools;
 mod train;
 

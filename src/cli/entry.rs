@@ -1,0 +1,205 @@
+//! An entry of a sweep's plan: one run, trained, measured, and marked as done by its result.json.
+
+use std::fs::{self, File, TryLockError};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use smoothcnn::data::Dataset;
+use smoothcnn::metrics::{self, calibration};
+use smoothcnn::smoothing::Smoothing;
+use smoothcnn::study::projection::{self, Projected, Set};
+use smoothcnn::study::{Measured, Outcome};
+use smoothcnn::{Error, Result, checkpoint, temperature};
+
+use super::common;
+use super::config::Config;
+use super::run::{self, CHECKPOINT, Folder, Options, Trained};
+
+/// Written last: a run that has it is done.
+pub const RESULT: &str = "result.json";
+/// What the report's projection shows, a line an image.
+pub const PROJECTION: &str = "projection.csv";
+
+/// One run of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The first 16 hexadecimal digits of the SHA-256 of the configuration as JSON.
+    pub id: String,
+    /// The run's folder, relative to where the plan was made.
+    pub out: PathBuf,
+    /// Everything that the run depends on.
+    pub config: Config,
+}
+
+impl Entry {
+    /// The entry of a configuration, below the sweep's folder.
+    pub fn new(sweep: &Path, config: Config) -> Self {
+        let id = Sha256::digest(common::to_json(&config)).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let out = sweep.join("runs").join(&id);
+        Self { id, out, config }
+    }
+
+    /// What the run left, if it is done.
+    pub fn outcome(&self) -> Result<Option<Outcome>> {
+        let path = self.out.join(RESULT);
+        match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| Error::data(&path, e.to_string())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Io { path, source }),
+        }
+    }
+}
+
+/// The entry in a file, `-` being standard input: the file's only one, or number `index` of a plan, from 0.
+pub fn read(path: &Path, index: Option<usize>) -> Result<Entry> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Entries {
+        One(Box<Entry>),
+        Many(Vec<Entry>),
+    }
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).map(|_| ())
+    } else {
+        fs::read_to_string(path).map(|read| text = read)
+    };
+    read.map_err(|e| Error::data(path, format!("{e}: expected an entry of `smoothcnn sweep plan`")))?;
+    let not_one =
+        || Error::data(path, "found something else, expected an entry of `smoothcnn sweep plan`, or its plan");
+    match (serde_json::from_str(&text).map_err(|_| not_one())?, index) {
+        (Entries::One(entry), None) => Ok(*entry),
+        (Entries::Many(mut entries), Some(index)) if index < entries.len() => Ok(entries.swap_remove(index)),
+        (Entries::Many(mut entries), None) if entries.len() == 1 => Ok(entries.remove(0)),
+        (entries, index) => {
+            let found = match entries {
+                Entries::One(_) => "one entry".to_owned(),
+                Entries::Many(entries) => format!("{} entries", entries.len()),
+            };
+            let wanted = index.map_or("no --index".into(), |index| format!("--index {index}"));
+            Err(Error::Usage(format!(
+                "--entry {}: found {found} and {wanted}, expected an index below it, or a \
+                                      single entry without one",
+                path.display()
+            )))
+        }
+    }
+}
+
+/// Trains and measures an entry; nothing to do where it is done. A run that was interrupted goes on after its last whole
+/// epoch. Several processes may be asked for the same entry: one trains, the others wait for it.
+pub fn run(entry: &Entry, options: &Options) -> Result<()> {
+    let began = Instant::now();
+    let Entry { id, out, config } = entry;
+    fs::create_dir_all(out).map_err(Error::io(out))?;
+    // Locked as long as this process lives, however it ends.
+    let lock_path = out.with_extension("lock");
+    let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            common::note(format_args!("{id}: another process is at it; waiting for it to end"));
+            lock.lock()
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+        Ok(()) => Ok(()),
+    }
+    .map_err(Error::io(&lock_path))?;
+    if entry.outcome()?.is_some() {
+        common::note(format_args!("{id}: done before"));
+        return Ok(());
+    }
+    let folder = if out.join(CHECKPOINT).exists() {
+        Folder::Resumed(out.clone())
+    } else {
+        // What a run without a whole epoch left is of no use.
+        fs::remove_dir_all(out).map_err(Error::io(out))?;
+        Folder::New(out.clone())
+    };
+    let trained = run::train(config.clone(), folder, options)?;
+    let classes = trained.net.classes;
+    let images = &trained.images;
+    let validation = images.validation.as_ref().ok_or_else(|| {
+        Error::Usage("--entry: found a configuration without --val-split, expected images held out".into())
+    })?;
+
+    let train_logits = trained.logits(&images.train)?;
+    let validation_logits = trained.logits(validation)?;
+    let fitted = temperature::fit(&validation_logits, &validation.labels, classes)?;
+    let outcome = Outcome {
+        id: id.clone(),
+        label_smoothing: config.label_smoothing,
+        smoothing_variant: config.smoothing_variant,
+        label_noise: config.labels.label_noise,
+        seed: config.seed,
+        classes,
+        train: metrics::evaluate(&train_logits, &images.train.labels, classes, Smoothing::NONE),
+        memorised: memorised(&trained, &train_logits),
+        validation: measured(&validation_logits, validation, fitted.value),
+        test: measured(&trained.logits(&images.test)?, &images.test, fitted.value),
+        temperature: fitted.value,
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    write_projection(&trained)?;
+    checkpoint::write_atomic(&out.join(RESULT), common::to_json(&outcome).as_bytes())?;
+    // Its optimizer's memory is three quarters of the folder, and nobody goes on from here.
+    fs::remove_file(out.join(CHECKPOINT)).map_err(Error::io(out.join(CHECKPOINT)))
+}
+
+fn measured(logits: &[f64], images: &Dataset, temperature: f64) -> Measured {
+    let classes = images.classes;
+    let of = |logits: &[f64]| {
+        let predictions = metrics::predictions(logits, &images.labels, classes, Smoothing::NONE);
+        let mut bins = calibration::reliability(&predictions);
+        // The mean of nothing is not a number, and has no place in a JSON file.
+        bins.retain(|bin| bin.images > 0);
+        (metrics::evaluate(logits, &images.labels, classes, Smoothing::NONE), bins)
+    };
+    let ((plain, reliability), (scaled, reliability_scaled)) =
+        (of(logits), of(&temperature::apply(logits, temperature)));
+    Measured { plain, scaled, reliability, reliability_scaled }
+}
+
+/// The share of the flipped images whose answer is the label they were given.
+fn memorised(trained: &Trained, logits: &[f64]) -> Option<f64> {
+    let images = &trained.images;
+    let of_flipped: Vec<u32> = images.flipped.iter().map(|flip| flip.index).collect();
+    let classes = trained.net.classes;
+    let labels: Vec<u32> = of_flipped.iter().map(|&i| images.train.labels[i as usize]).collect();
+    let logits: Vec<f64> =
+        of_flipped.iter().flat_map(|&i| &logits[i as usize * classes..][..classes]).copied().collect();
+    (!labels.is_empty()).then(|| metrics::evaluate(&logits, &labels, classes, Smoothing::NONE).accuracy)
+}
+
+/// The classes that are projected, as many images of each, and from which set.
+const PROJECTED_CLASSES: u32 = 3;
+const PROJECTED_IMAGES: usize = 100;
+
+/// Up to 100 images of each of the first three classes, of the training and of the test set.
+fn write_projection(trained: &Trained) -> Result<()> {
+    let Some((templates, inputs)) = trained.last_weight(PROJECTED_CLASSES as usize) else { return Ok(()) };
+    let path = trained.out.join(PROJECTION);
+    let mut writer = csv::Writer::from_writer(vec![]);
+    let full = |e: csv::Error| Error::Io { path: path.clone(), source: e.into() };
+    for (set, images) in [(Set::Train, &trained.images.train), (Set::Test, &trained.images.test)] {
+        for class in 0..PROJECTED_CLASSES {
+            let of_class = (0..images.len() as u32).filter(|&i| images.labels[i as usize] == class);
+            let chosen = images.subset(&of_class.take(PROJECTED_IMAGES).collect::<Vec<_>>());
+            let row = |k: usize| &templates[k * inputs..][..inputs];
+            for [x, y] in projection::project([row(0), row(1), row(2)], &trained.features(&chosen)?) {
+                writer.serialize(Projected { set, class, x, y }).map_err(full)?;
+            }
+        }
+    }
+    let text = writer.into_inner().expect("a vector takes what is written to it");
+    checkpoint::write_atomic(&path, &text)
+}
+
+/// What [`run`] left of the projection.
+pub fn projected(out: &Path) -> Result<Vec<Projected>> {
+    let path = out.join(PROJECTION);
+    let mut reader = csv::Reader::from_path(&path).map_err(|e| Error::data(&path, e.to_string()))?;
+    reader.deserialize().collect::<Result<_, _>>().map_err(|e| Error::data(&path, e.to_string()))
+}

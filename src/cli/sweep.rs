@@ -1,0 +1,444 @@
+//! `smoothcnn sweep`: a grid of runs over epsilon, label noise and seeds, and the study that comes of it.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use smoothcnn::gpu::DeviceKind;
+use smoothcnn::report::{Story, plots};
+use smoothcnn::study::choice::Criterion;
+use smoothcnn::study::{Outcome, Study, choice, claims};
+use smoothcnn::{Error, Result, checkpoint};
+
+use super::common::{self, DeviceArgs};
+use super::config::{RunArgs, Varied, read_config};
+use super::entry::{self, Entry};
+use super::record::{INTERRUPTED, stop_at_interrupt};
+use super::run::CONFIG;
+
+/// Trains a grid of runs and says what label smoothing does on this data, and which epsilon to use.
+///
+/// Alone it does all three steps: `plan`, `run`, `collect`. Whatever is done is not done again: a sweep that was stopped
+/// goes on with the same command.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    step: Option<Step>,
+    #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
+    local: LocalArgs,
+    #[command(flatten)]
+    collect: CollectArgs,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Step {
+    /// Write the plan: an entry for each run.
+    ///
+    /// plan.json is a JSON array with an entry for each run: its id, its folder and its whole configuration. Train one with
+    /// `smoothcnn train --entry plan.json --index N`, anywhere that sees the folder, in any order. So it fits a Slurm job
+    /// array, and HyperQueue's `hq submit --from-json`, which hands each task its entry.
+    Plan(Box<PlanArgs>),
+    /// Train the runs of a plan that are not done, on this machine.
+    Run {
+        /// Folder of the sweep
+        #[arg(default_value = "runs/sweep")]
+        out: PathBuf,
+        #[command(flatten)]
+        local: LocalArgs,
+    },
+    /// Make results.csv and report.html of the runs that are done.
+    Collect {
+        /// Folder of the sweep
+        #[arg(default_value = "runs/sweep")]
+        out: PathBuf,
+        #[command(flatten)]
+        collect: CollectArgs,
+    },
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// The epsilons; 0 is what the others are held against
+    #[arg(
+        long,
+        value_name = "E,E,…",
+        value_delimiter = ',',
+        default_value = "0,0.05,0.1,0.2,0.3",
+        allow_negative_numbers = true
+    )]
+    label_smoothing: Vec<f64>,
+    /// The shares of the training labels that are flipped
+    #[arg(long, value_name = "RATE,…", value_delimiter = ',', default_value = "0", allow_negative_numbers = true)]
+    label_noise: Vec<f64>,
+    /// So many runs of each, with seeds from 0. Runs of one seed start alike and see the images in the same order
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = common::at_least_one)]
+    seeds: usize,
+    /// Folder of the sweep
+    #[arg(long, value_name = "DIR", default_value = "runs/sweep")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct LocalArgs {
+    /// So many runs side by side [default: on the CPU path one for each core, else 1]
+    #[arg(short, long, value_name = "N", value_parser = common::at_least_one)]
+    jobs: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct CollectArgs {
+    /// By what the recommended epsilon is chosen, on the images held out
+    #[arg(long, value_enum, default_value = "error")]
+    choose_by: Criterion,
+    /// The epsilon that the claims are tried at; the least above 0 where the grid has no such one
+    #[arg(long, value_name = "E", default_value_t = 0.1)]
+    reference: f64,
+    /// Confidence level of the intervals
+    #[arg(long, default_value_t = 0.95)]
+    level: f64,
+    /// The findings as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+const PLAN: &str = "plan.json";
+const RESULTS: &str = "results.csv";
+const REPORT: &str = "report.html";
+/// The report's first picture, on its own.
+const CURVES: &str = "curves.svg";
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<u8> {
+    match args.step {
+        Some(Step::Plan(args)) => {
+            let entries = plan(&args)?;
+            let path = args.out.join(PLAN);
+            common::print(format_args!("{} runs in {}", entries.len(), path.display()))?;
+        }
+        Some(Step::Run { out, local }) => train_all(&read_plan(&out)?, &out, &local)?,
+        Some(Step::Collect { out, collect: args }) => collect(&read_plan(&out)?, &out, &args)?,
+        None => {
+            let Args { plan: args, local, collect: how, .. } = args;
+            check_collect(&how)?;
+            let entries = plan(&args)?;
+            train_all(&entries, &args.out, &local)?;
+            collect(&entries, &args.out, &how)?;
+        }
+    }
+    Ok(0)
+}
+
+/// The share of the training images that is held out where nobody says.
+const VAL_SPLIT: f64 = 0.1;
+
+/// Writes the plan and gives it. A plan that was there before is replaced: runs go by what they are, not by their place.
+fn plan(args: &PlanArgs) -> Result<Vec<Entry>> {
+    let PlanArgs { run, label_smoothing, label_noise, seeds, out } = args;
+    let run = RunArgs { val_split: Some(run.val_split.unwrap_or(VAL_SPLIT)), ..run.clone() };
+    if run.val_split == Some(0.0) {
+        return Err(Error::Usage(
+            "--val-split: found 0, expected images to hold out: everything is chosen on them".into(),
+        ));
+    }
+    let mut entries = vec![];
+    let mut known = HashSet::new();
+    // Seed by seed: a study that is stopped early has whole pairs.
+    for seed in 0..*seeds as u64 {
+        for &label_noise in label_noise {
+            for &label_smoothing in label_smoothing {
+                let config = run.config(Varied { label_smoothing, label_noise, seed })?;
+                config.check()?;
+                let entry = Entry::new(out, config);
+                if known.insert(entry.id.clone()) {
+                    entries.push(entry);
+                }
+            }
+        }
+    }
+    fs::create_dir_all(out).map_err(Error::io(out))?;
+    let lines: Vec<_> = entries.iter().map(common::to_json).collect();
+    checkpoint::write_atomic(&out.join(PLAN), format!("[\n{}\n]\n", lines.join(",\n")).as_bytes())?;
+    Ok(entries)
+}
+
+fn read_plan(out: &Path) -> Result<Vec<Entry>> {
+    let path = out.join(PLAN);
+    let text = fs::read_to_string(&path).map_err(|e| {
+        Error::data(&path, format!("{e}: expected the folder of a sweep, made by `smoothcnn sweep plan`"))
+    })?;
+    serde_json::from_str(&text)
+        .map_err(|e| Error::data(&path, format!("{e}; expected a plan of `smoothcnn sweep plan`")))
+}
+
+/// A run's standard error, beside its folder.
+fn log(entry: &Entry) -> PathBuf {
+    entry.out.with_extension("log")
+}
+
+/// Trains what is not done, each run in a process of its own. The first failure ends the sweep, after the runs under way.
+fn train_all(entries: &[Entry], out: &Path, local: &LocalArgs) -> Result<()> {
+    stop_at_interrupt();
+    let mut open = vec![];
+    for entry in entries {
+        if entry.outcome()?.is_none() {
+            open.push(entry);
+        }
+    }
+    if open.is_empty() {
+        common::note(format_args!("all {} runs are done", entries.len()));
+        return Ok(());
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let on_cpu =
+        local.device.device != DeviceKind::Gpu && common::choose_device(&local.device, Default::default())?.is_none();
+    let jobs = local.jobs.unwrap_or(if on_cpu { cores } else { 1 }).min(open.len());
+    let threads = (cores / jobs).max(1);
+    common::note(format_args!(
+        "{} of {} runs to do in {}, {jobs} side by side",
+        open.len(),
+        entries.len(),
+        out.display()
+    ));
+    let bar = ProgressBar::with_draw_target(Some(open.len() as u64), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("[{bar:30}] {pos}/{len} runs, {elapsed}, eta {eta}")
+        .expect("the template is well formed");
+    bar.set_style(style.progress_chars("=> "));
+
+    let start = |entry: &Entry| -> Result<Child> {
+        fs::create_dir_all(entry.out.parent().unwrap_or(Path::new("."))).map_err(Error::io(out))?;
+        let entry_path = entry.out.with_extension("json");
+        checkpoint::write_atomic(&entry_path, common::to_json(entry).as_bytes())?;
+        let log_path = log(entry);
+        let log = File::create(&log_path).map_err(Error::io(&log_path))?;
+        let program = std::env::current_exe().map_err(Error::io("this program's own file"))?;
+        let mut command = Command::new(program);
+        command.args(["train", "--entry"]).arg(&entry_path).args(local.device.flags());
+        // The results do not depend on it.
+        if std::env::var_os("RAYON_NUM_THREADS").is_none() {
+            command.env("RAYON_NUM_THREADS", threads.to_string());
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().map_err(Error::io("smoothcnn train"))
+    };
+    let mut waiting = open.into_iter();
+    let mut under_way: Vec<(&Entry, Child)> = vec![];
+    let mut failure = None;
+    loop {
+        let stopping = INTERRUPTED.load(Ordering::SeqCst) || failure.is_some();
+        while !stopping && under_way.len() < jobs {
+            let Some(entry) = waiting.next() else { break };
+            under_way.push((entry, start(entry)?));
+        }
+        if under_way.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        let mut still = vec![];
+        for (entry, mut child) in under_way {
+            match child.try_wait().map_err(Error::io("smoothcnn train"))? {
+                None => still.push((entry, child)),
+                Some(status) if status.success() => {
+                    bar.inc(1);
+                    if bar.is_hidden() {
+                        common::note(format_args!("{}/{} runs", bar.position(), bar.length().unwrap_or(0)));
+                    }
+                }
+                Some(status) => failure = failure.or(Some((entry, status.code()))),
+            }
+        }
+        under_way = still;
+    }
+    bar.finish_and_clear();
+    if INTERRUPTED.load(Ordering::SeqCst) {
+        common::note(format_args!("stopped; `smoothcnn sweep run {}` goes on", out.display()));
+        return Err(Error::Interrupted);
+    }
+    match failure {
+        None => Ok(()),
+        Some((entry, code)) => {
+            let log = log(entry);
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            let said = said.lines().rev().find_map(|line| line.strip_prefix("smoothcnn: ")).unwrap_or("no word");
+            let code = code.map_or("by a signal".into(), |code| format!("with exit code {code}"));
+            Err(Error::Run(format!("run {} ended {code}: {said}; all that it said is in {}", entry.id, log.display())))
+        }
+    }
+}
+
+fn check_collect(args: &CollectArgs) -> Result<()> {
+    if !(args.level > 0.0 && args.level < 1.0) {
+        return Err(Error::Usage(format!("--level: found {}, expected a number between 0 and 1", args.level)));
+    }
+    Ok(())
+}
+
+/// Gathers what is done into results.csv and report.html, and prints the findings.
+fn collect(entries: &[Entry], out: &Path, args: &CollectArgs) -> Result<()> {
+    check_collect(args)?;
+    let mut done = vec![];
+    for entry in entries {
+        done.extend(entry.outcome()?.map(|outcome| (entry, outcome)));
+    }
+    let study = Study::new(done.iter().map(|(_, outcome)| outcome.clone()).collect(), args.level)?;
+    if done.len() < entries.len() {
+        let (missing, all) = (entries.len() - done.len(), entries.len());
+        common::note(format_args!("{missing} of {all} runs are not done yet: what follows is without them"));
+    }
+    checkpoint::write_atomic(&out.join(RESULTS), &results(study.outcomes())?)?;
+
+    let reference = claims::reference(&study, args.reference);
+    let findings = reference.map(|reference| claims::findings(&study, reference)).unwrap_or_default();
+    let choices: Vec<_> = study
+        .noises
+        .iter()
+        .flat_map(|&noise| Criterion::ALL.map(|criterion| choice::choose(&study, noise, criterion)))
+        .flatten()
+        .collect();
+    let predictions: Vec<_> = study.noises.iter().filter_map(|&noise| choice::prediction(&study, noise)).collect();
+    let mut projections = vec![];
+    for epsilon in [Some(0.0), reference].into_iter().flatten() {
+        // The first of the runs without noise: they stand for the others.
+        let found = done.iter().find(|(_, o)| o.label_smoothing == epsilon && o.label_noise == study.noises[0]);
+        if let Some((entry, _)) = found {
+            projections.push((epsilon, entry::projected(&entry.out)?));
+        }
+    }
+    projections.retain(|(_, images)| !images.is_empty());
+    let story = Story {
+        study: &study,
+        facts: facts(&done, entries.len()),
+        reference,
+        findings,
+        choices,
+        chosen_by: args.choose_by,
+        predictions,
+        projections,
+    };
+    checkpoint::write_atomic(&out.join(REPORT), story.html()?.as_bytes())?;
+    checkpoint::write_atomic(&out.join(CURVES), plots::curves(&study)?.as_bytes())?;
+    if args.json {
+        common::print_json(&serde_json::json!({
+            "runs": done.len(), "reference": reference, "findings": story.findings, "choices": story.choices,
+            "predictions": story.predictions,
+        }))?;
+    } else {
+        common::print(story.text().trim_end())?;
+    }
+    common::note(format_args!("written to {} and {}", out.join(RESULTS).display(), out.join(REPORT).display()));
+    Ok(())
+}
+
+/// What the report says of the runs as a whole.
+fn facts(done: &[(&Entry, Outcome)], planned: usize) -> Vec<(&'static str, String)> {
+    let config = &done[0].0.config;
+    let name = |value: Option<clap::builder::PossibleValue>| value.map(|v| v.get_name().to_owned()).unwrap_or_default();
+    let list = |of: fn(&Outcome) -> f64| {
+        let mut values: Vec<f64> = done.iter().map(|(_, outcome)| of(outcome)).collect();
+        values.sort_by(f64::total_cmp);
+        values.dedup();
+        values.iter().map(f64::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let seeds: HashSet<u64> = done.iter().map(|(_, outcome)| outcome.seed).collect();
+    // An adapter is named in the run's own configuration.
+    let devices: BTreeSet<_> =
+        done.iter().filter_map(|(entry, _)| read_config(&entry.out.join(CONFIG)).ok()).map(|c| c.backend).collect();
+    let Outcome { train, validation, test, .. } = &done[0].1;
+    vec![
+        ("data", name(config.data.to_possible_value())),
+        (
+            "images",
+            format!(
+                "{} to train on, {} held out, {} to test on",
+                train.images, validation.plain.images, test.plain.images
+            ),
+        ),
+        ("runs", format!("{} of {planned}", done.len())),
+        (
+            "epsilon",
+            format!("{} ({})", list(|o| o.label_smoothing), name(config.smoothing_variant.to_possible_value())),
+        ),
+        ("label noise", format!("{} ({})", list(|o| o.label_noise), name(config.labels.noise.to_possible_value()))),
+        ("seeds", seeds.len().to_string()),
+        ("training", format!("{} epochs, batch size {}, {:?}", config.epochs, config.batch_size, config.optimizer)),
+        ("device", devices.into_iter().collect::<Vec<_>>().join("; ")),
+        ("time", format!("{:.0} s, all runs added up", done.iter().map(|(_, o)| o.seconds).sum::<f64>())),
+        ("program", format!("smoothcnn {}", env!("CARGO_PKG_VERSION"))),
+    ]
+}
+
+/// A line for each run.
+fn results(outcomes: &[Outcome]) -> Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(vec![]);
+    let written = |e: csv::Error| Error::Io { path: RESULTS.into(), source: e.into() };
+    let sets = ["val", "val_scaled", "test", "test_scaled"];
+    let measures = [
+        "error",
+        "nll",
+        "ece",
+        "ece_equal_mass",
+        "ece_classwise",
+        "mce",
+        "brier",
+        "mean_confidence",
+        "confidence_right",
+        "confidence_wrong",
+        "above_99",
+        "aurc",
+    ];
+    let mut header: Vec<String> = [
+        "id",
+        "label_smoothing",
+        "smoothing_variant",
+        "label_noise",
+        "seed",
+        "temperature",
+        "seconds",
+        "train_error",
+        "train_nll",
+        "memorised",
+    ]
+    .map(String::from)
+    .to_vec();
+    header.extend(sets.iter().flat_map(|set| measures.iter().map(move |measure| format!("{set}_{measure}"))));
+    writer.write_record(&header).map_err(written)?;
+    for o in outcomes {
+        // Nothing is written for what there is none of.
+        let some = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
+        let variant = o.smoothing_variant.to_possible_value().expect("no variant is hidden");
+        let mut row = vec![
+            o.id.clone(),
+            o.label_smoothing.to_string(),
+            variant.get_name().into(),
+            o.label_noise.to_string(),
+            o.seed.to_string(),
+            o.temperature.to_string(),
+            o.seconds.to_string(),
+            o.train.error.to_string(),
+            o.train.nll.to_string(),
+            some(o.memorised),
+        ];
+        for m in [&o.validation.plain, &o.validation.scaled, &o.test.plain, &o.test.scaled] {
+            let values = [m.error, m.nll, m.ece, m.ece_equal_mass, m.ece_classwise, m.mce, m.brier, m.mean_confidence];
+            row.extend(values.map(|value| value.to_string()));
+            row.extend([
+                some(m.confidence_right),
+                some(m.confidence_wrong),
+                m.above_99.to_string(),
+                m.aurc.to_string(),
+            ]);
+        }
+        writer.write_record(&row).map_err(written)?;
+    }
+    Ok(writer.into_inner().expect("a vector takes what is written to it"))
+}

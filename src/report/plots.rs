@@ -1,0 +1,232 @@
+//! The report's pictures, as SVG.
+
+use plotters::coord::Shift;
+use plotters::element::DashedPathElement;
+use plotters::prelude::*;
+
+use crate::metrics::calibration::Bin;
+use crate::study::projection::{Projected, Set};
+use crate::study::{self, Measure, Study};
+use crate::{Error, Result};
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Told apart by people who see colours differently, too (Okabe and Ito 2008).
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
+const INK: RGBColor = RGBColor(70, 70, 70);
+const GRID: RGBColor = RGBColor(225, 225, 225);
+
+/// The colour of line `i`.
+fn colour(i: usize) -> RGBColor {
+    COLOURS[i % COLOURS.len()]
+}
+
+/// Draws into an SVG of `size` pixels.
+fn svg(size: (u32, u32), draw: impl FnOnce(&Area) -> Result<(), Drawing>) -> Result<String> {
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        let failed = |e: Drawing| Error::Report(e.to_string());
+        draw(&area).map_err(failed)?;
+        area.present().map_err(|e| failed(Box::new(e)))?;
+    }
+    Ok(text)
+}
+
+type Drawing = Box<dyn std::error::Error + Send + Sync>;
+
+/// Room about values, so that no mark sits on the frame. `NaN`s do not count.
+fn span(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
+    let finite = values.filter(|v| v.is_finite());
+    let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    if low > high {
+        return 0.0..1.0;
+    }
+    let room = if high > low { 0.06 * (high - low) } else { 0.5 * high.abs().max(1e-3) };
+    low - room..high + room
+}
+
+/// What the curves show.
+pub const CURVES: [Measure; 6] =
+    [study::TEST_ERROR, study::NLL, study::ECE, study::ECE_SCALED, study::CONFIDENCE, study::AURC];
+
+/// A panel for each of [`CURVES`] over epsilon: a line for each rate of noise, the means with their intervals.
+///
+/// # Errors
+/// [`Error::Report`] if it cannot be drawn.
+pub fn curves(study: &Study) -> Result<String> {
+    svg((1080, 620), |area| {
+        let (panels, legend) = area.split_vertically(590);
+        for (panel, measure) in panels.split_evenly((2, 3)).iter().zip(CURVES) {
+            curve(panel, study, measure)?;
+        }
+        let mut x = 60;
+        for (i, noise) in study.noises.iter().enumerate() {
+            let (y, style) = (12, colour(i).stroke_width(3));
+            legend.draw(&PathElement::new([(x, y), (x + 24, y)], style))?;
+            let label = format!("label noise {noise}");
+            legend.draw(&Text::new(label.clone(), (x + 30, y - 7), ("sans-serif", 14).into_font().color(&INK)))?;
+            x += 60 + 8 * label.len() as i32;
+        }
+        Ok(())
+    })
+}
+
+fn curve(area: &Area, study: &Study, measure: Measure) -> Result<(), Drawing> {
+    let lines: Vec<Vec<_>> = study
+        .noises
+        .iter()
+        .map(|&noise| {
+            let of = |&e: &f64| (e, study.of_cell(noise, e, measure));
+            study.epsilons.iter().map(of).filter(|(_, cell)| cell.n > 0).collect()
+        })
+        .collect();
+    let all = || lines.iter().flatten();
+    let x = span(study.epsilons.iter().copied());
+    let y = span(all().flat_map(|(_, cell)| [cell.mean, cell.low, cell.high]));
+    let mut chart = ChartBuilder::on(area)
+        .margin(8)
+        .caption(measure.name, ("sans-serif", 16).into_font().color(&INK))
+        .x_label_area_size(34)
+        .y_label_area_size(52)
+        .build_cartesian_2d(x.clone(), y)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(GRID)
+        .axis_style(INK)
+        .x_desc("label smoothing e")
+        .x_labels(6)
+        .y_labels(6)
+        .label_style(("sans-serif", 12).into_font().color(&INK))
+        .draw()?;
+    // Intervals of different noise at one epsilon stand side by side.
+    let shift = (x.end - x.start) * 0.008;
+    for (i, line) in lines.iter().enumerate() {
+        let by = shift * (i as f64 - (lines.len() - 1) as f64 / 2.0);
+        let ink = colour(i);
+        chart.draw_series(LineSeries::new(line.iter().map(|(e, cell)| (e + by, cell.mean)), ink.stroke_width(2)))?;
+        chart.draw_series(line.iter().map(|(e, cell)| Circle::new((e + by, cell.mean), 3, ink.filled())))?;
+        let intervals = line.iter().filter(|(_, cell)| cell.low.is_finite());
+        chart.draw_series(
+            intervals.map(|(e, cell)| PathElement::new([(e + by, cell.low), (e + by, cell.high)], ink.stroke_width(1))),
+        )?;
+    }
+    Ok(())
+}
+
+/// A reliability diagram: the share of right answers over the confidence, dots as large as their share of the images.
+///
+/// # Errors
+/// [`Error::Report`] if it cannot be drawn.
+pub fn reliability(title: &str, bins: &[Bin]) -> Result<String> {
+    let images: usize = bins.iter().map(|bin| bin.images).sum();
+    svg((260, 280), |area| {
+        let mut chart = ChartBuilder::on(area)
+            .margin(8)
+            .caption(title, ("sans-serif", 14).into_font().color(&INK))
+            .x_label_area_size(32)
+            .y_label_area_size(40)
+            .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .axis_style(INK)
+            .x_desc("confidence")
+            .y_desc("accuracy")
+            .x_labels(5)
+            .y_labels(5)
+            .label_style(("sans-serif", 11).into_font().color(&INK))
+            .draw()?;
+        let exact = [(0.0, 0.0), (1.0, 1.0)];
+        chart.draw_series([DashedPathElement::new(exact, 4, 4, INK)])?;
+        let drawn = || bins.iter().filter(|bin| bin.images > 0);
+        let line = drawn().map(|bin| (bin.confidence, bin.accuracy));
+        chart.draw_series(LineSeries::new(line, colour(0).stroke_width(1)))?;
+        chart.draw_series(drawn().map(|bin| {
+            let size = 2.0 + 12.0 * (bin.images as f64 / images as f64).sqrt();
+            Circle::new((bin.confidence, bin.accuracy), size as i32, colour(0).mix(0.6).filled())
+        }))?;
+        Ok(())
+    })
+}
+
+/// The bins of several runs as those of one.
+pub fn pooled<'a>(runs: impl Iterator<Item = &'a [Bin]>) -> Vec<Bin> {
+    let mut all = vec![(0usize, 0.0, 0.0); crate::metrics::ECE_BINS];
+    for bin in runs.flatten().filter(|bin| bin.images > 0) {
+        let n = bin.images as f64;
+        let sum = &mut all[crate::metrics::calibration::equal_width(bin.confidence)];
+        *sum = (sum.0 + bin.images, sum.1 + n * bin.confidence, sum.2 + n * bin.accuracy);
+    }
+    let bins = all.into_iter().filter(|&(images, ..)| images > 0);
+    bins.map(|(images, confidence, accuracy)| Bin {
+        images,
+        confidence: confidence / images as f64,
+        accuracy: accuracy / images as f64,
+    })
+    .collect()
+}
+
+/// The plane of three classes: a dot an image.
+///
+/// # Errors
+/// [`Error::Report`] if it cannot be drawn.
+pub fn projection(title: &str, images: &[Projected], set: Set) -> Result<String> {
+    svg((300, 300), |area| {
+        // Both sets on one scale, so that their pictures can be laid over each other.
+        let (x, y) = (span(images.iter().map(|p| p.x)), span(images.iter().map(|p| p.y)));
+        let mut chart = ChartBuilder::on(area)
+            .margin(8)
+            .caption(title, ("sans-serif", 14).into_font().color(&INK))
+            .x_label_area_size(22)
+            .y_label_area_size(36)
+            .build_cartesian_2d(x, y)?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .axis_style(INK)
+            .x_labels(5)
+            .y_labels(5)
+            .label_style(("sans-serif", 11).into_font().color(&INK))
+            .draw()?;
+        let of_set = images.iter().filter(|p| p.set == set);
+        chart.draw_series(of_set.map(|p| Circle::new((p.x, p.y), 2, colour(p.class as usize).mix(0.6).filled())))?;
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pooling_adds_up() {
+        let bin = |images, confidence, accuracy| Bin { images, confidence, accuracy };
+        let runs = [vec![bin(10, 0.95, 1.0), bin(5, 0.5, 0.4)], vec![bin(30, 0.99, 0.8)]];
+        let found = pooled(runs.iter().map(Vec::as_slice));
+        assert_eq!(found.iter().map(|bin| bin.images).collect::<Vec<_>>(), [5, 40]);
+        assert!(
+            (found[1].confidence - (9.5 + 29.7) / 40.0).abs() < 1e-12
+                && (found[1].accuracy - 34.0 / 40.0).abs() < 1e-12
+        );
+    }
+
+    #[test]
+    fn a_span_has_room_and_survives_what_is_no_number() {
+        assert_eq!(span([f64::NAN].into_iter()), 0.0..1.0);
+        let one = span([0.0, f64::NAN].into_iter());
+        assert!(one.start < 0.0 && one.end > 0.0);
+        let two = span([1.0, 2.0].into_iter());
+        assert!((two.start - 0.94).abs() < 1e-12 && (two.end - 2.06).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,196 @@
+//! Which epsilon to use, chosen on the images held out, and a prediction of the one that calibrates.
+
+use serde::Serialize;
+
+use super::stats::{Estimate, estimate};
+use super::{Measure, Study};
+use crate::smoothing::Variant;
+
+/// What makes an epsilon good. Each is measured on the images held out, never on the test set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Criterion {
+    /// The share of wrong answers.
+    #[default]
+    Error,
+    /// Plain cross-entropy: answers and confidences together.
+    Nll,
+    /// Calibration alone.
+    Ece,
+}
+
+impl Criterion {
+    /// Every criterion.
+    pub const ALL: [Self; 3] = [Self::Error, Self::Nll, Self::Ece];
+
+    /// What is made small.
+    pub fn measure(self) -> Measure {
+        match self {
+            Self::Error => Measure { name: "validation error", of: |o| o.validation.plain.error },
+            Self::Nll => Measure { name: "validation nll", of: |o| o.validation.plain.nll },
+            Self::Ece => Measure { name: "validation ECE", of: |o| o.validation.plain.ece },
+        }
+    }
+}
+
+/// The study's epsilons that have runs at `noise`, the best first; of equals the smaller.
+pub fn ranked(study: &Study, noise: f64, criterion: Criterion) -> Vec<f64> {
+    let of = |epsilon: f64| study.of_cell(noise, epsilon, criterion.measure());
+    let mut found: Vec<_> = study.epsilons.iter().map(|&e| (e, of(e))).filter(|(_, cell)| cell.n > 0).collect();
+    found.sort_by(|(_, a), (_, b)| a.mean.total_cmp(&b.mean));
+    found.into_iter().map(|(epsilon, _)| epsilon).collect()
+}
+
+/// A recommended epsilon.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Choice {
+    /// The rate of label noise it is for.
+    pub label_noise: f64,
+    /// By what.
+    pub criterion: Criterion,
+    /// The epsilon.
+    pub epsilon: f64,
+    /// That of the least mean.
+    pub best: f64,
+    /// Why.
+    pub reason: String,
+}
+
+/// The least epsilon whose measure, over pairs of the same seed, is within one standard error of the best one's (the rule
+/// of Breiman et al. 1984, applied to differences): where seeds cannot tell two apart, the simpler one. `None` if there is
+/// no run at `noise`.
+pub fn choose(study: &Study, noise: f64, criterion: Criterion) -> Option<Choice> {
+    let measure = criterion.measure();
+    let best = *ranked(study, noise, criterion).first()?;
+    let near = |&epsilon: &f64| {
+        let by = study.difference(noise, epsilon, best, measure);
+        epsilon <= best && by.mean <= by.standard_error
+    };
+    let epsilon = study.epsilons.iter().copied().find(near).unwrap_or(best);
+    let of = |epsilon: f64| study.of_cell(noise, epsilon, measure).mean;
+    let least = format!("e = {best} has the least mean {} ({:.4})", measure.name, of(best));
+    let reason = if epsilon == best {
+        match best {
+            0.0 => format!("{least}: smoothing gains nothing by this measure"),
+            _ => format!("{least}, and no smaller e is within one standard error of it"),
+        }
+    } else {
+        let by = study.difference(noise, epsilon, best, measure);
+        format!(
+            "{least}; e = {epsilon} ({:.4}) is above it by {:.4}, within one standard error ({:.4}) over {} seeds, and smaller",
+            of(epsilon),
+            by.mean,
+            by.standard_error,
+            by.n
+        )
+    };
+    Some(Choice { label_noise: noise, criterion, epsilon, best, reason })
+}
+
+/// The prediction that the epsilon of the best calibration lies near error * C/(C-1): a network that gives every image the
+/// smoothed target's confidence, 1 - e + e/C, is then right as often as it says. For `off-target` it is the error itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Prediction {
+    /// The rate of label noise.
+    pub label_noise: f64,
+    /// The test error without smoothing.
+    pub error: f64,
+    /// The epsilon predicted.
+    pub predicted: f64,
+    /// The study's epsilon of the least mean test ECE.
+    pub least_ece: f64,
+    /// The epsilons that are nearer to `least_ece` than to its neighbours: what a grid can tell.
+    pub cell: [f64; 2],
+    /// Where mean confidence - accuracy on the test set crosses zero, by straight lines over the grid, for each seed; no
+    /// values where it does not.
+    pub crossing: Estimate,
+    /// Whether the prediction is in `cell`.
+    pub agrees: bool,
+}
+
+/// The prediction beside what was found. `None` without runs at epsilon 0.
+pub fn prediction(study: &Study, noise: f64) -> Option<Prediction> {
+    let plain = study.of_cell(noise, 0.0, super::TEST_ERROR);
+    let epsilons: Vec<f64> =
+        study.epsilons.iter().copied().filter(|&e| study.cell(noise, e).next().is_some()).collect();
+    if plain.n == 0 {
+        return None;
+    }
+    let classes = study.classes() as f64;
+    let predicted = match study.outcomes()[0].smoothing_variant {
+        Variant::Uniform => plain.mean * classes / (classes - 1.0),
+        Variant::OffTarget => plain.mean,
+    };
+    let ece: Vec<f64> = epsilons.iter().map(|&e| study.of_cell(noise, e, super::ECE).mean).collect();
+    let at = (0..ece.len()).min_by(|&a, &b| ece[a].total_cmp(&ece[b]))?;
+    let middle = |other: Option<&f64>, end: f64| other.map_or(end, |other| (other + epsilons[at]) / 2.0);
+    let cell = [
+        middle(at.checked_sub(1).map(|i| &epsilons[i]), f64::NEG_INFINITY),
+        middle(epsilons.get(at + 1), f64::INFINITY),
+    ];
+    let seeds = study.cell(noise, 0.0).map(|o| o.seed);
+    let crossings: Vec<f64> = seeds.filter_map(|seed| crossing(study, noise, &epsilons, seed)).collect();
+    Some(Prediction {
+        label_noise: noise,
+        error: plain.mean,
+        predicted,
+        least_ece: epsilons[at],
+        cell,
+        crossing: estimate(&crossings, study.level),
+        agrees: (cell[0]..=cell[1]).contains(&predicted),
+    })
+}
+
+fn crossing(study: &Study, noise: f64, epsilons: &[f64], seed: u64) -> Option<f64> {
+    let of = |epsilon: f64| study.cell(noise, epsilon).find(|o| o.seed == seed).map(super::OVERCONFIDENCE.of);
+    epsilons.windows(2).find_map(|pair| {
+        let (above, below) = (of(pair[0])?, of(pair[1])?);
+        (above >= 0.0 && below < 0.0).then(|| pair[0] + (pair[1] - pair[0]) * above / (above - below))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::outcome;
+    use super::*;
+
+    fn study(wrong: &[(f64, [usize; 3])]) -> Study {
+        let outcomes = wrong.iter().flat_map(|&(epsilon, wrong)| {
+            (0..3).map(move |seed| outcome([epsilon, 0.0], seed, wrong[seed as usize], 2.0))
+        });
+        Study::new(outcomes.collect(), 0.95).unwrap()
+    }
+
+    #[test]
+    fn seeds_that_cannot_tell_choose_the_smaller_epsilon() {
+        // 0.1 is better than 0 by 1, 1, 1: told apart. 0.2 is better than 0.1 by 2, -1, 0: not.
+        let study = study(&[(0.0, [10, 12, 14]), (0.1, [9, 11, 13]), (0.2, [7, 12, 13])]);
+        assert_eq!(ranked(&study, 0.0, Criterion::Error), [0.2, 0.1, 0.0]);
+        let found = choose(&study, 0.0, Criterion::Error).unwrap();
+        assert_eq!((found.epsilon, found.best), (0.1, 0.2), "{}", found.reason);
+        assert!(found.reason.contains("within one standard error"), "{}", found.reason);
+    }
+
+    #[test]
+    fn where_smoothing_gains_nothing_it_is_said() {
+        let found = choose(&study(&[(0.0, [5, 6, 7]), (0.1, [6, 7, 8])]), 0.0, Criterion::Error).unwrap();
+        assert_eq!(found.epsilon, 0.0);
+        assert!(found.reason.contains("gains nothing"), "{}", found.reason);
+        assert_eq!(choose(&study(&[(0.0, [5, 6, 7])]), 0.4, Criterion::Error), None);
+    }
+
+    #[test]
+    fn the_prediction_is_held_against_the_grid() {
+        // Two classes: a margin m is a confidence of 1 / (1 + exp(-m)). At e = 0: 99 % sure, 80 % right; at 0.4: 80 % sure,
+        // 80 % right; at 0.8: 60 % sure. Predicted: 0.2 * 2 / 1 = 0.4.
+        let margin = |p: f64| (p / (1.0 - p)).ln();
+        let of = |epsilon: f64, p: f64| (0..3).map(move |seed| outcome([epsilon, 0.0], seed, 20, margin(p)));
+        let outcomes = of(0.0, 0.99).chain(of(0.4, 0.799)).chain(of(0.8, 0.6)).collect();
+        let found = prediction(&Study::new(outcomes, 0.95).unwrap(), 0.0).unwrap();
+        assert!((found.predicted - 0.4).abs() < 1e-12 && found.least_ece == 0.4 && found.agrees, "{found:?}");
+        assert!((found.cell[0] - 0.2).abs() < 1e-12 && (found.cell[1] - 0.6).abs() < 1e-12, "{found:?}");
+        // From 0.19 over to -0.001: 190/191 of the way from 0 to 0.4.
+        assert!((found.crossing.mean - 0.4 * 190.0 / 191.0).abs() < 1e-9 && found.crossing.n == 3, "{found:?}");
+        assert_eq!(prediction(&study(&[(0.1, [1, 2, 3])]), 0.0), None);
+    }
+}

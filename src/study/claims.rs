@@ -1,0 +1,199 @@
+//! The tutorial's six claims about label smoothing, each with its measure and a verdict on the data at hand:
+//!
+//! | claim                                | measure, smoothed less plain                                   | claimed |
+//! |--------------------------------------|----------------------------------------------------------------|---------|
+//! | 1 less overfitting                   | test error - training error                                    | falls   |
+//! | 2 less overconfidence                | mean confidence - accuracy, on the test set                    | falls   |
+//! | 3 better calibration                 | ECE on the test set, without and with a temperature            | falls   |
+//! | 4 robustness to noisy labels         | test error (clean labels); flipped labels memorised            | falls   |
+//! | 5 underfitting when e is too large   | training error at the largest e                                | rises   |
+//! | 6 e must be tuned                    | test error, at the worst e by validation less at the best      | above 0 |
+//!
+//! Claims 1 to 4 are about one epsilon, the study's reference. A last line is about a cost that the tutorial does not
+//! mention: answers given only where the network is sure (AURC; Zhu et al. 2022, "Rethinking confidence calibration for
+//! failure prediction"; Xia et al. 2024, "Towards understanding why label smoothing degrades selective classification").
+
+use serde::Serialize;
+
+use super::stats::{Direction, Estimate, Verdict};
+use super::{AURC, ECE, ECE_SCALED, GAP, MEMORISED, Measure, OVERCONFIDENCE, Study, TEST_ERROR, TRAIN_ERROR, choice};
+use choice::Criterion;
+
+/// One measure of one claim at one rate of label noise.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// 1 to 6, or 0 for the cost.
+    pub claim: usize,
+    /// The claim in words.
+    pub statement: &'static str,
+    /// What was measured.
+    pub measure: &'static str,
+    /// The rate of label noise.
+    pub label_noise: f64,
+    /// The two epsilons compared: `than` is subtracted.
+    pub epsilon: f64,
+    /// See `epsilon`.
+    pub than: f64,
+    /// The measure at `than`: the mean over its seeds.
+    pub before: f64,
+    /// The measure at `epsilon`.
+    pub after: f64,
+    /// The mean difference over pairs of the same seed.
+    pub effect: Estimate,
+    /// What the claim says of the effect.
+    pub claimed: Direction,
+    /// What the effect says of the claim.
+    pub verdict: Verdict,
+    /// What the verdict alone would hide.
+    pub remark: Option<String>,
+}
+
+/// Claim `k`'s words are at `k`.
+const STATEMENTS: [&str; 7] = [
+    "costs selective prediction",
+    "less overfitting",
+    "less overconfidence",
+    "better calibration",
+    "robust to noisy labels",
+    "underfits when e is too large",
+    "e must be tuned",
+];
+
+/// The epsilon that claims 1 to 4 are about: `wanted` if the study has it, else the least above 0; `None` where there is
+/// nothing to compare.
+pub fn reference(study: &Study, wanted: f64) -> Option<f64> {
+    let smoothed = || study.epsilons.iter().copied().filter(|&e| e > 0.0);
+    study.epsilons.contains(&0.0).then(|| smoothed().find(|&e| e == wanted).or_else(|| smoothed().next()))?
+}
+
+/// Every finding, claim by claim. Without runs at epsilon 0 there is nothing to compare with, and no finding.
+pub fn findings(study: &Study, reference: f64) -> Vec<Finding> {
+    if !study.epsilons.contains(&0.0) {
+        return vec![];
+    }
+    let mut found = vec![];
+    let mut add = |claim: usize, noise: f64, measure: Measure, [epsilon, than]: [f64; 2], claimed: Direction| {
+        let effect = study.difference(noise, epsilon, than, measure);
+        let (before, after) = (study.of_cell(noise, than, measure).mean, study.of_cell(noise, epsilon, measure).mean);
+        found.push(Finding {
+            claim,
+            statement: STATEMENTS[claim],
+            measure: measure.name,
+            label_noise: noise,
+            epsilon,
+            than,
+            before,
+            after,
+            effect,
+            claimed,
+            verdict: effect.verdict(claimed),
+            remark: remark(claim, before, after),
+        });
+    };
+    let pair = [reference, 0.0];
+    for (claim, measures) in [(1, &[GAP][..]), (2, &[OVERCONFIDENCE]), (3, &[ECE, ECE_SCALED])] {
+        for &noise in &study.noises {
+            measures.iter().for_each(|&measure| add(claim, noise, measure, pair, Direction::Down));
+        }
+    }
+    for &noise in study.noises.iter().filter(|&&noise| noise > 0.0) {
+        [TEST_ERROR, MEMORISED].into_iter().for_each(|measure| add(4, noise, measure, pair, Direction::Down));
+    }
+    let largest = *study.epsilons.last().expect("a study has at least one run");
+    for &noise in &study.noises {
+        if largest > 0.0 {
+            add(5, noise, TRAIN_ERROR, [largest, 0.0], Direction::Up);
+        }
+    }
+    for &noise in &study.noises {
+        // Both are chosen on validation: the test set decides nothing that it then measures.
+        if let [best, .., worst] = choice::ranked(study, noise, Criterion::Error)[..] {
+            add(6, noise, TEST_ERROR, [worst, best], Direction::Up);
+        }
+    }
+    for &noise in &study.noises {
+        add(0, noise, AURC, pair, Direction::Up);
+    }
+    found
+}
+
+fn remark(claim: usize, before: f64, after: f64) -> Option<String> {
+    match claim {
+        2 if after < 0.0 && after.abs() > before.abs() => Some(format!(
+            "it overshoots: {:.1} points of underconfidence, {:.1} of {} before",
+            -100.0 * after,
+            100.0 * before.abs(),
+            if before < 0.0 { "underconfidence" } else { "overconfidence" },
+        )),
+        1 if before <= 0.0 => Some("there was no overfitting to begin with".into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::outcome;
+    use super::*;
+
+    /// Five seeds at e = 0, 0.1 and 0.5 with and without noise; smoothing makes 2 of 100 answers right that were wrong,
+    /// and too much of it 5 wrong that were right.
+    fn study() -> Study {
+        let mut outcomes = vec![];
+        for seed in 0..5 {
+            for noise in [0.0, 0.4] {
+                let base = 10 + seed as usize + (noise * 20.0) as usize;
+                outcomes.push(outcome([0.0, noise], seed, base, 5.0));
+                outcomes.push(outcome([0.1, noise], seed, base - 2, 1.0));
+                outcomes.push(outcome([0.5, noise], seed, base + 5, 0.5));
+            }
+        }
+        Study::new(outcomes, 0.95).unwrap()
+    }
+
+    fn verdict(findings: &[Finding], claim: usize, measure: Measure, noise: f64) -> Verdict {
+        let wanted = |f: &&Finding| f.claim == claim && f.measure == measure.name && f.label_noise == noise;
+        let found: Vec<_> = findings.iter().filter(wanted).collect();
+        assert_eq!(found.len(), 1, "claim {claim}, {}, noise {noise}", measure.name);
+        found[0].verdict
+    }
+
+    #[test]
+    fn verdicts_follow_the_measures() {
+        let study = study();
+        let found = findings(&study, reference(&study, 0.1).unwrap());
+        use Verdict::{DoesNotHold, Holds, Undecided};
+        for noise in [0.0, 0.4] {
+            // The training set is the test set here: there is no gap, before or after.
+            assert_eq!(verdict(&found, 1, GAP, noise), Undecided);
+            assert_eq!(verdict(&found, 2, OVERCONFIDENCE, noise), Holds);
+            assert_eq!(verdict(&found, 5, TRAIN_ERROR, noise), Holds);
+            assert_eq!(verdict(&found, 6, TEST_ERROR, noise), Holds);
+        }
+        assert_eq!(verdict(&found, 4, TEST_ERROR, 0.4), Holds);
+        assert_eq!(verdict(&found, 4, MEMORISED, 0.4), Undecided);
+        assert!(!found.iter().any(|f| f.claim == 4 && f.label_noise == 0.0), "without noise there is no robustness");
+        // A margin of 5 is 99 % sure and right in 88 %; a margin of 1 is 73 % sure and right in 90 %: worse.
+        assert_eq!(verdict(&found, 3, ECE, 0.0), DoesNotHold);
+        let over = found.iter().find(|f| f.claim == 2).unwrap();
+        assert!(over.remark.as_ref().unwrap().contains("overshoots"), "{over:?}");
+        let sixth = found.iter().find(|f| f.claim == 6).unwrap();
+        assert_eq!((sixth.epsilon, sixth.than), (0.5, 0.1));
+    }
+
+    #[test]
+    fn one_seed_decides_nothing() {
+        let one = study().outcomes().iter().filter(|o| o.seed == 0).cloned().collect();
+        let study = Study::new(one, 0.95).unwrap();
+        assert!(findings(&study, 0.1).iter().all(|f| f.verdict == Verdict::Undecided));
+    }
+
+    #[test]
+    fn the_reference_is_in_the_study() {
+        assert_eq!(reference(&study(), 0.5), Some(0.5));
+        assert_eq!(reference(&study(), 0.3), Some(0.1));
+        let smoothed = Study::new(vec![outcome([0.1, 0.0], 0, 1, 1.0)], 0.95).unwrap();
+        assert_eq!((reference(&smoothed, 0.1), findings(&smoothed, 0.1)), (None, vec![]));
+        let plain = Study::new(vec![outcome([0.0, 0.0], 0, 1, 1.0)], 0.95).unwrap();
+        assert_eq!(reference(&plain, 0.1), None);
+    }
+}

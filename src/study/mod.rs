@@ -1,0 +1,231 @@
+//! What label smoothing does on the user's own data: a grid of runs over epsilon, label noise and seeds, and what follows
+//! from it. Runs with the same seed and noise start from the same weights, see the images in the same order and hold out the
+//! same ones, so that they are compared in pairs.
+//!
+//! [`Outcome`] is what one run leaves; [`Study`] holds them; [`claims`] gives a verdict on what is said of smoothing,
+//! [`choice`] the epsilon to use and why, [`projection`] the picture of Müller et al. 2019, [`stats`] the intervals.
+
+pub mod choice;
+pub mod claims;
+pub mod projection;
+pub mod stats;
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Metrics;
+use crate::metrics::calibration::Bin;
+use crate::smoothing::Variant;
+use crate::{Error, Result};
+use stats::{Estimate, estimate};
+
+/// What one run of a study leaves. No measure is of the smoothed loss: every target is the plain one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The run's name in its plan.
+    pub id: String,
+    /// Epsilon, as asked for.
+    pub label_smoothing: f64,
+    /// How it is spread.
+    pub smoothing_variant: Variant,
+    /// The share of training labels that were flipped.
+    pub label_noise: f64,
+    /// What the runs of a pair share.
+    pub seed: u64,
+    /// Classes of the data.
+    pub classes: usize,
+    /// On the images trained on, against the labels trained on.
+    pub train: Metrics,
+    /// The share of the flipped training images that get the wrong label they were given; `None` where none was flipped.
+    pub memorised: Option<f64>,
+    /// On the images held out, whose labels are as the files have them.
+    pub validation: Measured,
+    /// On the test set.
+    pub test: Measured,
+    /// Fitted on the images held out.
+    pub temperature: f64,
+    /// Seconds of the whole run, measuring included; of its last part where it was interrupted.
+    pub seconds: f64,
+}
+
+/// A set of images, with the logits as they are and divided by the run's temperature.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// As they are.
+    pub plain: Metrics,
+    /// Divided by the temperature.
+    pub scaled: Metrics,
+    /// The bins of the reliability diagram that hold images.
+    pub reliability: Vec<Bin>,
+    /// The same of the scaled logits.
+    pub reliability_scaled: Vec<Bin>,
+}
+
+/// Something measured of each run.
+#[derive(Clone, Copy, Debug)]
+pub struct Measure {
+    /// For people: `test error`.
+    pub name: &'static str,
+    /// Its value.
+    pub of: fn(&Outcome) -> f64,
+}
+
+/// The share of test images with a wrong answer.
+pub const TEST_ERROR: Measure = Measure { name: "test error", of: |o| o.test.plain.error };
+/// The share of training images whose answer is not the label they were trained with.
+pub const TRAIN_ERROR: Measure = Measure { name: "training error", of: |o| o.train.error };
+/// Overfitting: test error less training error.
+pub const GAP: Measure = Measure { name: "test error - training error", of: |o| o.test.plain.error - o.train.error };
+/// Overconfidence: mean confidence less accuracy; below 0 the network is right more often than it says.
+pub const OVERCONFIDENCE: Measure =
+    Measure { name: "confidence - accuracy", of: |o| o.test.plain.mean_confidence - o.test.plain.accuracy };
+/// Calibration error of the logits as they are.
+pub const ECE: Measure = Measure { name: "ECE", of: |o| o.test.plain.ece };
+/// Calibration error with each run's own temperature.
+pub const ECE_SCALED: Measure = Measure { name: "ECE with temperature", of: |o| o.test.scaled.ece };
+/// Plain cross-entropy.
+pub const NLL: Measure = Measure { name: "nll", of: |o| o.test.plain.nll };
+/// Plain cross-entropy with each run's own temperature.
+pub const NLL_SCALED: Measure = Measure { name: "nll with temperature", of: |o| o.test.scaled.nll };
+/// How confident the network is on average.
+pub const CONFIDENCE: Measure = Measure { name: "mean confidence", of: |o| o.test.plain.mean_confidence };
+/// Cost for selective prediction: the area under the risk-coverage curve.
+pub const AURC: Measure = Measure { name: "AURC", of: |o| o.test.plain.aurc };
+/// Flipped labels that were learnt by heart; NaN where none was flipped.
+pub const MEMORISED: Measure = Measure { name: "flipped labels memorised", of: |o| o.memorised.unwrap_or(f64::NAN) };
+
+/// A study's outcomes.
+#[derive(Clone, Debug)]
+pub struct Study {
+    outcomes: Vec<Outcome>,
+    /// The values of epsilon, ascending.
+    pub epsilons: Vec<f64>,
+    /// The rates of label noise, ascending.
+    pub noises: Vec<f64>,
+    /// The confidence level of every interval.
+    pub level: f64,
+}
+
+impl Study {
+    /// A study of these outcomes; its intervals have the confidence `level`, 0.95 as a rule.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there are none, or if they are of data with different numbers of classes, or of different
+    /// variants of smoothing.
+    pub fn new(mut outcomes: Vec<Outcome>, level: f64) -> Result<Self> {
+        let Some(first) = outcomes.first() else {
+            return Err(Error::Usage("sweep: found no run that is done, expected at least one".into()));
+        };
+        let of = |o: &Outcome| (o.classes, o.smoothing_variant);
+        if let Some(other) = outcomes.iter().find(|o| of(o) != of(first)) {
+            let found = format!("{:?} beside {:?}", of(other), of(first));
+            return Err(Error::Usage(format!("sweep: found runs of {found} (classes, variant), expected one kind")));
+        }
+        outcomes.sort_by(|a, b| {
+            let by = |of: fn(&Outcome) -> f64| of(a).total_cmp(&of(b));
+            by(|o| o.label_noise).then(by(|o| o.label_smoothing)).then(a.seed.cmp(&b.seed))
+        });
+        let ascending = |of: fn(&Outcome) -> f64| {
+            let mut values: Vec<f64> = outcomes.iter().map(of).collect();
+            values.sort_by(f64::total_cmp);
+            values.dedup();
+            values
+        };
+        let (epsilons, noises) = (ascending(|o| o.label_smoothing), ascending(|o| o.label_noise));
+        Ok(Self { outcomes, epsilons, noises, level })
+    }
+
+    /// All outcomes, by noise, epsilon, seed.
+    pub fn outcomes(&self) -> &[Outcome] {
+        &self.outcomes
+    }
+
+    /// How many classes the data has.
+    pub fn classes(&self) -> usize {
+        self.outcomes[0].classes
+    }
+
+    /// The outcomes of a rate of noise and an epsilon, by seed.
+    pub fn cell(&self, noise: f64, epsilon: f64) -> impl Iterator<Item = &Outcome> {
+        self.outcomes.iter().filter(move |o| o.label_noise == noise && o.label_smoothing == epsilon)
+    }
+
+    /// A measure of a cell: the mean over the seeds, with its interval.
+    pub fn of_cell(&self, noise: f64, epsilon: f64, measure: Measure) -> Estimate {
+        estimate(&self.cell(noise, epsilon).map(measure.of).collect::<Vec<_>>(), self.level)
+    }
+
+    /// By how much a measure is larger with `epsilon` than with `than`, over the seeds that both have.
+    pub fn difference(&self, noise: f64, epsilon: f64, than: f64, measure: Measure) -> Estimate {
+        let pairs = self.cell(noise, epsilon).filter_map(|a| {
+            let b = self.cell(noise, than).find(|b| b.seed == a.seed)?;
+            Some((measure.of)(a) - (measure.of)(b))
+        });
+        estimate(&pairs.collect::<Vec<_>>(), self.level)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::metrics;
+    use crate::smoothing::Smoothing;
+
+    /// An outcome whose test set holds `wrong` wrong answers of 100, each with the confidence of a margin of `margin`.
+    pub(crate) fn outcome([epsilon, noise]: [f64; 2], seed: u64, wrong: usize, margin: f64) -> Outcome {
+        let logits: Vec<f64> = (0..100).flat_map(|_| [margin, 0.0]).collect();
+        let labels: Vec<u32> = (0..100).map(|i| u32::from(i < wrong)).collect();
+        let metrics = metrics::evaluate(&logits, &labels, 2, Smoothing::NONE);
+        let measured = Measured {
+            plain: metrics.clone(),
+            scaled: metrics.clone(),
+            reliability: vec![],
+            reliability_scaled: vec![],
+        };
+        Outcome {
+            id: format!("{epsilon}-{noise}-{seed}"),
+            label_smoothing: epsilon,
+            smoothing_variant: Variant::Uniform,
+            label_noise: noise,
+            seed,
+            classes: 2,
+            train: metrics,
+            memorised: None,
+            validation: measured.clone(),
+            test: measured,
+            temperature: 1.0,
+            seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn differences_are_paired_by_seed() {
+        // Seed 2 has no partner, and the order of arrival does not matter.
+        let outcomes = vec![
+            outcome([0.1, 0.0], 1, 12, 1.0),
+            outcome([0.0, 0.0], 0, 20, 1.0),
+            outcome([0.0, 0.0], 1, 10, 1.0),
+            outcome([0.1, 0.0], 0, 24, 1.0),
+            outcome([0.1, 0.0], 2, 99, 1.0),
+        ];
+        let study = Study::new(outcomes, 0.95).unwrap();
+        assert_eq!((&study.epsilons[..], &study.noises[..]), (&[0.0, 0.1][..], &[0.0][..]));
+        let found = study.difference(0.0, 0.1, 0.0, TEST_ERROR);
+        assert_eq!(found.n, 2);
+        assert!((found.mean - 0.03).abs() < 1e-12, "{found:?}");
+        assert!((study.of_cell(0.0, 0.0, TEST_ERROR).mean - 0.15).abs() < 1e-12);
+        assert_eq!(study.difference(0.4, 0.1, 0.0, TEST_ERROR).n, 0);
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_refused() {
+        assert!(Study::new(vec![], 0.95).is_err());
+        let other = Outcome { smoothing_variant: Variant::OffTarget, ..outcome([0.1, 0.0], 0, 1, 1.0) };
+        assert!(Study::new(vec![outcome([0.0, 0.0], 0, 1, 1.0), other], 0.95).is_err());
+    }
+
+    #[test]
+    fn an_outcome_survives_its_file() {
+        let found = outcome([0.1, 0.2], 3, 7, 2.0);
+        assert_eq!(serde_json::from_str::<Outcome>(&serde_json::to_string(&found).unwrap()).unwrap(), found);
+    }
+}

@@ -1,0 +1,78 @@
+//! The picture of Müller, Kornblith, Hinton 2019, "When does label smoothing help?", section 2: what the last layer sees of
+//! three classes, projected onto the plane through the three classes' weights.
+
+use serde::{Deserialize, Serialize};
+
+/// Which images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Set {
+    /// Those trained on.
+    Train,
+    /// Those of the test set.
+    Test,
+}
+
+/// An image in the plane of three classes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Projected {
+    /// Where it is from.
+    pub set: Set,
+    /// Its class: 0, 1 or 2.
+    pub class: u32,
+    /// Along the line from the first class's weight to the second's.
+    pub x: f64,
+    /// Across it, on the third's side.
+    pub y: f64,
+}
+
+/// Coordinates of `features` (`[images, inputs]`, row-major) in the plane through three `templates` (a row of the last
+/// layer's weight each, `[inputs]`), in an orthonormal basis whose first axis points from the first template to the second
+/// and whose origin is the first template.
+///
+/// Templates on one line have no plane: what has no direction is 0 then.
+///
+/// # Panics
+/// If the templates are not of one length, or the features not of whole rows of it.
+pub fn project(templates: [&[f64]; 3], features: &[f64]) -> Vec<[f64; 2]> {
+    let origin = templates[0];
+    assert!(templates.iter().all(|t| t.len() == origin.len()) && features.len().is_multiple_of(origin.len()));
+    let from_origin = |v: &[f64]| v.iter().zip(origin).map(|(v, o)| v - o).collect::<Vec<f64>>();
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let unit = |v: Vec<f64>| {
+        let length = dot(&v, &v).sqrt();
+        v.into_iter().map(|v| if length > 0.0 { v / length } else { 0.0 }).collect::<Vec<f64>>()
+    };
+    let first = unit(from_origin(templates[1]));
+    let second = from_origin(templates[2]);
+    let along = dot(&second, &first);
+    let second = unit(second.iter().zip(&first).map(|(v, f)| v - along * f).collect());
+    let coordinates = |row: &[f64]| {
+        let row = from_origin(row);
+        [dot(&row, &first), dot(&row, &second)]
+    };
+    features.chunks(origin.len()).map(coordinates).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_in_the_plane_are_kept_and_what_is_beside_it_is_dropped() {
+        let templates: [&[f64]; 3] = [&[1.0, 0.0, 2.0], &[4.0, 0.0, 2.0], &[2.0, 5.0, 2.0]];
+        let features = [templates[0], templates[1], templates[2], &[4.0, 5.0, 9.0]].concat();
+        let expected = [[0.0, 0.0], [3.0, 0.0], [1.0, 5.0], [3.0, 5.0]];
+        for (found, expected) in project(templates, &features).iter().zip(expected) {
+            assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-12), "{found:?}, expected {expected:?}");
+        }
+    }
+
+    #[test]
+    fn three_templates_on_a_line() {
+        let on_line: [&[f64]; 3] = [&[0.0, 0.0], &[1.0, 1.0], &[2.0, 2.0]];
+        let found = project(on_line, &[3.0, 3.0]);
+        assert!((found[0][0] - 18f64.sqrt()).abs() < 1e-12 && found[0][1].abs() < 1e-12, "{found:?}");
+        assert_eq!(project([&[1.0], &[1.0], &[1.0]], &[5.0]), [[0.0, 0.0]]);
+    }
+}

@@ -1,0 +1,166 @@
+//! A grid of runs: what it leaves, and that nothing is done twice or otherwise.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::tempdir;
+
+use super::{assert_fails, command, json_lines, run, snapshot, stdout};
+
+/// Eight runs of a moment each.
+const GRID: &str = "--device cpu --limit-test 40 --batch-size 32 --limit-train 80 --epochs 2 --label-smoothing 0,0.1 \
+                    --label-noise 0,0.3 --seeds 2 --out s";
+
+/// results.csv, without what a clock measured.
+fn results(sweep: &Path) -> Vec<Vec<String>> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_path(sweep.join("results.csv")).unwrap();
+    let mut rows: Vec<Vec<String>> =
+        reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect();
+    let clock = rows[0].iter().position(|name| name == "seconds").unwrap();
+    rows.iter_mut().for_each(|row| drop(row.remove(clock)));
+    rows
+}
+
+/// Catches a run that is missing, trained twice, or not what its configuration says, and a report without its parts.
+#[test]
+fn a_sweep_ends_in_a_table_and_a_report_and_does_nothing_twice() {
+    let dir = tempdir().unwrap();
+    let done = run(dir.path(), &format!("sweep {GRID}")).success();
+    let said = stdout(&done);
+    for part in ["1 less overfitting", "6 e must be tuned", "undecided", "noise 0.3: use e = ", "predicted"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let sweep = dir.path().join("s");
+    let rows = results(&sweep);
+    assert_eq!(rows.len(), 1 + 8);
+    let column = |name: &str| rows[0].iter().position(|found| found == name).unwrap();
+    let grid: Vec<[&str; 3]> = rows[1..]
+        .iter()
+        .map(|row| ["label_noise", "label_smoothing", "seed"].map(|name| row[column(name)].as_str()))
+        .collect();
+    let expected = ["0", "0.3"].map(|noise| ["0", "0.1"].map(|e| ["0", "1"].map(|seed| [noise, e, seed])).concat());
+    assert_eq!(grid, expected.concat());
+    for row in &rows[1..] {
+        assert_eq!(row[column("memorised")].is_empty(), row[column("label_noise")] == "0", "{row:?}");
+        assert!(row[column("test_nll")].parse::<f64>().unwrap() > 0.0, "{row:?}");
+    }
+    let page = fs::read_to_string(sweep.join("report.html")).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains("better calibration"));
+    // The curves; two reliability diagrams for each noise and epsilon; two projections for each epsilon.
+    assert_eq!(page.matches("<svg").count(), 1 + 8 + 4);
+    assert!(fs::read_to_string(sweep.join("curves.svg")).unwrap().starts_with("<svg"));
+
+    // What is there is left as it is, and a larger grid trains what it adds.
+    let before = snapshot(&sweep.join("runs"));
+    run(dir.path(), &format!("sweep {GRID}")).success();
+    assert_eq!(snapshot(&sweep.join("runs")), before);
+    run(dir.path(), &format!("sweep {}", GRID.replace("--label-noise 0,0.3", "--label-noise 0,0.3,0.5"))).success();
+    let after = snapshot(&sweep.join("runs"));
+    assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)));
+    assert_eq!(results(&sweep).len(), 1 + 12);
+    let again = run(dir.path(), "sweep collect s --json").success();
+    assert_eq!(json_lines(&stdout(&again))[0]["runs"], 12);
+}
+
+/// Catches an entry that depends on the machine or the order, or a task of a job array that trains another one's run.
+#[test]
+fn entries_run_by_themselves_in_any_order() {
+    let dir = tempdir().unwrap();
+    run(dir.path(), &format!("sweep {GRID}")).success();
+    let expected = results(&dir.path().join("s"));
+
+    let other = tempdir().unwrap();
+    let planned = run(other.path(), &format!("sweep plan {}", GRID.replace("--device cpu ", ""))).success();
+    assert_eq!(stdout(&planned), "8 runs in s/plan.json\n");
+    assert_fails(run(other.path(), "sweep collect s"), 2, &["found no run that is done"]);
+    for index in [7, 2, 5, 0, 1, 6, 3] {
+        run(other.path(), &format!("train --entry s/plan.json --index {index} --device cpu")).success();
+    }
+    // The last one as HyperQueue gives it: the entry's own JSON.
+    let plan: Vec<serde_json::Value> =
+        serde_json::from_str(&fs::read_to_string(other.path().join("s/plan.json")).unwrap()).unwrap();
+    fs::write(other.path().join("entry.json"), plan[4].to_string()).unwrap();
+    let mut from_input = command(other.path(), "train --entry - --device cpu");
+    from_input.stdin(fs::File::open(other.path().join("entry.json")).unwrap());
+    assert!(from_input.output().unwrap().status.success());
+    run(other.path(), "sweep collect s").success();
+    assert_eq!(results(&other.path().join("s")), expected);
+    run(other.path(), "sweep run s --device cpu").success();
+}
+
+/// Catches a run that is lost, half measured or trained otherwise because the sweep was killed.
+#[cfg(unix)]
+#[test]
+fn a_sweep_that_was_killed_goes_on_to_the_same_results() {
+    use std::os::unix::process::CommandExt;
+    let grid = GRID.replace("--epochs 2", "--epochs 60").replace("--label-noise 0,0.3 ", "");
+    let dir = tempdir().unwrap();
+    run(dir.path(), &format!("sweep {grid}")).success();
+    let expected = results(&dir.path().join("s"));
+
+    // With its runs, as a machine that goes down; and alone, which leaves its runs to themselves.
+    for all in [true, false] {
+        let dir = tempdir().unwrap();
+        let sweep = dir.path().join("s");
+        let mut starting = command(dir.path(), &format!("sweep {grid} --jobs 2"));
+        starting.process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = starting.spawn().unwrap();
+        let began = Instant::now();
+        let found = |name: &str| {
+            let runs = fs::read_dir(sweep.join("runs")).into_iter().flatten().flatten();
+            runs.filter(|run| run.path().join(name).exists()).count()
+        };
+        // One is done, and another has begun.
+        while found("result.json") == 0 || found("checkpoint.safetensors") == 0 {
+            assert!(began.elapsed() < Duration::from_secs(120), "nothing after two minutes");
+            assert!(child.try_wait().unwrap().is_none() || found("result.json") == 4, "it ended by itself");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let id = child.id();
+        let whom = if all { format!("-{id}") } else { id.to_string() };
+        assert!(Command::new("kill").args(["-KILL", "--", &whom]).status().unwrap().success());
+        child.wait().unwrap();
+        assert!(found("result.json") < 4, "it was killed too late");
+        run(dir.path(), &format!("sweep {grid}")).success();
+        assert_eq!(results(&sweep), expected, "all: {all}");
+    }
+}
+
+/// Catches a sweep that goes on without a word about a run that failed.
+#[test]
+fn a_run_that_fails_is_named_with_what_it_said() {
+    let dir = tempdir().unwrap();
+    let failed = run(dir.path(), &format!("sweep {GRID} --lr 1e30")).code(1);
+    let said = super::stderr(&failed).join("\n");
+    for part in ["smoothcnn: sweep: run ", "exit code 1", "the loss is ", ".log"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(!dir.path().join("s/report.html").exists());
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_is_written() {
+    let dir = tempdir().unwrap();
+    for (args, code, parts) in [
+        ("sweep --val-split 0", 2, ["--val-split", "found 0"]),
+        ("sweep --label-noise 2", 2, ["--label-noise", "found 2"]),
+        ("sweep --label-smoothing 0,1", 2, ["--label-smoothing", "found 1"]),
+        ("sweep --level 1", 2, ["--level", "found 1"]),
+        ("sweep run nowhere", 4, ["nowhere/plan.json", "sweep plan"]),
+        ("sweep collect nowhere", 4, ["nowhere/plan.json", "sweep plan"]),
+        ("train --entry nowhere.json", 4, ["nowhere.json", "sweep plan"]),
+    ] {
+        assert_fails(run(dir.path(), args), code, &parts);
+    }
+    assert!(snapshot(dir.path()).is_empty());
+    fs::write(dir.path().join("plan.json"), "[]").unwrap();
+    assert_fails(
+        run(dir.path(), "train --entry plan.json --index 0"),
+        2,
+        &["--entry plan.json", "0 entries", "--index 0"],
+    );
+    fs::write(dir.path().join("other.json"), "{}").unwrap();
+    assert_fails(run(dir.path(), "train --entry other.json"), 4, &["other.json", "an entry"]);
+}
