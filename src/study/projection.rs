@@ -39,14 +39,16 @@ pub fn project(templates: [&[f64]; 3], features: &[f64]) -> Vec<[f64; 2]> {
     assert!(templates.iter().all(|t| t.len() == origin.len()) && features.len().is_multiple_of(origin.len()));
     let from_origin = |v: &[f64]| v.iter().zip(origin).map(|(v, o)| v - o).collect::<Vec<f64>>();
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let unit = |v: Vec<f64>| {
-        let length = dot(&v, &v).sqrt();
-        v.into_iter().map(|v| if length > 0.0 { v / length } else { 0.0 }).collect::<Vec<f64>>()
+    let length = |v: &[f64]| dot(v, v).sqrt();
+    // What is left of `whole` by rounding alone has no direction.
+    let unit = |v: Vec<f64>, whole: f64| {
+        let length = length(&v);
+        v.into_iter().map(|v| if length > 1e-12 * whole { v / length } else { 0.0 }).collect::<Vec<f64>>()
     };
-    let first = unit(from_origin(templates[1]));
+    let first = unit(from_origin(templates[1]), length(templates[1]));
     let second = from_origin(templates[2]);
-    let along = dot(&second, &first);
-    let second = unit(second.iter().zip(&first).map(|(v, f)| v - along * f).collect());
+    let (along, whole) = (dot(&second, &first), length(&second));
+    let second = unit(second.iter().zip(&first).map(|(v, f)| v - along * f).collect(), whole);
     let coordinates = |row: &[f64]| {
         let row = from_origin(row);
         [dot(&row, &first), dot(&row, &second)]

@@ -95,7 +95,7 @@ fn entries_run_by_themselves_in_any_order() {
 #[test]
 fn a_sweep_that_was_killed_goes_on_to_the_same_results() {
     use std::os::unix::process::CommandExt;
-    let grid = GRID.replace("--epochs 2", "--epochs 60").replace("--label-noise 0,0.3 ", "");
+    let grid = GRID.replace("--epochs 2", "--epochs 25").replace("--label-noise 0,0.3 ", "");
     let dir = tempdir().unwrap();
     run(dir.path(), &format!("sweep {grid}")).success();
     let expected = results(&dir.path().join("s"));
