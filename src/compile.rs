@@ -15,6 +15,7 @@ use crate::ops::smoothed_loss::SmoothedLoss;
 use crate::ops::{AffineBuffers, gather, relu, smoothed_loss};
 use crate::plan::{Plan, Slice};
 use crate::smoothing::Smoothing;
+use crate::tuning::Tuning;
 use crate::{Error, Result};
 
 /// What a training job needs of a device.
@@ -36,6 +37,8 @@ pub struct Job<'a> {
     pub loss_slots: usize,
     /// Which kernels.
     pub kernels: Kernels,
+    /// In which form.
+    pub tuning: Tuning,
 }
 
 /// One data set's buffers.
@@ -118,7 +121,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let step_losses = plan.buffer("step_losses", job.loss_slots.saturating_mul(LOSS_PARTS))?;
 
     let flat_len = net.flat_len();
-    let stages = stages(net, job.kernels);
+    let stages = stages(net, job.kernels, job.tuning);
     let (places, [grads_len, packed_len]) = places(net, &stages, n);
     // The optimizer binds vectors of four, at least one, even if there is nothing to train.
     let mut flat_buffer = |name: &str, len: usize| plan.buffer(name, len.max(4));

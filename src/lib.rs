@@ -65,5 +65,6 @@ pub mod shaders;
 pub mod smoothing;
 pub mod temperature;
 pub mod train;
+pub mod tuning;
 
 pub use error::{Error, Result};

@@ -18,6 +18,7 @@ use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::{AffineBuffers, smoothed_loss};
 use crate::oracle;
 use crate::smoothing::Smoothing;
+use crate::tuning::{Tiles, Tuning};
 
 /// Every fused kernel over every case.
 ///
@@ -53,7 +54,8 @@ fn laid_out<T: Copy>(layout: Layout, values: &[T], channels: usize, positions: u
 }
 
 /// Conv2d + ReLU + MaxPool2d, in every layout that fits the case. Over small integers, whose sums are exact, many windows
-/// hold a tie and the codes must be the oracle's; over random numbers the values are compared.
+/// hold a tie and the codes must be the oracle's; over random numbers the values are compared. Every form of the kernels that
+/// the device runs.
 ///
 /// # Errors
 /// What the device reports.
@@ -65,9 +67,16 @@ pub fn conv2d_pool(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
     for x in [Layout::Planes, Layout::ChannelsLast] {
         for y in [Layout::Planes, Layout::ChannelsLast] {
             let wants_dx = d.padding == [1, 1];
-            if let Some(block) = Conv2dPool::new(&d, &pool, wants_dx, x, y) {
+            let Some(block) = Conv2dPool::new(&d, &pool, wants_dx, x, y) else { continue };
+            for tiles in Tiles::ALL.into_iter().filter(|&tiles| gpu.runs(tiles)) {
+                let block = block.tuned(Tuning::all(tiles));
                 for whole in [true, false] {
-                    found.extend(block_case(gpu, n, &d, &pool, &block, whole, wants_dx)?);
+                    let kind = if whole { "integers" } else { "random" };
+                    let name = format!(
+                        "{n}x{:?} -> {}, p {:?}, {kind}, {x:?} to {y:?}, {tiles:?}",
+                        d.input, d.c_out, d.padding
+                    );
+                    found.extend(block_case(gpu, name, n, &d, &pool, &block, whole)?);
                 }
             }
         }
@@ -77,20 +86,18 @@ pub fn conv2d_pool(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
 
 fn block_case(
     gpu: &Arc<Gpu>,
+    name: String,
     n: usize,
     d: &Conv2d,
     pool: &MaxPool2d,
     block: &Conv2dPool,
     whole: bool,
-    wants_dx: bool,
 ) -> Result<Vec<Row>> {
+    let wants_dx = d.padding == [1, 1];
     let data = |len: usize, stream: u64| -> Vec<f32> {
         let values = random(len, stream);
         if whole { values.iter().map(|v| (v * 2.5).round()).collect() } else { values }
     };
-    let kind = if whole { "integers" } else { "random" };
-    let (k, p) = (d.kernel, d.padding);
-    let name = format!("{n}x{:?} -> {}, k {k:?} p {p:?}, {kind}, {:?} to {:?}", d.input, d.c_out, block.x, block.y);
     let [c_in, h, w] = d.input;
     let [_, rows, columns] = block.output();
     let windows = rows * columns;

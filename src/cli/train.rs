@@ -138,7 +138,7 @@ pub fn run(args: Args) -> Result<u8> {
         train: &train,
         test: measured,
     };
-    let mut backend = common::backend(gpu.as_ref(), args.device.kernels, config.dtype, setup.clone(), &state)?;
+    let mut backend = common::backend(gpu.as_ref(), &args.device, config.dtype, setup.clone(), &state)?;
 
     let out = match (args.resume, args.out) {
         (Some(out), _) => out,
@@ -206,7 +206,7 @@ pub fn run(args: Args) -> Result<u8> {
             let state = backend.state()?;
             if validation.is_some() {
                 let setup = Setup { test: &test, ..setup };
-                let mut backend = common::backend(gpu.as_ref(), args.device.kernels, config.dtype, setup, &state)?;
+                let mut backend = common::backend(gpu.as_ref(), &args.device, config.dtype, setup, &state)?;
                 let metrics = metrics::evaluate(&backend.test_logits()?, &test.labels, net.classes, smoothing);
                 recorder.last(config.epochs, metrics)?;
             }

@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::tuning::{LANES, Tiles, Tuning};
 use crate::{Error, Result};
 
 /// What the user asked to compute on.
@@ -145,8 +146,8 @@ impl Gpu {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("smoothcnn"),
             required_limits,
-            // Only measurements use timestamps; nothing depends on them.
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            // Only measurements use timestamps, and only one form of the kernels subgroups; nothing depends on them.
+            required_features: adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP),
             ..Default::default()
         };
         let info = adapter.get_info();
@@ -207,6 +208,32 @@ impl Gpu {
                 Err(Error::Gpu { context: context.to_owned(), message: one_line(&error.to_string()) })
             }
         }
+    }
+
+    /// Whether the device runs kernels in this form.
+    pub fn runs(&self, tiles: Tiles) -> bool {
+        let subgroups = [self.info.subgroup_min_size, self.info.subgroup_max_size];
+        match tiles {
+            Tiles::Registers => true,
+            Tiles::Lanes => self.device.features().contains(wgpu::Features::SUBGROUP) && subgroups == [LANES as u32; 2],
+        }
+    }
+
+    /// Refuses a form of kernels that the device does not run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the form.
+    pub fn offers(&self, tuning: Tuning) -> Result<()> {
+        match tuning.tiles().into_iter().find(|&tiles| !self.runs(tiles)) {
+            None => Ok(()),
+            Some(tiles) => Err(Error::Usage(format!("{} does not run kernels in the form {tiles:?}", self.info.name))),
+        }
+    }
+
+    /// The forms that are fast on devices of this kind.
+    pub fn tuning(&self) -> Tuning {
+        let software = self.info.device_type == wgpu::DeviceType::Cpu;
+        Tuning::all(if software && self.runs(Tiles::Lanes) { Tiles::Lanes } else { Tiles::Registers })
     }
 
     /// Bytes that can still be allocated, where that is known: a software driver's memory is the machine's.

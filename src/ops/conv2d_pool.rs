@@ -15,7 +15,8 @@ use super::max_pool2d::MaxPool2d;
 use super::optimizer::Segment;
 use crate::Result;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::CONV2D_POOL;
+use crate::shaders::{CONV2D_POOL, CONV2D_POOL_LANES, Shader};
+use crate::tuning::{LANES, Tiles, Tuning};
 
 /// Threads that the split of a weight gradient aims at: enough for a large device. It depends on nothing but the shapes,
 /// so that every device sums in the same order.
@@ -42,6 +43,7 @@ pub struct Conv2dPool {
     pub x: Layout,
     /// How `y` is laid out. Codes and `dy` always have their channels last.
     pub y: Layout,
+    tuning: Tuning,
 }
 
 /// Where the block's share of what all layers have in common begins, in elements, in fours.
@@ -91,7 +93,12 @@ impl Conv2dPool {
             && conv.c_out.is_multiple_of(4)
             // Only a block gives its channels last, and its parameters want a gradient.
             && (x == Layout::Planes || wants_dx && conv.input[0].is_multiple_of(4));
-        fits.then(|| Self { conv: *conv, pooled: pool.output_plane(), x, y })
+        fits.then(|| Self { conv: *conv, pooled: pool.output_plane(), x, y, tuning: Tuning::default() })
+    }
+
+    /// The same block, its kernels in these forms.
+    pub fn tuned(self, tuning: Tuning) -> Self {
+        Self { tuning, ..self }
     }
 
     /// The output's channels, height, width.
@@ -146,7 +153,18 @@ impl Conv2dPool {
         [weight, Segment { first, len, partials, c_in: 0, ..weight }]
     }
 
-    /// Threads of one split of the weight's gradient.
+    /// Threads of one split of the weight's gradient, in the form that is chosen.
+    fn weight_threads(&self) -> usize {
+        match self.tuning.conv_backward {
+            Tiles::Registers => self.split_threads(),
+            Tiles::Lanes => {
+                let blocks = self.conv.c_out / 4;
+                self.split_threads() / blocks * blocks.next_multiple_of(LANES)
+            }
+        }
+    }
+
+    /// The least threads of one split of the weight's gradient.
     fn split_threads(&self) -> usize {
         let c_in = self.conv.input[0];
         self.conv.c_out / 4 * if self.x == Layout::ChannelsLast { c_in / 4 } else { c_in }
@@ -171,6 +189,21 @@ fn strides(layout: Layout, [channels, h, w]: [usize; 3]) -> [u32; 2] {
     match layout {
         Layout::Planes => [word(h * w), 1],
         Layout::ChannelsLast => [1, word(channels)],
+    }
+}
+
+fn shader(tiles: Tiles) -> &'static Shader {
+    match tiles {
+        Tiles::Registers => &CONV2D_POOL,
+        Tiles::Lanes => &CONV2D_POOL_LANES,
+    }
+}
+
+/// Threads that own `channels` of so many windows of `y` or `dx`.
+fn tile_threads(tiles: Tiles, windows: usize, channels: usize) -> usize {
+    match tiles {
+        Tiles::Registers => windows.div_ceil(WINDOWS) * channels.div_ceil(8),
+        Tiles::Lanes => windows.div_ceil(LANES) * channels.div_ceil(4 * LANES) * LANES,
     }
 }
 
@@ -234,9 +267,9 @@ impl Conv2dPool {
         };
         plan.dispatch(
             format!("{name}.forward"),
-            (&CONV2D_POOL, pass),
+            (shader(self.tuning.conv_forward), pass),
             self.dims(n),
-            Grid::Threads((n * self.windows()).div_ceil(WINDOWS) * self.conv.c_out.div_ceil(8)),
+            Grid::Threads(tile_threads(self.tuning.conv_forward, n * self.windows(), self.conv.c_out)),
             self.flops(n),
             &[(x, at.x), ("b", at.b), ("taps", at.packed), ("y", at.y), ("codes", at.codes)],
         )
@@ -270,7 +303,7 @@ impl Conv2dPool {
             Layout::ChannelsLast => "x_last",
         };
         let mut bindings = vec![(x, at.x), ("codes_in", at.codes), ("dy", dy), ("partials", at.partials)];
-        let of_weight = (self.splits(n).0 * self.split_threads()).div_ceil(WORKGROUP);
+        let of_weight = (self.splits(n).0 * self.weight_threads()).div_ceil(WORKGROUP);
         let (pass, groups) = match dx {
             None => ("backward_weight_planes", of_weight),
             Some(dx) => {
@@ -278,7 +311,7 @@ impl Conv2dPool {
                 bindings.push(("dx", dx));
                 let [c_in, h, w] = self.conv.input;
                 let windows = n * h.div_ceil(2) * w.div_ceil(2);
-                let of_input = (windows.div_ceil(WINDOWS) * c_in.div_ceil(8)).div_ceil(WORKGROUP);
+                let of_input = tile_threads(self.tuning.conv_backward, windows, c_in).div_ceil(WORKGROUP);
                 let pass = if self.x == Layout::Planes { "backward_planes" } else { "backward" };
                 (pass, of_weight + of_input)
             }
@@ -287,7 +320,7 @@ impl Conv2dPool {
         let label = if dx.is_some() { "backward" } else { "backward_weight" };
         plan.dispatch(
             format!("{name}.{label}"),
-            (&CONV2D_POOL, pass),
+            (shader(self.tuning.conv_backward), pass),
             self.dims(n),
             Grid::Workgroups(groups),
             flops,

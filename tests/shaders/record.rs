@@ -14,10 +14,11 @@ use smoothcnn::ops::weighted_loss::{self, Reduction, Spec, Targets, WeightedLoss
 use smoothcnn::plan::Plan;
 use smoothcnn::shaders::{ALL, BindingKind};
 use smoothcnn::smoothing::Smoothing;
+use smoothcnn::tuning::{Tiles, Tuning};
 
 type Pass = (&'static str, String);
 
-fn job(net: &Network, optimizer: Optimizer, kernels: Kernels) -> Job<'_> {
+fn job(net: &Network, optimizer: Optimizer, (kernels, tiles): (Kernels, Tiles)) -> Job<'_> {
     Job {
         net,
         batch_size: 7,
@@ -27,10 +28,12 @@ fn job(net: &Network, optimizer: Optimizer, kernels: Kernels) -> Job<'_> {
         test_images: 9,
         loss_slots: 4,
         kernels,
+        tuning: Tuning::all(tiles),
     }
 }
 
-const KERNELS: [Kernels; 2] = [Kernels::Reference, Kernels::Fused];
+const KERNELS: [(Kernels, Tiles); 3] =
+    [(Kernels::Reference, Tiles::Registers), (Kernels::Fused, Tiles::Registers), (Kernels::Fused, Tiles::Lanes)];
 
 fn optimizers() -> [Optimizer; 3] {
     [
@@ -207,7 +210,7 @@ fn a_step_of_the_seed_network_has_few_dispatches() {
     for input in [[1, 28, 28], [3, 32, 32], [1, 112, 112]] {
         let net = Network::seed(input, 10).unwrap();
         for optimizer in optimizers() {
-            let Compiled { train, infer, .. } = compile(&job(&net, optimizer, Kernels::Fused)).unwrap();
+            let Compiled { train, infer, .. } = compile(&job(&net, optimizer, KERNELS[1])).unwrap();
             assert!(train.len() <= 10 && infer.len() <= 5, "{} and {}", train.len(), infer.len());
         }
     }
@@ -218,7 +221,7 @@ fn a_step_of_the_seed_network_has_few_dispatches() {
 fn a_batch_beyond_32_bits_is_over_the_limit() {
     let net = Network::seed([1, 28, 28], 10).unwrap();
     for (batch_size, images) in [(usize::MAX, 10), (1 << 31, 10), (8, usize::MAX), (8, 1 << 40)] {
-        let job = Job { batch_size, train_images: images, ..job(&net, optimizers()[0], Kernels::Fused) };
+        let job = Job { batch_size, train_images: images, ..job(&net, optimizers()[0], KERNELS[1]) };
         match compile(&job) {
             Err(smoothcnn::Error::OverLimit(message)) => assert!(message.starts_with("buffer "), "{message}"),
             other => panic!("{batch_size}, {images}: {:?}", other.map(|compiled| compiled.plan.bytes())),
