@@ -126,6 +126,38 @@ fn forward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) 
     pool_tile(t, low, high);
 }
 
+// The first layer, from the data set's bytes.
+@compute @workgroup_size(WORKGROUP)
+fn forward_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                 @builtin(local_invocation_index) local: u32) {
+    let windows = dims.h_out * dims.w_out;
+    let t = tile(flat_thread(group, groups, local), dims.c_out, windows);
+    if !t.some { return; }
+    let last = batch.count * windows - 1u;
+    let site0 = pixels(t.first);
+    let site1 = pixels(min(t.first + 1u, last));
+    let site2 = pixels(min(t.first + 2u, last));
+    let site3 = pixels(min(t.first + 3u, last));
+
+    let low_bias = bias(t.block);
+    let high_bias = bias(t.block + 1u);
+    var low = Accumulators(low_bias, low_bias, low_bias, low_bias);
+    var high = Accumulators(high_bias, high_bias, high_bias, high_bias);
+    for (var c = 0u; c < dims.c_in; c++) {
+        let x0 = load_pixels(site0, c);
+        let x1 = load_pixels(site1, c);
+        let x2 = load_pixels(site2, c);
+        let x3 = load_pixels(site3, c);
+        let w_low = load_taps(c, t.count, t.block);
+        low = Accumulators(convolve(low.a, x0, w_low), convolve(low.b, x1, w_low),
+                           convolve(low.c, x2, w_low), convolve(low.d, x3, w_low));
+        let w_high = load_taps(c, t.count, t.block + 1u);
+        high = Accumulators(convolve(high.a, x0, w_high), convolve(high.b, x1, w_high),
+                            convolve(high.c, x2, w_high), convolve(high.d, x3, w_high));
+    }
+    pool_tile(t, low, high);
+}
+
 // Both gradients of a block that is not the first layer: the first workgroups own parts of the weight's.
 @compute @workgroup_size(WORKGROUP)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -157,6 +189,12 @@ fn backward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
 fn backward_weight_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                           @builtin(local_invocation_index) local: u32) {
     weight_part_planes(flat_thread(group, groups, local));
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn backward_weight_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                         @builtin(local_invocation_index) local: u32) {
+    weight_part_bytes(flat_thread(group, groups, local));
 }
 
 // dx for a padding of 1. Its positions are owned in 2x2 windows too; an odd row or column has a window of its own.
@@ -233,6 +271,25 @@ fn weight_part_planes(at: u32) {
     for (var window = range.x; window < range.y; window++) {
         let v = load_window(window * count_out, o);
         acc = correlate(acc, v, load_patch(site_planes(window), c));
+        sum += v.v00 + v.v01 + v.v10 + v.v11;
+    }
+    store_taps(split, o * 4u, c, acc);
+    if c == 0u { store_bias(split, o * 4u, sum); }
+}
+
+// The same from bytes.
+fn weight_part_bytes(at: u32) {
+    let count_out = dims.c_out / 4u;
+    let c = at % dims.c_in;
+    let o = at / dims.c_in % count_out;
+    let split = at / (dims.c_in * count_out);
+    if split >= dims.splits { return; }
+    let range = split_windows(split);
+    var acc = no_taps();
+    var sum = vec4f();
+    for (var window = range.x; window < range.y; window++) {
+        let v = load_window(window * count_out, o);
+        acc = correlate(acc, v, load_pixels(pixels(window), c));
         sum += v.v00 + v.v01 + v.v10 + v.v11;
     }
     store_taps(split, o * 4u, c, acc);

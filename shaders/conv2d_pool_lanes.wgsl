@@ -102,6 +102,22 @@ fn forward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) 
     pool_tile(t, acc);
 }
 
+// The first layer, from the data set's bytes.
+@compute @workgroup_size(WORKGROUP)
+fn forward_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                 @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
+    let windows = dims.h_out * dims.w_out;
+    let t = tile(flat_group(group, groups) * (WORKGROUP / LANES) + subgroup, lane, dims.c_out, windows);
+    if !t.some { return; }
+    let site = pixels(min(t.first + lane, batch.count * windows - 1u));
+    let block = min(t.block, t.count - 1u);
+    var acc = all(bias(t.block));
+    for (var c = 0u; c < dims.c_in; c++) {
+        acc = convolve_tile1(acc, load_pixels(site, c), load_taps(c, t.count, block));
+    }
+    pool_tile(t, acc);
+}
+
 // Both gradients of a block that is not the first layer: the first workgroups own parts of the weight's.
 @compute @workgroup_size(WORKGROUP)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -133,6 +149,12 @@ fn backward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
 fn backward_weight_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                           @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
     weight_part_planes(flat_group(group, groups) * (WORKGROUP / LANES) + subgroup, lane);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn backward_weight_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                         @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
+    weight_part_bytes(flat_group(group, groups) * (WORKGROUP / LANES) + subgroup, lane);
 }
 
 fn lane_groups(blocks: u32) -> u32 { return (blocks + LANES - 1u) / LANES; }
@@ -206,6 +228,30 @@ fn weight_part_planes(subgroup: u32, lane: u32) {
     var sum = vec4f();
     for (var first = range.x; first < range.y; first += LANES) {
         let mine = load_patch(site_planes(min(first + lane, range.y - 1u)), c);
+        for (var i = 0u; i < min(LANES, range.y - first); i++) {
+            let v = load_window((first + i) * count_out, block);
+            acc = correlate(acc, v, patch_of(i, mine));
+            sum += v.v00 + v.v01 + v.v10 + v.v11;
+        }
+    }
+    if o >= count_out { return; }
+    store_taps(split, o * 4u, c, acc);
+    if c == 0u { store_bias(split, o * 4u, sum); }
+}
+
+// The same from bytes.
+fn weight_part_bytes(subgroup: u32, lane: u32) {
+    let count_out = dims.c_out / 4u;
+    let c = subgroup % dims.c_in;
+    let o = subgroup / dims.c_in % lane_groups(count_out) * LANES + lane;
+    let split = subgroup / (dims.c_in * lane_groups(count_out));
+    if split >= dims.splits { return; }
+    let block = min(o, count_out - 1u);
+    let range = split_windows(split);
+    var acc = no_taps();
+    var sum = vec4f();
+    for (var first = range.x; first < range.y; first += LANES) {
+        let mine = load_pixels(pixels(min(first + lane, range.y - 1u)), c);
         for (var i = 0u; i < min(LANES, range.y - first); i++) {
             let v = load_window((first + i) * count_out, block);
             acc = correlate(acc, v, patch_of(i, mine));

@@ -71,6 +71,7 @@ fn fuse(net: &Network, i: usize, before: Option<&Stage>, tuning: Tuning) -> (Kin
         (Some(Op::Conv2d(conv, at)), Some(Op::Relu), Some(Op::MaxPool2d(pool))) => {
             let x = match before {
                 Some(Stage { kind: Kind::Block(..), .. }) if conv.input[0].is_multiple_of(4) => Layout::ChannelsLast,
+                None => Layout::Bytes,
                 _ => Layout::Planes,
             };
             let wants_dx = i > net.first_trained();
@@ -130,8 +131,8 @@ mod tests {
             panic!("{found:?}")
         };
         assert_eq!([first.x, first.y, second.x, second.y], {
-            use Layout::{ChannelsLast, Planes};
-            [Planes, ChannelsLast, ChannelsLast, Planes]
+            use Layout::{Bytes, ChannelsLast, Planes};
+            [Bytes, ChannelsLast, ChannelsLast, Planes]
         });
         let (Kind::Linear(fc1, _), Kind::Head(fc2, _)) = (found[3].kind, found[4].kind) else { panic!("{found:?}") };
         assert_eq!((fc1.relu, fc1.mask, fc1.plane, fc2.mask, fc2.plane), (true, false, 49, true, 1));

@@ -16,7 +16,7 @@ struct Conv2dPool {
     padding_h: u32, padding_w: u32,
     x_channel: u32, x_position: u32,     // strides of x and dx
     y_channel: u32, y_position: u32,     // strides of y
-    split: u32,                          // images of one split of dw and db
+    split: u32,                          // rows of windows of one split of dw and db
     splits: u32,
 }
 @group(0) @binding(1) var<uniform> dims: Conv2dPool;
@@ -35,6 +35,9 @@ struct Conv2dPool {
 @group(0) @binding(14) var<storage, read_write> partials: array<f32>;     // [splits, weight and bias]: parts of dw and db
 @group(0) @binding(15) var<storage, read> dy_planes: array<f32>;          // [n, c_out, h_out, w_out]
 @group(0) @binding(16) var<storage, read_write> dy_last: array<f32>;      // dy, to be read back
+@group(0) @binding(17) var<storage, read> images: array<u32>;             // [all images, c_in, h_in, w_in]: x in bytes, four a word
+@group(0) @binding(18) var<storage, read> order: array<u32>;              // [images of the epoch]: which image is the n-th
+@group(0) @binding(19) var<storage, read> normalisation: array<vec2f>;    // [c_in]: x = byte * scale + offset
 
 const DEAD = 4u;
 
@@ -133,6 +136,35 @@ fn load_row(at: vec4u, channel: u32) -> vec4f {
 fn load_patch(s: Site, c: u32) -> Patch {
     let channel = c * dims.x_channel;
     return Patch(load_row(s.r0, channel), load_row(s.r1, channel), load_row(s.r2, channel), load_row(s.r3, channel));
+}
+
+// The same from the data set's bytes: x = byte * scale + offset, of image order[first + n].
+struct Pixels { start: u32, row: u32, column: u32 }  // the image's first byte; the patch's first row and column
+
+fn pixels(window: u32) -> Pixels {
+    let image = order[batch.first + window / (dims.h_out * dims.w_out)];
+    return Pixels(image * dims.c_in * dims.h_in * dims.w_in,
+                  window / dims.w_out % dims.h_out * 2u - dims.padding_h, window % dims.w_out * 2u - dims.padding_w);
+}
+
+fn load_pixels(p: Pixels, c: u32) -> Patch {
+    let plane = p.start + c * dims.h_in * dims.w_in;
+    let affine = normalisation[c];
+    return Patch(pixel_row(plane, p.row, p.column, affine), pixel_row(plane, p.row + 1u, p.column, affine),
+                 pixel_row(plane, p.row + 2u, p.column, affine), pixel_row(plane, p.row + 3u, p.column, affine));
+}
+
+// Four pixels of a row lie in at most two words: those of the first and of the last pixel inside.
+fn pixel_row(plane: u32, row: u32, column: u32, affine: vec2f) -> vec4f {
+    let columns = column + vec4u(0u, 1u, 2u, 3u);
+    let inside = (columns < vec4u(dims.w_in)) & vec4<bool>(row < dims.h_in);
+    let line = plane + select(0u, row, row < dims.h_in) * dims.w_in;
+    let first = (line + select(column, 0u, column >= dims.w_in)) / 4u;
+    let last = (line + min(column + 3u, dims.w_in - 1u)) / 4u;
+    let at = line + columns;
+    let words = select(vec4u(images[last]), vec4u(images[first]), at / 4u == vec4u(first));
+    let bytes = (words >> (at % 4u * 8u)) & vec4u(255u);
+    return select(vec4f(), vec4f(bytes) * affine.x + affine.y, inside);
 }
 
 // The same for four channels at once, where they lie side by side.
@@ -265,10 +297,9 @@ fn no_taps() -> Taps {
     return Taps(vec4f(), vec4f(), vec4f(), vec4f(), vec4f(), vec4f(), vec4f(), vec4f(), vec4f());
 }
 
-// The windows of a split: those of its images, as far as the batch goes.
+// The windows of a split: those of its rows, as far as the batch goes.
 fn split_windows(split: u32) -> vec2u {
-    let windows = dims.h_out * dims.w_out;
-    return min(vec2u(split, split + 1u) * dims.split, vec2u(batch.count)) * windows;
+    return min(vec2u(split, split + 1u) * dims.split, vec2u(batch.count * dims.h_out)) * dims.w_out;
 }
 
 fn parameters() -> u32 { return dims.c_out * dims.c_in * 9u + dims.c_out; }

@@ -9,6 +9,7 @@ use super::{Engine, Gpu};
 use crate::compile::{Compiled, Data, Job, compile, largest_batch};
 use crate::data::Dataset;
 use crate::fusion::Kernels;
+use crate::ops::gather::affine;
 use crate::ops::optimizer::LOSS_PARTS;
 use crate::plan::{Slice, Step};
 use crate::train::{Backend, Setup, State};
@@ -153,7 +154,7 @@ impl<'a> GpuTrainer<'a> {
         let options = Options { max_data_bytes: options.max_data_bytes.min(largest), tuning: Some(tuning), ..options };
         let (compiled, [train, test]) = compile_for(&setup, &limits, gpu.memory_available(), options)?;
         let engine = Engine::new(gpu, compiled.plan.clone())?;
-        let normalisation: Vec<[f32; 2]> = setup.normalisation.iter().map(|a| a.map(|v| v as f32)).collect();
+        let normalisation: Vec<[f32; 2]> = setup.normalisation.iter().map(|&channel| affine(channel)).collect();
         engine.write(compiled.normalisation, &normalisation);
         for (data, residence, at) in [(setup.train, train, compiled.train_data), (setup.test, test, compiled.test_data)]
         {

@@ -22,6 +22,9 @@ use crate::tuning::{LANES, Tiles, Tuning};
 /// so that every device sums in the same order.
 const SPLIT_THREADS: usize = 4096;
 
+/// At most so many parts: the optimizer adds them one after the other.
+const MAX_SPLITS: usize = 256;
+
 /// Windows that a thread owns of `y` or `dx`, as `WINDOWS` in the shader.
 const WINDOWS: usize = 4;
 
@@ -32,6 +35,36 @@ pub enum Layout {
     Planes,
     /// Row, column, channel.
     ChannelsLast,
+    /// The data set's bytes, in planes, which the first layer gathers and normalises while it loads: [`super::gather`].
+    Bytes,
+}
+
+/// Where a block's input is.
+#[derive(Clone, Copy, Debug)]
+pub enum Input {
+    /// The batch, in floating point.
+    Tensor(Slice),
+    /// The data set, for [`Layout::Bytes`].
+    Bytes {
+        /// Four a word, `[images, c_in, height, width]`.
+        images: Slice,
+        /// Indices of the epoch's images, in order.
+        order: Slice,
+        /// Each channel's scale and offset.
+        normalisation: Slice,
+    },
+}
+
+impl Input {
+    /// Adds what a pass binds; a tensor under `name`.
+    fn bind(self, name: &'static str, bindings: &mut Vec<(&'static str, Slice)>) {
+        match self {
+            Self::Tensor(x) => bindings.push((name, x)),
+            Self::Bytes { images, order, normalisation } => {
+                bindings.extend([("images", images), ("order", order), ("normalisation", normalisation)]);
+            }
+        }
+    }
 }
 
 /// A block over one image.
@@ -65,7 +98,7 @@ pub struct Places {
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers {
     /// Input, `[n, c_in, height, width]` by its layout.
-    pub x: Slice,
+    pub x: Input,
     /// OIHW.
     pub w: Slice,
     /// `[c_out]`.
@@ -92,7 +125,10 @@ impl Conv2dPool {
             && padding
             && conv.c_out.is_multiple_of(4)
             // Only a block gives its channels last, and its parameters want a gradient.
-            && (x == Layout::Planes || wants_dx && conv.input[0].is_multiple_of(4));
+            && (x != Layout::ChannelsLast || wants_dx && conv.input[0].is_multiple_of(4))
+            // Nobody wants the gradient of bytes, and nobody stores any.
+            && !(x == Layout::Bytes && wants_dx)
+            && y != Layout::Bytes;
         fits.then(|| Self { conv: *conv, pooled: pool.output_plane(), x, y, tuning: Tuning::default() })
     }
 
@@ -130,10 +166,11 @@ impl Conv2dPool {
         self.splits(n).0 * (self.conv.weight_len() + self.conv.c_out)
     }
 
-    /// How many splits there are, and how many images each owns.
+    /// How many splits there are, and how many rows of windows each owns, image after image.
     pub fn splits(&self, n: usize) -> (usize, usize) {
-        let images = n.div_ceil(SPLIT_THREADS.div_ceil(self.split_threads()));
-        (n.div_ceil(images), images)
+        let all = n * self.pooled[0];
+        let rows = all.div_ceil(SPLIT_THREADS.div_ceil(self.split_threads()).min(MAX_SPLITS));
+        (all.div_ceil(rows), rows)
     }
 
     /// What the optimizer does for the weight and for the bias, for a batch of up to `n`.
@@ -187,7 +224,7 @@ uniform! {
 /// Strides from one channel and from one position to the next.
 fn strides(layout: Layout, [channels, h, w]: [usize; 3]) -> [u32; 2] {
     match layout {
-        Layout::Planes => [word(h * w), 1],
+        Layout::Planes | Layout::Bytes => [word(h * w), 1],
         Layout::ChannelsLast => [1, word(channels)],
     }
 }
@@ -264,15 +301,34 @@ impl Conv2dPool {
         let (pass, x) = match self.x {
             Layout::Planes => ("forward_planes", "x"),
             Layout::ChannelsLast => ("forward", "x_last"),
+            Layout::Bytes => ("forward_bytes", ""),
         };
+        let mut bindings = vec![("b", at.b), ("taps", at.packed), ("y", at.y), ("codes", at.codes)];
+        at.x.bind(x, &mut bindings);
         plan.dispatch(
             format!("{name}.forward"),
             (shader(self.tuning.conv_forward), pass),
             self.dims(n),
             Grid::Threads(tile_threads(self.tuning.conv_forward, n * self.windows(), self.conv.c_out)),
             self.flops(n),
-            &[(x, at.x), ("b", at.b), ("taps", at.packed), ("y", at.y), ("codes", at.codes)],
-        )
+            &bindings,
+        )?;
+        self.count_bytes(plan, n);
+        Ok(())
+    }
+
+    /// The data set is bound whole, but only the batch's images are read.
+    fn count_bytes(&self, plan: &mut Plan, n: usize) {
+        if let (Layout::Bytes, Some(dispatch)) = (self.x, plan.dispatches.last_mut()) {
+            let whole = ["images", "order"].map(|name| {
+                let storage =
+                    |b: &&crate::shaders::Binding| matches!(b.kind, crate::shaders::BindingKind::Storage { .. });
+                let at = dispatch.entry.bindings.iter().filter(storage).position(|binding| binding.name == name);
+                at.map_or(0, |at| dispatch.slices[at].bytes)
+            });
+            let read = n * (self.conv.input.iter().product::<usize>() + 4);
+            dispatch.bytes = dispatch.bytes - whole.iter().sum::<u64>() + read as u64;
+        }
     }
 
     /// Records `dy`, plane by plane, to `dy_last`, channels last.
@@ -299,12 +355,14 @@ impl Conv2dPool {
         dx: Option<Slice>,
     ) -> Result<()> {
         let x = match self.x {
-            Layout::Planes => "x",
+            Layout::Planes | Layout::Bytes => "x",
             Layout::ChannelsLast => "x_last",
         };
-        let mut bindings = vec![(x, at.x), ("codes_in", at.codes), ("dy", dy), ("partials", at.partials)];
+        let mut bindings = vec![("codes_in", at.codes), ("dy", dy), ("partials", at.partials)];
+        at.x.bind(x, &mut bindings);
         let of_weight = (self.splits(n).0 * self.weight_threads()).div_ceil(WORKGROUP);
         let (pass, groups) = match dx {
+            None if self.x == Layout::Bytes => ("backward_weight_bytes", of_weight),
             None => ("backward_weight_planes", of_weight),
             Some(dx) => {
                 bindings.extend(at.packed_back.map(|taps| ("taps", taps)));
@@ -325,6 +383,8 @@ impl Conv2dPool {
             Grid::Workgroups(groups),
             flops,
             &bindings,
-        )
+        )?;
+        self.count_bytes(plan, n);
+        Ok(())
     }
 }
