@@ -11,7 +11,7 @@ use smoothcnn::data::digits::{self, Digits};
 use smoothcnn::data::{Dataset, cifar, idx};
 use smoothcnn::fusion::Kernels;
 use smoothcnn::gpu::trainer::{GpuTrainer, Options};
-use smoothcnn::gpu::{Choice, DeviceKind, Gpu, device};
+use smoothcnn::gpu::{Choice, DeviceKind, Gpu, cache, device};
 use smoothcnn::net::Network;
 use smoothcnn::smoothing::Variant;
 use smoothcnn::train::{Backend, Setup, State};
@@ -215,7 +215,7 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
     match adapter {
         Some(adapter) => {
             note(format_args!("device: {reason}"));
-            Gpu::open(&adapter).map(|gpu| Some(Arc::new(gpu)))
+            Gpu::open_with(&adapter, cache::folder()).map(|gpu| Some(Arc::new(gpu)))
         }
         None => {
             note(format_args!("device: {reason} ({} threads)", rayon::current_num_threads()));

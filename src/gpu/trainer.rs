@@ -154,6 +154,7 @@ impl<'a> GpuTrainer<'a> {
         let options = Options { max_data_bytes: options.max_data_bytes.min(largest), tuning: Some(tuning), ..options };
         let (compiled, [train, test]) = compile_for(&setup, &limits, gpu.memory_available(), options)?;
         let engine = Engine::new(gpu, compiled.plan.clone())?;
+        gpu.keep_pipelines();
         let normalisation: Vec<[f32; 2]> = setup.normalisation.iter().map(|&channel| affine(channel)).collect();
         engine.write(compiled.normalisation, &normalisation);
         for (data, residence, at) in [(setup.train, train, compiled.train_data), (setup.test, test, compiled.test_data)]
