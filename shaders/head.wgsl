@@ -20,10 +20,11 @@ struct Head {
 @group(0) @binding(2) var<storage, read> x: array<vec4f>;             // [n, inputs / 4]
 @group(0) @binding(3) var<storage, read> w: array<vec4f>;             // [classes, inputs / 4]
 @group(0) @binding(4) var<storage, read> b: array<f32>;               // [classes]
-@group(0) @binding(5) var<storage, read> targets: array<u32>;         // [n]
+@group(0) @binding(5) var<storage, read> labels: array<u32>;          // [all images]
 @group(0) @binding(6) var<storage, read_write> logits: array<f32>;    // [n, classes]
 @group(0) @binding(7) var<storage, read_write> losses: array<f32>;    // [n]
 @group(0) @binding(8) var<storage, read_write> dlogits: array<f32>;   // [n, stride]
+@group(0) @binding(9) var<storage, read> order: array<u32>;           // [images of the epoch]: which image is the n-th
 
 const LANES = 16u;
 const MAX_CLASSES = 64u;
@@ -63,7 +64,7 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
         total += z;
     }
     let s = log(exponentials);
-    let target_class = targets[n];
+    let target_class = labels[order[batch.first + n]];
     if lane == 0u {
         losses[n] = s - dims.on_minus_off * (rows[row + target_class] - largest) - dims.off * total;
     }

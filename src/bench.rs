@@ -18,6 +18,7 @@ use crate::ops::optimizer::{Adam, Optimizer};
 use crate::plan::{Plan, Step};
 use crate::smoothing::{Smoothing, Variant};
 use crate::train::{Backend, Setup};
+use crate::tuning::Tuning;
 use crate::{Error, Result, cpu, oracle};
 
 /// A file of results.
@@ -116,6 +117,8 @@ pub struct Bench {
     pub gpu: Option<Arc<Gpu>>,
     /// The fast ones, or those they are held against.
     pub kernels: Kernels,
+    /// In which form, on a GPU; without one, as the device likes best.
+    pub tuning: Option<Tuning>,
     /// Seconds for the throughput of one task of one configuration.
     pub seconds: f64,
 }
@@ -215,7 +218,7 @@ impl Bench {
                 gpu,
                 setup,
                 params,
-                Options { kernels: self.kernels, ..Options::default() },
+                Options { kernels: self.kernels, tuning: self.tuning, ..Options::default() },
             )?)),
             None if self.kernels == Kernels::Fused => {
                 Trainer::Cpu(Box::new(cpu::CpuTrainer::<f32>::new(setup, params)))

@@ -1,6 +1,6 @@
 //! The network compiler: from layers to the plan of a training step and of inference.
 //!
-//! A training step is: gather the batch, every stage ([`crate::fusion`]) forward, the loss with its gradient, every stage
+//! A training step is: gather the batch (unless its first stage reads the data set's bytes itself), every stage ([`crate::fusion`]) forward, the loss with its gradient, every stage
 //! backward, the optimizer. Inference is the gather and the forward passes, over the same buffers. Kernels that read a weight
 //! in another order have a copy of it, which the optimizer keeps up to date and which is made once when weights are loaded.
 
@@ -8,13 +8,14 @@ use std::ops::Range;
 
 use crate::fusion::{Kernels, Kind, Stage, stages};
 use crate::net::{Affine, Network, Op, PARAMETER_ALIGNMENT, Parameter};
-use crate::ops::conv2d_pool::{self, Layout, Places};
+use crate::ops::conv2d_pool::{self, Input, Layout, Places};
 use crate::ops::head::Head;
 use crate::ops::optimizer::{Buffers, LOSS_PARTS, Optimizer, Segment};
 use crate::ops::smoothed_loss::SmoothedLoss;
 use crate::ops::{AffineBuffers, gather, relu, smoothed_loss};
 use crate::plan::{Plan, Slice};
 use crate::smoothing::Smoothing;
+use crate::tuning::Tuning;
 use crate::{Error, Result};
 
 /// What a training job needs of a device.
@@ -36,6 +37,8 @@ pub struct Job<'a> {
     pub loss_slots: usize,
     /// Which kernels.
     pub kernels: Kernels,
+    /// In which form.
+    pub tuning: Tuning,
 }
 
 /// One data set's buffers.
@@ -64,12 +67,8 @@ pub struct Compiled {
     pub train_data: Data,
     /// The test set.
     pub test_data: Data,
-    /// Mean and standard deviation of each channel.
+    /// Each channel's scale and offset: [`gather::affine`].
     pub normalisation: Slice,
-    /// `[batch, channels, height, width]`.
-    pub x: Slice,
-    /// `[batch]`.
-    pub targets: Slice,
     /// `[batch, classes]`.
     pub logits: Slice,
     /// [`LOSS_PARTS`] for each step of a submission, whose sum is its loss.
@@ -112,13 +111,18 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let train_data = data(&mut plan, "train", job.train_images)?;
     let test_data = data(&mut plan, "test", job.test_images)?;
     let normalisation = plan.buffer("normalisation", net.input[0] * 2)?;
-    let x = plan.buffer("batch.images", n.saturating_mul(pixels))?;
-    let targets = plan.buffer("batch.labels", n)?;
     let losses = plan.buffer("batch.losses", n)?;
     let step_losses = plan.buffer("step_losses", job.loss_slots.saturating_mul(LOSS_PARTS))?;
 
     let flat_len = net.flat_len();
-    let stages = stages(net, job.kernels);
+    let stages = stages(net, job.kernels, job.tuning);
+    let reads_bytes = stages.first().is_some_and(|stage| match &stage.kind {
+        Kind::Block(block, _) => block.x == Layout::Bytes,
+        _ => false,
+    });
+    let looks_up_labels = matches!(stages.last(), Some(Stage { kind: Kind::Head(..), .. }));
+    let x = plan.buffer("batch.images", if reads_bytes { 0 } else { n.saturating_mul(pixels) })?;
+    let targets = plan.buffer("batch.labels", n)?;
     let (places, [grads_len, packed_len]) = places(net, &stages, n);
     // The optimizer binds vectors of four, at least one, even if there is nothing to train.
     let mut flat_buffer = |name: &str, len: usize| plan.buffer(name, len.max(4));
@@ -132,7 +136,8 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         step_losses,
     };
     let extra = vec![None; stages.len()];
-    let mut recorder = Recorder { net, n, flat, stages: &stages, places, tensors: vec![x], extra };
+    let mut recorder =
+        Recorder { net, n, flat, stages: &stages, places, tensors: vec![x], extra, data: train_data, normalisation };
     recorder.allocate(&mut plan)?;
     let logits = recorder.tensors[stages.len()];
     let gather = |plan: &mut Plan, name: &str, data: &Data| {
@@ -140,7 +145,12 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         gather::gather(plan, name, n, net.input, &gather::Buffers { images, labels, order, normalisation, x, targets })
     };
 
-    gather(&mut plan, "train", &train_data)?;
+    let Data { labels, order, .. } = train_data;
+    if !reads_bytes {
+        gather(&mut plan, "train", &train_data)?;
+    } else if !looks_up_labels {
+        gather::labels(&mut plan, "train", n, labels, order, targets)?;
+    }
     let masses = job.smoothing.masses(net.classes);
     let dlogits = plan.buffer("logits.grad", n * net.classes.next_multiple_of(4))?;
     let loss_buffers = smoothed_loss::Buffers { logits, targets, losses, dlogits };
@@ -150,7 +160,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
             let Op::Linear(dims, _) = &net.layers[layers.start].op else { unreachable!("a head is a linear layer") };
             let head = Head::new(dims, masses).expect("only what the kernel supports becomes a head");
             let at = recorder.affine(stages.len() - 1, at);
-            head.forward_backward(&mut plan, name, n, &at, &loss_buffers)?;
+            head.forward_backward(&mut plan, name, n, &at, &loss_buffers, [labels, order])?;
         }
         _ => {
             recorder.forward(&mut plan, stages.len())?;
@@ -161,7 +171,10 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     job.optimizer.record(&mut plan, flat_len, &recorder.segments(), &flat)?;
     let train = 0..plan.dispatches.len();
 
-    gather(&mut plan, "test", &test_data)?;
+    if !reads_bytes {
+        gather(&mut plan, "test", &test_data)?;
+    }
+    recorder.data = test_data;
     recorder.forward(&mut plan, stages.len())?;
     let infer = train.end..plan.dispatches.len();
     recorder.pack(&mut plan)?;
@@ -175,8 +188,6 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         train_data,
         test_data,
         normalisation,
-        x,
-        targets,
         logits,
         step_losses,
         flat,
@@ -221,6 +232,9 @@ struct Recorder<'a> {
     tensors: Vec<Slice>,
     /// What a stage's forward pass leaves to its backward pass.
     extra: Vec<Option<Extra>>,
+    /// What a first stage reads that gathers its own input.
+    data: Data,
+    normalisation: Slice,
 }
 
 #[derive(Clone, Copy)]
@@ -274,8 +288,12 @@ impl Recorder<'_> {
             unreachable!("every block was given its codes and its places")
         };
         let Buffers { grads, packed, .. } = self.flat;
+        let Data { images, order, .. } = self.data;
         conv2d_pool::Buffers {
-            x,
+            x: match block.x {
+                Layout::Bytes => Input::Bytes { images, order, normalisation: self.normalisation },
+                Layout::Planes | Layout::ChannelsLast => Input::Tensor(x),
+            },
             w,
             b,
             packed: packed.part(places.packed, block.packed_len()),

@@ -9,6 +9,7 @@ use crate::net::{Affine, Network, Op};
 use crate::ops::conv2d_pool::{Conv2dPool, Layout};
 use crate::ops::head::Head;
 use crate::ops::linear_tiled::LinearTiled;
+use crate::tuning::Tuning;
 
 /// Which kernels a network runs on, on the GPU and on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
@@ -46,13 +47,13 @@ pub enum Kind {
 }
 
 /// The stages of `net`.
-pub fn stages(net: &Network, kernels: Kernels) -> Vec<Stage> {
+pub fn stages(net: &Network, kernels: Kernels, tuning: Tuning) -> Vec<Stage> {
     let mut stages: Vec<Stage> = vec![];
     let mut first = 0;
     while first < net.layers.len() {
         let (kind, len) = match kernels {
             Kernels::Reference => (Kind::Layer, 1),
-            Kernels::Fused => fuse(net, first, stages.last()),
+            Kernels::Fused => fuse(net, first, stages.last(), tuning),
         };
         let layers = first..first + len;
         first = layers.end;
@@ -64,17 +65,18 @@ pub fn stages(net: &Network, kernels: Kernels) -> Vec<Stage> {
 }
 
 /// The stage that starts at layer `i`, and how many layers it has.
-fn fuse(net: &Network, i: usize, before: Option<&Stage>) -> (Kind, usize) {
+fn fuse(net: &Network, i: usize, before: Option<&Stage>, tuning: Tuning) -> (Kind, usize) {
     let op = |i: usize| net.layers.get(i).map(|layer| layer.op);
     match (op(i), op(i + 1), op(i + 2)) {
         (Some(Op::Conv2d(conv, at)), Some(Op::Relu), Some(Op::MaxPool2d(pool))) => {
             let x = match before {
                 Some(Stage { kind: Kind::Block(..), .. }) if conv.input[0].is_multiple_of(4) => Layout::ChannelsLast,
+                None => Layout::Bytes,
                 _ => Layout::Planes,
             };
             let wants_dx = i > net.first_trained();
             match Conv2dPool::new(&conv, &pool, wants_dx, x, Layout::Planes) {
-                Some(block) => (Kind::Block(block, at), 3),
+                Some(block) => (Kind::Block(block.tuned(tuning), at), 3),
                 None => (Kind::Layer, 1),
             }
         }
@@ -116,21 +118,21 @@ mod tests {
     use crate::net::Layer;
 
     fn names(net: &Network, kernels: Kernels) -> Vec<String> {
-        stages(net, kernels).into_iter().map(|stage| stage.name).collect()
+        stages(net, kernels, Tuning::default()).into_iter().map(|stage| stage.name).collect()
     }
 
     #[test]
     fn the_seed_network_is_two_blocks_a_layer_and_a_head() {
         let net = Network::seed([1, 28, 28], 10).unwrap();
-        let found = stages(&net, Kernels::Fused);
+        let found = stages(&net, Kernels::Fused, Tuning::default());
         let expected = ["conv1+relu1+pool1", "conv2+relu2+pool2", "flatten1", "fc1+relu3", "fc2"];
         assert_eq!(names(&net, Kernels::Fused), expected);
         let (Kind::Block(first, _), Kind::Block(second, _)) = (found[0].kind, found[1].kind) else {
             panic!("{found:?}")
         };
         assert_eq!([first.x, first.y, second.x, second.y], {
-            use Layout::{ChannelsLast, Planes};
-            [Planes, ChannelsLast, ChannelsLast, Planes]
+            use Layout::{Bytes, ChannelsLast, Planes};
+            [Bytes, ChannelsLast, ChannelsLast, Planes]
         });
         let (Kind::Linear(fc1, _), Kind::Head(fc2, _)) = (found[3].kind, found[4].kind) else { panic!("{found:?}") };
         assert_eq!((fc1.relu, fc1.mask, fc1.plane, fc2.mask, fc2.plane), (true, false, 49, true, 1));
@@ -153,6 +155,6 @@ mod tests {
         ];
         let net = Network::new([1, 14, 14], &layers).unwrap();
         // Six channels are no fours; a block with a layer below it must be padded by one; seven outputs are no fours.
-        assert!(stages(&net, Kernels::Fused).iter().all(|stage| stage.kind == Kind::Layer));
+        assert!(stages(&net, Kernels::Fused, Tuning::default()).iter().all(|stage| stage.kind == Kind::Layer));
     }
 }

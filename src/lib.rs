@@ -69,5 +69,6 @@ pub mod smoothing;
 pub mod study;
 pub mod temperature;
 pub mod train;
+pub mod tuning;
 
 pub use error::{Error, Result};

@@ -76,7 +76,8 @@ shaders! {
     CEILING = "ceiling",
     COMPARATOR_LOSS = "comparator_loss" with "reduce",
     CONV2D = "conv2d",
-    CONV2D_POOL = "conv2d_pool",
+    CONV2D_POOL = "conv2d_pool" with "conv2d_pool",
+    CONV2D_POOL_LANES = "conv2d_pool_lanes" with "conv2d_pool",
     GATHER = "gather",
     HEAD = "head",
     LINEAR = "linear",
@@ -106,6 +107,14 @@ impl Shader {
     }
 }
 
+/// What a device must offer beyond WebGPU's core for a shader. The host checks it before it takes such a shader.
+pub fn capabilities(name: &str) -> naga::valid::Capabilities {
+    match name.ends_with("_lanes") {
+        true => naga::valid::Capabilities::SUBGROUP,
+        false => naga::valid::Capabilities::empty(),
+    }
+}
+
 /// Asks naga what each entry point binds.
 ///
 /// # Panics
@@ -113,8 +122,7 @@ impl Shader {
 fn reflect(name: &str, source: &str) -> Vec<Entry> {
     let module = naga::front::wgsl::parse_str(source)
         .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
-    let mut validator =
-        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
+    let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities(name));
     let info =
         validator.validate(&module).unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
     let entry = |(i, point): (usize, &naga::EntryPoint)| {

@@ -10,14 +10,17 @@ use super::{Row, random, random_targets};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::ops::conv2d::Conv2d;
-use crate::ops::conv2d_pool::{Buffers, Conv2dPool, Layout};
+use crate::ops::conv2d_pool::{Buffers, Conv2dPool, Input, Layout};
 use crate::ops::head::Head;
 use crate::ops::linear::Linear;
 use crate::ops::linear_tiled::LinearTiled;
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::{AffineBuffers, smoothed_loss};
 use crate::oracle;
+use crate::plan::Step;
+use crate::rng::Philox;
 use crate::smoothing::Smoothing;
+use crate::tuning::{Tiles, Tuning};
 
 /// Every fused kernel over every case.
 ///
@@ -47,13 +50,14 @@ fn channels_last<T: Copy>(values: &[T], channels: usize, positions: usize) -> Ve
 
 fn laid_out<T: Copy>(layout: Layout, values: &[T], channels: usize, positions: usize) -> Vec<T> {
     match layout {
-        Layout::Planes => values.to_vec(),
+        Layout::Planes | Layout::Bytes => values.to_vec(),
         Layout::ChannelsLast => channels_last(values, channels, positions),
     }
 }
 
 /// Conv2d + ReLU + MaxPool2d, in every layout that fits the case. Over small integers, whose sums are exact, many windows
-/// hold a tie and the codes must be the oracle's; over random numbers the values are compared.
+/// hold a tie and the codes must be the oracle's; over random numbers the values are compared. Every form of the kernels that
+/// the device runs.
 ///
 /// # Errors
 /// What the device reports.
@@ -62,12 +66,19 @@ pub fn conv2d_pool(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
     let [rows, columns] = d.output_plane();
     let pool = MaxPool2d { input: [d.c_out, rows, columns], kernel: [2, 2], stride: [2, 2] };
     let mut found = vec![];
-    for x in [Layout::Planes, Layout::ChannelsLast] {
+    for x in [Layout::Planes, Layout::ChannelsLast, Layout::Bytes] {
         for y in [Layout::Planes, Layout::ChannelsLast] {
-            let wants_dx = d.padding == [1, 1];
-            if let Some(block) = Conv2dPool::new(&d, &pool, wants_dx, x, y) {
+            let wants_dx = d.padding == [1, 1] && x != Layout::Bytes;
+            let Some(block) = Conv2dPool::new(&d, &pool, wants_dx, x, y) else { continue };
+            for tiles in Tiles::ALL.into_iter().filter(|&tiles| gpu.runs(tiles)) {
+                let block = block.tuned(Tuning::all(tiles));
                 for whole in [true, false] {
-                    found.extend(block_case(gpu, n, &d, &pool, &block, whole, wants_dx)?);
+                    let kind = if whole { "integers" } else { "random" };
+                    let name = format!(
+                        "{n}x{:?} -> {}, p {:?}, {kind}, {x:?} to {y:?}, {tiles:?}",
+                        d.input, d.c_out, d.padding
+                    );
+                    found.extend(block_case(gpu, name, n, &d, &pool, &block, whole)?);
                 }
             }
         }
@@ -77,27 +88,29 @@ pub fn conv2d_pool(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
 
 fn block_case(
     gpu: &Arc<Gpu>,
+    name: String,
     n: usize,
     d: &Conv2d,
     pool: &MaxPool2d,
     block: &Conv2dPool,
     whole: bool,
-    wants_dx: bool,
 ) -> Result<Vec<Row>> {
+    let wants_dx = d.padding == [1, 1] && block.x != Layout::Bytes;
     let data = |len: usize, stream: u64| -> Vec<f32> {
         let values = random(len, stream);
         if whole { values.iter().map(|v| (v * 2.5).round()).collect() } else { values }
     };
-    let kind = if whole { "integers" } else { "random" };
-    let (k, p) = (d.kernel, d.padding);
-    let name = format!("{n}x{:?} -> {}, k {k:?} p {p:?}, {kind}, {:?} to {:?}", d.input, d.c_out, block.x, block.y);
     let [c_in, h, w] = d.input;
     let [_, rows, columns] = block.output();
     let windows = rows * columns;
     let pooled = n * d.c_out * windows;
 
     // The composition, in PyTorch's layout.
-    let (x, weight, bias) = (data(n * d.input_len(), 1), data(d.weight_len(), 2), data(d.c_out, 3));
+    let (mut x, weight, bias) = (data(n * d.input_len(), 1), data(d.weight_len(), 2), data(d.c_out, 3));
+    let set = DataSet::new(n, d.input, whole);
+    if block.x == Layout::Bytes {
+        x = set.batch(n);
+    }
     let [xs, ws, bs] = [&x, &weight, &bias].map(|values| wide(values));
     let [v, v_tolerance] = sum_of_products(n * d.output_len(), d.fan_in() + 1, &[&xs, &ws, &bs], |i, v| {
         oracle::conv2d::forward(d, i[0], i[1], i[2], v);
@@ -130,7 +143,13 @@ fn block_case(
         .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
         .collect();
 
-    let at_x = |p: &mut Probe| p.floats("x", &laid_out(block.x, &x, c_in, h * w));
+    let at_x = |p: &mut Probe| -> Result<Input> {
+        Ok(match block.x {
+            Layout::Bytes => set.input(p)?,
+            Layout::Planes | Layout::ChannelsLast => Input::Tensor(p.floats("x", &laid_out(block.x, &x, c_in, h * w))?),
+        })
+    };
+    let step = Step { first: DataSet::FIRST as u32, ..step(n) };
     let mut probe = Probe::new(gpu);
     let at = Buffers {
         x: at_x(&mut probe)?,
@@ -151,7 +170,7 @@ fn block_case(
     };
     block.pack(&mut probe.plan, "block", n + 1, &at)?;
     block.forward(&mut probe.plan, "block", n + 1, &at)?;
-    let mut found = probe.run("conv2d_pool", &name, step(n))?;
+    let mut found = probe.run("conv2d_pool", &name, step)?;
 
     // Backward starts from the oracle's codes. The gradient above a maximum that is not positive goes nowhere.
     let dy = random(pooled, 4);
@@ -160,13 +179,24 @@ fn block_case(
     oracle::max_pool2d::backward(pool, &argmax, &masked, &mut dv);
     let dy_last = channels_last(&dy, d.c_out, windows);
 
-    // The parts of the gradients of weight and bias: those of each split's images.
-    let (splits, images) = block.splits(n + 1);
+    // The parts of the gradients of weight and bias: those of each split's rows of windows, image after image.
+    let (splits, split_rows) = block.splits(n + 1);
     let (mut partials, mut tolerances) = (vec![], vec![]);
     for split in 0..splits {
-        let range = |len: usize| (split * images).min(n) * len..((split + 1) * images).min(n) * len;
-        let [xs, dv] = [&xs[range(d.input_len())], &dv[range(d.output_len())]];
-        let [part, tolerance] = sum_of_products(d.weight_len() + d.c_out, images * windows, &[xs, dv], |i, out| {
+        let own = (split * split_rows).min(n * rows)..((split + 1) * split_rows).min(n * rows);
+        let images = own.start / rows..own.end.div_ceil(rows).max(own.start / rows);
+        let range = |len: usize| images.start * len..images.end * len;
+        let mut dv = dv[range(d.output_len())].to_vec();
+        for (i, v) in dv.iter_mut().enumerate() {
+            let row = i / width % d.output_plane()[0] / 2;
+            // Below the last window there is no gradient.
+            if !own.contains(&((images.start + i / d.output_len()) * rows + row.min(rows - 1))) {
+                *v = 0.0;
+            }
+        }
+        let xs = &xs[range(d.input_len())];
+        let terms = split_rows * columns;
+        let [part, tolerance] = sum_of_products(d.weight_len() + d.c_out, terms, &[xs, &dv], |i, out| {
             let (dw, db) = out.split_at_mut(d.weight_len());
             oracle::conv2d::backward_weight(d, i[0], i[1], dw, db);
         });
@@ -181,7 +211,7 @@ fn block_case(
         w: w_buffer,
         // Backward reads neither the bias nor the output.
         b: w_buffer,
-        y: x_buffer,
+        y: w_buffer,
         packed: probe.words("packed", &vec![POISON; block.packed_len()])?,
         packed_back: match wants_dx {
             true => Some(probe.words("packed_back", &vec![POISON; block.packed_back_len()])?),
@@ -207,8 +237,55 @@ fn block_case(
         // As the first layer. The same parts again.
         block.backward(&mut probe.plan, "block", n + 1, &at, at_last, None)?;
     }
-    found.extend(probe.run("conv2d_pool", &name, step(n))?);
+    found.extend(probe.run("conv2d_pool", &name, step)?);
     Ok(found)
+}
+
+/// A data set in bytes, of more images than the batch has, whose normalised pixels are exact.
+struct DataSet {
+    bytes: Vec<u8>,
+    order: Vec<u32>,
+    normalisation: Vec<[f32; 2]>,
+    image: [usize; 3],
+}
+
+impl DataSet {
+    /// Where the batch starts in the order.
+    const FIRST: usize = 2;
+
+    fn new(n: usize, image: [usize; 3], whole: bool) -> Self {
+        let mut rng = Philox::new(17, 3);
+        let images = Self::FIRST + n + 1;
+        let (values, scale) = if whole { (7, 1.0) } else { (256, 1.0 / 64.0) };
+        let bytes = (0..images * image.iter().product::<usize>()).map(|_| rng.below(values) as u8).collect();
+        let mut order: Vec<u32> = (0..images as u32).collect();
+        rng.shuffle(&mut order);
+        let normalisation = (0..image[0]).map(|c| [scale, -3.0 + c as f32]).collect();
+        Self { bytes, order, normalisation, image }
+    }
+
+    /// The pixels of the batch's `n` images, `[n, channels, height, width]`.
+    fn batch(&self, n: usize) -> Vec<f32> {
+        let [channels, h, w] = self.image;
+        let pixels = channels * h * w;
+        let image = |&i: &u32| self.bytes[i as usize * pixels..][..pixels].iter().enumerate();
+        let normalised = |(i, &byte): (usize, &u8)| {
+            let [scale, offset] = self.normalisation[i / (h * w)];
+            f32::from(byte) * scale + offset
+        };
+        self.order[Self::FIRST..][..n].iter().flat_map(image).map(normalised).collect()
+    }
+
+    fn input(&self, probe: &mut Probe) -> Result<Input> {
+        let mut bytes = self.bytes.clone();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        let words: Vec<u32> = bytes.chunks(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        Ok(Input::Bytes {
+            images: probe.words("images", &words)?,
+            order: probe.words("order", &self.order)?,
+            normalisation: probe.floats("normalisation", self.normalisation.as_flattened())?,
+        })
+    }
 }
 
 /// The tiled passes of Linear, plain; with ReLU above, ReLU below and the input's channels moved last.
@@ -273,10 +350,17 @@ pub fn head(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing) -> Result
     let tolerances = vec![gradient_tolerance; dlogits.len()];
     let loss = smoothed_loss::Buffers {
         logits: at_logits,
-        targets: probe.words("targets", &targets)?,
+        targets: at_logits,
         losses: probe.output("losses", losses, vec![loss_tolerance; n])?,
         dlogits: probe.output("dlogits", dlogits, tolerances)?,
     };
-    head.forward_backward(&mut probe.plan, "head", n + 1, &at, &loss)?;
-    probe.run("head", &format!("{n}x{} -> {}, {:?}", d.inputs, d.outputs, smoothing.variant), step(n))
+    // The batch's labels among others', back to front.
+    let first = 3;
+    let order: Vec<u32> = (0..(n + first) as u32).rev().collect();
+    let mut labels: Vec<u32> = targets.iter().rev().copied().collect();
+    labels.extend([0; 3]);
+    let looked_up = [probe.words("labels", &labels)?, probe.words("order", &order)?];
+    head.forward_backward(&mut probe.plan, "head", n + 1, &at, &loss, looked_up)?;
+    let step = Step { first: first as u32, ..step(n) };
+    probe.run("head", &format!("{n}x{} -> {}, {:?}", d.inputs, d.outputs, smoothing.variant), step)
 }

@@ -15,6 +15,7 @@ use crate::oracle::trainer::CpuTrainer;
 use crate::rng::Philox;
 use crate::smoothing::Smoothing;
 use crate::train::{Backend, Setup};
+use crate::tuning::{Tiles, Tuning};
 
 /// A data set of random bytes.
 pub fn random_data(images: usize, shape: [usize; 3], classes: usize) -> Dataset {
@@ -28,7 +29,8 @@ pub fn random_data(images: usize, shape: [usize; 3], classes: usize) -> Dataset 
     }
 }
 
-/// `steps` training steps of `net` on `gpu` against the oracle's: see [`against_oracle`].
+/// `steps` training steps of `net` on `gpu` against the oracle's, in every form of the kernels that the device runs: see
+/// [`against_oracle`].
 ///
 /// # Errors
 /// What the device reports. A wrong result is in its row.
@@ -40,10 +42,20 @@ pub fn training(
     steps: usize,
     kernels: Kernels,
 ) -> Result<Vec<Row>> {
-    against_oracle(&format!("{kernels:?}"), net, smoothing, [batch_size, steps], |setup, params| {
-        let options = Options { kernels, ..Options::default() };
-        Ok(Box::new(GpuTrainer::with_options(gpu, setup, params, options)?))
-    })
+    let mut rows = vec![];
+    for tiles in Tiles::ALL.into_iter().filter(|&tiles| gpu.runs(tiles)) {
+        let what = match kernels {
+            // They have one form.
+            Kernels::Reference if !rows.is_empty() => break,
+            Kernels::Reference => format!("{kernels:?}"),
+            Kernels::Fused => format!("{kernels:?} {tiles:?}"),
+        };
+        rows.extend(against_oracle(&what, net, smoothing, [batch_size, steps], |setup, params| {
+            let options = Options { kernels, tuning: Some(Tuning::all(tiles)), ..Options::default() };
+            Ok(Box::new(GpuTrainer::with_options(gpu, setup, params, options)?))
+        })?);
+    }
+    Ok(rows)
 }
 
 /// `steps` training steps of `net` on the backend that `make` makes, and on the f64 oracle, from the same weights over the

@@ -548,19 +548,20 @@ pub fn gather(gpu: &Arc<Gpu>, n: usize, image: [usize; 3]) -> Result<Vec<Row>> {
     let labels: Vec<u32> = (0..IMAGES as u32).map(|i| i * 3 % 7).collect();
     let mut order: Vec<u32> = (0..IMAGES as u32).collect();
     rng.shuffle(&mut order);
-    let normalisation: Vec<f32> =
-        (0..image[0]).flat_map(|c| [0.1307 + c as f32 * 0.1, 0.3081 + c as f32 * 0.05]).collect();
+    let statistics: Vec<[f64; 2]> =
+        (0..image[0]).map(|c| [0.1307 + c as f64 * 0.1, 0.3081 + c as f64 * 0.05]).collect();
+    let normalisation: Vec<[f32; 2]> = statistics.iter().map(|&channel| gather::affine(channel)).collect();
     let batch = &order[FIRST..FIRST + n];
     let want: Vec<f64> = batch
         .iter()
         .flat_map(|&i| bytes[i as usize * pixels..][..pixels].iter().enumerate())
         .map(|(pixel, &byte)| {
             let channel = pixel / (image[1] * image[2]);
-            let [mean, std] = [normalisation[channel * 2], normalisation[channel * 2 + 1]].map(f64::from);
+            let [mean, std] = statistics[channel];
             (f64::from(byte) / 255.0 - mean) / std
         })
         .collect();
-    // Two divisions of 2.5 units in the last place each, and a difference of numbers up to 1.
+    // Scale, offset, product and sum are rounded, numbers of up to 4.
     let tolerance: Vec<f64> = want.iter().map(|w| (w.abs() * 10.0 + 20.0) * 2f64.powi(-24)).collect();
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     let words: Vec<u32> = bytes.chunks(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
@@ -570,7 +571,7 @@ pub fn gather(gpu: &Arc<Gpu>, n: usize, image: [usize; 3]) -> Result<Vec<Row>> {
         images: probe.words("images", &words)?,
         labels: probe.words("labels", &labels)?,
         order: probe.words("order", &order)?,
-        normalisation: probe.floats("normalisation", &normalisation)?,
+        normalisation: probe.floats("normalisation", normalisation.as_flattened())?,
         x: probe.output("x", want, tolerance)?,
         targets: probe.output_words("targets", batch.iter().map(|&i| labels[i as usize]).collect())?,
     };

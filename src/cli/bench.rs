@@ -46,7 +46,12 @@ pub fn run(args: Args) -> Result<u8> {
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let inputs: Vec<_> = args.input.iter().map(|text| common::input_shape(text)).collect::<Result<_>>()?;
     let gpu = common::choose_device(&args.device, Precision::F32)?;
-    let bench = Bench { gpu, kernels: args.device.kernels.unwrap_or_default(), seconds: args.seconds };
+    let bench = Bench {
+        gpu,
+        kernels: args.device.kernels.unwrap_or_default(),
+        tuning: args.device.tuning(),
+        seconds: args.seconds,
+    };
     let mut report = bench.report()?;
     let show = |text: String| if args.json { Ok(()) } else { common::print(text) };
     show(header(&report))?;

@@ -11,10 +11,11 @@ use smoothcnn::data::digits::{self, Digits};
 use smoothcnn::data::{Dataset, cifar, idx};
 use smoothcnn::fusion::Kernels;
 use smoothcnn::gpu::trainer::{GpuTrainer, Options};
-use smoothcnn::gpu::{Choice, DeviceKind, Gpu, device};
+use smoothcnn::gpu::{Choice, DeviceKind, Gpu, cache, device};
 use smoothcnn::net::Network;
 use smoothcnn::smoothing::Variant;
 use smoothcnn::train::{Backend, Setup, State};
+use smoothcnn::tuning::{Tiles, Tuning};
 use smoothcnn::{Error, Result, cpu, oracle};
 
 /// Prints a line of results. A reader that went away (`| head`) is no error: the program ends quietly.
@@ -94,9 +95,17 @@ pub struct DeviceArgs {
     /// Kernels: fused layers, or the plain ones that they are held against [default: fused; reference for f64]
     #[arg(long, value_enum)]
     pub kernels: Option<Kernels>,
+    /// On a GPU, the form of the fused kernels [default: what suits the adapter]
+    #[arg(long, value_enum)]
+    pub tiles: Option<Tiles>,
 }
 
 impl DeviceArgs {
+    /// The form of the kernels that the flags ask for.
+    pub fn tuning(&self) -> Option<Tuning> {
+        self.tiles.map(Tuning::all)
+    }
+
     /// The same again, for another process.
     pub fn flags(&self) -> Vec<String> {
         let name = |value: &clap::builder::PossibleValue| value.get_name().to_owned();
@@ -107,6 +116,9 @@ impl DeviceArgs {
         }
         if let Some(kernels) = self.kernels.and_then(|kernels| kernels.to_possible_value()) {
             flags.extend(["--kernels".to_owned(), name(&kernels)]);
+        }
+        if let Some(tiles) = self.tiles.and_then(|tiles| tiles.to_possible_value()) {
+            flags.extend(["--tiles".to_owned(), name(&tiles)]);
         }
         flags
     }
@@ -220,7 +232,7 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
     match adapter {
         Some(adapter) => {
             note(format_args!("device: {reason}"));
-            Gpu::open(&adapter).map(|gpu| Some(Arc::new(gpu)))
+            Gpu::open_with(&adapter, cache::folder()).map(|gpu| Some(Arc::new(gpu)))
         }
         None => {
             note(format_args!("device: {reason} ({} threads)", rayon::current_num_threads()));
@@ -232,18 +244,22 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
 /// A backend for `setup`, starting from `state`.
 pub fn backend<'a>(
     gpu: Option<&Arc<Gpu>>,
-    kernels: Option<Kernels>,
+    device: &DeviceArgs,
     precision: Precision,
     setup: Setup<'a>,
     state: &State,
 ) -> Result<Box<dyn Backend + 'a>> {
     let params: Vec<f32> = state.params.iter().map(|&p| p as f32).collect();
     // In f64 it is the oracle that is asked for.
-    let kernels = kernels.unwrap_or(if precision == Precision::F64 { Kernels::Reference } else { Kernels::Fused });
+    let kernels =
+        device.kernels.unwrap_or(if precision == Precision::F64 { Kernels::Reference } else { Kernels::Fused });
     let mut backend: Box<dyn Backend> = match (gpu, precision, kernels) {
-        (Some(gpu), ..) => {
-            Box::new(GpuTrainer::with_options(gpu, setup, &params, Options { kernels, ..Options::default() })?)
-        }
+        (Some(gpu), ..) => Box::new(GpuTrainer::with_options(
+            gpu,
+            setup,
+            &params,
+            Options { kernels, tuning: device.tuning(), ..Options::default() },
+        )?),
         (None, Precision::F32, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f32>::new(setup, &params)),
         (None, Precision::F64, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f64>::new(setup, &params)),
         (None, Precision::F32, Kernels::Reference) => Box::new(oracle::trainer::CpuTrainer::<f32>::new(setup, &params)),

@@ -79,6 +79,7 @@ pub fn run(args: Args) -> Result<u8> {
         test_images: args.test_images,
         loss_slots: smoothcnn::gpu::engine::MAX_STEPS,
         kernels: args.kernels,
+        tuning: Default::default(),
     })?;
     let steps = |range: std::ops::Range<usize>| -> Vec<Step> {
         let step = |d: &smoothcnn::plan::Dispatch| Step {

@@ -90,7 +90,7 @@ impl Trained {
             test: images,
         };
         let Self { gpu, device, config, .. } = self;
-        common::backend(gpu.as_ref(), device.kernels, config.dtype, setup, state)?.test_logits()
+        common::backend(gpu.as_ref(), device, config.dtype, setup, state)?.test_logits()
     }
 }
 
@@ -127,8 +127,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         train,
         test: measured,
     };
-    let kernels = options.device.kernels;
-    let mut backend = common::backend(gpu.as_ref(), kernels, config.dtype, setup.clone(), &state)?;
+    let mut backend = common::backend(gpu.as_ref(), &options.device, config.dtype, setup.clone(), &state)?;
 
     let out = match folder {
         Folder::Resumed(out) => out,
@@ -189,7 +188,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     let state = backend.state()?;
     if validation.is_some() {
         let setup = Setup { test, ..setup };
-        let mut backend = common::backend(gpu.as_ref(), kernels, config.dtype, setup, &state)?;
+        let mut backend = common::backend(gpu.as_ref(), &options.device, config.dtype, setup, &state)?;
         let metrics = metrics::evaluate(&backend.test_logits()?, &test.labels, net.classes, smoothing);
         recorder.last(config.epochs, metrics)?;
     }

@@ -2,8 +2,12 @@
 //!
 //! Honours `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_POWER_PREF`.
 
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use super::cache;
+use crate::tuning::{LANES, Tiles, Tuning};
 use crate::{Error, Result};
 
 /// What the user asked to compute on.
@@ -120,6 +124,12 @@ pub struct Gpu {
     /// What it is.
     pub info: wgpu::AdapterInfo,
     pub(super) kernels: super::kernel::Cache,
+    /// Compiled pipelines, if the driver keeps any.
+    pub(super) pipelines: Option<wgpu::PipelineCache>,
+    /// Whether a pipeline was built since [`Self::keep_pipelines`].
+    pub(super) built: AtomicBool,
+    /// Where the next start looks for what this one found out.
+    cache_folder: Option<PathBuf>,
     /// The first error that no error scope caught, or the device's loss.
     failure: Arc<Mutex<Option<Failure>>>,
 }
@@ -136,6 +146,15 @@ impl Gpu {
     /// # Errors
     /// [`Error::Gpu`] if the driver refuses.
     pub fn open(adapter: &wgpu::Adapter) -> Result<Self> {
+        Self::open_with(adapter, None)
+    }
+
+    /// As [`Self::open`], with pipelines that an earlier start left in `cache_folder` (see [`cache`]), and to leave some
+    /// there: [`Self::keep_pipelines`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(adapter: &wgpu::Adapter, cache_folder: Option<PathBuf>) -> Result<Self> {
         let offered = adapter.limits();
         let required_limits = wgpu::Limits {
             max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size,
@@ -145,8 +164,10 @@ impl Gpu {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("smoothcnn"),
             required_limits,
-            // Only measurements use timestamps; nothing depends on them.
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            // Nothing depends on them: measurements use timestamps, one form of the kernels subgroups, a later start the
+            // pipelines.
+            required_features: adapter.features()
+                & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP | wgpu::Features::PIPELINE_CACHE),
             ..Default::default()
         };
         let info = adapter.get_info();
@@ -166,7 +187,54 @@ impl Gpu {
                 *slot = Some(Failure::Lost(one_line(&message)));
             }
         });
-        Ok(Self { device, queue, info, kernels: Default::default(), failure })
+        let mut gpu = Self {
+            device,
+            queue,
+            info,
+            kernels: Default::default(),
+            pipelines: None,
+            built: AtomicBool::new(false),
+            cache_folder,
+            failure,
+        };
+        if gpu.cache_folder.is_some() && gpu.device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+            let earlier = gpu.pipelines_file().and_then(|path| cache::read(&path));
+            // What a driver refuses (another version of it left it) is as good as nothing.
+            gpu.pipelines =
+                earlier.and_then(|data| gpu.pipeline_cache(Some(&data)).ok()).or_else(|| gpu.pipeline_cache(None).ok());
+        }
+        Ok(gpu)
+    }
+
+    fn pipeline_cache(&self, data: Option<&[u8]>) -> Result<wgpu::PipelineCache> {
+        let descriptor = wgpu::PipelineCacheDescriptor { label: Some("pipelines"), data, fallback: true };
+        // SAFETY: the data must come from `PipelineCache::get_data`. It was read from a file of the user's own cache folder
+        // by `cache::read`, which takes none but a whole one that `keep_pipelines` wrote; wgpu in turn compares the adapter
+        // and the driver that its header names with this one.
+        self.guarded("opening the pipeline cache", || unsafe { self.device.create_pipeline_cache(&descriptor) })
+    }
+
+    fn pipelines_file(&self) -> Option<PathBuf> {
+        let key = wgpu::util::pipeline_cache_key(&self.info)?;
+        Some(self.cache_folder.as_ref()?.join(key))
+    }
+
+    /// Where files for later starts go, if anywhere.
+    pub fn cache_folder(&self) -> Option<&Path> {
+        self.cache_folder.as_deref()
+    }
+
+    /// Leaves the pipelines that were built so far to the next start, if the driver hands them out and there are new ones.
+    pub fn keep_pipelines(&self) {
+        if !self.built.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let data = self.pipelines.as_ref().and_then(wgpu::PipelineCache::get_data);
+        if let (Some(path), Some(data)) = (self.pipelines_file(), data)
+            && cache::read(&path).as_deref() != Some(&data)
+        {
+            cache::write(&path, &data);
+        }
     }
 
     /// Opens the best adapter there is, software included: what tests and checks run on. `WGPU_ADAPTER_NAME` and its
@@ -207,6 +275,32 @@ impl Gpu {
                 Err(Error::Gpu { context: context.to_owned(), message: one_line(&error.to_string()) })
             }
         }
+    }
+
+    /// Whether the device runs kernels in this form.
+    pub fn runs(&self, tiles: Tiles) -> bool {
+        let subgroups = [self.info.subgroup_min_size, self.info.subgroup_max_size];
+        match tiles {
+            Tiles::Registers => true,
+            Tiles::Lanes => self.device.features().contains(wgpu::Features::SUBGROUP) && subgroups == [LANES as u32; 2],
+        }
+    }
+
+    /// Refuses a form of kernels that the device does not run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the form.
+    pub fn offers(&self, tuning: Tuning) -> Result<()> {
+        match tuning.tiles().into_iter().find(|&tiles| !self.runs(tiles)) {
+            None => Ok(()),
+            Some(tiles) => Err(Error::Usage(format!("{} does not run kernels in the form {tiles:?}", self.info.name))),
+        }
+    }
+
+    /// The forms that are fast on devices of this kind.
+    pub fn tuning(&self) -> Tuning {
+        let software = self.info.device_type == wgpu::DeviceType::Cpu;
+        Tuning::all(if software && self.runs(Tiles::Lanes) { Tiles::Lanes } else { Tiles::Registers })
     }
 
     /// Bytes that can still be allocated, where that is known: a software driver's memory is the machine's.

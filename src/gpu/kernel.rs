@@ -1,6 +1,7 @@
 //! The only code that builds bind group layouts and pipelines, from what the shader says of itself.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::Gpu;
@@ -36,12 +37,19 @@ impl Gpu {
             return Ok(kernel.clone());
         }
         let context = format!("building {}.wgsl, {}", key.0, key.1);
-        let kernel = Arc::new(self.guarded(&context, || self.build(dispatch.shader, dispatch.entry))?);
+        let build = |pipelines| self.guarded(&context, || self.build(dispatch.shader, dispatch.entry, pipelines));
+        // A cache that is of no use must not stand in the way.
+        let built = match build(self.pipelines.as_ref()) {
+            Err(_) if self.pipelines.is_some() => build(None),
+            other => other,
+        };
+        let kernel = Arc::new(built?);
+        self.built.store(true, Ordering::Relaxed);
         cache().insert(key, kernel.clone());
         Ok(kernel)
     }
 
-    fn build(&self, shader: &Shader, entry: &Entry) -> Kernel {
+    fn build(&self, shader: &Shader, entry: &Entry, pipelines: Option<&wgpu::PipelineCache>) -> Kernel {
         let label = format!("{}.{}", shader.name, entry.name);
         let layout_entry = |binding: &crate::shaders::Binding| wgpu::BindGroupLayoutEntry {
             binding: binding.number,
@@ -85,7 +93,7 @@ impl Gpu {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: pipelines,
         });
         Kernel { pipeline, layout }
     }

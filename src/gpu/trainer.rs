@@ -9,9 +9,11 @@ use super::{Engine, Gpu};
 use crate::compile::{Compiled, Data, Job, compile, largest_batch};
 use crate::data::Dataset;
 use crate::fusion::Kernels;
+use crate::ops::gather::affine;
 use crate::ops::optimizer::LOSS_PARTS;
 use crate::plan::{Slice, Step};
 use crate::train::{Backend, Setup, State};
+use crate::tuning::Tuning;
 use crate::{Error, Result};
 
 /// Submissions that may be under way at once: while the device works on one, the host prepares the next.
@@ -68,17 +70,19 @@ pub struct Options {
     pub max_data_bytes: u64,
     /// Which kernels.
     pub kernels: Kernels,
+    /// In which form; without one, as the device likes best.
+    pub tuning: Option<Tuning>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_data_bytes: u64::MAX, kernels: Kernels::default() }
+        Self { max_data_bytes: u64::MAX, kernels: Kernels::default(), tuning: None }
     }
 }
 
 /// The job of a setup on a device, and where its data sets are.
 pub fn job<'a>(setup: &Setup<'a>, batch_size: usize, options: Options) -> (Job<'a>, [Residence; 2]) {
-    let Options { max_data_bytes, kernels } = options;
+    let Options { max_data_bytes, kernels, tuning } = options;
     let residences = [setup.train, setup.test].map(|data| Residence::new(data, batch_size, max_data_bytes));
     let job = Job {
         net: setup.net,
@@ -89,6 +93,7 @@ pub fn job<'a>(setup: &Setup<'a>, batch_size: usize, options: Options) -> (Job<'
         test_images: residences[1].images(setup.test),
         loss_slots: MAX_STEPS,
         kernels,
+        tuning: tuning.unwrap_or_default(),
     };
     (job, residences)
 }
@@ -131,7 +136,8 @@ impl<'a> GpuTrainer<'a> {
     /// A trainer that starts from `params`, `[net.flat_len()]`.
     ///
     /// # Errors
-    /// [`Error::OverLimit`] if the plan does not fit the device, [`Error::Gpu`] if the driver refuses something.
+    /// [`Error::OverLimit`] if the plan does not fit the device, [`Error::Gpu`] if the driver refuses something,
+    /// [`Error::Usage`] for a form of kernel that the device does not run.
     pub fn new(gpu: &Arc<Gpu>, setup: Setup<'a>, params: &[f32]) -> Result<Self> {
         Self::with_options(gpu, setup, params, Options::default())
     }
@@ -143,10 +149,13 @@ impl<'a> GpuTrainer<'a> {
     pub fn with_options(gpu: &Arc<Gpu>, setup: Setup<'a>, params: &[f32], options: Options) -> Result<Self> {
         let limits = gpu.device.limits();
         let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        let options = Options { max_data_bytes: options.max_data_bytes.min(largest), ..options };
+        let tuning = options.tuning.unwrap_or_else(|| gpu.tuning());
+        gpu.offers(tuning)?;
+        let options = Options { max_data_bytes: options.max_data_bytes.min(largest), tuning: Some(tuning), ..options };
         let (compiled, [train, test]) = compile_for(&setup, &limits, gpu.memory_available(), options)?;
         let engine = Engine::new(gpu, compiled.plan.clone())?;
-        let normalisation: Vec<[f32; 2]> = setup.normalisation.iter().map(|a| a.map(|v| v as f32)).collect();
+        gpu.keep_pipelines();
+        let normalisation: Vec<[f32; 2]> = setup.normalisation.iter().map(|&channel| affine(channel)).collect();
         engine.write(compiled.normalisation, &normalisation);
         for (data, residence, at) in [(setup.train, train, compiled.train_data), (setup.test, test, compiled.test_data)]
         {

@@ -15,11 +15,15 @@ use super::max_pool2d::MaxPool2d;
 use super::optimizer::Segment;
 use crate::Result;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::CONV2D_POOL;
+use crate::shaders::{CONV2D_POOL, CONV2D_POOL_LANES, Shader};
+use crate::tuning::{LANES, Tiles, Tuning};
 
 /// Threads that the split of a weight gradient aims at: enough for a large device. It depends on nothing but the shapes,
 /// so that every device sums in the same order.
 const SPLIT_THREADS: usize = 4096;
+
+/// At most so many parts: the optimizer adds them one after the other.
+const MAX_SPLITS: usize = 256;
 
 /// Windows that a thread owns of `y` or `dx`, as `WINDOWS` in the shader.
 const WINDOWS: usize = 4;
@@ -31,6 +35,36 @@ pub enum Layout {
     Planes,
     /// Row, column, channel.
     ChannelsLast,
+    /// The data set's bytes, in planes, which the first layer gathers and normalises while it loads: [`super::gather`].
+    Bytes,
+}
+
+/// Where a block's input is.
+#[derive(Clone, Copy, Debug)]
+pub enum Input {
+    /// The batch, in floating point.
+    Tensor(Slice),
+    /// The data set, for [`Layout::Bytes`].
+    Bytes {
+        /// Four a word, `[images, c_in, height, width]`.
+        images: Slice,
+        /// Indices of the epoch's images, in order.
+        order: Slice,
+        /// Each channel's scale and offset.
+        normalisation: Slice,
+    },
+}
+
+impl Input {
+    /// Adds what a pass binds; a tensor under `name`.
+    fn bind(self, name: &'static str, bindings: &mut Vec<(&'static str, Slice)>) {
+        match self {
+            Self::Tensor(x) => bindings.push((name, x)),
+            Self::Bytes { images, order, normalisation } => {
+                bindings.extend([("images", images), ("order", order), ("normalisation", normalisation)]);
+            }
+        }
+    }
 }
 
 /// A block over one image.
@@ -42,6 +76,7 @@ pub struct Conv2dPool {
     pub x: Layout,
     /// How `y` is laid out. Codes and `dy` always have their channels last.
     pub y: Layout,
+    tuning: Tuning,
 }
 
 /// Where the block's share of what all layers have in common begins, in elements, in fours.
@@ -63,7 +98,7 @@ pub struct Places {
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers {
     /// Input, `[n, c_in, height, width]` by its layout.
-    pub x: Slice,
+    pub x: Input,
     /// OIHW.
     pub w: Slice,
     /// `[c_out]`.
@@ -90,8 +125,16 @@ impl Conv2dPool {
             && padding
             && conv.c_out.is_multiple_of(4)
             // Only a block gives its channels last, and its parameters want a gradient.
-            && (x == Layout::Planes || wants_dx && conv.input[0].is_multiple_of(4));
-        fits.then(|| Self { conv: *conv, pooled: pool.output_plane(), x, y })
+            && (x != Layout::ChannelsLast || wants_dx && conv.input[0].is_multiple_of(4))
+            // Nobody wants the gradient of bytes, and nobody stores any.
+            && !(x == Layout::Bytes && wants_dx)
+            && y != Layout::Bytes;
+        fits.then(|| Self { conv: *conv, pooled: pool.output_plane(), x, y, tuning: Tuning::default() })
+    }
+
+    /// The same block, its kernels in these forms.
+    pub fn tuned(self, tuning: Tuning) -> Self {
+        Self { tuning, ..self }
     }
 
     /// The output's channels, height, width.
@@ -123,10 +166,11 @@ impl Conv2dPool {
         self.splits(n).0 * (self.conv.weight_len() + self.conv.c_out)
     }
 
-    /// How many splits there are, and how many images each owns.
+    /// How many splits there are, and how many rows of windows each owns, image after image.
     pub fn splits(&self, n: usize) -> (usize, usize) {
-        let images = n.div_ceil(SPLIT_THREADS.div_ceil(self.split_threads()));
-        (n.div_ceil(images), images)
+        let all = n * self.pooled[0];
+        let rows = all.div_ceil(SPLIT_THREADS.div_ceil(self.split_threads()).min(MAX_SPLITS));
+        (all.div_ceil(rows), rows)
     }
 
     /// What the optimizer does for the weight and for the bias, for a batch of up to `n`.
@@ -146,7 +190,18 @@ impl Conv2dPool {
         [weight, Segment { first, len, partials, c_in: 0, ..weight }]
     }
 
-    /// Threads of one split of the weight's gradient.
+    /// Threads of one split of the weight's gradient, in the form that is chosen.
+    fn weight_threads(&self) -> usize {
+        match self.tuning.conv_backward {
+            Tiles::Registers => self.split_threads(),
+            Tiles::Lanes => {
+                let blocks = self.conv.c_out / 4;
+                self.split_threads() / blocks * blocks.next_multiple_of(LANES)
+            }
+        }
+    }
+
+    /// The least threads of one split of the weight's gradient.
     fn split_threads(&self) -> usize {
         let c_in = self.conv.input[0];
         self.conv.c_out / 4 * if self.x == Layout::ChannelsLast { c_in / 4 } else { c_in }
@@ -169,8 +224,23 @@ uniform! {
 /// Strides from one channel and from one position to the next.
 fn strides(layout: Layout, [channels, h, w]: [usize; 3]) -> [u32; 2] {
     match layout {
-        Layout::Planes => [word(h * w), 1],
+        Layout::Planes | Layout::Bytes => [word(h * w), 1],
         Layout::ChannelsLast => [1, word(channels)],
+    }
+}
+
+fn shader(tiles: Tiles) -> &'static Shader {
+    match tiles {
+        Tiles::Registers => &CONV2D_POOL,
+        Tiles::Lanes => &CONV2D_POOL_LANES,
+    }
+}
+
+/// Threads that own `channels` of so many windows of `y` or `dx`.
+fn tile_threads(tiles: Tiles, windows: usize, channels: usize) -> usize {
+    match tiles {
+        Tiles::Registers => windows.div_ceil(WINDOWS) * channels.div_ceil(8),
+        Tiles::Lanes => windows.div_ceil(LANES) * channels.div_ceil(4 * LANES) * LANES,
     }
 }
 
@@ -231,15 +301,34 @@ impl Conv2dPool {
         let (pass, x) = match self.x {
             Layout::Planes => ("forward_planes", "x"),
             Layout::ChannelsLast => ("forward", "x_last"),
+            Layout::Bytes => ("forward_bytes", ""),
         };
+        let mut bindings = vec![("b", at.b), ("taps", at.packed), ("y", at.y), ("codes", at.codes)];
+        at.x.bind(x, &mut bindings);
         plan.dispatch(
             format!("{name}.forward"),
-            (&CONV2D_POOL, pass),
+            (shader(self.tuning.conv_forward), pass),
             self.dims(n),
-            Grid::Threads((n * self.windows()).div_ceil(WINDOWS) * self.conv.c_out.div_ceil(8)),
+            Grid::Threads(tile_threads(self.tuning.conv_forward, n * self.windows(), self.conv.c_out)),
             self.flops(n),
-            &[(x, at.x), ("b", at.b), ("taps", at.packed), ("y", at.y), ("codes", at.codes)],
-        )
+            &bindings,
+        )?;
+        self.count_bytes(plan, n);
+        Ok(())
+    }
+
+    /// The data set is bound whole, but only the batch's images are read.
+    fn count_bytes(&self, plan: &mut Plan, n: usize) {
+        if let (Layout::Bytes, Some(dispatch)) = (self.x, plan.dispatches.last_mut()) {
+            let whole = ["images", "order"].map(|name| {
+                let storage =
+                    |b: &&crate::shaders::Binding| matches!(b.kind, crate::shaders::BindingKind::Storage { .. });
+                let at = dispatch.entry.bindings.iter().filter(storage).position(|binding| binding.name == name);
+                at.map_or(0, |at| dispatch.slices[at].bytes)
+            });
+            let read = n * (self.conv.input.iter().product::<usize>() + 4);
+            dispatch.bytes = dispatch.bytes - whole.iter().sum::<u64>() + read as u64;
+        }
     }
 
     /// Records `dy`, plane by plane, to `dy_last`, channels last.
@@ -266,19 +355,21 @@ impl Conv2dPool {
         dx: Option<Slice>,
     ) -> Result<()> {
         let x = match self.x {
-            Layout::Planes => "x",
+            Layout::Planes | Layout::Bytes => "x",
             Layout::ChannelsLast => "x_last",
         };
-        let mut bindings = vec![(x, at.x), ("codes_in", at.codes), ("dy", dy), ("partials", at.partials)];
-        let of_weight = (self.splits(n).0 * self.split_threads()).div_ceil(WORKGROUP);
+        let mut bindings = vec![("codes_in", at.codes), ("dy", dy), ("partials", at.partials)];
+        at.x.bind(x, &mut bindings);
+        let of_weight = (self.splits(n).0 * self.weight_threads()).div_ceil(WORKGROUP);
         let (pass, groups) = match dx {
+            None if self.x == Layout::Bytes => ("backward_weight_bytes", of_weight),
             None => ("backward_weight_planes", of_weight),
             Some(dx) => {
                 bindings.extend(at.packed_back.map(|taps| ("taps", taps)));
                 bindings.push(("dx", dx));
                 let [c_in, h, w] = self.conv.input;
                 let windows = n * h.div_ceil(2) * w.div_ceil(2);
-                let of_input = (windows.div_ceil(WINDOWS) * c_in.div_ceil(8)).div_ceil(WORKGROUP);
+                let of_input = tile_threads(self.tuning.conv_backward, windows, c_in).div_ceil(WORKGROUP);
                 let pass = if self.x == Layout::Planes { "backward_planes" } else { "backward" };
                 (pass, of_weight + of_input)
             }
@@ -287,11 +378,13 @@ impl Conv2dPool {
         let label = if dx.is_some() { "backward" } else { "backward_weight" };
         plan.dispatch(
             format!("{name}.{label}"),
-            (&CONV2D_POOL, pass),
+            (shader(self.tuning.conv_backward), pass),
             self.dims(n),
             Grid::Workgroups(groups),
             flops,
             &bindings,
-        )
+        )?;
+        self.count_bytes(plan, n);
+        Ok(())
     }
 }

@@ -1,7 +1,8 @@
-//! The next batch, gathered on the device from the data set's bytes, and normalised.
+//! The next batch, gathered on the device from the data set's bytes, and normalised. A first layer whose kernel reads the
+//! bytes itself ([`super::conv2d_pool::Layout::Bytes`]) does without.
 //!
 //! ```text
-//! x[n,c,h,w] = (byte / 255 - mean[c]) / std[c]   of image order[first + n]
+//! x[n,c,h,w] = (byte / 255 - mean[c]) / std[c]   of image order[first + n]:   byte * scale[c] + offset[c]
 //! targets[n] = labels[order[first + n]]
 //! ```
 
@@ -26,12 +27,29 @@ pub struct Buffers {
     pub labels: Slice,
     /// Indices of the epoch's images, in order.
     pub order: Slice,
-    /// Mean and standard deviation of each channel.
+    /// Each channel's scale and offset: [`affine`].
     pub normalisation: Slice,
     /// The batch, `[n, channels, height, width]`.
     pub x: Slice,
     /// The batch's labels, `[n]`.
     pub targets: Slice,
+}
+
+/// Scale and offset of a channel from its mean and standard deviation, each rounded once.
+pub fn affine([mean, std]: [f64; 2]) -> [f32; 2] {
+    [(1.0 / (255.0 * std)) as f32, (-mean / std) as f32]
+}
+
+/// Records the labels alone of a batch of up to `n`, for a loss that does not look them up itself.
+pub fn labels(plan: &mut Plan, name: &str, n: usize, labels: Slice, order: Slice, targets: Slice) -> Result<()> {
+    plan.dispatch(
+        format!("{name}.labels"),
+        (&GATHER, "labels_only"),
+        Dims::default(),
+        Grid::Threads(n),
+        0,
+        &[("labels", labels), ("order", order), ("targets", targets)],
+    )
 }
 
 /// Records a batch of up to `n` images of shape `image`.

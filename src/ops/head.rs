@@ -5,7 +5,7 @@ use super::AffineBuffers;
 use super::linear::Linear;
 use super::smoothed_loss::{self, SmoothedLoss};
 use crate::Result;
-use crate::plan::{Grid, Plan, uniform, word};
+use crate::plan::{Grid, Plan, Slice, uniform, word};
 use crate::shaders::HEAD;
 use crate::smoothing::Masses;
 
@@ -52,7 +52,8 @@ impl Head {
     }
 
     /// Records logits, losses and the logits' gradient for a batch of up to `n`; the upstream gradient is the step's
-    /// `dloss`. `at.y` is not used: the logits go to `loss.logits`.
+    /// `dloss`. `at.y` is not used: the logits go to `loss.logits`. Nor is `loss.targets`: the classes are looked up in
+    /// `labels`, `[images]`, through `order`, the images' indices.
     pub fn forward_backward(
         &self,
         plan: &mut Plan,
@@ -60,6 +61,7 @@ impl Head {
         n: usize,
         at: &AffineBuffers,
         loss: &smoothed_loss::Buffers,
+        [labels, order]: [Slice; 2],
     ) -> Result<()> {
         let SmoothedLoss { classes, masses: Masses { on, off } } = self.loss;
         let dims = Dims {
@@ -80,7 +82,8 @@ impl Head {
                 ("x", at.x),
                 ("w", at.w),
                 ("b", at.b),
-                ("targets", loss.targets),
+                ("labels", labels),
+                ("order", order),
                 ("logits", loss.logits),
                 ("losses", loss.losses),
                 ("dlogits", loss.dlogits),

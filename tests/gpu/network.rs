@@ -61,7 +61,8 @@ fn other_stacks() {
 }
 
 /// What the fused kernels hand to each other and to reference kernels: a block above a lone ReLU and below a lone pooling,
-/// a block whose input is not from a block, a linear layer with ReLU below one that is not fused.
+/// a block whose input is not from a block, a linear layer with ReLU below one that is not fused, a first
+/// block that is not the first layer, and one that is, under a loss that is not fused.
 #[test]
 fn fused_stages_among_others() {
     let block = |channels| [Layer::conv2d(channels, 3, 1), Layer::Relu, Layer::max_pool2d(2)];
@@ -77,6 +78,8 @@ fn fused_stages_among_others() {
         ]
         .concat(),
         [&block(4)[..], &[Layer::Flatten, Layer::linear(8), Layer::linear(4), Layer::Relu]].concat(),
+        [&[Layer::max_pool2d(2)][..], &block(8), &tail].concat(),
+        [&block(8)[..], &[Layer::Flatten, Layer::linear(65)]].concat(),
     ];
     for layers in stacks {
         let net = Network::new([2, 13, 11], &layers).unwrap();

@@ -14,10 +14,11 @@ use smoothcnn::ops::weighted_loss::{self, Reduction, Spec, Targets, WeightedLoss
 use smoothcnn::plan::Plan;
 use smoothcnn::shaders::{ALL, BindingKind};
 use smoothcnn::smoothing::Smoothing;
+use smoothcnn::tuning::{Tiles, Tuning};
 
 type Pass = (&'static str, String);
 
-fn job(net: &Network, optimizer: Optimizer, kernels: Kernels) -> Job<'_> {
+fn job(net: &Network, optimizer: Optimizer, (kernels, tiles): (Kernels, Tiles)) -> Job<'_> {
     Job {
         net,
         batch_size: 7,
@@ -27,10 +28,12 @@ fn job(net: &Network, optimizer: Optimizer, kernels: Kernels) -> Job<'_> {
         test_images: 9,
         loss_slots: 4,
         kernels,
+        tuning: Tuning::all(tiles),
     }
 }
 
-const KERNELS: [Kernels; 2] = [Kernels::Reference, Kernels::Fused];
+const KERNELS: [(Kernels, Tiles); 3] =
+    [(Kernels::Reference, Tiles::Registers), (Kernels::Fused, Tiles::Registers), (Kernels::Fused, Tiles::Lanes)];
 
 fn optimizers() -> [Optimizer; 3] {
     [
@@ -70,6 +73,17 @@ fn networks() -> Vec<Network> {
             Layer::linear(2),
         ],
         vec![Layer::Relu, Layer::max_pool2d(2), Layer::conv2d(4, 3, 1), Layer::Relu, Layer::Flatten, Layer::linear(3)],
+        // The first layer with parameters, but not the first.
+        vec![
+            Layer::max_pool2d(2),
+            Layer::conv2d(4, 3, 1),
+            Layer::Relu,
+            Layer::max_pool2d(2),
+            Layer::Flatten,
+            Layer::linear(2),
+        ],
+        // A block that reads the data set, and more classes than a head takes.
+        vec![Layer::conv2d(4, 3, 1), Layer::Relu, Layer::max_pool2d(2), Layer::Flatten, Layer::linear(65)],
     ] {
         networks.push(Network::new([2, 9, 8], &layers).unwrap());
     }
@@ -191,10 +205,18 @@ fn inference_is_the_forward_part_of_training() {
         };
         let (train, infer) = (labels(compiled.train.clone()), labels(compiled.infer.clone()));
         assert_eq!(train.last(), Some(&"adam.update"));
-        assert_eq!((train[0], infer[0]), ("train.gather", "test.gather"));
+        // A first block reads the data set itself; then a head looks up the labels, and any other loss is handed them.
+        let [train, infer] = match train[0] {
+            "train.gather" => {
+                assert_eq!(infer[0], "test.gather");
+                [&train[1..], &infer[1..]]
+            }
+            "train.labels" => [&train[1..], &infer[..]],
+            _ => [&train[..], &infer[..]],
+        };
         // In training a fused head takes the loss along.
         let head = usize::from(train.iter().any(|label| label.ends_with("+loss.forward_backward")));
-        assert_eq!(train[1..infer.len() - head], infer[1..infer.len() - head]);
+        assert_eq!(train[..infer.len() - head], infer[..infer.len() - head]);
         assert!(labels(compiled.load).iter().all(|label| label.contains(".pack")));
         assert!(infer.iter().all(|label| !label.contains("backward") && !label.contains("update")));
     }
@@ -207,8 +229,8 @@ fn a_step_of_the_seed_network_has_few_dispatches() {
     for input in [[1, 28, 28], [3, 32, 32], [1, 112, 112]] {
         let net = Network::seed(input, 10).unwrap();
         for optimizer in optimizers() {
-            let Compiled { train, infer, .. } = compile(&job(&net, optimizer, Kernels::Fused)).unwrap();
-            assert!(train.len() <= 10 && infer.len() <= 5, "{} and {}", train.len(), infer.len());
+            let Compiled { train, infer, .. } = compile(&job(&net, optimizer, KERNELS[1])).unwrap();
+            assert!(train.len() <= 9 && infer.len() <= 4, "{} and {}", train.len(), infer.len());
         }
     }
 }
@@ -218,7 +240,7 @@ fn a_step_of_the_seed_network_has_few_dispatches() {
 fn a_batch_beyond_32_bits_is_over_the_limit() {
     let net = Network::seed([1, 28, 28], 10).unwrap();
     for (batch_size, images) in [(usize::MAX, 10), (1 << 31, 10), (8, usize::MAX), (8, 1 << 40)] {
-        let job = Job { batch_size, train_images: images, ..job(&net, optimizers()[0], Kernels::Fused) };
+        let job = Job { batch_size, train_images: images, ..job(&net, optimizers()[0], KERNELS[1]) };
         match compile(&job) {
             Err(smoothcnn::Error::OverLimit(message)) => assert!(message.starts_with("buffer "), "{message}"),
             other => panic!("{batch_size}, {images}: {:?}", other.map(|compiled| compiled.plan.bytes())),

@@ -1,0 +1,44 @@
+//! Which form of a fused kernel runs. Every form computes the same sums, up to the order in which they are rounded; which
+//! one is fastest depends on the device. A choice is a plain value: a run records it, and a resumed run takes it over, so
+//! that the bits stay the same.
+
+/// How a kernel divides its work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tiles {
+    /// Every thread on its own, with its tile in registers: runs on every device.
+    #[default]
+    Registers,
+    /// The eight lanes of a subgroup load for each other. Needs subgroups of exactly [`LANES`].
+    Lanes,
+}
+
+impl Tiles {
+    /// Every form.
+    pub const ALL: [Self; 2] = [Self::Registers, Self::Lanes];
+}
+
+/// Threads of a subgroup that [`Tiles::Lanes`] is written for, as `LANES` in the shaders.
+pub const LANES: usize = 8;
+
+/// The forms that a network's fused kernels have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Tuning {
+    /// Forward of convolution, ReLU and pooling.
+    pub conv_forward: Tiles,
+    /// Its gradients.
+    pub conv_backward: Tiles,
+}
+
+impl Tuning {
+    /// Every kernel in this form.
+    pub fn all(tiles: Tiles) -> Self {
+        Self { conv_forward: tiles, conv_backward: tiles }
+    }
+
+    /// Every kernel's form.
+    pub fn tiles(&self) -> [Tiles; 2] {
+        [self.conv_forward, self.conv_backward]
+    }
+}

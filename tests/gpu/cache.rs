@@ -1,0 +1,43 @@
+//! Pipelines that one start leaves to the next.
+
+use std::fs;
+use std::sync::Arc;
+
+use smoothcnn::check::ops;
+use smoothcnn::gpu::{Gpu, cache, device};
+
+use super::assert_rows;
+
+/// Catches a cache that is not written, or that is in the way: one that is damaged, another driver's, or a folder that is
+/// none.
+#[test]
+fn pipelines_are_kept_and_a_file_that_is_wrong_is_no_error() {
+    let adapter = device::choose(device::DeviceKind::Gpu, None).unwrap().adapter.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let start = |folder: &std::path::Path| {
+        let gpu = Arc::new(Gpu::open_with(&adapter, Some(folder.to_owned())).unwrap());
+        assert_rows(ops::relu(&gpu, 3, 17));
+        gpu.keep_pipelines();
+        gpu.check("the end").unwrap();
+        gpu
+    };
+    let gpu = start(folder.path());
+    if !gpu.device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+        return;
+    }
+    let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [path] = &files[..] else { panic!("{files:?}") };
+    let kept = cache::read(path).expect("what is kept can be read");
+    start(folder.path());
+
+    let other_driver: Vec<u8> =
+        kept.iter().enumerate().map(|(i, b)| if (8..64).contains(&i) { b ^ 0x55 } else { *b }).collect();
+    for contents in [&b""[..], b"no pipelines", &other_driver, &kept[..kept.len() / 2]] {
+        cache::write(path, contents);
+        start(folder.path());
+        assert!(cache::read(path).is_some_and(|now| now != contents), "a wrong file was not replaced");
+    }
+    fs::write(path, b"damaged").unwrap();
+    start(folder.path());
+    start(path);
+}
