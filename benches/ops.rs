@@ -161,7 +161,7 @@ fn bench(criterion: &mut Criterion) {
             |plan| {
                 let [logits, targets, losses, dlogits] = buffers(plan, [n * classes, n, n, n * classes])?;
                 let at = LossBuffers { logits, targets, losses, dlogits };
-                SmoothedLoss { classes, masses }.forward_backward(plan, n, &at)
+                SmoothedLoss { classes }.forward_backward(plan, n, &at)
             },
             || {
                 oracle::smoothed_loss::forward(masses, classes, &logits, &targets, black_box(&mut losses));

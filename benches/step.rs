@@ -26,7 +26,7 @@ fn setup<'a>(net: &'a Network, data: &'a Dataset, batch_size: usize) -> Setup<'a
     Setup {
         net,
         batch_size,
-        smoothing: Smoothing { variant: Variant::Uniform, epsilon: 0.1 },
+        loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.13, 0.31]; net.input[0]],
         train: data,

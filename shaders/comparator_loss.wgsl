@@ -12,6 +12,7 @@
 
 struct ComparatorLoss {
     classes: u32,
+    stride: u32,  // elements from one row of dlogits to the next; zeros past `classes`
     gamma: f32,
     beta: f32,
 }
@@ -20,7 +21,7 @@ struct ComparatorLoss {
 @group(0) @binding(3) var<storage, read> targets: array<u32>;         // [n]
 @group(0) @binding(4) var<storage, read_write> losses: array<f32>;    // [n]
 @group(0) @binding(5) var<storage, read> dloss: array<f32>;           // [n]
-@group(0) @binding(6) var<storage, read_write> dlogits: array<f32>;   // [n, classes]
+@group(0) @binding(6) var<storage, read_write> dlogits: array<f32>;   // [n, stride]
 
 struct Row {
     largest: f32,  // max(x)
@@ -84,26 +85,50 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     if local == 0u { losses[n] = row.loss; }
 }
 
-// Losses and gradient, for any upstream gradient.
+fn write_zeros(n: u32, local: u32) {
+    for (var c = local; c < dims.stride; c += WORKGROUP) {
+        dlogits[n * dims.stride + c] = 0.0;
+    }
+}
+
+fn write_gradient(n: u32, row: Row, upstream: f32, local: u32) {
+    for (var c = local; c < dims.stride; c += WORKGROUP) {
+        var of_class = 0.0;
+        if c < dims.classes {
+            let log_p = logits[n * dims.classes + c] - row.largest - row.log_sum;
+            let p = exp(log_p);
+            let step = select(-p, row.miss, c == targets[n]);
+            of_class = row.slope * step + dims.beta * p * (log_p + row.entropy);
+        }
+        dlogits[n * dims.stride + c] = upstream * of_class;
+    }
+}
+
+// The gradient alone, for any upstream gradient.
+@compute @workgroup_size(WORKGROUP)
+fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+            @builtin(local_invocation_index) local: u32) {
+    let n = flat_group(group, groups);
+    if n >= batch.count { return; }
+    if targets[n] >= dims.classes {
+        write_zeros(n, local);
+        return;
+    }
+    write_gradient(n, reduce_row(n, local), dloss[n], local);
+}
+
+// Both, where the upstream gradient is one number for all rows.
 @compute @workgroup_size(WORKGROUP)
 fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                     @builtin(local_invocation_index) local: u32) {
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
-    let start = n * dims.classes;
     if targets[n] >= dims.classes {
         if local == 0u { losses[n] = 0.0; }
-        for (var c = local; c < dims.classes; c += WORKGROUP) {
-            dlogits[start + c] = 0.0;
-        }
+        write_zeros(n, local);
         return;
     }
     let row = reduce_row(n, local);
     if local == 0u { losses[n] = row.loss; }
-    for (var c = local; c < dims.classes; c += WORKGROUP) {
-        let log_p = logits[start + c] - row.largest - row.log_sum;
-        let p = exp(log_p);
-        let of_class = row.slope * select(-p, row.miss, c == targets[n]) + dims.beta * p * (log_p + row.entropy);
-        dlogits[start + c] = dloss[n] * of_class;
-    }
+    write_gradient(n, row, batch.dloss, local);
 }

@@ -5,6 +5,8 @@
 //   loss[n]      = s - (on - off) * z[y] - off * sum over c of z[c]
 //   dlogits[n,c] = dloss * (exp(z[c] - s) - q[c])        q: `on` at the true class, `off` elsewhere, never stored
 //
+// Where the index is no class the image is ignored: its loss and gradient are 0.
+//
 // LANES threads own one image. Each computes the logits of every LANES-th class, then all of them the same sums over the
 // classes, and each stores what belongs to its own.
 
@@ -12,9 +14,6 @@ struct Head {
     inputs: u32,        // a multiple of 4
     classes: u32,       // at most MAX_CLASSES
     stride: u32,        // elements from one row of dlogits to the next; zeros past `classes`
-    on: f32,
-    off: f32,
-    on_minus_off: f32,  // rounded once, on the host
 }
 @group(0) @binding(1) var<uniform> dims: Head;
 @group(0) @binding(2) var<storage, read> x: array<vec4f>;             // [n, inputs / 4]
@@ -65,14 +64,21 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
     }
     let s = log(exponentials);
     let target_class = labels[order[batch.first + n]];
+    let counts = target_class < dims.classes;
     if lane == 0u {
-        losses[n] = s - dims.on_minus_off * (rows[row + target_class] - largest) - dims.off * total;
+        var loss = 0.0;
+        if counts { loss = s - batch.kept * (rows[row + target_class] - largest) - batch.off * total; }
+        losses[n] = loss;
     }
     for (var c = lane; c < dims.classes; c += LANES) {
         let logit = rows[row + c];
         logits[n * dims.classes + c] = logit;
-        let q = select(dims.off, dims.on, c == target_class);
-        dlogits[n * dims.stride + c] = batch.dloss * (exp(logit - largest - s) - q);
+        var gradient = 0.0;
+        if counts {
+            let q = select(batch.off, batch.on, c == target_class);
+            gradient = batch.dloss * (exp(logit - largest - s) - q);
+        }
+        dlogits[n * dims.stride + c] = gradient;
     }
     // At most three, and there are more lanes.
     if dims.classes + lane < dims.stride { dlogits[n * dims.stride + dims.classes + lane] = 0.0; }

@@ -1,18 +1,15 @@
 // Log-softmax fused with the smoothed cross-entropy, and its gradient. The target is a class index: the smoothed
-// distribution q is `on` at the true class and `off` elsewhere (they sum to 1), and is never stored.
+// distribution q is `on` at the true class and `off` elsewhere (they sum to 1), and is never stored. The two are the step's.
 //
 //   z = x - max(x),  s = ln(sum over c of exp(z[c]))
 //   loss[n]      = s - (on - off) * z[y] - off * sum over c of z[c]
 //   dlogits[n,c] = dloss[n] * (exp(z[c] - s) - q[c])
 //
 // One workgroup owns one row; its threads stride over the classes, so any number of classes fits. Sums are trees of fixed
-// shape: the same bits every time.
+// shape: the same bits every time. A row whose index is no class is ignored and not read: its loss and gradient are 0.
 
 struct SmoothedLoss {
     classes: u32,
-    on: f32,
-    off: f32,
-    on_minus_off: f32,  // rounded once, on the host
 }
 @group(0) @binding(1) var<uniform> dims: SmoothedLoss;
 @group(0) @binding(2) var<storage, read> logits: array<f32>;          // [n, classes]
@@ -46,14 +43,21 @@ fn reduce_row(n: u32, local: u32) -> Row {
 
 fn row_loss(n: u32, row: Row) -> f32 {
     let own = logits[n * dims.classes + targets[n]] - row.largest;
-    return row.log_sum - dims.on_minus_off * own - dims.off * row.sum;
+    return row.log_sum - batch.kept * own - batch.off * row.sum;
+}
+
+// An ignored row's gradient.
+fn write_zeros(n: u32, local: u32) {
+    for (var c = local; c < dims.classes; c += WORKGROUP) {
+        dlogits[n * dims.classes + c] = 0.0;
+    }
 }
 
 fn write_gradient(n: u32, row: Row, upstream: f32, local: u32) {
     let start = n * dims.classes;
     for (var c = local; c < dims.classes; c += WORKGROUP) {
         let p = exp(logits[start + c] - row.largest - row.log_sum);
-        dlogits[start + c] = upstream * (p - select(dims.off, dims.on, c == targets[n]));
+        dlogits[start + c] = upstream * (p - select(batch.off, batch.on, c == targets[n]));
     }
 }
 
@@ -63,6 +67,10 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
            @builtin(local_invocation_index) local: u32) {
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
+    if targets[n] >= dims.classes {
+        if local == 0u { losses[n] = 0.0; }
+        return;
+    }
     let row = reduce_row(n, local);
     if local == 0u { losses[n] = row_loss(n, row); }
 }
@@ -73,6 +81,10 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
             @builtin(local_invocation_index) local: u32) {
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
+    if targets[n] >= dims.classes {
+        write_zeros(n, local);
+        return;
+    }
     write_gradient(n, reduce_row(n, local), dloss[n], local);
 }
 
@@ -82,6 +94,11 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
                     @builtin(local_invocation_index) local: u32) {
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
+    if targets[n] >= dims.classes {
+        if local == 0u { losses[n] = 0.0; }
+        write_zeros(n, local);
+        return;
+    }
     let row = reduce_row(n, local);
     if local == 0u { losses[n] = row_loss(n, row); }
     write_gradient(n, row, batch.dloss, local);

@@ -8,30 +8,26 @@
 //   dlogits[n,k] = dloss[n] * (p[k] * (sum over A of a) - a[k]),  0 outside A
 //
 // One workgroup owns one row; its threads stride over the classes, so any number of classes fits. For an index the target is
-// never stored: q differs from the table that all rows share at one class only. Sums are trees of fixed shape: the same bits
-// every time. A row that is ignored is not read: its loss and gradient are 0 whatever its logits are.
+// never stored: q differs from the table that all rows share at one class only. Distributions are read where the data set
+// has them, by the epoch's order. Sums are trees of fixed shape: the same bits every time. A row that is ignored is not read:
+// its loss and gradient are 0 whatever its logits are. e may be another one at each step.
 
 struct WeightedLoss {
     classes: u32,
     first: u32,         // the first class of A: WGSL has no infinity for a maximum to start from
     by_sample: u32,     // 1: a = W q, 0: a = w q
-    mean: u32,          // 1: the upstream gradient is 1 / (sum of W), 0: it is 1
-    keep: f32,          // 1 - e
-    smooth_total: f32,  // the sum of class_table[k].y, rounded once, on the host
+    stride: u32,        // elements from one row of dlogits to the next; zeros past `classes`
+    prior_total: f32,   // the sum of class_table[k].y, rounded once, on the host
 }
 @group(0) @binding(1) var<uniform> dims: WeightedLoss;
 @group(0) @binding(2) var<storage, read> logits: array<f32>;             // [n, classes]
 @group(0) @binding(3) var<storage, read> targets: array<u32>;            // [n]; no class of A: ignored
-@group(0) @binding(4) var<storage, read> soft_targets: array<f32>;       // [n, classes]
-@group(0) @binding(5) var<storage, read> class_table: array<vec2f>;      // [classes]: w, below 0 outside A; e u or w e u
-@group(0) @binding(6) var<storage, read_write> losses: array<f32>;       // [n]
-@group(0) @binding(7) var<storage, read> dloss: array<f32>;              // [n]
-@group(0) @binding(8) var<storage, read_write> dlogits: array<f32>;      // [n, classes]
-@group(0) @binding(9) var<storage, read_write> weights: array<f32>;      // [n]: W
-@group(0) @binding(10) var<storage, read> weights_in: array<f32>;        // weights, read back
-@group(0) @binding(11) var<storage, read_write> upstream: array<f32>;    // dloss, as it is made
-@group(0) @binding(12) var<storage, read> losses_in: array<f32>;         // losses, read back
-@group(0) @binding(13) var<storage, read_write> step_losses: array<f32>; // [slots]
+@group(0) @binding(4) var<storage, read> soft_targets: array<f32>;       // [images of the data set, classes]
+@group(0) @binding(5) var<storage, read> order: array<u32>;              // [images of the epoch]
+@group(0) @binding(6) var<storage, read> class_table: array<vec2f>;      // [classes]: w, below 0 outside A; u or w u
+@group(0) @binding(7) var<storage, read_write> losses: array<f32>;       // [n]
+@group(0) @binding(8) var<storage, read> dloss: array<f32>;              // [n]
+@group(0) @binding(9) var<storage, read_write> dlogits: array<f32>;      // [n, stride]
 
 struct Row {
     largest: f32,  // max over A of x
@@ -43,6 +39,12 @@ struct Row {
 
 fn takes_part(c: u32) -> bool {
     return class_table[c].x >= 0.0;
+}
+
+// Whether element c of a row of dlogits is a class of A, not one outside it or a filling zero.
+fn part_of_row(c: u32) -> bool {
+    if c >= dims.classes { return false; }
+    return takes_part(c);
 }
 
 // Whether row n's index is a class that takes part. The ignored index is none.
@@ -63,7 +65,7 @@ fn largest_logit(start: u32, local: u32) -> f32 {
 
 // What the index of row n adds to the smoothing mass at its class, before the row's scale.
 fn own_mass(n: u32) -> f32 {
-    return dims.keep * select(class_table[targets[n]].x, 1.0, dims.by_sample == 1u);
+    return batch.kept * select(class_table[targets[n]].x, 1.0, dims.by_sample == 1u);
 }
 
 // A row whose target is an index that counts.
@@ -81,25 +83,31 @@ fn reduce_row(n: u32, local: u32) -> Row {
     let sums = sum_over_group(own, local);
     let scale = select(1.0, class_table[targets[n]].x, dims.by_sample == 1u);
     let kept = own_mass(n);
-    let product = sums.y + kept * (logits[start + targets[n]] - largest);
-    return Row(largest, log(sums.x), scale * (dims.smooth_total + kept), scale * product, scale);
+    let product = batch.epsilon * sums.y + kept * (logits[start + targets[n]] - largest);
+    return Row(largest, log(sums.x), scale * (batch.epsilon * dims.prior_total + kept), scale * product, scale);
 }
 
 // What a class of A has of a soft target's mass, before the row's scale.
 fn soft_mass(of_class: vec2f, t: f32) -> f32 {
-    return of_class.y + dims.keep * t * select(of_class.x, 1.0, dims.by_sample == 1u);
+    return batch.epsilon * of_class.y + batch.kept * t * select(of_class.x, 1.0, dims.by_sample == 1u);
+}
+
+// Where the distribution of row n starts.
+fn soft_start(n: u32) -> u32 {
+    return order[batch.first + n] * dims.classes;
 }
 
 // A row whose target is a distribution.
 fn reduce_soft_row(n: u32, local: u32) -> Row {
     let start = n * dims.classes;
+    let soft = soft_start(n);
     let largest = largest_logit(start, local);
     var own = vec4f();
     for (var c = local; c < dims.classes; c += WORKGROUP) {
         let of_class = class_table[c];
         if of_class.x >= 0.0 {
             let z = logits[start + c] - largest;
-            let t = soft_targets[start + c];
+            let t = soft_targets[soft + c];
             let mass = soft_mass(of_class, t);
             own += vec4f(exp(z), mass, mass * z, of_class.x * t);
         }
@@ -117,28 +125,33 @@ fn probability(at: u32, row: Row) -> f32 {
     return exp(logits[at] - row.largest - row.log_sum);
 }
 
-fn write_gradient(n: u32, row: Row, local: u32) {
-    let start = n * dims.classes;
-    let kept = own_mass(n);
-    for (var c = local; c < dims.classes; c += WORKGROUP) {
-        var gradient = 0.0;
-        if takes_part(c) {
-            let mass = row.scale * (class_table[c].y + select(0.0, kept, c == targets[n]));
-            gradient = dloss[n] * (row.mass * probability(start + c, row) - mass);
-        }
-        dlogits[start + c] = gradient;
+fn write_zeros(n: u32, local: u32) {
+    for (var c = local; c < dims.stride; c += WORKGROUP) {
+        dlogits[n * dims.stride + c] = 0.0;
     }
 }
 
-fn write_soft_gradient(n: u32, row: Row, local: u32) {
-    let start = n * dims.classes;
-    for (var c = local; c < dims.classes; c += WORKGROUP) {
+fn write_gradient(n: u32, row: Row, upstream: f32, local: u32) {
+    let kept = own_mass(n);
+    for (var c = local; c < dims.stride; c += WORKGROUP) {
         var gradient = 0.0;
-        if takes_part(c) {
-            let mass = row.scale * soft_mass(class_table[c], soft_targets[start + c]);
-            gradient = dloss[n] * (row.mass * probability(start + c, row) - mass);
+        if part_of_row(c) {
+            let mass = row.scale * (batch.epsilon * class_table[c].y + select(0.0, kept, c == targets[n]));
+            gradient = upstream * (row.mass * probability(n * dims.classes + c, row) - mass);
         }
-        dlogits[start + c] = gradient;
+        dlogits[n * dims.stride + c] = gradient;
+    }
+}
+
+fn write_soft_gradient(n: u32, row: Row, upstream: f32, local: u32) {
+    let soft = soft_start(n);
+    for (var c = local; c < dims.stride; c += WORKGROUP) {
+        var gradient = 0.0;
+        if part_of_row(c) {
+            let mass = row.scale * soft_mass(class_table[c], soft_targets[soft + c]);
+            gradient = upstream * (row.mass * probability(n * dims.classes + c, row) - mass);
+        }
+        dlogits[n * dims.stride + c] = gradient;
     }
 }
 
@@ -165,7 +178,28 @@ fn forward_soft(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gr
     if local == 0u { losses[n] = row_loss(row); }
 }
 
-// Losses and gradient, for any upstream gradient.
+// The gradient alone, for any upstream gradient.
+@compute @workgroup_size(WORKGROUP)
+fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+            @builtin(local_invocation_index) local: u32) {
+    let n = flat_group(group, groups);
+    if n >= batch.count { return; }
+    if !counts(n) {
+        write_zeros(n, local);
+        return;
+    }
+    write_gradient(n, reduce_row(n, local), dloss[n], local);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn backward_soft(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                 @builtin(local_invocation_index) local: u32) {
+    let n = flat_group(group, groups);
+    if n >= batch.count { return; }
+    write_soft_gradient(n, reduce_soft_row(n, local), dloss[n], local);
+}
+
+// Both, where the upstream gradient is one number for all rows.
 @compute @workgroup_size(WORKGROUP)
 fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                     @builtin(local_invocation_index) local: u32) {
@@ -173,14 +207,12 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
     if n >= batch.count { return; }
     if !counts(n) {
         if local == 0u { losses[n] = 0.0; }
-        for (var c = local; c < dims.classes; c += WORKGROUP) {
-            dlogits[n * dims.classes + c] = 0.0;
-        }
+        write_zeros(n, local);
         return;
     }
     let row = reduce_row(n, local);
     if local == 0u { losses[n] = row_loss(row); }
-    write_gradient(n, row, local);
+    write_gradient(n, row, batch.dloss, local);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -190,61 +222,5 @@ fn forward_backward_soft(@builtin(workgroup_id) group: vec3u, @builtin(num_workg
     if n >= batch.count { return; }
     let row = reduce_soft_row(n, local);
     if local == 0u { losses[n] = row_loss(row); }
-    write_soft_gradient(n, row, local);
-}
-
-// weights[n] = W. One thread owns one row.
-@compute @workgroup_size(WORKGROUP)
-fn weigh(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-         @builtin(local_invocation_index) local: u32) {
-    let n = flat_thread(group, groups, local);
-    if n >= batch.count { return; }
-    var weight = 0.0;
-    if counts(n) { weight = class_table[targets[n]].x; }
-    weights[n] = weight;
-}
-
-// The same for distributions: one workgroup owns one row. PyTorch's mean of these divides by n, whatever the weights are.
-@compute @workgroup_size(WORKGROUP)
-fn weigh_soft(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-              @builtin(local_invocation_index) local: u32) {
-    let n = flat_group(group, groups);
-    if n >= batch.count { return; }
-    var own = 0.0;
-    if dims.by_sample == 1u {
-        for (var c = local; c < dims.classes; c += WORKGROUP) {
-            if takes_part(c) { own += class_table[c].x * soft_targets[n * dims.classes + c]; }
-        }
-    }
-    let total = sum_over_group(vec4f(own, 0.0, 0.0, 0.0), local).x;
-    if local == 0u { weights[n] = select(1.0, total, dims.by_sample == 1u); }
-}
-
-// upstream[n] = 1 / (sum of W) for the mean, 1 for the sum; 0 for the mean of nothing. One workgroup.
-@compute @workgroup_size(WORKGROUP)
-fn spread(@builtin(local_invocation_index) local: u32) {
-    var own = 0.0;
-    for (var n = local; n < batch.count; n += WORKGROUP) {
-        own += weights_in[n];
-    }
-    let total = sum_over_group(vec4f(own, 0.0, 0.0, 0.0), local).x;
-    var value = 1.0;
-    if dims.mean == 1u {
-        value = 0.0;
-        if total > 0.0 { value = 1.0 / total; }
-    }
-    for (var n = local; n < batch.count; n += WORKGROUP) {
-        upstream[n] = value;
-    }
-}
-
-// step_losses[slot] = sum over n of dloss[n] * losses[n]: the batch's mean or sum. One workgroup.
-@compute @workgroup_size(WORKGROUP)
-fn reduce(@builtin(local_invocation_index) local: u32) {
-    var own = 0.0;
-    for (var n = local; n < batch.count; n += WORKGROUP) {
-        own += dloss[n] * losses_in[n];
-    }
-    let total = sum_over_group(vec4f(own, 0.0, 0.0, 0.0), local);
-    if local == 0u { step_losses[batch.slot] = total.x; }
+    write_soft_gradient(n, row, batch.dloss, local);
 }

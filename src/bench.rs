@@ -156,7 +156,7 @@ impl Bench {
         let setup = Setup {
             net: &net,
             batch_size,
-            smoothing,
+            loss: smoothing.into(),
             optimizer: Optimizer::Adam(Adam::default()),
             normalisation: vec![[0.5, 0.25]; input[0]],
             train: &train,

@@ -7,14 +7,13 @@
 use std::ops::Range;
 
 use crate::fusion::{Kernels, Kind, Stage, stages};
+use crate::loss::{self, Form, Loss};
 use crate::net::{Affine, Network, Op, PARAMETER_ALIGNMENT, Parameter};
 use crate::ops::conv2d_pool::{self, Input, Layout, Places};
 use crate::ops::head::Head;
 use crate::ops::optimizer::{Buffers, LOSS_PARTS, Optimizer, Segment};
-use crate::ops::smoothed_loss::SmoothedLoss;
 use crate::ops::{AffineBuffers, gather, relu, smoothed_loss};
 use crate::plan::{Plan, Slice};
-use crate::smoothing::Smoothing;
 use crate::tuning::Tuning;
 use crate::{Error, Result};
 
@@ -25,8 +24,8 @@ pub struct Job<'a> {
     pub net: &'a Network,
     /// Images in a batch.
     pub batch_size: usize,
-    /// The loss's smoothing.
-    pub smoothing: Smoothing,
+    /// The loss. What changes from step to step is in the step.
+    pub loss: &'a Loss,
     /// The optimizer.
     pub optimizer: Optimizer,
     /// Images of the training set that are on the device at once.
@@ -69,6 +68,8 @@ pub struct Compiled {
     pub test_data: Data,
     /// Each channel's scale and offset: [`gather::affine`].
     pub normalisation: Slice,
+    /// What the loss has for each training image on the device, `[images, classes]`.
+    pub loss_rows: Option<Slice>,
     /// `[batch, classes]`.
     pub logits: Slice,
     /// [`LOSS_PARTS`] for each step of a submission, whose sum is its loss.
@@ -120,7 +121,8 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         Kind::Block(block, _) => block.x == Layout::Bytes,
         _ => false,
     });
-    let looks_up_labels = matches!(stages.last(), Some(Stage { kind: Kind::Head(..), .. }));
+    let looks_up_labels =
+        matches!((stages.last(), job.loss.form()), (Some(Stage { kind: Kind::Head(..), .. }), Form::Smoothed(_)));
     let x = plan.buffer("batch.images", if reads_bytes { 0 } else { n.saturating_mul(pixels) })?;
     let targets = plan.buffer("batch.labels", n)?;
     let (places, [grads_len, packed_len]) = places(net, &stages, n);
@@ -151,20 +153,27 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     } else if !looks_up_labels {
         gather::labels(&mut plan, "train", n, labels, order, targets)?;
     }
-    let masses = job.smoothing.masses(net.classes);
     let dlogits = plan.buffer("logits.grad", n * net.classes.next_multiple_of(4))?;
-    let loss_buffers = smoothed_loss::Buffers { logits, targets, losses, dlogits };
-    match stages.last() {
-        Some(Stage { kind: Kind::Head(_, at), layers, name }) => {
+    let rows = |plan: &mut Plan| plan.buffer("train.loss_rows", job.train_images.saturating_mul(net.classes));
+    let loss_rows = job.loss.rows().map(|_| rows(&mut plan)).transpose()?;
+    match (stages.last(), job.loss.form()) {
+        (Some(Stage { kind: Kind::Head(_, at), layers, name }), Form::Smoothed(_)) => {
             recorder.forward(&mut plan, stages.len() - 1)?;
             let Op::Linear(dims, _) = &net.layers[layers.start].op else { unreachable!("a head is a linear layer") };
-            let head = Head::new(dims, masses).expect("only what the kernel supports becomes a head");
+            let head = Head::new(dims).expect("only what the kernel supports becomes a head");
             let at = recorder.affine(stages.len() - 1, at);
-            head.forward_backward(&mut plan, name, n, &at, &loss_buffers, [labels, order])?;
+            let at_loss = smoothed_loss::Buffers { logits, targets, losses, dlogits };
+            head.forward_backward(&mut plan, name, n, &at, &at_loss, [labels, order])?;
         }
-        _ => {
+        (last, form) => {
             recorder.forward(&mut plan, stages.len())?;
-            SmoothedLoss { classes: net.classes, masses }.forward_backward(&mut plan, n, &loss_buffers)?;
+            let stride = match last {
+                Some(Stage { kind: Kind::Head(layer, _), .. }) => layer.dy_stride(),
+                _ => net.classes,
+            };
+            let order = train_data.order;
+            let at = loss::Buffers { logits, targets, rows: loss_rows, order, losses, dlogits, stride };
+            form.forward_backward(&mut plan, n, net.classes, &at)?;
         }
     }
     recorder.backward(&mut plan, dlogits)?;
@@ -188,6 +197,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         train_data,
         test_data,
         normalisation,
+        loss_rows,
         logits,
         step_losses,
         flat,

@@ -25,7 +25,7 @@
 //! ```
 //!
 //! [`ops::weighted_loss`] is the general form: any prior, class weights, ignored samples, a class mask, distributions as
-//! targets. Training does not use it yet.
+//! targets; [`loss`] says which forms a training may have.
 //!
 //! ## The modules
 //!
@@ -37,7 +37,8 @@
 //! | [`oracle`] | every operation on the CPU in its plain form, generic over f32 and f64 |
 //! | [`cpu`] | the fast CPU path |
 //! | [`check`], [`mod@bench`] | every kernel against the oracle; how fast this machine is |
-//! | [`train`], [`metrics`], [`smoothing`] | the training loop, what it measures, what smoothing does to a target |
+//! | [`train`], [`loss`], [`metrics`] | the training loop, its loss, what it measures |
+//! | [`smoothing`] | what smoothing does to a target, where its mass goes, how it changes over training |
 //! | [`temperature`] | one number that calibrates a trained network's confidences |
 //! | [`study`] | what smoothing does on the user's own data: paired runs, verdicts on the six claims, the epsilon to use |
 //! | [`report`] | a study as a page and as text |
@@ -57,6 +58,7 @@ pub mod fusion;
 #[path = "../tests/common/golden.rs"]
 mod golden;
 pub mod gpu;
+pub mod loss;
 pub mod metrics;
 pub mod net;
 pub mod ops;

@@ -46,6 +46,14 @@ uniform! {
         step_size: f32,
         /// Adam: `sqrt(1 - b2^t)`; SGD: 1.
         denominator: f32,
+        /// The smoothed target's mass on the true class ([`crate::smoothing::Masses`]).
+        on: f32,
+        /// On each other class.
+        off: f32,
+        /// What the target keeps of its own: `on - off`, or `1 - e` where a prior has the rest.
+        kept: f32,
+        /// The mass that goes by the prior.
+        epsilon: f32,
     }
 }
 

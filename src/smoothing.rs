@@ -50,6 +50,14 @@ impl Smoothing {
         if !(0.0..1.0).contains(&epsilon) {
             return Err(Error::Usage(format!("--label-smoothing: found {epsilon}, expected a number in [0, 1)")));
         }
+        Self::negative_allowed(variant, epsilon, classes)
+    }
+
+    /// As [`Self::new`], but epsilon may be any finite number below 1: see [`Epsilon::negative_allowed`].
+    pub fn negative_allowed(variant: Variant, epsilon: f64, classes: usize) -> Result<Self> {
+        if !(epsilon.is_finite() && epsilon < 1.0) {
+            return Err(Error::Usage(format!("--label-smoothing: found {epsilon}, expected a finite number below 1")));
+        }
         let bound = (classes as f64 - 1.0) / classes as f64;
         if variant == Variant::OffTarget && epsilon >= bound {
             return Err(Error::Usage(format!(
@@ -69,12 +77,17 @@ impl Smoothing {
         }
     }
 
-    /// The entropy of the smoothed target in nats: the least value the loss can reach.
+    /// The entropy of the smoothed target in nats: the least value the loss can reach. NaN for a negative epsilon, with
+    /// which there is no least value.
     pub fn target_entropy(&self, classes: usize) -> f64 {
         let Masses { on, off } = self.masses(classes);
-        let term = |q: f64| if q > 0.0 { -q * q.ln() } else { 0.0 };
-        term(on) + (classes as f64 - 1.0) * term(off)
+        entropy_term(on) + (classes as f64 - 1.0) * entropy_term(off)
     }
+}
+
+/// `-q ln q`, 0 for 0; NaN for a negative q, which is no probability.
+pub(crate) fn entropy_term(q: f64) -> f64 {
+    if q == 0.0 { 0.0 } else { -q * q.ln() }
 }
 
 /// What the smoothing mass is spread over the classes by: q = (1 - e) onehot + e prior.

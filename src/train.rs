@@ -4,11 +4,11 @@
 use std::time::Instant;
 
 use crate::data::Dataset;
-use crate::metrics::{self, Metrics};
+use crate::loss::Loss;
+use crate::metrics::Metrics;
 use crate::net::{Network, streams};
 use crate::ops::optimizer::Optimizer;
 use crate::rng::Philox;
-use crate::smoothing::Smoothing;
 use crate::{Error, Result};
 
 /// What is trained, on what, how.
@@ -18,8 +18,8 @@ pub struct Setup<'a> {
     pub net: &'a Network,
     /// Images in a batch; the epoch's last batch may be smaller.
     pub batch_size: usize,
-    /// The loss's smoothing.
-    pub smoothing: Smoothing,
+    /// The loss.
+    pub loss: Loss,
     /// The optimizer.
     pub optimizer: Optimizer,
     /// Each channel's mean and standard deviation, of pixels scaled to 0..1.
@@ -44,7 +44,7 @@ pub struct State {
 /// Something that trains.
 pub trait Backend {
     /// Trains on the images `order`, batch by batch. `updates` is how many updates there were before. `on_losses` gets
-    /// the mean smoothed loss of each batch, in order, a few at a time; an error from it ends the epoch.
+    /// the mean loss of each batch ([`crate::loss`]), in order, a few at a time; an error from it ends the epoch.
     ///
     /// # Errors
     /// `on_losses`' own, and whatever the device reports.
@@ -100,9 +100,14 @@ pub struct EpochReport {
     pub epoch: usize,
     /// Updates since the run began.
     pub step: usize,
-    /// Mean of the smoothed loss over the epoch's images, each seen with the weights of its step.
+    /// The mass that smoothing moved at the epoch's last step.
+    pub label_smoothing: f64,
+    /// Mean of the loss over the epoch's images, each with its weight and seen with the parameters of its step. 0 where every
+    /// image is ignored.
     pub train_loss: f64,
-    /// On the test set.
+    /// By how much that exceeds the mean entropy of the targets; NaN for a negative epsilon.
+    pub train_excess_loss: f64,
+    /// On the test set, with the loss of the epoch's last step.
     pub test: Metrics,
     /// Training time, without the test.
     pub seconds: f64,
@@ -139,27 +144,40 @@ pub fn run(
         let order = schedule.order(epoch, images);
         let first_step = (epoch - 1) * steps_per_epoch;
         let mut step = first_step;
-        let mut sum = 0.0;
+        let (mut sum, mut least, mut weights) = (0.0, 0.0, 0.0);
         let began = Instant::now();
         backend.train_epoch(&order, first_step as u64, &mut |losses| {
             for &loss in losses {
-                let batch = setup.batch_size.min(images - (step - first_step) * setup.batch_size);
+                let batch = order.chunks(setup.batch_size).nth(step - first_step).unwrap_or_default();
                 step += 1;
                 if !loss.is_finite() {
                     return Err(Error::NonFinite { epoch, step, loss, lr: setup.optimizer.lr() });
                 }
-                sum += loss * batch as f64;
+                let weight = setup.loss.weight(setup.train, batch);
+                sum += loss * weight;
+                weights += weight;
+                least += setup.loss.entropy(setup.train, batch, step as u64);
                 observer.step(epoch, step, loss)?;
             }
             Ok(())
         })?;
         let seconds = began.elapsed().as_secs_f64();
         let logits = backend.test_logits()?;
-        let test = metrics::evaluate(&logits, &setup.test.labels, setup.net.classes, setup.smoothing);
+        let test = setup.loss.evaluate(&logits, &setup.test.labels, setup.net.classes, step as u64);
         if !test.loss.is_finite() {
             return Err(Error::NonFinite { epoch, step, loss: test.loss, lr: setup.optimizer.lr() });
         }
-        let report = EpochReport { epoch, step, train_loss: sum / images as f64, test, seconds };
+        // The mean of nothing is nothing.
+        let mean = |sum: f64| if weights > 0.0 { sum / weights } else { 0.0 };
+        let report = EpochReport {
+            epoch,
+            step,
+            label_smoothing: setup.loss.epsilon(step as u64),
+            train_loss: mean(sum),
+            train_excess_loss: mean(sum - least),
+            test,
+            seconds,
+        };
         observer.epoch(&report, backend)?;
     }
     Ok(())

@@ -8,5 +8,9 @@ struct Step {
     l2: f32,           // the L2 term's factor in the gradient
     step_size: f32,    // Adam: lr / (1 - b1^t)
     denominator: f32,  // Adam: sqrt(1 - b2^t)
+    on: f32,           // the smoothed target's mass on the true class, and off on each other one
+    off: f32,
+    kept: f32,         // what the target keeps of its own: on - off, or 1 - e; rounded once, on the host
+    epsilon: f32,      // e, what goes by the prior
 }
 @group(0) @binding(0) var<uniform> batch: Step;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use super::compare::sum_tolerance;
 use super::ops::{step, wide};
 use super::probe::Probe;
+use super::weighted_loss::padded;
 use super::{Row, cases, random, random_targets};
 use crate::Result;
 use crate::gpu::Gpu;
+use crate::ops::IGNORED;
 use crate::ops::comparator_loss::{Buffers, ComparatorLoss};
-use crate::ops::weighted_loss::IGNORED;
 use crate::oracle;
+use crate::plan::Step;
 
 /// Both losses over `classes` classes, plain cross-entropy and an exponent below 1 among them.
 ///
@@ -90,23 +92,41 @@ pub fn comparator_loss(gpu: &Arc<Gpu>, n: usize, scale: f32, loss: ComparatorLos
     }
 
     let name = format!("{n}x{classes}, logits to {scale}, gamma {gamma}, beta {beta}");
+    // For a random upstream gradient of each row, and for one that all rows share.
+    let shared = -0.37f32;
+    let rescale = |values: &[f64]| -> Vec<f64> {
+        let of = |(i, v): (usize, &f64)| v / f64::from(dloss[i / classes]) * f64::from(shared);
+        values.iter().enumerate().map(of).collect()
+    };
     let mut rows = vec![];
-    for both in [false, true] {
+    for pass in ["forward", "backward", "forward_backward"] {
         let mut probe = Probe::new(gpu);
-        let at_logits = probe.floats("logits", &logits)?;
-        let at = Buffers {
-            logits: at_logits,
-            targets: probe.words("targets", &targets)?,
-            losses: probe.output("losses", want.clone(), loss_tolerance.clone())?,
-            dloss: probe.floats("dloss", &dloss)?,
-            dlogits: if both { probe.output("dlogits", gradient.clone(), tolerance.clone())? } else { at_logits },
+        let logits = probe.floats("logits", &logits)?;
+        let targets = probe.words("targets", &targets)?;
+        let losses = match pass {
+            "backward" => logits,
+            _ => probe.output("losses", want.clone(), loss_tolerance.clone())?,
         };
-        if both {
-            loss.forward_backward(&mut probe.plan, n + 1, &at)?;
-        } else {
-            loss.forward(&mut probe.plan, n + 1, &at)?;
+        let stride = if pass == "backward" { classes } else { classes.next_multiple_of(4) };
+        let dlogits = match pass {
+            "forward" => logits,
+            "backward" => probe.output("dlogits", gradient.clone(), tolerance.clone())?,
+            _ => {
+                let tolerance: Vec<f64> = rescale(&tolerance).iter().map(|t| t.abs() + 1e-12).collect();
+                let padded = |values: &[f64]| padded(values, classes, stride);
+                probe.output("dlogits", padded(&rescale(&gradient)), padded(&tolerance))?
+            }
+        };
+        let at = Buffers { logits, targets, losses, dlogits, stride };
+        match pass {
+            "forward" => loss.forward(&mut probe.plan, n + 1, &at)?,
+            "backward" => {
+                let dloss = probe.floats("dloss", &dloss)?;
+                loss.backward(&mut probe.plan, n + 1, &at, dloss)?;
+            }
+            _ => loss.forward_backward(&mut probe.plan, n + 1, &at)?,
         }
-        rows.extend(probe.run("comparator_loss", &name, step(n))?);
+        rows.extend(probe.run("comparator_loss", &name, Step { dloss: shared, ..step(n) })?);
     }
     Ok(rows)
 }

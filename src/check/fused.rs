@@ -15,7 +15,7 @@ use crate::ops::head::Head;
 use crate::ops::linear::Linear;
 use crate::ops::linear_tiled::LinearTiled;
 use crate::ops::max_pool2d::MaxPool2d;
-use crate::ops::{AffineBuffers, smoothed_loss};
+use crate::ops::{AffineBuffers, IGNORED, smoothed_loss};
 use crate::oracle;
 use crate::plan::Step;
 use crate::rng::Philox;
@@ -309,9 +309,10 @@ pub fn linear_tiled(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
 pub fn head(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing) -> Result<Vec<Row>> {
     let Case { n, dims: d } = *case;
     let masses = smoothing.masses(d.outputs);
-    let Some(head) = Head::new(&d, masses) else { return Ok(vec![]) };
+    let Some(head) = Head::new(&d) else { return Ok(vec![]) };
     let (x, w, b) = (random(n * d.inputs, 1), random(d.weight_len(), 2), random(d.outputs, 3));
-    let targets = random_targets(n, d.outputs, 4);
+    let mut targets = random_targets(n, d.outputs, 4);
+    targets.iter_mut().skip(3).step_by(4).for_each(|target| *target = IGNORED);
     let inputs = [wide(&x), wide(&w), wide(&b)];
     let [logits, tolerance] =
         sum_of_products(n * d.outputs, d.inputs + 1, &inputs.each_ref().map(Vec::as_slice), |i, y| {
@@ -361,6 +362,6 @@ pub fn head(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing) -> Result
     labels.extend([0; 3]);
     let looked_up = [probe.words("labels", &labels)?, probe.words("order", &order)?];
     head.forward_backward(&mut probe.plan, "head", n + 1, &at, &loss, looked_up)?;
-    let step = Step { first: first as u32, ..step(n) };
+    let step = Step { first: first as u32, ..masses.into_step(step(n)) };
     probe.run("head", &format!("{n}x{} -> {}, {:?}", d.inputs, d.outputs, smoothing.variant), step)
 }

@@ -6,6 +6,7 @@ pub mod cases;
 pub mod comparator_loss;
 pub mod compare;
 pub mod fused;
+pub mod losses;
 pub mod network;
 pub mod ops;
 mod probe;

@@ -9,11 +9,12 @@ use crate::data::Dataset;
 use crate::fusion::Kernels;
 use crate::gpu::Gpu;
 use crate::gpu::trainer::{GpuTrainer, Options};
+use crate::loss::{Form, Loss};
 use crate::net::Network;
+use crate::ops::IGNORED;
 use crate::ops::optimizer::{Adam, Optimizer};
 use crate::oracle::trainer::CpuTrainer;
 use crate::rng::Philox;
-use crate::smoothing::Smoothing;
 use crate::train::{Backend, Setup};
 use crate::tuning::{Tiles, Tuning};
 
@@ -29,6 +30,11 @@ pub fn random_data(images: usize, shape: [usize; 3], classes: usize) -> Dataset 
     }
 }
 
+/// How many images `steps` batches are, the last one smaller.
+pub fn images(batch_size: usize, steps: usize) -> usize {
+    (batch_size * steps).saturating_sub(batch_size / 2).max(1)
+}
+
 /// `steps` training steps of `net` on `gpu` against the oracle's, in every form of the kernels that the device runs: see
 /// [`against_oracle`].
 ///
@@ -37,11 +43,12 @@ pub fn random_data(images: usize, shape: [usize; 3], classes: usize) -> Dataset 
 pub fn training(
     gpu: &Arc<Gpu>,
     net: &Network,
-    smoothing: Smoothing,
+    loss: impl Into<Loss>,
     batch_size: usize,
     steps: usize,
     kernels: Kernels,
 ) -> Result<Vec<Row>> {
+    let loss = loss.into();
     let mut rows = vec![];
     for tiles in Tiles::ALL.into_iter().filter(|&tiles| gpu.runs(tiles)) {
         let what = match kernels {
@@ -50,7 +57,7 @@ pub fn training(
             Kernels::Reference => format!("{kernels:?}"),
             Kernels::Fused => format!("{kernels:?} {tiles:?}"),
         };
-        rows.extend(against_oracle(&what, net, smoothing, [batch_size, steps], |setup, params| {
+        rows.extend(against_oracle(&what, net, loss.clone(), [batch_size, steps], |setup, params| {
             let options = Options { kernels, tuning: Some(Tuning::all(tiles)), ..Options::default() };
             Ok(Box::new(GpuTrainer::with_options(gpu, setup, params, options)?))
         })?);
@@ -60,24 +67,31 @@ pub fn training(
 
 /// `steps` training steps of `net` on the backend that `make` makes, and on the f64 oracle, from the same weights over the
 /// same images. The last batch is smaller than the others. Compares every loss, every parameter and the logits of a test
-/// set. `what` names the backend in the rows.
+/// set. `what` names the backend in the rows. Where the loss is not simply smoothed, every third image is ignored, and so is
+/// the whole second batch.
 ///
 /// # Errors
 /// What the device reports. A wrong result is in its row.
 pub fn against_oracle(
     what: &str,
     net: &Network,
-    smoothing: Smoothing,
+    loss: impl Into<Loss>,
     [batch_size, steps]: [usize; 2],
     make: impl for<'a> FnOnce(Setup<'a>, &[f32]) -> Result<Box<dyn Backend + 'a>>,
 ) -> Result<Vec<Row>> {
-    let images = (batch_size * steps).saturating_sub(batch_size / 2).max(1);
-    let train = random_data(images, net.input, net.classes);
+    let loss = loss.into();
+    let images = images(batch_size, steps);
+    let mut train = random_data(images, net.input, net.classes);
+    if !matches!(loss.form(), Form::Smoothed(_)) {
+        train.labels.iter_mut().step_by(3).for_each(|label| *label = IGNORED);
+        // The order is backwards.
+        train.labels.iter_mut().rev().skip(batch_size).take(batch_size).for_each(|label| *label = IGNORED);
+    }
     let test = random_data(batch_size + 1, net.input, net.classes);
     let setup = Setup {
         net,
         batch_size,
-        smoothing,
+        loss,
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.5, 0.25]; net.input[0]],
         train: &train,

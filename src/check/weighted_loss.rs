@@ -8,9 +8,11 @@ use super::probe::Probe;
 use super::{Row, cases, random, random_targets};
 use crate::Result;
 use crate::gpu::Gpu;
-use crate::ops::weighted_loss::{self, Buffers, IGNORED, Reduction, Spec, Targets, WeightedLoss, Weighting};
+use crate::ops::IGNORED;
+use crate::ops::weighted_loss::{Buffers, Spec, Targets, WeightedLoss, Weighting};
 use crate::oracle;
-use crate::plan::Slice;
+use crate::oracle::weighted_loss::Reduction;
+use crate::plan::Step;
 use crate::smoothing::{Epsilon, Prior};
 
 /// What a case of the general loss takes of all that it covers.
@@ -175,7 +177,9 @@ impl Case {
                 let p = exponential(k) / normaliser;
                 // p's argument, and the sum of the masses; the masses themselves.
                 let relative = spread.max(8.0) * 8.0 * 2f64.powi(-24) + sum_tolerance(terms, 1.0);
-                total * p * relative + (8.0 * masses[k].abs() + 4.0 * loss.smooth()[k].abs()) * 2f64.powi(-24) + 1e-12
+                total * p * relative
+                    + (8.0 * masses[k].abs() + 4.0 * (loss.epsilon() * loss.prior()[k]).abs()) * 2f64.powi(-24)
+                    + 1e-12
             }));
         }
         let soft = soft.map(|rows| {
@@ -195,8 +199,11 @@ fn oracle_targets<'a>(targets: &'a [u32], soft: Option<&'a [f64]>) -> oracle::we
     soft.map_or(oracle::weighted_loss::Targets::Index(targets), oracle::weighted_loss::Targets::Soft)
 }
 
-/// The general loss's passes for logits up to `scale`: losses alone; both for a random upstream gradient; the mean and
-/// the sum from the weights to the batch's loss.
+/// Images of the epoch before the batch.
+const FIRST: usize = 2;
+
+/// The general loss's passes for logits up to `scale`: losses alone; the gradient alone for a random upstream gradient; both
+/// for that of the mean, with the gradient in rows of a multiple of four.
 ///
 /// # Errors
 /// What the device reports.
@@ -205,66 +212,64 @@ pub fn weighted_loss(gpu: &Arc<Gpu>, n: usize, classes: usize, scale: f32, featu
     let loss = &case.loss;
     let soft = case.soft.as_ref().map(|rows| wide(rows));
     let at_oracle = oracle_targets(&case.targets, soft.as_deref());
-    let gradient = |dloss: &[f64], relative: f64| {
-        let mut want = vec![0.0; n * classes];
-        oracle::weighted_loss::backward(loss, &wide(&case.logits), at_oracle, dloss, &mut want);
-        let one = |(i, t): (usize, &f64)| t * dloss[i / classes].abs() + want[i].abs() * relative;
-        let tolerance = case.gradient_tolerance.iter().enumerate().map(one).collect();
-        (want, tolerance)
-    };
-    let inputs = |probe: &mut Probe| -> Result<(Slice, Targets, Slice)> {
+    let upstream = random(n, 3);
+    // The mean's as the device is given it.
+    let mean = oracle::weighted_loss::upstream(loss, at_oracle, n, Reduction::Mean)[0] as f32;
+
+    let mut found = vec![];
+    for pass in ["forward", "backward", "forward_backward"] {
+        let mut probe = Probe::new(gpu);
+        let logits = probe.floats("logits", &case.logits)?;
         let targets = match &case.soft {
-            Some(rows) => Targets::Soft(probe.floats("soft_targets", rows)?),
+            Some(rows) => soft_targets(&mut probe, rows, classes)?,
             None => Targets::Index(probe.words("targets", &case.targets)?),
         };
-        Ok((probe.floats("logits", &case.logits)?, targets, probe.floats("class_table", &loss.class_table())?))
-    };
-    let run = |probe: Probe| probe.run("weighted_loss", &case.name, step(n));
-    let mut rows = vec![];
-
-    let mut probe = Probe::new(gpu);
-    let (logits, targets, class_table) = inputs(&mut probe)?;
-    let losses = probe.output("losses", case.losses.clone(), case.loss_tolerance.clone())?;
-    let at = Buffers { logits, targets, class_table, losses, dloss: logits, dlogits: logits };
-    loss.forward(&mut probe.plan, n + 1, &at)?;
-    rows.extend(run(probe)?);
-
-    let mut probe = Probe::new(gpu);
-    let (logits, targets, class_table) = inputs(&mut probe)?;
-    let losses = probe.output("losses", case.losses.clone(), case.loss_tolerance.clone())?;
-    let upstream = random(n, 3);
-    let (want, tolerance) = gradient(&wide(&upstream), 0.0);
-    let dloss = probe.floats("dloss", &upstream)?;
-    let dlogits = probe.output("dlogits", want, tolerance)?;
-    loss.forward_backward(&mut probe.plan, n + 1, &Buffers { logits, targets, class_table, losses, dloss, dlogits })?;
-    rows.extend(run(probe)?);
-
-    for reduction in [Reduction::Mean, Reduction::Sum] {
-        let weights = oracle::weighted_loss::weights(loss, at_oracle, n);
-        let dloss = oracle::weighted_loss::upstream(loss, at_oracle, n, reduction);
-        // The samples' weights are sums over the classes, the mean's divisor one over the samples.
-        let of_weights = sum_tolerance(classes.div_ceil(64) + 16, 1.0);
-        let relative = if reduction == Reduction::Mean { of_weights + sum_tolerance(n, 1.0) } else { 0.0 };
-        let of_sum = |loss: (f64, f64), d: f64| d * (loss.1 + loss.0.abs() * (relative + sum_tolerance(n, 1.0)));
-        let pairs = case.losses.iter().copied().zip(case.loss_tolerance.iter().copied());
-        let total_tolerance = pairs.zip(&dloss).map(|(loss, &d)| of_sum(loss, d)).sum();
-        let total = oracle::weighted_loss::reduce(&dloss, &case.losses);
-
-        let mut probe = Probe::new(gpu);
-        let (logits, targets, class_table) = inputs(&mut probe)?;
-        let weight_tolerance = weights.iter().map(|w| w * of_weights).collect();
-        let weights = probe.output("weights", weights, weight_tolerance)?;
-        let losses = probe.output("losses", case.losses.clone(), case.loss_tolerance.clone())?;
-        let (want, tolerance) = gradient(&dloss, relative + 2f64.powi(-23));
-        let dlogits = probe.output("dlogits", want, tolerance)?;
-        let dloss_tolerance = dloss.iter().map(|d| d * relative).collect();
-        let dloss = probe.output("dloss", dloss, dloss_tolerance)?;
-        let step_losses = probe.output("step_losses", vec![total], vec![total_tolerance])?;
-        let at = Buffers { logits, targets, class_table, losses, dloss, dlogits };
-        loss.upstream(&mut probe.plan, n + 1, &at, reduction, weights)?;
-        loss.forward_backward(&mut probe.plan, n + 1, &at)?;
-        weighted_loss::reduce(&mut probe.plan, dloss, losses, step_losses)?;
-        rows.extend(run(probe)?);
+        let class_table = probe.floats("class_table", &loss.class_table())?;
+        let losses = match pass {
+            "backward" => logits,
+            _ => probe.output("losses", case.losses.clone(), case.loss_tolerance.clone())?,
+        };
+        let stride = if pass == "backward" { classes } else { classes.next_multiple_of(4) };
+        let dlogits = match pass {
+            "forward" => logits,
+            _ => {
+                let dloss = if pass == "backward" { wide(&upstream) } else { vec![f64::from(mean); n] };
+                let mut want = vec![0.0; n * classes];
+                oracle::weighted_loss::backward(loss, &wide(&case.logits), at_oracle, &dloss, &mut want);
+                let of = |(i, t): (usize, &f64)| t * dloss[i / classes].abs();
+                let tolerance: Vec<f64> = case.gradient_tolerance.iter().enumerate().map(of).collect();
+                probe.output("dlogits", padded(&want, classes, stride), padded(&tolerance, classes, stride))?
+            }
+        };
+        let at = Buffers { logits, targets, class_table, losses, dlogits, stride };
+        match pass {
+            "forward" => loss.forward(&mut probe.plan, n + 1, &at)?,
+            "backward" => {
+                let dloss = probe.floats("dloss", &upstream)?;
+                loss.backward(&mut probe.plan, n + 1, &at, dloss)?;
+            }
+            _ => loss.forward_backward(&mut probe.plan, n + 1, &at)?,
+        }
+        let step = Step { first: FIRST as u32, dloss: mean, ..step(n) };
+        found.extend(probe.run("weighted_loss", &case.name, loss.into_step(step))?);
     }
-    Ok(rows)
+    Ok(found)
+}
+
+/// The distributions as a data set has them: backwards, where the epoch's order finds them.
+fn soft_targets(probe: &mut Probe, rows: &[f32], classes: usize) -> Result<Targets> {
+    let n = rows.len() / classes;
+    let backwards: Vec<f32> = rows.chunks(classes).rev().flatten().copied().collect();
+    let order: Vec<u32> = (0..FIRST as u32).chain((0..n as u32).rev()).collect();
+    Ok(Targets::Soft { rows: probe.floats("soft_targets", &backwards)?, order: probe.words("order", &order)? })
+}
+
+/// Rows of `classes` numbers, each filled up with zeros.
+pub(super) fn padded(values: &[f64], classes: usize, stride: usize) -> Vec<f64> {
+    let mut rows = vec![];
+    for row in values.chunks(classes) {
+        rows.extend_from_slice(row);
+        rows.resize(rows.len() + stride - classes, 0.0);
+    }
+    rows
 }

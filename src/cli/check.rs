@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use smoothcnn::check::{Row, network, ops};
+use smoothcnn::check::{Row, losses, network, ops};
 use smoothcnn::fusion::Kernels;
 use smoothcnn::gpu::{DeviceKind, Gpu, device};
 use smoothcnn::net::Network;
@@ -51,6 +51,12 @@ pub fn run(args: Args) -> Result<u8> {
                 table.add(&network::training(&gpu, &net, smoothing, 8, 3, kernels)?)?;
             }
         }
+    }
+    let net = Network::seed([1, 28, 28], 10)?;
+    for (name, loss) in losses::losses(net.classes, network::images(8, 3))? {
+        let mut rows = network::training(&gpu, &net, loss, 8, 3, Kernels::Fused)?;
+        rows.iter_mut().for_each(|row| row.case = format!("{name}, {}", row.case));
+        table.add(&rows)?;
     }
     if !args.json {
         common::print(format_args!(

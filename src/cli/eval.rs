@@ -154,7 +154,7 @@ impl InferenceArgs {
             net,
             batch_size: self.batch_size,
             // Neither has a part in inference.
-            smoothing: Smoothing::NONE,
+            loss: Smoothing::NONE.into(),
             optimizer: Optimizer::Adam(Adam::default()),
             normalisation: self.normalisation(model, metadata, data, images.shape[0])?,
             train: &nothing,

@@ -73,7 +73,7 @@ pub fn run(args: Args) -> Result<u8> {
     let compiled = compile(&Job {
         net: &net,
         batch_size: args.batch_size,
-        smoothing,
+        loss: &smoothing.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         train_images: args.train_images,
         test_images: args.test_images,

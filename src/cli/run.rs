@@ -83,7 +83,7 @@ impl Trained {
         let setup = Setup {
             net,
             batch_size: self.config.batch_size,
-            smoothing: Smoothing::NONE,
+            loss: Smoothing::NONE.into(),
             optimizer: self.config.optimizer,
             normalisation: self.config.normalisation(images)?,
             train: &nothing,
@@ -121,7 +121,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     let setup = Setup {
         net: &net,
         batch_size: config.batch_size,
-        smoothing,
+        loss: smoothing.into(),
         optimizer: config.optimizer,
         normalisation,
         train,

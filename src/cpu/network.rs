@@ -9,13 +9,13 @@ use super::layout::Layout;
 use super::linear;
 use super::optimizer;
 use super::simd::{Real, machine_lanes};
+use crate::loss::{Batch, Form};
 use crate::net::{Affine, Network, Op, Shape};
 use crate::ops::linear::Linear;
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::optimizer::Optimizer;
 use crate::oracle;
 use crate::oracle::optimizer::State;
-use crate::smoothing::{Masses, Smoothing};
 
 /// At most so many chunks of images are in work at once, each with its own partial sums.
 const MAX_CHUNKS: usize = 64;
@@ -289,33 +289,32 @@ impl<T: Real> CpuNetwork<T> {
         }
     }
 
-    /// The mean smoothed loss of the batch, with its gradient in [`Self::grads`].
-    pub fn loss_and_gradient(&mut self, targets: &[u32], masses: Masses) -> f64 {
-        let (n, classes) = (targets.len(), self.net.classes);
+    /// The mean loss of the batch, with its gradient in [`Self::grads`].
+    pub fn loss_and_gradient(&mut self, form: &Form, batch: Batch<T>) -> f64 {
+        let (n, classes) = (batch.labels.len(), self.net.classes);
         let mut losses = std::mem::take(&mut self.losses);
         let mut dlogits = std::mem::take(&mut self.dlogits);
         let mut dloss = std::mem::take(&mut self.dloss);
         losses.resize(n, T::zero());
         dlogits.resize(n * classes, T::zero());
         dloss.clear();
-        dloss.resize(n, T::of(1.0 / n as f64));
-        let logits = self.forward().par_chunks(LOSS_ROWS * classes).zip(targets.par_chunks(LOSS_ROWS));
+        dloss.resize(n, T::of(batch.dloss()));
+        let logits = self.forward().par_chunks(LOSS_ROWS * classes).zip(losses.par_chunks_mut(LOSS_ROWS));
         let gradients = dloss.par_chunks(LOSS_ROWS).zip(dlogits.par_chunks_mut(LOSS_ROWS * classes));
-        logits.zip(losses.par_chunks_mut(LOSS_ROWS)).zip(gradients).for_each(
-            |(((logits, targets), losses), (dloss, dlogits))| {
-                oracle::smoothed_loss::forward(masses, classes, logits, targets, losses);
-                oracle::smoothed_loss::backward(masses, classes, logits, targets, dloss, dlogits);
-            },
-        );
+        logits.zip(gradients).enumerate().for_each(|(i, ((logits, losses), (dloss, dlogits)))| {
+            let part = batch.part(i * LOSS_ROWS..i * LOSS_ROWS + losses.len(), classes);
+            form.forward(classes, logits, part, losses);
+            form.backward(classes, logits, part, dloss, dlogits);
+        });
         self.backward(&dlogits);
-        let loss = losses.iter().map(|loss| loss.wide()).sum::<f64>() / n as f64;
+        let loss = batch.mean(losses.iter().map(|loss| loss.wide()).sum::<f64>());
         (self.losses, self.dlogits, self.dloss) = (losses, dlogits, dloss);
         loss
     }
 
     /// One training step over the batch: the loss before the update, which is number `t` from 1.
-    pub fn train_step(&mut self, targets: &[u32], smoothing: Smoothing, optimizer: &Optimizer, t: u64) -> f64 {
-        let loss = self.loss_and_gradient(targets, smoothing.masses(self.net.classes));
+    pub fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> f64 {
+        let loss = self.loss_and_gradient(form, batch);
         optimizer::step(self.arch, optimizer, t, &mut self.params, &self.grads, &mut self.state);
         self.stale = true;
         loss

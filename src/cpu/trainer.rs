@@ -5,11 +5,11 @@ use rayon::prelude::*;
 use super::network::CpuNetwork;
 use super::simd::Real;
 use crate::data::Dataset;
+use crate::loss::{Batch, Form};
 use crate::net::Network;
 use crate::ops::optimizer::Optimizer;
 use crate::oracle::optimizer::State;
 use crate::oracle::trainer::{HostNetwork, HostTrainer, Normalised};
-use crate::smoothing::Smoothing;
 
 /// Trains in `T` on the fast CPU path.
 pub type CpuTrainer<'a, T> = HostTrainer<'a, T, CpuNetwork<T>>;
@@ -34,8 +34,8 @@ impl<T: Real> HostNetwork<T> for CpuNetwork<T> {
         });
     }
 
-    fn train_step(&mut self, targets: &[u32], smoothing: Smoothing, optimizer: &Optimizer, t: u64) -> f64 {
-        self.train_step(targets, smoothing, optimizer, t)
+    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> f64 {
+        self.train_step(form, batch, optimizer, t)
     }
 
     fn logits(&mut self) -> &[T] {

@@ -46,12 +46,13 @@ pub enum Residence {
 }
 
 impl Residence {
-    /// For a data set, when at most `max_bytes` of images may be on the device.
-    pub fn new(data: &Dataset, batch_size: usize, max_bytes: u64) -> Self {
-        if data.images.len() as u64 <= max_bytes {
+    /// For a data set whose loss has `row` numbers for each image, when at most `max_bytes` of either may be on the device.
+    pub fn new(data: &Dataset, row: usize, batch_size: usize, max_bytes: u64) -> Self {
+        let image = data.pixels().max(row * size_of::<f32>()).max(1);
+        if (data.len() * image) as u64 <= max_bytes {
             return Self::Whole;
         }
-        let images = WINDOW_BYTES.min(max_bytes as usize) / data.pixels().max(1);
+        let images = WINDOW_BYTES.min(max_bytes as usize) / image;
         Self::Window((images / batch_size).max(1) * batch_size)
     }
 
@@ -81,13 +82,15 @@ impl Default for Options {
 }
 
 /// The job of a setup on a device, and where its data sets are.
-pub fn job<'a>(setup: &Setup<'a>, batch_size: usize, options: Options) -> (Job<'a>, [Residence; 2]) {
+pub fn job<'a>(setup: &'a Setup<'a>, batch_size: usize, options: Options) -> (Job<'a>, [Residence; 2]) {
     let Options { max_data_bytes, kernels, tuning } = options;
-    let residences = [setup.train, setup.test].map(|data| Residence::new(data, batch_size, max_data_bytes));
+    let row = setup.loss.rows().map_or(0, |_| setup.net.classes);
+    let residences =
+        [(setup.train, row), (setup.test, 0)].map(|(data, row)| Residence::new(data, row, batch_size, max_data_bytes));
     let job = Job {
         net: setup.net,
         batch_size,
-        smoothing: setup.smoothing,
+        loss: &setup.loss,
         optimizer: setup.optimizer,
         train_images: residences[0].images(setup.train),
         test_images: residences[1].images(setup.test),
@@ -147,6 +150,7 @@ impl<'a> GpuTrainer<'a> {
     /// # Errors
     /// As [`Self::new`].
     pub fn with_options(gpu: &Arc<Gpu>, setup: Setup<'a>, params: &[f32], options: Options) -> Result<Self> {
+        setup.loss.check(setup.net.classes, setup.train)?;
         let limits = gpu.device.limits();
         let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let tuning = options.tuning.unwrap_or_else(|| gpu.tuning());
@@ -163,6 +167,9 @@ impl<'a> GpuTrainer<'a> {
                 engine.write(at.images, &data.images);
                 engine.write(at.labels, &data.labels);
             }
+        }
+        if let (Residence::Whole, Some(at), Some(rows)) = (train, compiled.loss_rows, setup.loss.rows()) {
+            engine.write(at, rows);
         }
         let trainer = Self { setup, engine, compiled, train, test, steps_per_submission: 1 };
         trainer.load(params);
@@ -201,17 +208,32 @@ impl<'a> GpuTrainer<'a> {
         engine.write(at.order, &identity);
     }
 
-    fn step(&self, t: u64, slot: usize, first: usize, count: usize) -> Step {
+    /// A step over the images from `first` of `window` on, `weight` being theirs together.
+    fn step(&self, t: u64, slot: usize, first: usize, count: usize, weight: f64) -> Step {
         let update = self.setup.optimizer.update(t);
-        Step {
+        let step = Step {
             count: count as u32,
             first: first as u32,
             slot: slot as u32,
-            dloss: (1.0 / count as f64) as f32,
+            // The gradient of the mean of nothing is 0.
+            dloss: if weight > 0.0 { (1.0 / weight) as f32 } else { 0.0 },
             keep: update.keep as f32,
             l2: update.l2 as f32,
             step_size: update.step_size as f32,
             denominator: update.denominator as f32,
+            ..Step::default()
+        };
+        self.setup.loss.at(t).into_step(self.setup.net.classes, step)
+    }
+
+    /// Where the training set is streamed, what the loss has for its images goes with them.
+    fn upload_rows(&self, order: &[u32]) {
+        if let (Residence::Window(_), Some(at), Some(rows)) =
+            (self.train, self.compiled.loss_rows, self.setup.loss.rows())
+        {
+            let classes = self.setup.net.classes;
+            let row = |&i: &u32| &rows[i as usize * classes..][..classes];
+            self.engine.write(at, &order.iter().flat_map(row).copied().collect::<Vec<f32>>());
         }
     }
 
@@ -238,13 +260,15 @@ impl Backend for GpuTrainer<'_> {
         };
         for window in order.chunks(self.train.images(self.setup.train)) {
             Self::upload(&self.engine, self.setup.train, self.train, &self.compiled.train_data, window);
+            self.upload_rows(window);
             let mut first = 0;
             while first < window.len() {
                 let mut steps = vec![];
                 while first < window.len() && steps.len() < self.steps_per_submission {
                     t += 1;
                     let count = batch_size.min(window.len() - first);
-                    steps.push(self.step(t, steps.len(), first, count));
+                    let weight = self.setup.loss.weight(self.setup.train, &window[first..first + count]);
+                    steps.push(self.step(t, steps.len(), first, count, weight));
                     first += count;
                 }
                 let losses = self.compiled.step_losses.part(0, steps.len() * LOSS_PARTS);
@@ -279,7 +303,7 @@ impl Backend for GpuTrainer<'_> {
                 let result = self.compiled.logits.part(0, count * self.setup.net.classes);
                 under_way.push_back(self.engine.run(
                     self.compiled.infer.clone(),
-                    &[self.step(1, 0, first, count)],
+                    &[self.step(1, 0, first, count, 0.0)],
                     result,
                 ));
                 if under_way.len() > IN_FLIGHT {

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The kernel computes `-(1 - p[y])^gamma ln p[y] - beta H(p)`; with both 0 it is plain cross-entropy. A sample whose index
-//! is no class ([`super::weighted_loss::IGNORED`]) has loss 0 and gradient 0. Reductions are in the upstream gradient `dloss`,
-//! which [`super::weighted_loss::WeightedLoss::upstream`] makes, and [`super::weighted_loss::reduce`] sums.
+//! is no class ([`super::IGNORED`]) has loss 0 and gradient 0. Reductions are in the upstream gradient, as in
+//! [`super::weighted_loss`].
 
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 use crate::shaders::COMPARATOR_LOSS;
@@ -27,6 +27,7 @@ uniform! {
     /// `ComparatorLoss` in `shaders/comparator_loss.wgsl`.
     struct Dims {
         classes: u32,
+        stride: u32,
         gamma: f32,
         beta: f32,
     }
@@ -41,10 +42,10 @@ pub struct Buffers {
     pub targets: Slice,
     /// `[n]`.
     pub losses: Slice,
-    /// Upstream gradient of each loss, `[n]`.
-    pub dloss: Slice,
-    /// Gradient of the logits, `[n, classes]`.
+    /// Gradient of the logits, `[n, stride]`.
     pub dlogits: Slice,
+    /// Elements from one row of `dlogits` to the next, at least `classes`; zeros fill it up.
+    pub stride: usize,
 }
 
 impl ComparatorLoss {
@@ -79,38 +80,32 @@ impl ComparatorLoss {
         self.beta
     }
 
-    fn dims(&self) -> Dims {
-        Dims { classes: word(self.classes), gamma: self.gamma as f32, beta: self.beta as f32 }
+    fn dims(&self, stride: usize) -> Dims {
+        let (gamma, beta) = (self.gamma as f32, self.beta as f32);
+        Dims { classes: word(self.classes), stride: word(stride), gamma, beta }
     }
 
-    /// Records the losses of up to `n` rows. `at.dloss` and `at.dlogits` are not used.
+    /// Records the losses of up to `n` rows. `at.dlogits` is not used.
     pub fn forward(&self, plan: &mut Plan, n: usize, at: &Buffers) -> Result<()> {
-        plan.dispatch(
-            "comparator_loss.forward",
-            (&COMPARATOR_LOSS, "forward"),
-            self.dims(),
-            Grid::Workgroups(n),
-            0,
-            &[("logits", at.logits), ("targets", at.targets), ("losses", at.losses)],
-        )
+        let bindings = [("logits", at.logits), ("targets", at.targets), ("losses", at.losses)];
+        self.record(plan, "forward", n, at, &bindings)
     }
 
-    /// Records losses and gradient of up to `n` rows, for the upstream gradient `at.dloss`.
+    /// Records the gradient of up to `n` rows for an upstream gradient `dloss`, `[n]`.
+    pub fn backward(&self, plan: &mut Plan, n: usize, at: &Buffers, dloss: Slice) -> Result<()> {
+        let bindings = [("logits", at.logits), ("targets", at.targets), ("dloss", dloss), ("dlogits", at.dlogits)];
+        self.record(plan, "backward", n, at, &bindings)
+    }
+
+    /// Records losses and gradient of up to `n` rows; the upstream gradient is the step's `dloss`.
     pub fn forward_backward(&self, plan: &mut Plan, n: usize, at: &Buffers) -> Result<()> {
-        plan.dispatch(
-            "comparator_loss.forward_backward",
-            (&COMPARATOR_LOSS, "forward_backward"),
-            self.dims(),
-            Grid::Workgroups(n),
-            0,
-            &[
-                ("logits", at.logits),
-                ("targets", at.targets),
-                ("losses", at.losses),
-                ("dloss", at.dloss),
-                ("dlogits", at.dlogits),
-            ],
-        )
+        let bindings = [("logits", at.logits), ("targets", at.targets), ("losses", at.losses), ("dlogits", at.dlogits)];
+        self.record(plan, "forward_backward", n, at, &bindings)
+    }
+
+    fn record(&self, plan: &mut Plan, pass: &str, n: usize, at: &Buffers, bindings: &[(&str, Slice)]) -> Result<()> {
+        let label = format!("comparator_loss.{pass}");
+        plan.dispatch(label, (&COMPARATOR_LOSS, pass), self.dims(at.stride), Grid::Workgroups(n), 0, bindings)
     }
 }
 

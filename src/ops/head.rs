@@ -3,11 +3,10 @@
 
 use super::AffineBuffers;
 use super::linear::Linear;
-use super::smoothed_loss::{self, SmoothedLoss};
+use super::smoothed_loss;
 use crate::Result;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 use crate::shaders::HEAD;
-use crate::smoothing::Masses;
 
 /// The most classes, as `MAX_CLASSES` in the shader.
 const MAX_CLASSES: usize = 64;
@@ -19,7 +18,7 @@ const LANES: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Head {
     inputs: usize,
-    loss: SmoothedLoss,
+    classes: usize,
 }
 
 uniform! {
@@ -28,9 +27,6 @@ uniform! {
         inputs: u32,
         classes: u32,
         stride: u32,
-        on: f32,
-        off: f32,
-        on_minus_off: f32,
     }
 }
 
@@ -41,14 +37,13 @@ impl Head {
     }
 
     /// The head of a network that ends in `dims`, if [`Self::supports`] says so.
-    pub fn new(dims: &Linear, masses: Masses) -> Option<Self> {
-        let loss = SmoothedLoss { classes: dims.outputs, masses };
-        Self::supports(dims).then_some(Self { inputs: dims.inputs, loss })
+    pub fn new(dims: &Linear) -> Option<Self> {
+        Self::supports(dims).then_some(Self { inputs: dims.inputs, classes: dims.outputs })
     }
 
     /// Elements from one row of `dlogits` to the next; zeros fill it up.
     pub fn stride(&self) -> usize {
-        self.loss.classes.next_multiple_of(4)
+        self.classes.next_multiple_of(4)
     }
 
     /// Records logits, losses and the logits' gradient for a batch of up to `n`; the upstream gradient is the step's
@@ -63,21 +58,13 @@ impl Head {
         loss: &smoothed_loss::Buffers,
         [labels, order]: [Slice; 2],
     ) -> Result<()> {
-        let SmoothedLoss { classes, masses: Masses { on, off } } = self.loss;
-        let dims = Dims {
-            inputs: word(self.inputs),
-            classes: word(classes),
-            stride: word(self.stride()),
-            on: on as f32,
-            off: off as f32,
-            on_minus_off: (on - off) as f32,
-        };
+        let dims = Dims { inputs: word(self.inputs), classes: word(self.classes), stride: word(self.stride()) };
         plan.dispatch(
             format!("{name}+loss.forward_backward"),
             (&HEAD, "forward_backward"),
             dims,
             Grid::Threads(n * LANES),
-            2 * (n * classes * self.inputs) as u64,
+            2 * (n * self.classes * self.inputs) as u64,
             &[
                 ("x", at.x),
                 ("w", at.w),

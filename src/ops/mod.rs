@@ -19,6 +19,9 @@ pub mod weighted_loss;
 
 use crate::plan::Slice;
 
+/// The target that stands for an ignored sample, on the device, in the oracle and in a data set: no class.
+pub const IGNORED: u32 = u32::MAX;
+
 /// Threads of a workgroup, as `WORKGROUP` in `shaders/common/dispatch.wgsl`.
 const WORKGROUP: usize = 64;
 

@@ -1,5 +1,6 @@
 //! Log-softmax fused with the smoothed cross-entropy, and its gradient. The target is a class index; the smoothed
-//! distribution is two numbers ([`crate::smoothing::Masses`]) and never a tensor.
+//! distribution is two numbers ([`crate::smoothing::Masses`]) and never a tensor. The device has them from the step
+//! ([`Masses::into_step`]), so that they may change from one step to the next.
 //!
 //! With z = x - max(x), s = ln(sum of exp z), and q the target with `on` at class y and `off` elsewhere (they sum to 1):
 //!
@@ -7,9 +8,11 @@
 //! loss[n]      = -sum over c of q[c] * (z[c] - s)  =  s - (on - off) * z[y] - off * sum over c of z[c]
 //! dlogits[n,c] = dloss[n] * (exp(z[c] - s) - q[c])
 //! ```
+//!
+//! A sample whose index is no class ([`super::IGNORED`]) has loss 0 and gradient 0.
 
 use crate::Result;
-use crate::plan::{Grid, Plan, Slice, uniform, word};
+use crate::plan::{Grid, Plan, Slice, Step, uniform, word};
 use crate::shaders::SMOOTHED_LOSS;
 use crate::smoothing::Masses;
 
@@ -17,9 +20,13 @@ uniform! {
     /// `SmoothedLoss` in `shaders/smoothed_loss.wgsl`.
     struct Dims {
         classes: u32,
-        on: f32,
-        off: f32,
-        on_minus_off: f32,
+    }
+}
+
+impl Masses {
+    /// The step with this target.
+    pub fn into_step(self, step: Step) -> Step {
+        Step { on: self.on as f32, off: self.off as f32, kept: (self.on - self.off) as f32, ..step }
     }
 }
 
@@ -28,8 +35,6 @@ uniform! {
 pub struct SmoothedLoss {
     /// Logits in a row.
     pub classes: usize,
-    /// The smoothed target.
-    pub masses: Masses,
 }
 
 /// The loss's buffers in a plan.
@@ -47,8 +52,7 @@ pub struct Buffers {
 
 impl SmoothedLoss {
     fn dims(&self) -> Dims {
-        let Masses { on, off } = self.masses;
-        Dims { classes: word(self.classes), on: on as f32, off: off as f32, on_minus_off: (on - off) as f32 }
+        Dims { classes: word(self.classes) }
     }
 
     /// Records the losses of up to `n` rows.

@@ -13,43 +13,38 @@
 //! dlogits[n,k] = dloss[n] * (p[k] * (sum over A of a) - a[k])       0 outside A
 //! ```
 //!
-//! Reductions are in `dloss`, the upstream gradient of each row ([`WeightedLoss::upstream`]): 1 for the sum,
-//! 1 / (sum of W) for the mean, 0 for the mean of nothing (PyTorch gives NaN there); anything at all for
-//! `reduction='none'`. The batch's loss is the sum of `dloss[n] * loss[n]`.
+//! Reductions are in `dloss`, the upstream gradient of each row: 1 for the sum, 1 / (sum of W) for the mean, 0 for the
+//! mean of nothing (PyTorch gives NaN there); anything at all for `reduction='none'`. The batch's loss is the sum of
+//! `dloss[n] * loss[n]`. W needs the labels and no logits: the host adds it up ([`WeightedLoss::weight`]).
 //!
 //! With [`Weighting::PyTorch`] this is `torch.nn.CrossEntropyLoss(weight=w, label_smoothing=e, ignore_index=i)`, whose
 //! smoothing term is weighted by each class's own weight while the mean divides by the weights of the true classes
 //! (`cross_entropy_loss_label_smoothing` in ATen's LossNLL.cpp); for targets that are distributions its mean divides by
 //! n (`cross_entropy_loss_prob_target`, same file), and so does ours.
+//!
+//! The device has e from the step ([`WeightedLoss::into_step`]), so that it may change from one step to the next.
 
-use crate::plan::{Grid, Plan, Slice, uniform, word};
+use std::sync::Arc;
+
+use super::IGNORED;
+use crate::plan::{Grid, Plan, Slice, Step, uniform, word};
 use crate::shaders::WEIGHTED_LOSS;
 use crate::smoothing::{Epsilon, Prior};
 use crate::{Error, Result};
-
-/// The target that stands for an ignored sample on the device and in the oracle.
-pub const IGNORED: u32 = u32::MAX;
 
 /// The weight that stands for a class that takes no part; real weights are not negative.
 const NO_PART: f32 = -1.0;
 
 /// What a class weight multiplies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Weighting {
     /// Each class's term: `-sum of w[k] q[k] ln p[k]`.
     #[default]
+    #[value(name = "pytorch")]
     PyTorch,
     /// The whole sample: `w[y]` times the cross-entropy of q and p.
     Sample,
-}
-
-/// How the rows' losses become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reduction {
-    /// Over the sum of the samples' weights.
-    Mean,
-    /// Their sum.
-    Sum,
 }
 
 /// What to build a [`WeightedLoss`] from.
@@ -74,14 +69,17 @@ impl Spec {
     }
 }
 
-/// The loss over rows of [`WeightedLoss::classes`] logits.
+/// The loss over rows of [`WeightedLoss::classes`] logits. A copy shares what it knows of the classes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightedLoss {
-    keep: f64,
-    smooth: Vec<f64>,
+    /// e of the form with a prior.
+    epsilon: f64,
+    /// That e, for a mass of 1 that smoothing moves ([`Prior::effective_epsilon`]).
+    of_one: f64,
+    prior: Arc<[f64]>,
     weighting: Weighting,
-    weights: Vec<f64>,
-    allowed: Vec<bool>,
+    weights: Arc<[f64]>,
+    allowed: Arc<[bool]>,
 }
 
 uniform! {
@@ -90,9 +88,8 @@ uniform! {
         classes: u32,
         first: u32,
         by_sample: u32,
-        mean: u32,
-        keep: f32,
-        smooth_total: f32,
+        stride: u32,
+        prior_total: f32,
     }
 }
 
@@ -101,8 +98,13 @@ uniform! {
 pub enum Targets {
     /// Class indices from [`WeightedLoss::targets`], `[n]`.
     Index(Slice),
-    /// Distributions, `[n, classes]`. What they hold for a class that takes no part is not read.
-    Soft(Slice),
+    /// Distributions. What they hold for a class that takes no part is not read.
+    Soft {
+        /// One for each image of the data set, `[images, classes]`.
+        rows: Slice,
+        /// Which images the epoch's are, `[images]`; the step says where its batch begins.
+        order: Slice,
+    },
 }
 
 /// The loss's buffers in a plan.
@@ -116,10 +118,10 @@ pub struct Buffers {
     pub class_table: Slice,
     /// `[n]`.
     pub losses: Slice,
-    /// Upstream gradient of each loss, `[n]`.
-    pub dloss: Slice,
-    /// Gradient of the logits, `[n, classes]`.
+    /// Gradient of the logits, `[n, stride]`.
     pub dlogits: Slice,
+    /// Elements from one row of `dlogits` to the next, at least `classes`; zeros fill it up.
+    pub stride: usize,
 }
 
 impl WeightedLoss {
@@ -154,8 +156,16 @@ impl WeightedLoss {
                 "found off-target smoothing of {given} over {part} classes, expected less than (C-1)/C"
             ));
         }
-        let smooth = spec.prior.over(&allowed)?.into_iter().map(|u| epsilon * u).collect();
-        Ok(Self { keep: 1.0 - epsilon, smooth, weighting, weights, allowed })
+        // Where one class takes part only an e of 0 has come this far.
+        let of_one = if part > 1 { spec.prior.effective_epsilon(1.0, part) } else { 1.0 };
+        let prior = spec.prior.over(&allowed)?.into();
+        Ok(Self { epsilon, of_one, prior, weighting, weights: weights.into(), allowed: allowed.into() })
+    }
+
+    /// The same loss, with `epsilon` as the mass that smoothing moves: a number below 1, and no larger than that of
+    /// [`Spec::epsilon`] where the prior is off-target.
+    pub fn with_epsilon(&self, epsilon: f64) -> Self {
+        Self { epsilon: self.of_one * epsilon, ..self.clone() }
     }
 
     /// Logits in a row.
@@ -163,14 +173,14 @@ impl WeightedLoss {
         self.allowed.len()
     }
 
-    /// 1 - e, what the target keeps (e being that of the form with a prior).
-    pub fn keep(&self) -> f64 {
-        self.keep
+    /// e of the form with a prior.
+    pub fn epsilon(&self) -> f64 {
+        self.epsilon
     }
 
-    /// e times the prior, `[classes]`; 0 where a class takes no part.
-    pub fn smooth(&self) -> &[f64] {
-        &self.smooth
+    /// The prior, `[classes]`; 0 where a class takes no part.
+    pub fn prior(&self) -> &[f64] {
+        &self.prior
     }
 
     /// What the class weights multiply.
@@ -214,12 +224,27 @@ impl WeightedLoss {
         labels.iter().enumerate().map(target).collect()
     }
 
-    /// What the device knows of the classes, `[classes, 2]`: the weight (negative where a class takes no part) and the
-    /// smoothing mass (with PyTorch's weighting: times the weight).
+    /// A sample's weight in the mean: that of its class, 0 where it is ignored; of a distribution the expected weight, or 1
+    /// with PyTorch's weighting.
+    pub fn weight(&self, target: u32, soft: Option<&[f32]>) -> f64 {
+        let class = target as usize;
+        match soft {
+            None if self.allowed.get(class).is_some_and(|allowed| *allowed) => self.weights[class],
+            None => 0.0,
+            Some(_) if self.weighting == Weighting::PyTorch => 1.0,
+            Some(row) => {
+                let of_class = |class: usize| self.weights[class] * f64::from(row[class]);
+                (0..row.len()).filter(|&class| self.allowed[class]).map(of_class).sum()
+            }
+        }
+    }
+
+    /// What the device knows of the classes, `[classes, 2]`: the weight (negative where a class takes no part) and the prior
+    /// (with PyTorch's weighting: times the weight).
     pub fn class_table(&self) -> Vec<f32> {
         let row = |class: usize| {
             if self.allowed[class] {
-                [self.weights[class] as f32, self.weighted_smooth(class) as f32]
+                [self.weights[class] as f32, self.weighted_prior(class) as f32]
             } else {
                 [NO_PART, 0.0]
             }
@@ -227,91 +252,59 @@ impl WeightedLoss {
         (0..self.classes()).flat_map(row).collect()
     }
 
-    fn weighted_smooth(&self, class: usize) -> f64 {
+    fn weighted_prior(&self, class: usize) -> f64 {
         match self.weighting {
-            Weighting::PyTorch => self.weights[class] * self.smooth[class],
-            Weighting::Sample => self.smooth[class],
+            Weighting::PyTorch => self.weights[class] * self.prior[class],
+            Weighting::Sample => self.prior[class],
         }
     }
 
-    fn dims(&self, mean: bool) -> Dims {
+    /// The step with this loss's e.
+    pub fn into_step(&self, step: Step) -> Step {
+        Step { kept: (1.0 - self.epsilon) as f32, epsilon: self.epsilon as f32, ..step }
+    }
+
+    fn dims(&self, stride: usize) -> Dims {
         let first = self.allowed.iter().position(|allowed| *allowed).expect("a class takes part: new() checks it");
-        let smooth_total: f64 = (0..self.classes()).map(|class| self.weighted_smooth(class)).sum();
+        let prior_total: f64 = (0..self.classes()).map(|class| self.weighted_prior(class)).sum();
         Dims {
             classes: word(self.classes()),
             first: word(first),
             by_sample: u32::from(self.weighting == Weighting::Sample),
-            mean: u32::from(mean),
-            keep: self.keep as f32,
-            smooth_total: smooth_total as f32,
+            stride: word(stride),
+            prior_total: prior_total as f32,
         }
     }
 
-    /// Records the losses of up to `n` rows. `at.dloss` and `at.dlogits` are not used.
+    /// Records the losses of up to `n` rows. `at.dlogits` is not used.
     pub fn forward(&self, plan: &mut Plan, n: usize, at: &Buffers) -> Result<()> {
-        let (pass, targets) = match at.targets {
-            Targets::Index(slice) => ("forward", ("targets", slice)),
-            Targets::Soft(slice) => ("forward_soft", ("soft_targets", slice)),
-        };
-        let bindings = [("logits", at.logits), targets, ("class_table", at.class_table), ("losses", at.losses)];
-        let label = format!("weighted_loss.{pass}");
-        plan.dispatch(label, (&WEIGHTED_LOSS, pass), self.dims(false), Grid::Workgroups(n), 0, &bindings)
+        self.record(plan, "forward", n, at, &[("losses", at.losses)])
     }
 
-    /// Records losses and gradient of up to `n` rows, for the upstream gradient `at.dloss`.
+    /// Records the gradient of up to `n` rows for an upstream gradient `dloss`, `[n]`.
+    pub fn backward(&self, plan: &mut Plan, n: usize, at: &Buffers, dloss: Slice) -> Result<()> {
+        self.record(plan, "backward", n, at, &[("dloss", dloss), ("dlogits", at.dlogits)])
+    }
+
+    /// Records losses and gradient of up to `n` rows; the upstream gradient is the step's `dloss`.
     pub fn forward_backward(&self, plan: &mut Plan, n: usize, at: &Buffers) -> Result<()> {
-        let (pass, targets) = match at.targets {
-            Targets::Index(slice) => ("forward_backward", ("targets", slice)),
-            Targets::Soft(slice) => ("forward_backward_soft", ("soft_targets", slice)),
+        self.record(plan, "forward_backward", n, at, &[("losses", at.losses), ("dlogits", at.dlogits)])
+    }
+
+    fn record(&self, plan: &mut Plan, pass: &str, n: usize, at: &Buffers, outputs: &[(&str, Slice)]) -> Result<()> {
+        let mut bindings = vec![("logits", at.logits), ("class_table", at.class_table)];
+        let pass = match at.targets {
+            Targets::Index(targets) => {
+                bindings.push(("targets", targets));
+                pass.to_owned()
+            }
+            Targets::Soft { rows, order } => {
+                bindings.extend([("soft_targets", rows), ("order", order)]);
+                format!("{pass}_soft")
+            }
         };
-        let bindings = [
-            ("logits", at.logits),
-            targets,
-            ("class_table", at.class_table),
-            ("losses", at.losses),
-            ("dloss", at.dloss),
-            ("dlogits", at.dlogits),
-        ];
+        bindings.extend(outputs);
         let label = format!("weighted_loss.{pass}");
-        plan.dispatch(label, (&WEIGHTED_LOSS, pass), self.dims(false), Grid::Workgroups(n), 0, &bindings)
+        plan.dispatch(label, (&WEIGHTED_LOSS, &pass), self.dims(at.stride), Grid::Workgroups(n), 0, &bindings)
     }
-
-    /// Records the upstream gradient of up to `n` rows for a reduction, into `at.dloss`; `weights` `[n]` receives the
-    /// samples' weights on the way. `at.logits`, `at.losses` and `at.dlogits` are not used.
-    pub fn upstream(
-        &self,
-        plan: &mut Plan,
-        n: usize,
-        at: &Buffers,
-        reduction: Reduction,
-        weights: Slice,
-    ) -> Result<()> {
-        let (pass, grid, targets) = match at.targets {
-            Targets::Index(slice) => ("weigh", Grid::Threads(n), ("targets", slice)),
-            Targets::Soft(slice) => ("weigh_soft", Grid::Workgroups(n), ("soft_targets", slice)),
-        };
-        let dims = self.dims(reduction == Reduction::Mean);
-        let bindings = [targets, ("class_table", at.class_table), ("weights", weights)];
-        plan.dispatch(format!("weighted_loss.{pass}"), (&WEIGHTED_LOSS, pass), dims, grid, 0, &bindings)?;
-        plan.dispatch(
-            "weighted_loss.spread",
-            (&WEIGHTED_LOSS, "spread"),
-            dims,
-            Grid::Workgroups(1),
-            0,
-            &[("weights_in", weights), ("upstream", at.dloss)],
-        )
-    }
-}
-
-/// Records the batch's loss into the step's slot of `step_losses`: the sum of `dloss` times `losses`.
-pub fn reduce(plan: &mut Plan, dloss: Slice, losses: Slice, step_losses: Slice) -> Result<()> {
-    plan.dispatch(
-        "weighted_loss.reduce",
-        (&WEIGHTED_LOSS, "reduce"),
-        Dims::default(),
-        Grid::Workgroups(1),
-        0,
-        &[("dloss", dloss), ("losses_in", losses), ("step_losses", step_losses)],
-    )
 }

@@ -1,9 +1,9 @@
 //! A whole network on the CPU path: forward, backward, and one training step.
 
-use super::{Real, conv2d, linear, max_pool2d, optimizer, relu, smoothed_loss};
+use super::{Real, conv2d, linear, max_pool2d, optimizer, relu};
+use crate::loss::{Batch, Form};
 use crate::net::{Network, Op};
 use crate::ops::optimizer::Optimizer;
-use crate::smoothing::{Masses, Smoothing};
 
 /// A network with its parameters, and the buffers of one step, which are allocated once and grow with the batch.
 pub struct CpuNetwork<T> {
@@ -110,23 +110,23 @@ impl<T: Real> CpuNetwork<T> {
         }
     }
 
-    /// The mean smoothed loss of the batch, with its gradient in `grads`.
-    pub fn loss_and_gradient(&mut self, targets: &[u32], masses: Masses) -> f64 {
-        let n = targets.len();
+    /// The mean loss of the batch, with its gradient in `grads`.
+    pub fn loss_and_gradient(&mut self, form: &Form, batch: Batch<T>) -> f64 {
+        let n = batch.labels.len();
         let classes = self.net.classes;
         let mut losses = vec![T::zero(); n];
         let mut dlogits = vec![T::zero(); n * classes];
         let logits = self.forward();
-        smoothed_loss::forward(masses, classes, logits, targets, &mut losses);
-        let dloss = vec![T::of(1.0 / n as f64); n];
-        smoothed_loss::backward(masses, classes, logits, targets, &dloss, &mut dlogits);
+        form.forward(classes, logits, batch, &mut losses);
+        let dloss = vec![T::of(batch.dloss()); n];
+        form.backward(classes, logits, batch, &dloss, &mut dlogits);
         self.backward(&dlogits);
-        losses.iter().map(|l| l.wide()).sum::<f64>() / n as f64
+        batch.mean(losses.iter().map(|l| l.wide()).sum::<f64>())
     }
 
     /// One training step over the batch: the loss before the update, which is number `t` from 1.
-    pub fn train_step(&mut self, targets: &[u32], smoothing: Smoothing, optimizer: &Optimizer, t: u64) -> f64 {
-        let loss = self.loss_and_gradient(targets, smoothing.masses(self.net.classes));
+    pub fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> f64 {
+        let loss = self.loss_and_gradient(form, batch);
         optimizer::step(optimizer, t, &mut self.params, &self.grads, &mut self.state);
         loss
     }

@@ -1,4 +1,5 @@
-//! The CPU twin of `shaders/smoothed_loss.wgsl`. Formulas: [`crate::ops::smoothed_loss`].
+//! The CPU twin of `shaders/smoothed_loss.wgsl`. Formulas: [`crate::ops::smoothed_loss`]. A target that is no class is
+//! ignored.
 
 use super::Real;
 use crate::smoothing::Masses;
@@ -6,6 +7,10 @@ use crate::smoothing::Masses;
 /// `logits [n, classes]`, `targets [n]` to `losses [n]`.
 pub fn forward<T: Real>(masses: Masses, classes: usize, logits: &[T], targets: &[u32], losses: &mut [T]) {
     for ((row, &target), loss) in logits.chunks(classes).zip(targets).zip(losses) {
+        *loss = T::zero();
+        if target as usize >= classes {
+            continue;
+        }
         let (max, log_sum) = log_normaliser(row);
         let sum: T = row.iter().map(|&x| x - max).sum();
         let own = row[target as usize] - max;
@@ -25,6 +30,10 @@ pub fn backward<T: Real>(
 ) {
     let rows = logits.chunks(classes).zip(targets).zip(dloss).zip(dlogits.chunks_mut(classes));
     for (((row, &target), &dloss), drow) in rows {
+        if target as usize >= classes {
+            drow.fill(T::zero());
+            continue;
+        }
         let (max, log_sum) = log_normaliser(row);
         for (class, (d, &x)) in drow.iter_mut().zip(row).enumerate() {
             let mass = if class == target as usize { masses.on } else { masses.off };

@@ -7,9 +7,9 @@ use super::network::CpuNetwork;
 use super::optimizer;
 use crate::Result;
 use crate::data::Dataset;
+use crate::loss::{Batch, Form};
 use crate::net::Network;
 use crate::ops::optimizer::Optimizer;
-use crate::smoothing::Smoothing;
 use crate::train::{Backend, Setup, State};
 
 /// What each byte of each channel becomes: `(byte / 255 - mean) / std`.
@@ -22,7 +22,7 @@ pub trait HostNetwork<T> {
     /// Makes the images `indices`, normalised, its batch.
     fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>);
     /// One training step over the batch: the loss before the update, which is number `t` from 1.
-    fn train_step(&mut self, targets: &[u32], smoothing: Smoothing, optimizer: &Optimizer, t: u64) -> f64;
+    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> f64;
     /// The logits `[n, classes]` of the batch.
     fn logits(&mut self) -> &[T];
     /// The parameters, and the optimizer's memory.
@@ -45,8 +45,8 @@ impl<T: Real> HostNetwork<T> for CpuNetwork<T> {
         });
     }
 
-    fn train_step(&mut self, targets: &[u32], smoothing: Smoothing, optimizer: &Optimizer, t: u64) -> f64 {
-        self.train_step(targets, smoothing, optimizer, t)
+    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> f64 {
+        self.train_step(form, batch, optimizer, t)
     }
 
     fn logits(&mut self) -> &[T] {
@@ -88,13 +88,21 @@ impl<T: Real, N: HostNetwork<T>> Backend for HostTrainer<'_, T, N> {
         updates: u64,
         on_losses: &mut dyn FnMut(&[f64]) -> Result<()>,
     ) -> Result<()> {
-        let Setup { train, batch_size, smoothing, optimizer, .. } = &self.setup;
-        let mut targets = Vec::with_capacity(*batch_size);
+        let Setup { net, train, batch_size, loss, optimizer, .. } = &self.setup;
+        loss.check(net.classes, train)?;
+        let mut labels = Vec::with_capacity(*batch_size);
+        let mut rows = vec![];
         for (t, indices) in (updates + 1..).zip(order.chunks(*batch_size)) {
             self.network.gather(train, indices, &self.normalised);
-            targets.clear();
-            targets.extend(indices.iter().map(|&i| train.labels[i as usize]));
-            on_losses(&[self.network.train_step(&targets, *smoothing, optimizer, t)])?;
+            labels.clear();
+            labels.extend(indices.iter().map(|&i| train.labels[i as usize]));
+            if let Some(all) = loss.rows() {
+                let row = |&i: &u32| &all[i as usize * net.classes..][..net.classes];
+                rows.clear();
+                rows.extend(indices.iter().flat_map(row).map(|&v| T::of(v.into())));
+            }
+            let batch = Batch { labels: &labels, rows: &rows, weight: loss.weight(train, indices) };
+            on_losses(&[self.network.train_step(&loss.at(t), batch, optimizer, t)])?;
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! The CPU twin of `shaders/weighted_loss.wgsl`. Formulas: [`crate::ops::weighted_loss`]. Each row's target is made as a
-//! list, in the words of the definition, and not by the device's table.
+//! The CPU twin of `shaders/weighted_loss.wgsl`. Formulas: [`crate::ops::weighted_loss`]. A target's mass is computed where
+//! it is needed, in the words of the definition, and not by the device's table: no list over the classes is made.
 
 use super::Real;
-use crate::ops::weighted_loss::{Reduction, WeightedLoss, Weighting};
+use crate::ops::weighted_loss::{WeightedLoss, Weighting};
 
 /// A batch's targets.
 #[derive(Clone, Copy, Debug)]
@@ -13,28 +13,79 @@ pub enum Targets<'a, T> {
     Soft(&'a [T]),
 }
 
+/// How the rows' losses become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduction {
+    /// Over the sum of the samples' weights.
+    Mean,
+    /// Their sum.
+    Sum,
+}
+
+/// The target of one row.
+struct Target<'a, T> {
+    loss: &'a WeightedLoss,
+    of_row: OfRow<'a, T>,
+    /// The sample's weight: the expected weight of its class.
+    weight: T,
+}
+
+enum OfRow<'a, T> {
+    Index(usize),
+    Soft(&'a [T]),
+}
+
+impl<'a, T: Real> Target<'a, T> {
+    /// Row `n`'s, or `None` where it is ignored.
+    fn new(loss: &'a WeightedLoss, targets: Targets<'a, T>, n: usize) -> Option<Self> {
+        let of_row = match targets {
+            Targets::Index(indices) => OfRow::Index(indices[n] as usize),
+            Targets::Soft(rows) => OfRow::Soft(&rows[n * loss.classes()..][..loss.classes()]),
+        };
+        let mut target = Self { loss, of_row, weight: T::zero() };
+        target.weight = match target.of_row {
+            OfRow::Index(class) if !loss.allowed().get(class).is_some_and(|allowed| *allowed) => return None,
+            OfRow::Index(class) => T::of(loss.weights()[class]),
+            OfRow::Soft(_) => (0..loss.classes()).map(|k| T::of(loss.weights()[k]) * target.mass_before(k)).sum(),
+        };
+        Some(target)
+    }
+
+    /// t of the formulas; 0 for classes that take no part.
+    fn mass_before(&self, class: usize) -> T {
+        match self.of_row {
+            _ if !self.loss.allowed()[class] => T::zero(),
+            OfRow::Index(index) => T::of(f64::from(u8::from(index == class))),
+            OfRow::Soft(row) => row[class],
+        }
+    }
+
+    /// a of the formulas; 0 for classes that take no part.
+    fn mass(&self, class: usize) -> T {
+        let e = self.loss.epsilon();
+        let q = T::of(1.0 - e) * self.mass_before(class) + T::of(e * self.loss.prior()[class]);
+        match self.loss.weighting() {
+            Weighting::PyTorch => T::of(self.loss.weights()[class]) * q,
+            Weighting::Sample => self.weight * q,
+        }
+    }
+}
+
 /// A row's target with the weights in it: a of the formulas, 0 for classes that take no part. `None` where the sample is
 /// ignored.
 pub fn masses<T: Real>(loss: &WeightedLoss, targets: Targets<T>, n: usize) -> Option<Vec<T>> {
-    let target = target(loss, targets, n)?;
-    let sample = expected_weight(loss, &target);
-    let of_class = |class: usize| {
-        let q = T::of(loss.keep()) * target[class] + T::of(loss.smooth()[class]);
-        match loss.weighting() {
-            Weighting::PyTorch => T::of(loss.weights()[class]) * q,
-            Weighting::Sample => sample * q,
-        }
-    };
-    Some((0..loss.classes()).map(of_class).collect())
+    let target = Target::new(loss, targets, n)?;
+    Some((0..loss.classes()).map(|class| target.mass(class)).collect())
 }
 
 /// `logits [n, classes]` to `losses [n]`.
 pub fn forward<T: Real>(loss: &WeightedLoss, logits: &[T], targets: Targets<T>, losses: &mut [T]) {
     for (n, (row, out)) in logits.chunks(loss.classes()).zip(losses).enumerate() {
         *out = T::zero();
-        let Some(masses) = masses(loss, targets, n) else { continue };
+        let Some(target) = Target::new(loss, targets, n) else { continue };
         let (max, log_sum) = log_normaliser(loss, row);
-        *out = (0..row.len()).filter(|&k| loss.allowed()[k]).map(|k| masses[k] * (log_sum - (row[k] - max))).sum();
+        let taking_part = (0..row.len()).filter(|&k| loss.allowed()[k]);
+        *out = taking_part.map(|k| target.mass(k) * (log_sum - (row[k] - max))).sum();
     }
 }
 
@@ -43,11 +94,11 @@ pub fn backward<T: Real>(loss: &WeightedLoss, logits: &[T], targets: Targets<T>,
     let classes = loss.classes();
     for (n, (row, drow)) in logits.chunks(classes).zip(dlogits.chunks_mut(classes)).enumerate() {
         drow.fill(T::zero());
-        let Some(masses) = masses(loss, targets, n) else { continue };
+        let Some(target) = Target::new(loss, targets, n) else { continue };
         let (max, log_sum) = log_normaliser(loss, row);
-        let total: T = masses.iter().copied().sum();
+        let total: T = (0..classes).map(|class| target.mass(class)).sum();
         for class in (0..classes).filter(|&class| loss.allowed()[class]) {
-            drow[class] = dloss[n] * (total * (row[class] - max - log_sum).exp() - masses[class]);
+            drow[class] = dloss[n] * (total * (row[class] - max - log_sum).exp() - target.mass(class));
         }
     }
 }
@@ -56,7 +107,7 @@ pub fn backward<T: Real>(loss: &WeightedLoss, logits: &[T], targets: Targets<T>,
 pub fn weights<T: Real>(loss: &WeightedLoss, targets: Targets<T>, n: usize) -> Vec<T> {
     let weight = |n: usize| match (targets, loss.weighting()) {
         (Targets::Soft(_), Weighting::PyTorch) => T::one(),
-        _ => target(loss, targets, n).map_or(T::zero(), |target| expected_weight(loss, &target)),
+        _ => Target::new(loss, targets, n).map_or(T::zero(), |target| target.weight),
     };
     (0..n).map(weight).collect()
 }
@@ -76,29 +127,6 @@ pub fn upstream<T: Real>(loss: &WeightedLoss, targets: Targets<T>, n: usize, red
 /// The batch's loss: each loss times its upstream gradient, summed.
 pub fn reduce<T: Real>(dloss: &[T], losses: &[T]) -> T {
     dloss.iter().zip(losses).map(|(&d, &loss)| d * loss).sum()
-}
-
-/// The target before smoothing, without what it holds for classes that take no part.
-fn target<T: Real>(loss: &WeightedLoss, targets: Targets<T>, n: usize) -> Option<Vec<T>> {
-    let allowed = loss.allowed();
-    match targets {
-        Targets::Index(indices) => {
-            let index = indices[n] as usize;
-            let mut one_hot = vec![T::zero(); allowed.len()];
-            allowed.get(index).is_some_and(|allowed| *allowed).then(|| {
-                one_hot[index] = T::one();
-                one_hot
-            })
-        }
-        Targets::Soft(rows) => {
-            let row = &rows[n * allowed.len()..][..allowed.len()];
-            Some(row.iter().zip(allowed).map(|(&t, &allowed)| if allowed { t } else { T::zero() }).collect())
-        }
-    }
-}
-
-fn expected_weight<T: Real>(loss: &WeightedLoss, target: &[T]) -> T {
-    loss.weights().iter().zip(target).map(|(&w, &t)| T::of(w) * t).sum()
 }
 
 /// The maximum over the classes that take part, and the logarithm of the sum of `exp(x - maximum)`.

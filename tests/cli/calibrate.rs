@@ -49,7 +49,7 @@ fn logits(folder: &Path, images: &Dataset) -> Vec<f64> {
     let setup = Setup {
         net: &net,
         batch_size: 50,
-        smoothing: Smoothing::NONE,
+        loss: Smoothing::NONE.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[MEAN_AND_STD.0, MEAN_AND_STD.1]],
         train: images,

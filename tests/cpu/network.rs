@@ -1,8 +1,10 @@
 //! Whole networks against the f64 oracle.
 
-use smoothcnn::check::network::random_data;
+use smoothcnn::check::losses::losses;
+use smoothcnn::check::network::{against_oracle, images, random_data};
 use smoothcnn::check::{random, random_targets};
 use smoothcnn::cpu::{CpuNetwork, CpuTrainer, Real};
+use smoothcnn::loss::{Batch, Form, Loss};
 use smoothcnn::net::{Layer, Network};
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::oracle;
@@ -89,11 +91,15 @@ fn plain<'s>(setup: Setup<'s>, params: &[f32]) -> Box<dyn Backend + 's> {
 
 /// `steps` steps, the last with a smaller batch, and then a test, whose last batch is one image.
 fn train(net: &Network, optimizer: Optimizer, batch_size: usize, steps: usize, make: Make) -> Run {
-    let images = batch_size * steps - batch_size / 2;
+    train_with(SMOOTHING.into(), net, optimizer, [batch_size, steps], make)
+}
+
+fn train_with(loss: Loss, net: &Network, optimizer: Optimizer, [batch_size, steps]: [usize; 2], make: Make) -> Run {
+    let images = images(batch_size, steps);
     let train = random_data(images, net.input, net.classes);
     let test = random_data(batch_size + 1, net.input, net.classes);
     let normalisation = vec![[0.4, 0.25]; net.input[0]];
-    let setup = Setup { net, batch_size, smoothing: SMOOTHING, optimizer, normalisation, train: &train, test: &test };
+    let setup = Setup { net, batch_size, loss, optimizer, normalisation, train: &train, test: &test };
     let mut backend = make(setup, &net.initial_parameters(1));
     let order: Vec<u32> = (0..images as u32).rev().collect();
     let mut losses = vec![];
@@ -164,6 +170,27 @@ fn twenty_steps_in_f32_stay_by_the_oracle() {
     }
 }
 
+/// Every form of the loss, a third of the images and one whole batch ignored: in f32 by the oracle as the GPU is; in f64, and
+/// with other numbers of threads, to the last digits.
+#[test]
+fn ten_steps_of_every_loss() {
+    let net = Network::seed([1, 12, 12], 10).unwrap();
+    for (name, loss) in losses(net.classes, images(35, 4)).unwrap() {
+        let rows = against_oracle("cpu", &net, loss.clone(), [35, 4], |setup, params| Ok(fast::<f32>(setup, params)));
+        for row in rows.unwrap() {
+            assert!(row.failure.is_none(), "{name}: {row:?}");
+        }
+        let adam = Optimizer::Adam(Adam::default());
+        let run = |make: Make| train_with(loss.clone(), &net, adam, [35, 4], make);
+        let (want, got) = (run(plain), run(fast::<f64>));
+        for (got, want) in [(&got.losses, &want.losses), (&got.state.params, &want.state.params)] {
+            assert!(distance(got, want) <= 1e-10 * norm(want), "{name}");
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        assert!(pool.install(|| run(fast::<f64>)) == got, "{name}: the number of threads matters");
+    }
+}
+
 /// A batch of one, a batch that fills its chunks unevenly, and one with more chunks than images in each: the logits and
 /// every parameter's gradient.
 #[test]
@@ -180,10 +207,10 @@ fn gradients_are_the_oracles_for_every_batch_size() {
             let images: Vec<f64> =
                 random(n * net.input.iter().product::<usize>(), n as u64).iter().map(|&v| v.into()).collect();
             let targets = random_targets(n, net.classes, n as u64);
-            let masses = SMOOTHING.masses(net.classes);
+            let (form, batch) = (Form::Smoothed(SMOOTHING), Batch::new(&targets));
             got.set_batch(&images);
             want.batch(n).copy_from_slice(&images);
-            let losses = [got.loss_and_gradient(&targets, masses), want.loss_and_gradient(&targets, masses)];
+            let losses = [got.loss_and_gradient(&form, batch), want.loss_and_gradient(&form, batch)];
             assert!((losses[0] - losses[1]).abs() <= 1e-12, "{losses:?}");
             for parameter in &net.parameters {
                 let (got, want) = (&got.grads()[parameter.range()], &want.grads[parameter.range()]);
@@ -216,14 +243,14 @@ fn a_nan_anywhere_reaches_the_loss() {
         let n = 3;
         let images = random(n * net.input.iter().product::<usize>(), 1);
         let targets = random_targets(n, net.classes, 1);
-        let masses = SMOOTHING.masses(net.classes);
+        let form = Form::Smoothed(SMOOTHING);
         // A bias of each layer: it reaches every element of its channel.
         for parameter in net.parameters.iter().filter(|parameter| parameter.shape.len() == 1) {
             let mut params = net.initial_parameters(3);
             params[parameter.offset] = f32::NAN;
             let mut network = CpuNetwork::new(&net, params);
             network.set_batch(&images);
-            let loss = network.loss_and_gradient(&targets, masses);
+            let loss = network.loss_and_gradient(&form, Batch::new(&targets));
             assert!(loss.is_nan(), "{}: {loss} in {:?}", parameter.name, net.layers);
         }
         // A pixel that every window of the first layers sees or takes.
@@ -231,7 +258,7 @@ fn a_nan_anywhere_reaches_the_loss() {
         let mut images = images;
         images[0] = f32::NAN;
         network.set_batch(&images);
-        assert!(network.loss_and_gradient(&targets, masses).is_nan());
+        assert!(network.loss_and_gradient(&form, Batch::new(&targets)).is_nan());
     }
 }
 
@@ -243,7 +270,7 @@ fn going_on_from_a_state_is_going_on() {
     let setup = Setup {
         net,
         batch_size: 8,
-        smoothing: SMOOTHING,
+        loss: SMOOTHING.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.4, 0.25]; net.input[0]],
         train: &data,

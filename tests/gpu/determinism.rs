@@ -1,7 +1,9 @@
 //! The same seed on the same device gives the same bits; where the data lies and how steps are grouped changes nothing.
 
+use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::random_data;
 use smoothcnn::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::loss::Loss;
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::{Smoothing, Variant};
@@ -12,13 +14,13 @@ use super::GPU;
 const SCHEDULE: Schedule = Schedule { epochs: 2, seed: 5, shuffle: true };
 
 /// Two epochs over 23 images in batches of 5; what is left of the device after `interrupt` epochs goes to a new one.
-fn train(max_data_bytes: u64, interrupt: Option<usize>) -> (State, Vec<f64>, Vec<f64>) {
+fn train_with(loss: Loss, max_data_bytes: u64, interrupt: Option<usize>) -> (State, Vec<f64>, Vec<f64>) {
     let net = Network::seed([1, 8, 8], 4).unwrap();
     let (train, test) = (random_data(23, net.input, 4), random_data(9, net.input, 4));
     let setup = Setup {
         net: &net,
         batch_size: 5,
-        smoothing: Smoothing { variant: Variant::Uniform, epsilon: 0.1 },
+        loss,
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.5, 0.25]],
         train: &train,
@@ -48,6 +50,10 @@ fn train(max_data_bytes: u64, interrupt: Option<usize>) -> (State, Vec<f64>, Vec
     (trainer.state().unwrap(), losses, trainer.test_logits().unwrap())
 }
 
+fn train(max_data_bytes: u64, interrupt: Option<usize>) -> (State, Vec<f64>, Vec<f64>) {
+    train_with(Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(), max_data_bytes, interrupt)
+}
+
 #[test]
 fn two_runs_give_the_same_bits() {
     assert_eq!(train(u64::MAX, None), train(u64::MAX, None));
@@ -63,4 +69,15 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
 fn a_streamed_data_set_gives_the_same_bits_as_one_on_the_device() {
     assert_eq!(train(u64::MAX, None), train(10 * 64, None));
     assert_eq!(train(u64::MAX, None), train(1, None));
+}
+
+/// The same of every form of the loss: an epsilon that changes from step to step, and what the loss has for each image.
+#[test]
+fn neither_resuming_nor_streaming_changes_a_bit_of_any_loss() {
+    for (name, loss) in losses(4, 23).unwrap() {
+        let whole = train_with(loss.clone(), u64::MAX, None);
+        assert!(whole.1.iter().all(|loss| loss.is_finite()), "{name}: {:?}", whole.1);
+        assert!(whole == train_with(loss.clone(), u64::MAX, Some(1)), "{name}, resumed");
+        assert!(whole == train_with(loss, 10 * 64, None), "{name}, streamed");
+    }
 }

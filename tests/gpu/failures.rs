@@ -19,7 +19,7 @@ fn a_plan_that_does_not_fit_names_the_batch_size_that_would() {
     let setup = |batch_size| Setup {
         net: &net,
         batch_size,
-        smoothing: Smoothing::NONE,
+        loss: Smoothing::NONE.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.5, 0.5]],
         train: &data,

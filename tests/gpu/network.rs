@@ -1,8 +1,10 @@
 //! Whole training steps on the device against the f64 oracle.
 
-use smoothcnn::check::network::{random_data, training};
+use smoothcnn::check::losses::losses;
+use smoothcnn::check::network::{images, random_data, training};
 use smoothcnn::fusion::Kernels;
 use smoothcnn::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::loss::Loss;
 use smoothcnn::net::{Layer, Network};
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::{Smoothing, Variant};
@@ -11,9 +13,10 @@ use smoothcnn::train::{Backend, Setup};
 use super::{GPU, assert_rows};
 
 /// With the reference kernels and with the fused ones.
-fn train_both(net: &Network, smoothing: Smoothing, batch_size: usize, steps: usize) {
+fn train_both(net: &Network, loss: impl Into<Loss>, batch_size: usize, steps: usize) {
+    let loss = loss.into();
     for kernels in [Kernels::Reference, Kernels::Fused] {
-        assert_rows(training(&GPU, net, smoothing, batch_size, steps, kernels));
+        assert_rows(training(&GPU, net, loss.clone(), batch_size, steps, kernels));
     }
 }
 
@@ -43,6 +46,28 @@ fn three_steps_of_the_seed_network() {
     for input in [[1, 28, 28], [3, 32, 32]] {
         let net = Network::seed(input, 10).unwrap();
         train_both(&net, Smoothing { variant: Variant::Uniform, epsilon: 0.1 }, 4, 3);
+    }
+}
+
+/// Every form of the loss, over ten steps and every way into the last layer: with outputs that are no multiple of four, and
+/// none that a fused head takes.
+#[test]
+fn ten_steps_of_every_loss() {
+    for outputs in [5, 8] {
+        let layers = [
+            Layer::conv2d(4, 3, 1),
+            Layer::Relu,
+            Layer::max_pool2d(2),
+            Layer::Flatten,
+            Layer::linear(12),
+            Layer::Relu,
+            Layer::linear(outputs),
+        ];
+        let net = Network::new([2, 9, 8], &layers).unwrap();
+        for (name, loss) in losses(outputs, images(6, 10)).unwrap() {
+            println!("{name}");
+            train_both(&net, loss, 6, 10);
+        }
     }
 }
 
@@ -95,7 +120,7 @@ fn the_gradient_is_that_of_the_reference_kernels() {
     let setup = Setup {
         net: &net,
         batch_size: 6,
-        smoothing: Smoothing { variant: Variant::Uniform, epsilon: 0.1 },
+        loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.5, 0.25]],
         train: &data,

@@ -10,11 +10,12 @@
 use rayon::prelude::*;
 use smoothcnn::check::comparator_loss;
 use smoothcnn::check::weighted_loss::Features;
+use smoothcnn::loss::{Batch, Form};
 use smoothcnn::net::{self, Layer, Network};
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::oracle::network::CpuNetwork;
 use smoothcnn::rng::Philox;
-use smoothcnn::smoothing::{Masses, Smoothing, Variant};
+use smoothcnn::smoothing::{Smoothing, Variant};
 
 use crate::op::{Op, Targets, conv2d, dot, largest, max_pool2d, pool, targets, uniform};
 
@@ -220,17 +221,18 @@ fn pass(net: &Network, params: &[f64], first: usize, input: &[f64]) -> Pass {
 /// the same way at -2h and 2h, it is so in between: layer by layer, affine functions that keep their sign at both ends
 /// keep it on the way. Where a kink is in the way a smaller h is tried; a place is given up only below 3e-6, and nine
 /// tenths of the places of every parameter must have been checked.
-fn check_network(net: &Network, n: usize, masses: Masses) -> f64 {
+fn check_network(net: &Network, n: usize, smoothing: Smoothing) -> f64 {
     // Twice the usual values: gradients grow with the product of the layers, and stand further above rounding.
     let params = net.initial_parameters(5).into_iter().map(|v| 2.0 * f64::from(v)).collect();
     let mut cpu = CpuNetwork::<f64>::new(net, params);
     let images = uniform(n * net.input.iter().product::<usize>(), -1.0, 1.0, 50);
     let targets = targets(n, net.classes, 51);
     cpu.batch(n).copy_from_slice(&images);
-    cpu.loss_and_gradient(&targets, masses);
+    cpu.loss_and_gradient(&Form::Smoothed(smoothing), Batch::new(&targets));
     let whole = pass(net, &cpu.params, 0, &images);
     assert_eq!(cpu.forward(), whole.activations.last().unwrap(), "the network is not its ops in order");
 
+    let masses = smoothing.masses(net.classes);
     let loss = Op::SmoothedLoss { masses, classes: net.classes, targets };
     let mut worst = 0.0f64;
     for (index, parameter) in net.parameters.iter().enumerate() {
@@ -292,8 +294,7 @@ fn gradients_of_a_small_network_with_overlapping_windows() {
     ];
     let net = Network::new([2, 13, 11], &layers).unwrap();
     for (n, variant) in [(1, Variant::Uniform), (10, Variant::OffTarget)] {
-        let masses = Smoothing { variant, epsilon: 0.2 }.masses(3);
-        println!("worst error {:e}", check_network(&net, n, masses));
+        println!("worst error {:e}", check_network(&net, n, Smoothing { variant, epsilon: 0.2 }));
     }
 }
 
@@ -301,6 +302,6 @@ fn gradients_of_a_small_network_with_overlapping_windows() {
 #[test]
 fn gradients_of_the_seed_network() {
     let net = Network::seed([1, 28, 28], 10).unwrap();
-    let masses = Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.masses(10);
-    println!("worst error {:e}", check_network(&net, 3, masses));
+    let smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };
+    println!("worst error {:e}", check_network(&net, 3, smoothing));
 }

@@ -5,14 +5,15 @@
 //! comparison here. The magnitudes come from the op itself, run on absolute values.
 
 use clap::ValueEnum;
+use smoothcnn::loss::{Batch, Form};
 use smoothcnn::net::Network;
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
-use smoothcnn::ops::weighted_loss::{Reduction, Spec, WeightedLoss, Weighting};
+use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
 use smoothcnn::oracle::network::CpuNetwork;
 use smoothcnn::oracle::optimizer::{State, step};
-use smoothcnn::oracle::weighted_loss::{masses, reduce, upstream};
+use smoothcnn::oracle::weighted_loss::{Reduction, masses, reduce, upstream};
 use smoothcnn::smoothing::{Epsilon, Smoothing, Variant};
 
 use crate::op::{Op, Targets, conv2d, largest, max_pool2d, pool};
@@ -311,7 +312,7 @@ fn the_seed_network_agrees_with_pytorch() {
     let labels = golden.labels("labels");
     // Uniform last: its gradient is the recorded one.
     for (name, variant) in [("loss.off-target", Variant::OffTarget), ("loss.uniform", Variant::Uniform)] {
-        let loss = cpu.loss_and_gradient(&labels, Smoothing { variant, epsilon }.masses(net.classes));
+        let loss = cpu.loss_and_gradient(&Form::Smoothed(Smoothing { variant, epsilon }), Batch::new(&labels));
         check(name, &[loss], loss);
     }
     for p in &net.parameters {

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 
 use smoothcnn::compile::{Compiled, Job, compile};
 use smoothcnn::fusion::Kernels;
+use smoothcnn::loss::Loss;
 use smoothcnn::net::{Layer, Network};
 use smoothcnn::ops::ceiling;
 use smoothcnn::ops::comparator_loss::{self, ComparatorLoss};
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::ops::smoothed_loss::{Buffers, SmoothedLoss};
-use smoothcnn::ops::weighted_loss::{self, Reduction, Spec, Targets, WeightedLoss};
+use smoothcnn::ops::weighted_loss::{self, Spec, Targets, WeightedLoss};
 use smoothcnn::plan::Plan;
 use smoothcnn::shaders::{ALL, BindingKind};
 use smoothcnn::smoothing::Smoothing;
@@ -18,11 +19,11 @@ use smoothcnn::tuning::{Tiles, Tuning};
 
 type Pass = (&'static str, String);
 
-fn job(net: &Network, optimizer: Optimizer, (kernels, tiles): (Kernels, Tiles)) -> Job<'_> {
+fn job<'a>(net: &'a Network, loss: &'a Loss, optimizer: Optimizer, (kernels, tiles): (Kernels, Tiles)) -> Job<'a> {
     Job {
         net,
         batch_size: 7,
-        smoothing: Smoothing::NONE,
+        loss,
         optimizer,
         train_images: 20,
         test_images: 9,
@@ -92,9 +93,10 @@ fn networks() -> Vec<Network> {
 
 fn all_plans() -> Vec<Compiled> {
     let mut plans = vec![];
+    let loss = Loss::from(Smoothing::NONE);
     for net in &networks() {
         for optimizer in optimizers() {
-            plans.extend(KERNELS.map(|kernels| compile(&job(net, optimizer, kernels)).unwrap()));
+            plans.extend(KERNELS.map(|kernels| compile(&job(net, &loss, optimizer, kernels)).unwrap()));
         }
     }
     plans
@@ -110,28 +112,28 @@ fn loss_apart() -> Plan {
     let mut plan = Plan::default();
     let at = plan.buffer("any", 64).unwrap();
     let buffers = Buffers { logits: at, targets: at, losses: at, dlogits: at };
-    let loss = SmoothedLoss { classes: 4, masses: Smoothing::NONE.masses(4) };
+    let loss = SmoothedLoss { classes: 4 };
     loss.forward(&mut plan, 3, &buffers).unwrap();
     loss.backward(&mut plan, 3, &buffers, at).unwrap();
     plan
 }
 
-/// The losses that training does not use yet, with both kinds of target.
+/// The passes of the other losses, with both kinds of target.
 fn other_losses() -> Plan {
     let mut plan = Plan::default();
     let at = plan.buffer("any", 64).unwrap();
     let loss = WeightedLoss::new(&Spec::new(4)).unwrap();
-    for targets in [Targets::Index(at), Targets::Soft(at)] {
+    for targets in [Targets::Index(at), Targets::Soft { rows: at, order: at }] {
         let buffers =
-            weighted_loss::Buffers { logits: at, targets, class_table: at, losses: at, dloss: at, dlogits: at };
-        loss.upstream(&mut plan, 3, &buffers, Reduction::Mean, at).unwrap();
+            weighted_loss::Buffers { logits: at, targets, class_table: at, losses: at, dlogits: at, stride: 4 };
         loss.forward(&mut plan, 3, &buffers).unwrap();
+        loss.backward(&mut plan, 3, &buffers, at).unwrap();
         loss.forward_backward(&mut plan, 3, &buffers).unwrap();
     }
-    weighted_loss::reduce(&mut plan, at, at, at).unwrap();
     let loss = ComparatorLoss::focal(4, 2.0).unwrap();
-    let buffers = comparator_loss::Buffers { logits: at, targets: at, losses: at, dloss: at, dlogits: at };
+    let buffers = comparator_loss::Buffers { logits: at, targets: at, losses: at, dlogits: at, stride: 4 };
     loss.forward(&mut plan, 3, &buffers).unwrap();
+    loss.backward(&mut plan, 3, &buffers, at).unwrap();
     loss.forward_backward(&mut plan, 3, &buffers).unwrap();
     plan
 }
@@ -198,8 +200,9 @@ fn what_a_pass_binds_lies_within_its_buffer_and_what_it_writes_is_its_own() {
 /// Catches a forward pass that differs between training and the test, or an update that is not a step's last act.
 #[test]
 fn inference_is_the_forward_part_of_training() {
+    let loss = Loss::from(Smoothing::NONE);
     for (net, kernels) in networks().iter().flat_map(|net| KERNELS.map(|kernels| (net, kernels))) {
-        let compiled = compile(&job(net, optimizers()[0], kernels)).unwrap();
+        let compiled = compile(&job(net, &loss, optimizers()[0], kernels)).unwrap();
         let labels = |range: std::ops::Range<usize>| -> Vec<&str> {
             compiled.plan.dispatches[range].iter().map(|dispatch| dispatch.label.as_str()).collect()
         };
@@ -226,10 +229,11 @@ fn inference_is_the_forward_part_of_training() {
 /// as the arithmetic of several.
 #[test]
 fn a_step_of_the_seed_network_has_few_dispatches() {
+    let loss = Loss::from(Smoothing::NONE);
     for input in [[1, 28, 28], [3, 32, 32], [1, 112, 112]] {
         let net = Network::seed(input, 10).unwrap();
         for optimizer in optimizers() {
-            let Compiled { train, infer, .. } = compile(&job(&net, optimizer, KERNELS[1])).unwrap();
+            let Compiled { train, infer, .. } = compile(&job(&net, &loss, optimizer, KERNELS[1])).unwrap();
             assert!(train.len() <= 9 && infer.len() <= 4, "{} and {}", train.len(), infer.len());
         }
     }
@@ -238,9 +242,10 @@ fn a_step_of_the_seed_network_has_few_dispatches() {
 /// Catches an overflow instead of an error, which names the buffer.
 #[test]
 fn a_batch_beyond_32_bits_is_over_the_limit() {
+    let loss = Loss::from(Smoothing::NONE);
     let net = Network::seed([1, 28, 28], 10).unwrap();
     for (batch_size, images) in [(usize::MAX, 10), (1 << 31, 10), (8, usize::MAX), (8, 1 << 40)] {
-        let job = Job { batch_size, train_images: images, ..job(&net, optimizers()[0], KERNELS[1]) };
+        let job = Job { batch_size, train_images: images, ..job(&net, &loss, optimizers()[0], KERNELS[1]) };
         match compile(&job) {
             Err(smoothcnn::Error::OverLimit(message)) => assert!(message.starts_with("buffer "), "{message}"),
             other => panic!("{batch_size}, {images}: {:?}", other.map(|compiled| compiled.plan.bytes())),

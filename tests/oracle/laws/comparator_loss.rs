@@ -1,8 +1,8 @@
 //! Laws of the losses that smoothing is compared with.
 
 use proptest::prelude::*;
+use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
-use smoothcnn::ops::weighted_loss::IGNORED;
 use smoothcnn::oracle::Real;
 use smoothcnn::smoothing::Masses;
 

@@ -1,6 +1,7 @@
 //! Laws of a whole training step: the same bits with any number of threads, and no memory of earlier batches.
 
 use gemm::Parallelism;
+use smoothcnn::loss::{Batch, Form};
 use smoothcnn::net::Network;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
@@ -11,7 +12,7 @@ use smoothcnn::smoothing::{Smoothing, Variant};
 
 use crate::op::{Op, integers, targets, uniform};
 
-const SMOOTHING: Smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };
+const FORM: Form = Form::Smoothed(Smoothing { variant: Variant::Uniform, epsilon: 0.1 });
 
 /// What `work` gives in a pool of `threads` threads.
 fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
@@ -39,7 +40,7 @@ fn training_gives_the_same_bits_with_any_number_of_threads() {
         let mut bits: Vec<u64> = vec![];
         for t in 1..=3 {
             cpu.batch(21).copy_from_slice(&images);
-            bits.push(cpu.train_step(&targets, SMOOTHING, &optimizer, t).to_bits());
+            bits.push(cpu.train_step(&FORM, Batch::new(&targets), &optimizer, t).to_bits());
         }
         let vectors = [&cpu.params, &cpu.grads, &cpu.state.first, &cpu.state.second];
         bits.extend(vectors.into_iter().flatten().map(|v| u64::from(v.to_bits())));
@@ -133,8 +134,8 @@ fn a_training_step_is_the_gradient_then_the_update() {
     for t in 1..=3 {
         whole.batch(2).copy_from_slice(&images);
         parts.batch(2).copy_from_slice(&images);
-        let loss = whole.train_step(&labels, SMOOTHING, &optimizer, t);
-        assert_eq!(loss, parts.loss_and_gradient(&labels, SMOOTHING.masses(10)));
+        let loss = whole.train_step(&FORM, Batch::new(&labels), &optimizer, t);
+        assert_eq!(loss, parts.loss_and_gradient(&FORM, Batch::new(&labels)));
         step(&optimizer, t, &mut parts.params, &parts.grads, &mut parts.state);
         assert!(whole.params == parts.params, "step {t}");
     }
@@ -146,22 +147,21 @@ fn a_training_step_is_the_gradient_then_the_update() {
 fn a_batch_leaves_nothing_behind() {
     let (mut fresh, images, labels) = seed_network(3);
     let (mut used, other, other_labels) = seed_network(10);
-    let masses = SMOOTHING.masses(10);
     for spoil in [1.0, f32::NAN] {
         used.batch(10).iter_mut().zip(&other).for_each(|(x, v)| *x = v * spoil);
-        let loss = used.loss_and_gradient(&other_labels, masses);
+        let loss = used.loss_and_gradient(&FORM, Batch::new(&other_labels));
         assert_eq!(loss.is_nan(), spoil.is_nan(), "{loss}");
     }
     let run = |cpu: &mut CpuNetwork<f32>| {
         cpu.batch(3).copy_from_slice(&images);
-        (cpu.loss_and_gradient(&labels, masses).to_bits(), cpu.grads.clone())
+        (cpu.loss_and_gradient(&FORM, Batch::new(&labels)).to_bits(), cpu.grads.clone())
     };
     let expected = run(&mut fresh);
     assert!(expected == run(&mut used));
 
     let mut gap = vec![true; expected.1.len()];
     fresh.network().parameters.iter().for_each(|p| gap[p.range()].fill(false));
-    fresh.train_step(&labels, SMOOTHING, &Optimizer::Adam(Adam::default()), 1);
+    fresh.train_step(&FORM, Batch::new(&labels), &Optimizer::Adam(Adam::default()), 1);
     assert!(gap.contains(&true));
     for values in [&expected.1, &fresh.params, &fresh.state.first, &fresh.state.second] {
         assert!(values.iter().zip(&gap).all(|(&v, &gap)| !gap || v == 0.0));
@@ -175,16 +175,16 @@ fn a_batch_is_the_mean_of_its_images() {
     let net = Network::seed([1, 12, 8], 5).unwrap();
     let params: Vec<f64> = net.initial_parameters(2).into_iter().map(f64::from).collect();
     let mut cpu = CpuNetwork::new(&net, params);
-    let (n, masses) = (11, SMOOTHING.masses(5));
+    let n = 11;
     let (images, labels) = (uniform(n * 96, 0.0, 1.0, 5), targets(n, 5, 5));
     let (mut loss, mut gradient) = (0.0, vec![0.0; net.flat_len()]);
     for (image, label) in images.chunks(96).zip(labels.chunks(1)) {
         cpu.batch(1).copy_from_slice(image);
-        loss += cpu.loss_and_gradient(label, masses) / n as f64;
+        loss += cpu.loss_and_gradient(&FORM, Batch::new(label)) / n as f64;
         gradient.iter_mut().zip(&cpu.grads).for_each(|(sum, g)| *sum += g / n as f64);
     }
     cpu.batch(n).copy_from_slice(&images);
-    let found = cpu.loss_and_gradient(&labels, masses);
+    let found = cpu.loss_and_gradient(&FORM, Batch::new(&labels));
     assert!((found - loss).abs() <= 1e-14, "{found} against {loss}");
     let scale = crate::op::largest(&gradient);
     for (i, (found, expected)) in cpu.grads.iter().zip(&gradient).enumerate() {

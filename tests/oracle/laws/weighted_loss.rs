@@ -2,10 +2,13 @@
 
 use proptest::prelude::*;
 use smoothcnn::check::weighted_loss::Features;
-use smoothcnn::ops::weighted_loss::{IGNORED, Reduction, Spec, WeightedLoss, Weighting};
+use smoothcnn::data::Dataset;
+use smoothcnn::loss::{Form, Loss};
+use smoothcnn::ops::IGNORED;
+use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
 use smoothcnn::oracle::Real;
-use smoothcnn::oracle::weighted_loss::{reduce, upstream, weights};
-use smoothcnn::smoothing::{Epsilon, Prior, Smoothing, Variant};
+use smoothcnn::oracle::weighted_loss::{Reduction, reduce, upstream, weights};
+use smoothcnn::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 
 use super::config;
 use crate::op::{Op, Targets, largest, targets, uniform};
@@ -147,7 +150,7 @@ proptest! {
             };
             let smaller = WeightedLoss::new(&Spec {
                 epsilon: Epsilon::new(0.3).unwrap(),
-                prior: Prior::Given(part(loss.smooth())),
+                prior: Prior::Given(part(loss.prior())),
                 weights: weighting.map(|weighting| (weighting, part(loss.weights()))),
                 ..Spec::new(kept.len())
             })
@@ -300,4 +303,62 @@ fn the_optimum_has_the_logit_gap_of_theory() {
         let gap = ((1.0 - e + e * prior[0]) / (e * prior[k])).ln();
         assert!((bias[0] - bias[k] - gap).abs() <= 1e-9, "class {k}");
     }
+}
+
+/// Catches an entropy that is not the least the loss can be: it is reached where p goes as the masses do. A class without
+/// mass has a logit so low that its p is 0.
+#[test]
+fn the_entropy_of_the_targets_is_the_least_loss() {
+    let (n, classes) = (7, 9);
+    for features in Features::all().into_iter().filter(|features| features.epsilon >= 0.0) {
+        let loss = features.loss(classes);
+        let labels = features.targets(&loss, n);
+        let mut whole = Loss::new(Form::Weighted(loss.clone()), features.epsilon);
+        let targets = if features.soft {
+            let rows: Vec<f64> = features.distributions(n, classes);
+            // Distributions over the classes that take part.
+            let part =
+                |row: &[f64]| row.iter().zip(loss.allowed()).map(|(t, &a)| if a { *t } else { 0.0 }).sum::<f64>();
+            let rows: Vec<f32> =
+                rows.chunks(classes).flat_map(|row| row.iter().map(move |t| (t / part(row)) as f32)).collect();
+            whole = whole.with_soft_targets(rows.clone().into()).unwrap();
+            Targets::Soft(rows.into_iter().map(f64::from).collect())
+        } else {
+            Targets::Index(labels.clone())
+        };
+        let logits: Vec<f64> = (0..n)
+            .flat_map(|row| {
+                let masses =
+                    targets.with(|targets| smoothcnn::oracle::weighted_loss::masses::<f64>(&loss, targets, row));
+                masses.unwrap_or(vec![1.0; classes]).into_iter().map(|a| a.ln().max(-1e4)).collect::<Vec<_>>()
+            })
+            .collect();
+        let train = Dataset { shape: [1, 1, 1], classes, images: vec![0; n], labels };
+        let entropy = whole.entropy(&train, &(0..n as u32).collect::<Vec<_>>(), 1);
+        let least: f64 = run(&loss, &targets, &logits, &vec![1.0; n]).0.iter().sum();
+        assert!((entropy - least).abs() <= 1e-10 * n as f64, "{features:?}: {entropy}, but the loss can be {least}");
+    }
+    // There is no least loss, and no number for it.
+    let train = Dataset { shape: [1, 1, 1], classes, images: vec![0], labels: vec![1] };
+    let negative = Loss::from(Smoothing { variant: Variant::Uniform, epsilon: -0.1 });
+    assert!(negative.entropy(&train, &[0], 1).is_nan());
+}
+
+/// Catches an epoch's epsilon that is off by one update, at both ends of a schedule; and one of the other kind of mass.
+#[test]
+fn an_update_has_the_epsilon_of_the_updates_before_it() {
+    for variant in [Variant::Uniform, Variant::OffTarget] {
+        let loss = Loss::from(Smoothing { variant, epsilon: 0.4 }).scheduled(Schedule::WarmUp { over: 4 });
+        for (t, expected) in [(1, 0.0), (3, 0.2), (5, 0.4), (9, 0.4)] {
+            assert!((loss.epsilon(t) - expected).abs() < 1e-15);
+            assert_eq!(loss.at(t), Form::Smoothed(Smoothing { variant, epsilon: loss.epsilon(t) }));
+        }
+    }
+    // Off-target over the 3 classes that take part: 0.4 is 0.6 of the form with a prior.
+    let spec = Spec { prior: Prior::OffTarget, allowed: Some(vec![true, true, false, true]), ..Spec::new(4) };
+    let full = WeightedLoss::new(&Spec { epsilon: Epsilon::new(0.4).unwrap(), ..spec }).unwrap();
+    let loss = Loss::new(Form::Weighted(full.clone()), 0.4).scheduled(Schedule::Decay { over: 4 });
+    let Form::Weighted(half) = loss.at(3) else { panic!("another form") };
+    assert!((half.epsilon() - 0.3).abs() < 1e-15 && (full.epsilon() - 0.6).abs() < 1e-15);
+    assert_eq!(loss.at(1), Form::Weighted(full));
 }

@@ -1,0 +1,420 @@
+//! The loss of a training: which form it has, how its smoothing changes from step to step, and what it knows of each image.
+//!
+//! A batch's loss is the mean over its samples, each with its weight W: `sum of loss[n] / sum of W[n]`, where `loss[n]` has
+//! its weight in it, and an ignored sample has neither. The mean of nothing is 0, and so is its gradient. Epochs are averaged
+//! in the same way, so that an image counts the same in a small batch and in a large one.
+//!
+//! | form                        | formulas                     | sources in its module                                  |
+//! |-----------------------------|------------------------------|---------------------------------------------------------|
+//! | [`Form::Smoothed`]          | [`crate::ops::smoothed_loss`] | fused with the last layer where that has few classes     |
+//! | [`Form::Weighted`]          | [`crate::ops::weighted_loss`] | a prior, class weights, a class mask, soft targets       |
+//! | [`Form::Comparator`]        | [`crate::ops::comparator_loss`] | focal loss, confidence penalty                         |
+
+use std::sync::Arc;
+
+use crate::data::Dataset;
+use crate::metrics::{self, Metrics};
+use crate::ops::comparator_loss::{self, ComparatorLoss};
+use crate::ops::smoothed_loss::{self, SmoothedLoss};
+use crate::ops::weighted_loss::{self, WeightedLoss, Weighting};
+use crate::oracle;
+use crate::plan::{Plan, Slice, Step};
+use crate::smoothing::{Schedule, Smoothing, entropy_term};
+use crate::{Error, Result};
+
+/// What is computed for each sample.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Form {
+    /// Cross-entropy with a target of two masses.
+    Smoothed(Smoothing),
+    /// The general cross-entropy.
+    Weighted(WeightedLoss),
+    /// A loss that smoothing is compared with. It has no epsilon.
+    Comparator(ComparatorLoss),
+}
+
+/// A form with what it needs over a whole training. Copies share what is large.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loss {
+    form: Form,
+    epsilon: f64,
+    schedule: Schedule,
+    /// `[training images, classes]`.
+    rows: Option<Arc<[f32]>>,
+}
+
+/// A batch's targets, in the precision of a network on the CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a, T> {
+    /// Class indices, `[n]`; [`crate::ops::IGNORED`] is none.
+    pub labels: &'a [u32],
+    /// What the loss has for each image, `[n, classes]`, or nothing.
+    pub rows: &'a [T],
+    /// What the sum of the samples' losses is divided by: their weights, together.
+    pub weight: f64,
+}
+
+impl<'a, T> Batch<'a, T> {
+    /// Class indices, each with the weight 1.
+    pub fn new(labels: &'a [u32]) -> Self {
+        Self { labels, rows: &[], weight: labels.len() as f64 }
+    }
+
+    /// The upstream gradient of each loss: of the mean of nothing it is 0.
+    pub fn dloss(&self) -> f64 {
+        if self.weight > 0.0 { 1.0 / self.weight } else { 0.0 }
+    }
+
+    /// The batch's loss from the sum of its samples'.
+    pub fn mean(&self, sum: f64) -> f64 {
+        if self.weight > 0.0 { sum / self.weight } else { sum }
+    }
+}
+
+/// The loss's buffers in a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers {
+    /// `[n, classes]`.
+    pub logits: Slice,
+    /// Class indices, `[n]`.
+    pub targets: Slice,
+    /// What the loss has for each image of the data set, `[images, classes]`, if it has something.
+    pub rows: Option<Slice>,
+    /// The epoch's order, `[images]`.
+    pub order: Slice,
+    /// `[n]`.
+    pub losses: Slice,
+    /// Gradient of the logits, `[n, stride]`.
+    pub dlogits: Slice,
+    /// Elements from one row of `dlogits` to the next.
+    pub stride: usize,
+}
+
+impl From<Smoothing> for Loss {
+    fn from(smoothing: Smoothing) -> Self {
+        Self::new(Form::Smoothed(smoothing), smoothing.epsilon)
+    }
+}
+
+impl Loss {
+    /// A loss of this form; `epsilon` is the mass that its smoothing moves, as its user counts it.
+    pub fn new(form: Form, epsilon: f64) -> Self {
+        Self { form, epsilon, schedule: Schedule::Constant, rows: None }
+    }
+
+    /// The same, with an epsilon that changes. The schedule counts updates: update t, from 1, has that of time t - 1.
+    pub fn scheduled(self, schedule: Schedule) -> Self {
+        Self { schedule, ..self }
+    }
+
+    /// The same, with a distribution over the classes for each training image, `[images, classes]`, in place of its label.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] unless the form is [`Form::Weighted`], the only one that takes distributions; for a value that is
+    /// negative or not finite, and for a row that does not sum to 1 over the classes that take part.
+    pub fn with_soft_targets(self, rows: Arc<[f32]>) -> Result<Self> {
+        let Form::Weighted(loss) = &self.form else {
+            return Err(Error::Usage("soft targets: found a loss of labels, expected a cross-entropy".into()));
+        };
+        for (image, row) in rows.chunks(loss.classes()).enumerate() {
+            let part = row.iter().zip(loss.allowed()).filter(|(_, allowed)| **allowed).map(|(&t, _)| f64::from(t));
+            let total: f64 = part.sum();
+            let bad = row.iter().find(|t| !(t.is_finite() && **t >= 0.0));
+            if bad.is_some() || (total - 1.0).abs() > 1e-4 {
+                let found = bad.map_or(format!("a sum of {total}"), |t| t.to_string());
+                return Err(Error::Usage(format!(
+                    "soft targets: image {image}: found {found}, expected a distribution over the classes that take part"
+                )));
+            }
+        }
+        Ok(Self { rows: Some(rows), ..self })
+    }
+
+    /// The epsilon of update `t`, from 1, as the user counts it.
+    pub fn epsilon(&self, t: u64) -> f64 {
+        self.schedule.epsilon(self.epsilon, t.saturating_sub(1))
+    }
+
+    /// How epsilon changes.
+    pub fn schedule(&self) -> Schedule {
+        self.schedule
+    }
+
+    /// The form at the full epsilon.
+    pub fn form(&self) -> &Form {
+        &self.form
+    }
+
+    /// The form at update `t`, from 1.
+    pub fn at(&self, t: u64) -> Form {
+        self.form.with_epsilon(self.epsilon(t))
+    }
+
+    /// What the loss has for each training image, `[images, classes]`.
+    pub fn rows(&self) -> Option<&[f32]> {
+        self.rows.as_deref()
+    }
+
+    /// What it has for image `i` over `classes` classes.
+    fn row(&self, i: u32, classes: usize) -> Option<&[f32]> {
+        self.rows().map(|rows| &rows[i as usize * classes..][..classes])
+    }
+
+    /// The weights of the training images `indices`, together.
+    pub fn weight(&self, train: &Dataset, indices: &[u32]) -> f64 {
+        let weight = |&i: &u32| self.form.weight(train.labels[i as usize], train.classes, self.row(i, train.classes));
+        indices.iter().map(weight).sum()
+    }
+
+    /// Checks the loss against a network's classes and a training set.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where their sizes differ.
+    pub fn check(&self, classes: usize, train: &Dataset) -> Result<()> {
+        let own = self.form.classes().unwrap_or(classes);
+        if own != classes {
+            return Err(Error::Usage(format!("loss: found one over {own} classes, expected {classes}")));
+        }
+        let (found, expected) = (self.rows().map_or(0, <[f32]>::len), train.len() * classes);
+        if self.rows.is_some() && found != expected {
+            return Err(Error::Usage(format!(
+                "loss: found {found} values for the training images, expected {expected}: {classes} for each of {}",
+                train.len()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The entropies of the targets of the training images `indices` at update `t`, each with its sample's weight, added up:
+    /// what the sum of their losses exceeds. NaN for a negative epsilon, where there is no such bound.
+    pub fn entropy(&self, train: &Dataset, indices: &[u32], t: u64) -> f64 {
+        let form = self.at(t);
+        let entropy = Entropy::new(&form, train.classes);
+        indices.iter().map(|&i| entropy.of(train.labels[i as usize], self.row(i, train.classes))).sum()
+    }
+
+    /// The metrics of `logits` `[labels.len(), classes]` against `labels`, with this loss at update `t` as the loss. A class
+    /// mask makes it a smaller problem: the images whose label is none of the classes that take part are left out, and so
+    /// are the other classes' logits. Soft targets are those of training images: here labels count.
+    pub fn evaluate(&self, logits: &[f64], labels: &[u32], classes: usize, t: u64) -> Metrics {
+        let form = self.at(t);
+        if let Form::Smoothed(smoothing) = form
+            && labels.iter().all(|&label| (label as usize) < classes)
+        {
+            return metrics::evaluate(logits, labels, classes, smoothing);
+        }
+        let (part, renamed, kept) = form.restricted(logits, labels, classes);
+        let metrics = metrics::evaluate(&part, &renamed, kept, Smoothing::NONE);
+        let mut losses = vec![0.0; labels.len()];
+        form.forward(classes, logits, Batch { labels, rows: &[], weight: 0.0 }, &mut losses);
+        let weight: f64 = labels.iter().map(|&label| form.weight(label, classes, None)).sum();
+        let entropy = Entropy::new(&form, classes);
+        let least: f64 = labels.iter().map(|&label| entropy.of(label, None)).sum();
+        let sum: f64 = losses.iter().sum();
+        Metrics { loss: sum / weight, excess_loss: (sum - least) / weight, ..metrics }
+    }
+}
+
+impl Form {
+    /// The classes it is for, where it knows them.
+    fn classes(&self) -> Option<usize> {
+        match self {
+            Self::Smoothed(_) => None,
+            Self::Weighted(loss) => Some(loss.classes()),
+            Self::Comparator(loss) => Some(loss.classes()),
+        }
+    }
+
+    /// The same form with another epsilon.
+    fn with_epsilon(&self, epsilon: f64) -> Self {
+        match self {
+            Self::Smoothed(smoothing) => Self::Smoothed(Smoothing { epsilon, ..*smoothing }),
+            Self::Weighted(loss) => Self::Weighted(loss.with_epsilon(epsilon)),
+            Self::Comparator(loss) => Self::Comparator(*loss),
+        }
+    }
+
+    /// A sample's weight in the mean.
+    fn weight(&self, label: u32, classes: usize, row: Option<&[f32]>) -> f64 {
+        match self {
+            Self::Weighted(loss) => loss.weight(label, row),
+            Self::Smoothed(_) | Self::Comparator(_) => f64::from(u8::from((label as usize) < classes)),
+        }
+    }
+
+    /// The step with what the device needs to know of this form's epsilon.
+    pub fn into_step(&self, classes: usize, step: Step) -> Step {
+        match self {
+            Self::Smoothed(smoothing) => smoothing.masses(classes).into_step(step),
+            Self::Weighted(loss) => loss.into_step(step),
+            Self::Comparator(_) => step,
+        }
+    }
+
+    /// Records losses and gradient of up to `n` rows, with the step's upstream gradient and epsilon.
+    ///
+    /// # Errors
+    /// As [`Plan::dispatch`] and [`Plan::buffer`].
+    pub fn forward_backward(&self, plan: &mut Plan, n: usize, classes: usize, at: &Buffers) -> Result<()> {
+        let Buffers { logits, targets, rows, order, losses, dlogits, stride } = *at;
+        match self {
+            Self::Smoothed(_) => {
+                let buffers = smoothed_loss::Buffers { logits, targets, losses, dlogits };
+                SmoothedLoss { classes }.forward_backward(plan, n, &buffers)
+            }
+            Self::Weighted(loss) => {
+                let class_table = plan.constant("loss.class_table", &loss.class_table())?;
+                let index = weighted_loss::Targets::Index(targets);
+                let targets = rows.map_or(index, |rows| weighted_loss::Targets::Soft { rows, order });
+                let buffers = weighted_loss::Buffers { logits, targets, class_table, losses, dlogits, stride };
+                loss.forward_backward(plan, n, &buffers)
+            }
+            Self::Comparator(loss) => {
+                let buffers = comparator_loss::Buffers { logits, targets, losses, dlogits, stride };
+                loss.forward_backward(plan, n, &buffers)
+            }
+        }
+    }
+
+    /// `logits [n, classes]` to `losses [n]`, on the CPU.
+    pub fn forward<T: oracle::Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, losses: &mut [T]) {
+        match self {
+            Self::Smoothed(smoothing) => {
+                oracle::smoothed_loss::forward(smoothing.masses(classes), classes, logits, batch.labels, losses);
+            }
+            Self::Weighted(loss) => oracle::weighted_loss::forward(loss, logits, batch.weighted(), losses),
+            Self::Comparator(loss) => oracle::comparator_loss::forward(loss, logits, batch.labels, losses),
+        }
+    }
+
+    /// `logits`, `dloss [n]` (the losses' upstream gradient) to `dlogits [n, classes]`, on the CPU.
+    pub fn backward<T: oracle::Real>(
+        &self,
+        classes: usize,
+        logits: &[T],
+        batch: Batch<T>,
+        dloss: &[T],
+        dlogits: &mut [T],
+    ) {
+        match self {
+            Self::Smoothed(smoothing) => {
+                let masses = smoothing.masses(classes);
+                oracle::smoothed_loss::backward(masses, classes, logits, batch.labels, dloss, dlogits);
+            }
+            Self::Weighted(loss) => oracle::weighted_loss::backward(loss, logits, batch.weighted(), dloss, dlogits),
+            Self::Comparator(loss) => oracle::comparator_loss::backward(loss, logits, batch.labels, dloss, dlogits),
+        }
+    }
+
+    /// The logits of the classes that take part, of the samples that count; these samples' labels among those classes; how
+    /// many classes they are.
+    pub fn restricted(&self, logits: &[f64], labels: &[u32], classes: usize) -> (Vec<f64>, Vec<u32>, usize) {
+        let allowed = match self {
+            Self::Weighted(loss) => loss.allowed().to_vec(),
+            Self::Smoothed(_) | Self::Comparator(_) => vec![true; classes],
+        };
+        restricted(&allowed, logits, labels)
+    }
+}
+
+/// The logits `[n, allowed.len()]` of the classes that are `allowed`, of the samples whose label is one of them; these
+/// samples' labels, counted among those classes; how many classes they are.
+pub fn restricted(allowed: &[bool], logits: &[f64], labels: &[u32]) -> (Vec<f64>, Vec<u32>, usize) {
+    let kept: Vec<usize> = (0..allowed.len()).filter(|&class| allowed[class]).collect();
+    let (mut part, mut renamed) = (vec![], vec![]);
+    for (row, &label) in logits.chunks(allowed.len()).zip(labels) {
+        if let Ok(place) = kept.binary_search(&(label as usize)) {
+            part.extend(kept.iter().map(|&class| row[class]));
+            renamed.push(place as u32);
+        }
+    }
+    (part, renamed, kept.len())
+}
+
+impl<'a, T> Batch<'a, T> {
+    /// The rows of images `from..to`, over `classes` classes. The weight is the whole batch's.
+    pub fn part(&self, range: std::ops::Range<usize>, classes: usize) -> Self {
+        let rows =
+            if self.rows.is_empty() { self.rows } else { &self.rows[range.start * classes..range.end * classes] };
+        Self { labels: &self.labels[range], rows, weight: self.weight }
+    }
+
+    fn weighted(&self) -> oracle::weighted_loss::Targets<'a, T> {
+        if self.rows.is_empty() {
+            oracle::weighted_loss::Targets::Index(self.labels)
+        } else {
+            oracle::weighted_loss::Targets::Soft(self.rows)
+        }
+    }
+}
+
+/// The entropy of targets: the least that a sample's loss can be. With the masses a of a cross-entropy, `A` their sum, the
+/// least of `-sum of a ln p` is at `p = a / A`: `A ln A - sum of a ln a`, which is the entropy where A is 1. Between two
+/// indices that sum differs at two classes only, so it is made once.
+///
+/// A focal loss and a confidence penalty have one-hot targets, whose entropy is 0.
+struct Entropy<'a> {
+    form: &'a Form,
+    classes: usize,
+    /// Of a sample of weight 1 without its own class's mass: `-sum of a ln a`, and A.
+    shared: [f64; 2],
+}
+
+impl<'a> Entropy<'a> {
+    fn new(form: &'a Form, classes: usize) -> Self {
+        let shared = match form {
+            Form::Smoothed(smoothing) => [smoothing.target_entropy(classes), 1.0],
+            Form::Comparator(_) => [0.0; 2],
+            Form::Weighted(loss) => {
+                let mass = |class: usize| shared_mass(loss, class);
+                [(0..classes).map(|class| entropy_term(mass(class))).sum(), (0..classes).map(mass).sum()]
+            }
+        };
+        Self { form, classes, shared }
+    }
+
+    fn of(&self, label: u32, row: Option<&[f32]>) -> f64 {
+        let class = label as usize;
+        let [sum, total] = self.shared;
+        let least = |sum: f64, total: f64| sum - entropy_term(total);
+        match (self.form, row) {
+            (Form::Comparator(_), _) => 0.0,
+            (Form::Smoothed(_), _) => {
+                if class < self.classes {
+                    sum
+                } else {
+                    0.0
+                }
+            }
+            (Form::Weighted(loss), None) => {
+                if !loss.allowed().get(class).is_some_and(|allowed| *allowed) {
+                    return 0.0;
+                }
+                let keep = 1.0 - loss.epsilon();
+                let (scale, kept) = match loss.weighting() {
+                    Weighting::PyTorch => (1.0, keep * loss.weights()[class]),
+                    Weighting::Sample => (loss.weights()[class], keep),
+                };
+                let mass = shared_mass(loss, class);
+                scale * least(sum - entropy_term(mass) + entropy_term(mass + kept), total + kept)
+            }
+            (Form::Weighted(loss), Some(row)) => {
+                let keep = 1.0 - loss.epsilon();
+                let scale = if loss.weighting() == Weighting::Sample { loss.weight(label, Some(row)) } else { 1.0 };
+                let mass = |class: usize| {
+                    let t = if loss.allowed()[class] { keep * f64::from(row[class]) } else { 0.0 };
+                    let weight = if loss.weighting() == Weighting::PyTorch { loss.weights()[class] } else { 1.0 };
+                    weight * t + shared_mass(loss, class)
+                };
+                let classes = 0..row.len();
+                scale * least(classes.clone().map(|class| entropy_term(mass(class))).sum(), classes.map(mass).sum())
+            }
+        }
+    }
+}
+
+/// What smoothing gives a class, for every sample of weight 1.
+fn shared_mass(loss: &WeightedLoss, class: usize) -> f64 {
+    let mass = loss.epsilon() * loss.prior()[class];
+    if loss.weighting() == Weighting::PyTorch { loss.weights()[class] * mass } else { mass }
+}
