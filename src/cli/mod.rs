@@ -9,6 +9,7 @@ mod devices;
 mod entry;
 mod eval;
 mod plan;
+mod predict;
 mod preview;
 mod record;
 mod run;
@@ -38,6 +39,8 @@ enum Command {
     Sweep(Box<sweep::Args>),
     /// Measure a saved model on a test set.
     Eval(eval::Args),
+    /// Write a saved model's answers to the test images.
+    Predict(predict::Args),
     /// Fit a temperature to a saved model, by which `eval --temperature` divides its logits.
     ///
     /// The temperature is the one of the least nll on the last of the training images; the test images are only
@@ -70,6 +73,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Train(args) => train::run(args),
         Command::Sweep(args) => sweep::run(*args),
         Command::Eval(args) => eval::run(args),
+        Command::Predict(args) => predict::run(args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args),

@@ -128,6 +128,16 @@ pub fn evaluate(logits: &[f64], labels: &[u32], classes: usize, smoothing: Smoot
     }
 }
 
+/// The softmax of each row of `logits` (`[images, classes]`, row-major), laid out as they are. NaN throughout a row that
+/// holds a NaN or an infinite logit.
+pub fn probabilities(logits: &[f64], classes: usize) -> Vec<f64> {
+    let of_row = |row: &[f64]| match Softmax::of(row) {
+        Some(Softmax { top, sum }) => row.iter().map(|z| (z - row[top]).exp() / sum).collect::<Vec<_>>(),
+        None => vec![f64::NAN; row.len()],
+    };
+    logits.chunks(classes.max(1)).flat_map(of_row).collect()
+}
+
 /// What `logits` (`[labels.len(), classes]`, row-major) say of each image.
 ///
 /// # Panics
