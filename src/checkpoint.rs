@@ -179,6 +179,24 @@ pub fn load(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Vec<Vec<f
     Ok((weights, header.metadata().clone().unwrap_or_default().into_iter().collect()))
 }
 
+/// Reads a file that holds one matrix: its rows, its columns, and its elements row by row.
+///
+/// # Errors
+///
+/// As [`load`]; [`Error::Data`] too if there is another number of tensors than one, or it has not two dimensions.
+pub fn load_matrix(path: &Path) -> Result<(usize, usize, Vec<f64>)> {
+    let bytes = std::fs::read(path).map_err(|e| Error::data(path, format!("{e}: expected a safetensors file")))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|e| Error::data(path, format!("found no safetensors file ({})", e.to_string().escape_debug())))?;
+    let names = file.names();
+    let shape = |name: &str| file.tensor(name).map(|view| view.shape().to_vec()).unwrap_or_default();
+    let ([name], [rows, columns]) = (&names[..], &shape(names.first().copied().unwrap_or_default())[..]) else {
+        return Err(Error::data(path, format!("found the tensors {}, expected one matrix", list(&names))));
+    };
+    let (weights, _) = load(path, &[((*name).to_owned(), vec![*rows, *columns])])?;
+    Ok((*rows, *columns, weights.concat()))
+}
+
 /// The first few names for a message, quoted, so that a name from a file cannot break the line.
 fn list(names: &[&str]) -> String {
     const SHOWN: usize = 12;

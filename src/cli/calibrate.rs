@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use smoothcnn::data::Dataset;
+use smoothcnn::loss::restricted;
 use smoothcnn::net::Network;
 use smoothcnn::smoothing::Smoothing;
 use smoothcnn::temperature::{self, End};
@@ -11,7 +12,7 @@ use smoothcnn::{Error, Result, checkpoint, metrics};
 
 use super::common::{self, DataArgs, DataKind};
 use super::config::{Images, images, read_config};
-use super::eval::InferenceArgs;
+use super::eval::{self, InferenceArgs};
 use super::run::{CONFIG, MODEL};
 
 /// Fits a temperature to a saved model.
@@ -100,7 +101,7 @@ struct Source {
 fn source(args: &Args) -> Result<Source> {
     let Some(run) = &args.run else {
         let model = args.model.clone().expect("clap asks for a run or a model");
-        let (train, test) = common::load_data(&args.data)?;
+        let (train, test) = common::load_data(&args.data, None)?;
         let val_images = args.val_images.unwrap_or((train.len() / 10).clamp(1, 5000));
         return Ok(Source { model, data: args.data.clone(), validation: last(&train, val_images)?, test });
     };
@@ -126,8 +127,12 @@ pub fn run(args: Args) -> Result<u8> {
     };
     let logits = args.inference.logits(&net, (&model, &state, &metadata), data.data, &both)?;
     let (of_validation, of_test) = logits.split_at(val_images * net.classes);
+    // Of the classes that took part in training.
+    let allowed = eval::class_mask(&model, &metadata, net.classes)?.unwrap_or_else(|| vec![true; net.classes]);
+    let (of_validation, validation_labels, classes) = restricted(&allowed, of_validation, &both.labels[..val_images]);
+    let (of_test, test_labels, _) = restricted(&allowed, of_test, &both.labels[val_images..]);
 
-    let found = temperature::fit(of_validation, &images.labels, net.classes)?;
+    let found = temperature::fit(&of_validation, &validation_labels, classes)?;
     let out = args.out.unwrap_or_else(|| model.with_file_name("temperature.toml"));
     let file = File {
         temperature: found.value,
@@ -145,8 +150,8 @@ pub fn run(args: Args) -> Result<u8> {
         temperature: found.value,
         end: found.end,
         file: out.display().to_string(),
-        validation: Set::new(of_validation, &images.labels, net.classes, found.value),
-        test: Set::new(of_test, &test.labels, net.classes, found.value),
+        validation: Set::new(&of_validation, &validation_labels, classes, found.value),
+        test: Set::new(&of_test, &test_labels, classes, found.value),
     };
     if args.json {
         common::print_json(&report)?

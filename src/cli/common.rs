@@ -13,6 +13,7 @@ use smoothcnn::fusion::Kernels;
 use smoothcnn::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::gpu::{Choice, DeviceKind, Gpu, cache, device};
 use smoothcnn::net::Network;
+use smoothcnn::ops::IGNORED;
 use smoothcnn::smoothing::Variant;
 use smoothcnn::train::{Backend, Setup, State};
 use smoothcnn::tuning::{Tiles, Tuning};
@@ -152,8 +153,9 @@ pub fn input_shape(text: &str) -> Result<[usize; 3]> {
     sizes.try_into().map_err(|_| wrong())
 }
 
-/// Training and test set, cut to the limits.
-pub fn load_data(args: &DataArgs) -> Result<(Dataset, Dataset)> {
+/// Training and test set, cut to the limits. Training images with the label `ignored` count for nothing; the test set is
+/// without such images.
+pub fn load_data(args: &DataArgs, ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
     let (mut train, mut test) = match args.data {
         // A larger set begins with the smaller one: only what is kept is drawn.
         DataKind::Digits => {
@@ -162,12 +164,19 @@ pub fn load_data(args: &DataArgs) -> Result<(Dataset, Dataset)> {
             let (train, test) = (kept(args.limit_train, all.train), kept(args.limit_test, all.test));
             Digits { train, test, ..all }.generate()
         }
-        DataKind::Mnist => idx::load_dir(&args.data_dir, "MNIST", 10)?,
-        DataKind::FashionMnist => idx::load_dir(&args.data_dir, "FashionMNIST", 10)?,
+        DataKind::Mnist => idx::load_dir_ignoring(&args.data_dir, "MNIST", 10, ignored)?,
+        DataKind::FashionMnist => idx::load_dir_ignoring(&args.data_dir, "FashionMNIST", 10, ignored)?,
         DataKind::Cifar10 => cifar::load_dir(&args.data_dir)?,
     };
     train.truncate(args.limit_train.unwrap_or(usize::MAX));
     test.truncate(args.limit_test.unwrap_or(usize::MAX));
+    if ignored.is_some() {
+        // IDX files have been read so; the other formats have classes only.
+        let ignores = |label: u32| label == IGNORED || ignored == Some(label.into());
+        train.labels.iter_mut().filter(|label| ignores(**label)).for_each(|label| *label = IGNORED);
+        let counts = (0..test.len() as u32).filter(|&i| !ignores(test.labels[i as usize]));
+        test = test.subset(&counts.collect::<Vec<_>>());
+    }
     Ok((train, test))
 }
 

@@ -7,11 +7,13 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use smoothcnn::data::labels::{self, Noise};
 use smoothcnn::data::{Dataset, idx};
+use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
-use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::smoothing::Variant;
 use smoothcnn::{Error, Result};
 
 use super::common::{self, DataArgs, DataKind, Precision};
+use super::loss::{LossArgs, Spread};
 
 /// Flags that `train` and `sweep` share: all that a run depends on but epsilon, the rate of label noise and the seed.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,9 +41,11 @@ pub struct RunArgs {
     /// Weight decay: an L2 term for adam and sgd, decoupled for adamw
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub weight_decay: f64,
-    /// Over which classes epsilon is spread: all, e/C each (uniform, PyTorch's), or all but the true one, e/(C-1) each
+    /// Over which classes epsilon is spread
     #[arg(long, value_enum, default_value = "uniform")]
-    pub smoothing_variant: Variant,
+    pub smoothing_variant: Spread,
+    #[command(flatten)]
+    pub loss: LossArgs,
     /// Hold out this share of every class of the training set, and measure on it after each epoch; the test set is then
     /// measured once, at the end
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
@@ -113,6 +117,8 @@ pub struct Config {
     pub backend: String,
     #[serde(default)]
     pub labels: Labels,
+    #[serde(default, skip_serializing_if = "LossArgs::is_default")]
+    pub loss: LossArgs,
     pub optimizer: Optimizer,
 }
 
@@ -137,6 +143,8 @@ impl RunArgs {
         let lr = non_negative("--lr", self.lr)?;
         let weight_decay = non_negative("--weight-decay", self.weight_decay)?;
         let momentum = non_negative("--momentum", self.momentum)?;
+        let epochs = self.epochs.unwrap_or(10);
+        let (loss, smoothing_variant) = self.loss.recorded(self.smoothing_variant, epochs)?;
         let adam = Adam { lr, weight_decay, ..Adam::default() };
         Ok(Config {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -145,10 +153,10 @@ impl RunArgs {
             limit_train: self.data.limit_train,
             limit_test: self.data.limit_test,
             init: self.init.clone(),
-            epochs: self.epochs.unwrap_or(10),
+            epochs,
             batch_size: self.batch_size,
             label_smoothing: varied.label_smoothing,
-            smoothing_variant: self.smoothing_variant,
+            smoothing_variant,
             seed: varied.seed,
             shuffle: !self.no_shuffle,
             mean: self.mean.clone(),
@@ -161,6 +169,7 @@ impl RunArgs {
                 noise: self.noise,
                 train_labels: self.train_labels.clone(),
             },
+            loss,
             optimizer: match self.opt {
                 OptimizerKind::Adam => Optimizer::Adam(adam),
                 OptimizerKind::Adamw => Optimizer::AdamW(adam),
@@ -188,8 +197,9 @@ impl Config {
                 return Err(Error::Usage(format!("{flag}: found {value}, expected a number from 0 to {most}")));
             }
         }
+        self.loss.check(self)?;
         // No data has fewer classes: what passes here may still be refused for the data's own number.
-        Smoothing::new(Variant::Uniform, self.label_smoothing, 2).map(|_| ())
+        self.loss.smoothing(Variant::Uniform, self.label_smoothing, 2).map(|_| ())
     }
 
     /// Mean and standard deviation of each channel of `images`.
@@ -208,6 +218,8 @@ pub struct Images {
     pub train: Dataset,
     pub validation: Option<Dataset>,
     pub test: Dataset,
+    /// The indices of the training images into the training set as its files have it.
+    pub kept: Vec<u32>,
     /// Whose label noise has changed.
     pub flipped: Vec<Flip>,
 }
@@ -221,13 +233,15 @@ pub struct Flip {
     pub file_index: u32,
 }
 
-/// The data set, with other labels, a split and noise where they are asked for, in this order.
+/// The data set, with other labels, a split and noise where they are asked for, in this order. Labels that are ignored are so
+/// in the training set; the other sets are without their images, and without those of classes that take no part.
 pub fn images(config: &Config) -> Result<Images> {
     config.check()?;
     let Labels { val_split, label_noise, noise, train_labels } = &config.labels;
-    let (mut train, test) = common::load_data(&config.data_args())?;
+    let ignored = config.loss.ignore_index;
+    let (mut train, mut test) = common::load_data(&config.data_args(), ignored)?;
     if let Some(path) = train_labels {
-        train.labels = replaced_labels(path, &train)?;
+        train.labels = replaced_labels(path, &train, ignored)?;
     }
     let mut validation = None;
     let mut kept: Vec<u32> = (0..train.len() as u32).collect();
@@ -246,21 +260,34 @@ pub fn images(config: &Config) -> Result<Images> {
     let classes = train.classes;
     let flipped = labels::flip(&mut train.labels, classes, *label_noise, *noise, config.seed ^ NOISE_SEED);
     let flipped = flipped.into_iter().map(|index| Flip { index, file_index: kept[index as usize] }).collect();
-    Ok(Images { train, validation, test, flipped })
+    if let Some(allowed) = config.loss.allowed(classes)? {
+        let takes_part = |images: &Dataset| {
+            let indices = 0..images.len() as u32;
+            images.subset(&indices.filter(|&i| allowed[images.labels[i as usize] as usize]).collect::<Vec<_>>())
+        };
+        test = takes_part(&test);
+        validation = validation.map(|held_out| takes_part(&held_out));
+        let out = train.labels.iter_mut().filter(|label| allowed.get(**label as usize) == Some(&false));
+        out.for_each(|label| *label = IGNORED);
+    }
+    for (what, images) in [("test", Some(&test)), ("validation", validation.as_ref())] {
+        if images.is_some_and(Dataset::is_empty) {
+            let message = format!("found no {what} image that counts, expected at least one");
+            return Err(Error::Usage(format!("--class-mask or --ignore-index: {message}")));
+        }
+    }
+    Ok(Images { train, validation, test, kept, flipped })
 }
 
 /// What the seed is mixed with, so that split and noise do not share random numbers with weights and order.
 const SPLIT_SEED: u64 = 0x5917_0000_0000;
 const NOISE_SEED: u64 = 0x2013_0000_0000;
 
-fn replaced_labels(path: &Path, train: &Dataset) -> Result<Vec<u32>> {
+fn replaced_labels(path: &Path, train: &Dataset, ignored: Option<i64>) -> Result<Vec<u32>> {
     let labels = idx::read_labels(path)?;
     if labels.len() < train.len() {
         let message = format!("{} labels, expected at least one for each of {} images", labels.len(), train.len());
         return Err(Error::data(path, message));
     }
-    if let Some((i, label)) = labels.iter().enumerate().find(|&(_, &label)| usize::from(label) >= train.classes) {
-        return Err(Error::data(path, format!("the label at index {i} is {label}, expected below {}", train.classes)));
-    }
-    Ok(labels[..train.len()].iter().map(|&label| label.into()).collect())
+    idx::classes(path, &labels[..train.len()], train.classes, ignored)
 }

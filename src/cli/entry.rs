@@ -119,7 +119,6 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
         Folder::New(out.clone())
     };
     let trained = run::train(config.clone(), folder, options)?;
-    let classes = trained.net.classes;
     let images = &trained.images;
     let validation = images.validation.as_ref().ok_or_else(|| {
         Error::Usage("--entry: found a configuration without --val-split, expected images held out".into())
@@ -127,18 +126,22 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
 
     let train_logits = trained.logits(&images.train)?;
     let validation_logits = trained.logits(validation)?;
-    let fitted = temperature::fit(&validation_logits, &validation.labels, classes)?;
+    let (part, labels, kept) = trained.measurable(&validation_logits, &validation.labels);
+    let fitted = temperature::fit(&part, &labels, kept)?;
     let outcome = Outcome {
         id: id.clone(),
         label_smoothing: config.label_smoothing,
         smoothing_variant: config.smoothing_variant,
         label_noise: config.labels.label_noise,
         seed: config.seed,
-        classes,
-        train: metrics::evaluate(&train_logits, &images.train.labels, classes, Smoothing::NONE),
+        classes: kept,
+        train: {
+            let (part, labels, kept) = trained.measurable(&train_logits, &images.train.labels);
+            metrics::evaluate(&part, &labels, kept, Smoothing::NONE)
+        },
         memorised: memorised(&trained, &train_logits),
-        validation: measured(&validation_logits, validation, fitted.value),
-        test: measured(&trained.logits(&images.test)?, &images.test, fitted.value),
+        validation: measured(&trained, validation, fitted.value)?,
+        test: measured(&trained, &images.test, fitted.value)?,
         temperature: fitted.value,
         seconds: began.elapsed().as_secs_f64(),
     };
@@ -148,18 +151,18 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
     fs::remove_file(out.join(CHECKPOINT)).map_err(Error::io(out.join(CHECKPOINT)))
 }
 
-fn measured(logits: &[f64], images: &Dataset, temperature: f64) -> Measured {
-    let classes = images.classes;
+fn measured(trained: &Trained, images: &Dataset, temperature: f64) -> Result<Measured> {
+    let (logits, labels, classes) = trained.measurable(&trained.logits(images)?, &images.labels);
     let of = |logits: &[f64]| {
-        let predictions = metrics::predictions(logits, &images.labels, classes, Smoothing::NONE);
+        let predictions = metrics::predictions(logits, &labels, classes, Smoothing::NONE);
         let mut bins = calibration::reliability(&predictions);
         // The mean of nothing is not a number, and has no place in a JSON file.
         bins.retain(|bin| bin.images > 0);
-        (metrics::evaluate(logits, &images.labels, classes, Smoothing::NONE), bins)
+        (metrics::evaluate(logits, &labels, classes, Smoothing::NONE), bins)
     };
     let ((plain, reliability), (scaled, reliability_scaled)) =
-        (of(logits), of(&temperature::apply(logits, temperature)));
-    Measured { plain, scaled, reliability, reliability_scaled }
+        (of(&logits), of(&temperature::apply(&logits, temperature)));
+    Ok(Measured { plain, scaled, reliability, reliability_scaled })
 }
 
 /// The share of the flipped images whose answer is the label they were given.
@@ -170,7 +173,9 @@ fn memorised(trained: &Trained, logits: &[f64]) -> Option<f64> {
     let labels: Vec<u32> = of_flipped.iter().map(|&i| images.train.labels[i as usize]).collect();
     let logits: Vec<f64> =
         of_flipped.iter().flat_map(|&i| &logits[i as usize * classes..][..classes]).copied().collect();
-    (!labels.is_empty()).then(|| metrics::evaluate(&logits, &labels, classes, Smoothing::NONE).accuracy)
+    // Those that a class mask leaves out are not learnt at all.
+    let (logits, labels, kept) = trained.measurable(&logits, &labels);
+    (!labels.is_empty()).then(|| metrics::evaluate(&logits, &labels, kept, Smoothing::NONE).accuracy)
 }
 
 /// The classes that are projected, as many images of each, and from which set.

@@ -6,11 +6,13 @@ use clap::ValueEnum;
 use serde::Serialize;
 use smoothcnn::checkpoint::{self, Metadata, Tensor};
 use smoothcnn::data::Dataset;
+use smoothcnn::loss::{Form, Loss};
 use smoothcnn::metrics::bootstrap::{self, Interval, Intervals};
 use smoothcnn::metrics::{self, Metrics};
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
-use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss};
+use smoothcnn::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use smoothcnn::temperature;
 use smoothcnn::train::{Setup, State};
 use smoothcnn::{Error, Result};
@@ -32,6 +34,9 @@ pub struct Args {
     /// How epsilon is spread [default: as in training, else uniform]
     #[arg(long, value_enum)]
     smoothing_variant: Option<Variant>,
+    /// Leave out images with this label, whatever number it is
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    ignore_index: Option<i64>,
     #[command(flatten)]
     inference: InferenceArgs,
     /// Divide the logits by this: a number, or the temperature.toml that `smoothcnn calibrate` wrote
@@ -71,16 +76,17 @@ struct Bootstrap {
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
     let temperature = args.temperature.as_deref().map(calibrate::temperature).transpose()?;
-    let (_, test) = common::load_data(&args.data)?;
+    let (_, test) = common::load_data(&args.data, args.ignore_index)?;
     let net = Network::seed(test.shape, test.classes)?;
     let (state, metadata) = common::load_params(&net, &args.model)?;
-    let smoothing = smoothing(&args, &metadata, net.classes)?;
+    let loss = loss(&args, &metadata, net.classes)?;
     let logits = args.inference.logits(&net, (&args.model, &state, &metadata), args.data.data, &test)?;
     let scaled = temperature.map(|t| temperature::apply(&logits, t));
     let measured = scaled.as_deref().unwrap_or(&logits);
-    let metrics = metrics::evaluate(measured, &test.labels, net.classes, smoothing);
+    let metrics = loss.evaluate(measured, &test.labels, net.classes, 1);
     let bootstrap = (args.bootstrap > 0).then(|| {
-        let predictions = metrics::predictions(measured, &test.labels, net.classes, smoothing);
+        let (part, labels, kept) = loss.form().restricted(measured, &test.labels, net.classes);
+        let predictions = metrics::predictions(&part, &labels, kept, Smoothing::NONE);
         let Intervals { accuracy, nll, ece } = bootstrap::of_predictions(&predictions, args.bootstrap, 0.95, 0);
         Bootstrap { resamples: args.bootstrap, accuracy_interval: accuracy, nll_interval: nll, ece_interval: ece }
     });
@@ -200,12 +206,40 @@ fn numbers(text: &str) -> Option<Vec<f64>> {
     text.split(',').map(|part| part.parse().ok()).collect()
 }
 
-fn smoothing(args: &Args, metadata: &Metadata, classes: usize) -> Result<Smoothing> {
+/// Which classes took part in training, if not all.
+pub(super) fn class_mask(model: &Path, metadata: &Metadata, classes: usize) -> Result<Option<Vec<bool>>> {
+    from_training(model, metadata, "class_mask", |text| {
+        let mut allowed = vec![false; classes];
+        for class in text.split(',') {
+            *allowed.get_mut(class.parse::<usize>().ok()?)? = true;
+        }
+        Some(Some(allowed))
+    })
+}
+
+/// The smoothed loss as in training, or as the flags have it. Class weights and the other losses have no part in it.
+fn loss(args: &Args, metadata: &Metadata, classes: usize) -> Result<Loss> {
     let epsilon = from_training(&args.model, metadata, "label_smoothing", |text| {
-        text.parse().ok().filter(|epsilon| (0.0..1.0).contains(epsilon)).map(Some)
+        text.parse().ok().filter(|epsilon: &f64| epsilon.is_finite() && *epsilon < 1.0).map(Some)
     })?;
     let variant =
         from_training(&args.model, metadata, "smoothing_variant", |text| Variant::from_str(text, false).ok())?;
-    let epsilon = args.label_smoothing.or(epsilon).unwrap_or(0.1);
-    Smoothing::new(args.smoothing_variant.unwrap_or(variant), epsilon, classes)
+    let variant = args.smoothing_variant.unwrap_or(variant);
+    let prior = from_training(&args.model, metadata, "smoothing_prior", |text| {
+        numbers(text).filter(|prior| prior.len() == classes).map(Some)
+    })?;
+    let allowed = class_mask(&args.model, metadata, classes)?;
+    let part = allowed.as_ref().map_or(classes, |allowed| allowed.iter().filter(|allowed| **allowed).count());
+    let smoothing = match (args.label_smoothing, epsilon) {
+        (None, Some(epsilon)) => Smoothing::negative_allowed(variant, epsilon, part)?,
+        (given, _) => Smoothing::new(variant, given.unwrap_or(0.1), part)?,
+    };
+    let prior = prior.filter(|_| args.smoothing_variant.is_none());
+    if prior.is_none() && allowed.is_none() {
+        return Ok(smoothing.into());
+    }
+    let even = if variant == Variant::Uniform { Prior::Uniform } else { Prior::OffTarget };
+    let epsilon = Epsilon::negative_allowed(smoothing.epsilon)?;
+    let spec = Spec { epsilon, prior: prior.map_or(even, Prior::Given), allowed, ..Spec::new(classes) };
+    Ok(Loss::new(Form::Weighted(WeightedLoss::new(&spec)?), smoothing.epsilon))
 }

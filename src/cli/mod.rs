@@ -8,6 +8,7 @@ mod config;
 mod devices;
 mod entry;
 mod eval;
+mod loss;
 mod plan;
 mod predict;
 mod preview;
@@ -35,7 +36,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Train the seed network.
-    Train(train::Args),
+    Train(Box<train::Args>),
     Sweep(Box<sweep::Args>),
     /// Measure a saved model on a test set.
     Eval(eval::Args),
@@ -70,7 +71,7 @@ enum DataCommand {
 /// Runs a command. `Ok` carries the exit code: 1 where the command's own answer is "no".
 pub fn run(cli: Cli) -> Result<u8> {
     match cli.command {
-        Command::Train(args) => train::run(args),
+        Command::Train(args) => train::run(*args),
         Command::Sweep(args) => sweep::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),

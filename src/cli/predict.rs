@@ -7,7 +7,7 @@ use smoothcnn::{Error, Result, checkpoint, metrics, temperature};
 
 use super::calibrate;
 use super::common::{self, DataArgs};
-use super::eval::InferenceArgs;
+use super::eval::{self, InferenceArgs};
 
 /// Writes a saved model's answers to the test images, a line an image, as CSV.
 ///
@@ -32,11 +32,19 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
     let temperature = args.temperature.as_deref().map_or(Ok(1.0), calibrate::temperature)?;
-    let (_, test) = common::load_data(&args.data)?;
+    let (_, test) = common::load_data(&args.data, None)?;
     let net = Network::seed(test.shape, test.classes)?;
     let (state, metadata) = common::load_params(&net, &args.model)?;
     let logits = args.inference.logits(&net, (&args.model, &state, &metadata), args.data.data, &test)?;
-    let probabilities = metrics::probabilities(&temperature::apply(&logits, temperature), net.classes);
+    // A class that took no part in training has no probability.
+    let allowed = eval::class_mask(&args.model, &metadata, net.classes)?.unwrap_or_else(|| vec![true; net.classes]);
+    let kept: Vec<usize> = (0..net.classes).filter(|&class| allowed[class]).collect();
+    let part: Vec<f64> = logits.chunks(net.classes).flat_map(|row| kept.iter().map(|&class| row[class])).collect();
+    let mut probabilities = vec![0.0; logits.len()];
+    let of_part = metrics::probabilities(&temperature::apply(&part, temperature), kept.len());
+    for (all, part) in probabilities.chunks_mut(net.classes).zip(of_part.chunks(kept.len())) {
+        kept.iter().zip(part).for_each(|(&class, &p)| all[class] = p);
+    }
 
     let path = args.out.clone().unwrap_or_else(|| "standard output".into());
     let failed = |e: csv::Error| Error::Io { path: path.clone(), source: e.into() };

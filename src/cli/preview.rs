@@ -23,7 +23,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
-    let (train, _) = common::load_data(&args.data)?;
+    let (train, _) = common::load_data(&args.data, None)?;
     let mut counts = vec![0; train.classes];
     train.labels.iter().for_each(|&label| counts[label as usize] += 1);
     let most = counts.into_iter().max().unwrap_or(0);

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use smoothcnn::checkpoint;
+use smoothcnn::loss::Loss;
 use smoothcnn::metrics::Metrics;
 use smoothcnn::net::Network;
 use smoothcnn::train::{Backend, EpochReport, Observer};
@@ -95,11 +96,14 @@ impl Serialize for EpochLine<'_> {
         map.serialize_entry("kind", "epoch")?;
         map.serialize_entry("epoch", &self.report.epoch)?;
         map.serialize_entry("step", &self.report.step)?;
+        map.serialize_entry("label_smoothing", &self.report.label_smoothing)?;
         map.serialize_entry("train_loss", &self.report.train_loss)?;
+        map.serialize_entry("train_excess_loss", &self.report.train_excess_loss)?;
         let m = &self.report.test;
         for (name, value) in [
             ("loss", m.loss),
             ("nll", m.nll),
+            ("excess_loss", m.excess_loss),
             ("accuracy", m.accuracy),
             ("ece", m.ece),
             ("brier", m.brier),
@@ -126,6 +130,7 @@ pub struct Recorder<'a> {
     pub metrics: std::io::LineWriter<File>,
     pub net: &'a Network,
     pub config: &'a Config,
+    pub loss: &'a Loss,
     pub out: &'a Path,
     pub log_every: usize,
     pub json: bool,
@@ -149,10 +154,10 @@ impl Recorder<'_> {
         if self.json {
             common::print_if_read(common::to_json(&line))?;
         } else {
-            let Metrics { loss, nll, accuracy, ece, .. } = &line.metrics;
-            let accuracy = 100.0 * accuracy;
+            let Metrics { loss, nll, excess_loss, accuracy, ece, .. } = &line.metrics;
+            let (accuracy, blank) = (100.0 * accuracy, "");
             common::print_if_read(format_args!(
-                " test              {loss:>9.4}  {nll:>8.4}  {accuracy:>7.2}%  {ece:>6.4}"
+                " test  {blank:>9}  {blank:>10}  {loss:>9.4}  {nll:>8.4}  {excess_loss:>11.4}  {accuracy:>7.2}%  {ece:>6.4}"
             ))?;
         }
         Ok(())
@@ -181,7 +186,13 @@ impl Observer for Recorder<'_> {
         let images_per_second = self.images as f64 / report.seconds;
         let line = EpochLine { measured: self.measured, report, images_per_second };
         self.record(&line)?;
-        write_checkpoint(&self.out.join(CHECKPOINT), self.net, &backend.state()?, self.config, report.epoch)?;
+        write_checkpoint(
+            &self.out.join(CHECKPOINT),
+            self.net,
+            &backend.state()?,
+            (self.config, self.loss),
+            report.epoch,
+        )?;
         // The record is on the disk: a reader that went away does not end the training.
         let show = || -> Result<bool> {
             if self.json {
@@ -189,17 +200,20 @@ impl Observer for Recorder<'_> {
             }
             if !self.header_printed {
                 common::print_if_read(format_args!(
-                    "epoch  train loss  {:>9}  {:>8}  accuracy     ece  images/s",
+                    "epoch  smoothing  train loss  {:>9}  {:>8}  {:>11}  accuracy     ece  images/s",
                     format!("{} loss", self.measured),
-                    format!("{} nll", self.measured)
+                    format!("{} nll", self.measured),
+                    format!("{} excess", self.measured)
                 ))?;
             }
             common::print_if_read(format_args!(
-                "{:>5}  {:>10.4}  {:>9.4}  {:>8.4}  {:>7.2}%  {:>6.4}  {:>8.0}",
+                "{:>5}  {:>9.4}  {:>10.4}  {:>9.4}  {:>8.4}  {:>11.4}  {:>7.2}%  {:>6.4}  {:>8.0}",
                 report.epoch,
+                report.label_smoothing,
                 report.train_loss,
                 report.test.loss,
                 report.test.nll,
+                report.test.excess_loss,
                 100.0 * report.test.accuracy,
                 report.test.ece,
                 images_per_second

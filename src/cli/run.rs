@@ -10,14 +10,16 @@ use clap::ValueEnum;
 use smoothcnn::checkpoint::{self, Metadata};
 use smoothcnn::data::Dataset;
 use smoothcnn::gpu::Gpu;
-use smoothcnn::metrics;
+use smoothcnn::loss::{Form, Loss};
 use smoothcnn::net::Network;
-use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::ops::IGNORED;
+use smoothcnn::smoothing::Smoothing;
 use smoothcnn::train::{self, Schedule, Setup, State};
 use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs};
 use super::config::{Config, Images, images};
+use super::loss::{describe, loss};
 use super::record::{Recorder, metrics_file, progress_bar, stop_at_interrupt};
 
 pub const CONFIG: &str = "config.toml";
@@ -51,6 +53,7 @@ pub struct Trained {
     pub out: PathBuf,
     pub net: Network,
     pub images: Images,
+    loss: Loss,
     config: Config,
     state: State,
     gpu: Option<Arc<Gpu>>,
@@ -78,6 +81,11 @@ impl Trained {
         (self.net.classes >= least).then(|| (&self.state.params[weight.range()], weight.fan_in))
     }
 
+    /// What the logits of images with these labels say of the classes that take part: [`smoothcnn::loss::restricted`].
+    pub fn measurable(&self, logits: &[f64], labels: &[u32]) -> (Vec<f64>, Vec<u32>, usize) {
+        self.loss.form().restricted(logits, labels, self.net.classes)
+    }
+
     fn outputs(&self, net: &Network, state: &State, images: &Dataset) -> Result<Vec<f64>> {
         let nothing = images.subset(&[]);
         let setup = Setup {
@@ -97,10 +105,10 @@ impl Trained {
 /// Trains, and writes the run's folder.
 pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Trained> {
     let images = images(&config)?;
-    let Images { train, validation, test, flipped } = &images;
+    let Images { train, validation, test, flipped, .. } = &images;
     let measured = validation.as_ref().unwrap_or(test);
     let net = Network::seed(train.shape, train.classes)?;
-    let smoothing = Smoothing::new(config.smoothing_variant, config.label_smoothing, net.classes)?;
+    let loss = loss(&config, &images)?;
     let normalisation = config.normalisation(train)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
     let (state, done) = match (&folder, &config.init) {
@@ -121,7 +129,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     let setup = Setup {
         net: &net,
         batch_size: config.batch_size,
-        loss: smoothing.into(),
+        loss: loss.clone(),
         optimizer: config.optimizer,
         normalisation,
         train,
@@ -146,14 +154,16 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     }
     stop_at_interrupt();
 
+    let ignored = train.labels.iter().filter(|&&label| label == IGNORED).count();
     common::note(format_args!(
-        "{} parameters, {} training{} and {} test images, batch size {}, {}; run in {}",
+        "{} parameters, {} training{}{} and {} test images, batch size {}, {}; run in {}",
         net.parameter_count(),
         train.len(),
+        if ignored > 0 { format!(" ({ignored} ignored)") } else { String::new() },
         validation.as_ref().map(|held_out| format!(", {} validation", held_out.len())).unwrap_or_default(),
         test.len(),
         config.batch_size,
-        loss_line(&smoothing, net.classes),
+        describe(&config, net.classes),
         out.display()
     ));
     let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
@@ -161,6 +171,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         metrics: metrics_file(&out.join(METRICS), done)?,
         net: &net,
         config: &config,
+        loss: &loss,
         out: &out,
         log_every: options.log_every,
         json: options.json,
@@ -189,27 +200,15 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     if validation.is_some() {
         let setup = Setup { test, ..setup };
         let mut backend = common::backend(gpu.as_ref(), &options.device, config.dtype, setup, &state)?;
-        let metrics = metrics::evaluate(&backend.test_logits()?, &test.labels, net.classes, smoothing);
+        let steps = config.epochs * train.len().div_ceil(config.batch_size);
+        let metrics = loss.evaluate(&backend.test_logits()?, &test.labels, net.classes, steps as u64);
         recorder.last(config.epochs, metrics)?;
     }
     let params = common::tensors(&net, "", &state.params);
-    checkpoint::save(&out.join(MODEL), &params, config.dtype.dtype(), &metadata(&config, config.epochs))?;
+    checkpoint::save(&out.join(MODEL), &params, config.dtype.dtype(), &metadata(&config, &loss, config.epochs))?;
     common::note(format_args!("model in {}", out.join(MODEL).display()));
     drop((backend, recorder));
-    Ok(Trained { out, net, images, config, state, gpu, device: options.device.clone() })
-}
-
-/// What the loss is, with the smoothing's meaning spelled out.
-fn loss_line(smoothing: &Smoothing, classes: usize) -> String {
-    let Smoothing { variant, epsilon } = smoothing;
-    if *epsilon == 0.0 {
-        return "plain cross-entropy".into();
-    }
-    let (name, other, same) = match variant {
-        Variant::Uniform => ("uniform", "off-target", epsilon * (classes as f64 - 1.0) / classes as f64),
-        Variant::OffTarget => ("off-target", "uniform", epsilon * classes as f64 / (classes as f64 - 1.0)),
-    };
-    format!("label smoothing {epsilon} {name} (= {same:.4} {other})")
+    Ok(Trained { out, net, images, loss, config, state, gpu, device: options.device.clone() })
 }
 
 /// Makes the folder of a new run.
@@ -228,27 +227,41 @@ fn new_run(out: PathBuf) -> Result<PathBuf> {
     Ok(out)
 }
 
-fn metadata(config: &Config, epoch: usize) -> Metadata {
+fn metadata(config: &Config, loss: &Loss, epoch: usize) -> Metadata {
     let list = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
     let variant = config.smoothing_variant.to_possible_value().expect("no variant is hidden");
-    Metadata::from([
+    let mut metadata = Metadata::from([
         ("format".into(), "pt".into()),
         ("epoch".into(), epoch.to_string()),
         ("mean".into(), list(&config.mean)),
         ("std".into(), list(&config.std)),
         ("label_smoothing".into(), config.label_smoothing.to_string()),
         ("smoothing_variant".into(), variant.get_name().into()),
-    ])
+    ]);
+    if !config.loss.class_mask.is_empty() {
+        let classes: Vec<_> = config.loss.class_mask.iter().map(usize::to_string).collect();
+        metadata.insert("class_mask".into(), classes.join(","));
+    }
+    if let (Some(_), Form::Weighted(loss)) = (&config.loss.smoothing_prior, loss.form()) {
+        metadata.insert("smoothing_prior".into(), list(loss.prior()));
+    }
+    metadata
 }
 
 /// The three parts of a checkpoint, by the prefix of their tensors' names.
 const PARTS: [&str; 3] = ["", "optimizer.first.", "optimizer.second."];
 
-pub fn write_checkpoint(path: &Path, net: &Network, state: &State, config: &Config, epoch: usize) -> Result<()> {
+pub fn write_checkpoint(
+    path: &Path,
+    net: &Network,
+    state: &State,
+    (config, loss): (&Config, &Loss),
+    epoch: usize,
+) -> Result<()> {
     let flats = [&state.params, &state.first, &state.second];
     let tensors: Vec<_> =
         PARTS.iter().zip(flats).flat_map(|(prefix, flat)| common::tensors(net, prefix, flat)).collect();
-    checkpoint::save(path, &tensors, config.dtype.dtype(), &metadata(config, epoch))
+    checkpoint::save(path, &tensors, config.dtype.dtype(), &metadata(config, loss, epoch))
 }
 
 /// The state after the last whole epoch, and which that was.

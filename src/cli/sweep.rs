@@ -366,7 +366,12 @@ fn facts(done: &[(&Entry, Outcome)], planned: usize) -> Vec<(&'static str, Strin
         ("runs", format!("{} of {planned}", done.len())),
         (
             "epsilon",
-            format!("{} ({})", list(|o| o.label_smoothing), name(config.smoothing_variant.to_possible_value())),
+            match &config.loss.smoothing_prior {
+                None => {
+                    format!("{} ({})", list(|o| o.label_smoothing), name(config.smoothing_variant.to_possible_value()))
+                }
+                Some(prior) => format!("{} (by the prior {prior})", list(|o| o.label_smoothing)),
+            },
         ),
         ("label noise", format!("{} ({})", list(|o| o.label_noise), name(config.labels.noise.to_possible_value()))),
         ("seeds", seeds.len().to_string()),

@@ -14,9 +14,9 @@ use super::run::{self, CONFIG, Folder, Options};
 pub struct Args {
     #[command(flatten)]
     run: RunArgs,
-    /// Epsilon: how much of the target's mass is spread; 0 is plain cross-entropy
-    #[arg(long, value_name = "E", default_value_t = 0.1, allow_negative_numbers = true)]
-    label_smoothing: f64,
+    /// Epsilon: how much of the target's mass is spread; 0 is plain cross-entropy [default: 0.1; 0 for other losses]
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    label_smoothing: Option<f64>,
     /// Flip this share of the training labels (those held out stay as they are); flipped.txt lists which
     #[arg(long, value_name = "RATE", default_value_t = 0.0, allow_negative_numbers = true)]
     label_noise: f64,
@@ -61,7 +61,10 @@ pub fn run(args: Args) -> Result<u8> {
             let config = read_config(&out.join(CONFIG))?;
             Config { epochs: run.epochs.unwrap_or(config.epochs), ..config }
         }
-        None => run.config(Varied { label_smoothing, label_noise, seed })?,
+        None => {
+            let label_smoothing = label_smoothing.unwrap_or(run.loss.usual_epsilon());
+            run.config(Varied { label_smoothing, label_noise, seed })?
+        }
     };
     let folder = match (resume, out) {
         (Some(out), _) => Folder::Resumed(out),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 
 use super::Dataset;
+use crate::ops::IGNORED;
 use crate::{Error, Result};
 
 /// The most data a file may announce: 2 GiB. The largest sets in this format (EMNIST) have about 0.5 GiB.
@@ -50,6 +51,27 @@ pub fn read_labels(path: &Path) -> Result<Vec<u8>> {
     Ok(labels)
 }
 
+/// Counts for each of several items, such as votes for each class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdxCounts {
+    /// How many items.
+    pub rows: usize,
+    /// How many counts each has.
+    pub columns: usize,
+    /// `[rows, columns]`.
+    pub values: Vec<u8>,
+}
+
+/// Reads counts: an IDX file of unsigned bytes with two dimensions, plain or gzip.
+///
+/// # Errors
+///
+/// As [`read_images`].
+pub fn read_counts(path: &Path) -> Result<IdxCounts> {
+    let ([rows, columns], values) = read(path, "counts")?;
+    Ok(IdxCounts { rows, columns, values })
+}
+
 /// Reads the four files of a data set of the MNIST family: training set, test set, images `[n, 1, h, w]`.
 ///
 /// The files have torchvision's names (`train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-...`), each plain or
@@ -62,6 +84,20 @@ pub fn read_labels(path: &Path) -> Result<Vec<u8>> {
 /// [`Error::Data`] if a file is missing or damaged ([`read_images`]), if counts of images and labels differ, if a
 /// label is out of range, or if training and test images differ in size.
 pub fn load_dir(dir: &Path, torchvision_folder: &str, classes: usize) -> Result<(Dataset, Dataset)> {
+    load_dir_ignoring(dir, torchvision_folder, classes, None)
+}
+
+/// As [`load_dir`]; the label `ignored` becomes [`IGNORED`] ([`classes`]).
+///
+/// # Errors
+///
+/// As [`load_dir`].
+pub fn load_dir_ignoring(
+    dir: &Path,
+    torchvision_folder: &str,
+    classes: usize,
+    ignored: Option<i64>,
+) -> Result<(Dataset, Dataset)> {
     let raw = dir.join(torchvision_folder).join("raw");
     // One folder for all four files, so that two data sets are never mixed.
     let names =
@@ -78,8 +114,8 @@ pub fn load_dir(dir: &Path, torchvision_folder: &str, classes: usize) -> Result<
     let [train_images, train_labels, test_images, test_labels] =
         [file(names[0])?, file(names[1])?, file(names[2])?, file(names[3])?];
 
-    let train = load_pair(&train_images, &train_labels, classes)?;
-    let test = load_pair(&test_images, &test_labels, classes)?;
+    let train = load_pair(&train_images, &train_labels, classes, ignored)?;
+    let test = load_pair(&test_images, &test_labels, classes, ignored)?;
     if test.shape != train.shape {
         let ([_, h, w], [_, train_h, train_w]) = (test.shape, train.shape);
         let message = format!("images are {h}x{w}, expected {train_h}x{train_w} as in {}", train_images.display());
@@ -94,7 +130,7 @@ pub(super) fn find(folder: &Path, name: &str) -> Option<PathBuf> {
 }
 
 /// One split: images and their labels.
-fn load_pair(images_path: &Path, labels_path: &Path, classes: usize) -> Result<Dataset> {
+fn load_pair(images_path: &Path, labels_path: &Path, classes: usize, ignored: Option<i64>) -> Result<Dataset> {
     let images = read_images(images_path)?;
     let labels = read_labels(labels_path)?;
     if labels.len() != images.n {
@@ -102,16 +138,22 @@ fn load_pair(images_path: &Path, labels_path: &Path, classes: usize) -> Result<D
             format!("{} labels, expected {}: one for each image of {}", labels.len(), images.n, images_path.display());
         return Err(Error::data(labels_path, message));
     }
-    if let Some((i, label)) = labels.iter().enumerate().find(|&(_, &label)| usize::from(label) >= classes) {
-        let message = format!("the label at index {i} is {label}, expected below {classes}");
-        return Err(Error::data(labels_path, message));
-    }
-    Ok(Dataset {
-        shape: [1, images.h, images.w],
-        classes,
-        images: images.pixels,
-        labels: labels.into_iter().map(u32::from).collect(),
-    })
+    let labels = self::classes(labels_path, &labels, classes, ignored)?;
+    Ok(Dataset { shape: [1, images.h, images.w], classes, images: images.pixels, labels })
+}
+
+/// The labels of the file `path` as class indices; those that are `ignored`, which may be any number, as [`IGNORED`].
+///
+/// # Errors
+///
+/// [`Error::Data`] for another label that is not below `classes`.
+pub fn classes(path: &Path, labels: &[u8], classes: usize, ignored: Option<i64>) -> Result<Vec<u32>> {
+    let class = |(i, &label): (usize, &u8)| match label {
+        _ if ignored == Some(label.into()) => Ok(IGNORED),
+        _ if usize::from(label) < classes => Ok(label.into()),
+        _ => Err(Error::data(path, format!("the label at index {i} is {label}, expected below {classes}"))),
+    };
+    labels.iter().enumerate().map(class).collect()
 }
 
 /// Reads an IDX file of unsigned bytes with `D` dimensions; `what` names its contents in messages.

@@ -14,12 +14,13 @@ pub enum Noise {
 }
 
 /// Flips `round(rate * labels)` labels, chosen at random, and gives their indices in ascending order. Every chosen label
-/// changes. The labels that a higher rate flips include those of a lower one.
+/// changes. The labels that a higher rate flips include those of a lower one. Labels that are no class stay as they are.
 pub fn flip(labels: &mut [u32], classes: usize, rate: f64, noise: Noise, seed: u64) -> Vec<u32> {
     let mut order: Vec<u32> = (0..labels.len() as u32).collect();
     Philox::new(seed, 0).shuffle(&mut order);
     let count = (rate * labels.len() as f64).round() as usize;
-    let mut flipped = order[..count.min(labels.len())].to_vec();
+    order.truncate(count);
+    let mut flipped: Vec<u32> = order.into_iter().filter(|&i| (labels[i as usize] as usize) < classes).collect();
     for &i in &flipped {
         let by = match noise {
             // One stream for each image: its new label does not depend on how many others are flipped.
@@ -34,13 +35,13 @@ pub fn flip(labels: &mut [u32], classes: usize, rate: f64, noise: Noise, seed: u
 }
 
 /// Splits images into those to train on and those to validate on, `round(share * count)` of each class, chosen at random.
-/// Indices are in ascending order.
+/// Indices are in ascending order. Images whose label is no class are trained on: there is nothing to measure.
 pub fn stratified_split(labels: &[u32], classes: usize, share: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
     let mut of_class = vec![vec![]; classes];
-    for (i, &label) in labels.iter().enumerate() {
-        of_class[label as usize].push(i as u32);
-    }
     let (mut train, mut validation) = (vec![], vec![]);
+    for (i, &label) in labels.iter().enumerate() {
+        of_class.get_mut(label as usize).unwrap_or(&mut train).push(i as u32);
+    }
     for (class, indices) in of_class.iter_mut().enumerate() {
         Philox::new(seed, class as u64).shuffle(indices);
         let count = (share * indices.len() as f64).round() as usize;

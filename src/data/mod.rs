@@ -10,7 +10,7 @@ pub mod labels;
 pub struct Dataset {
     /// Channels, height, width of each image.
     pub shape: [usize; 3],
-    /// How many classes there are; every label is below it.
+    /// How many classes there are; every label is below it, or [`crate::ops::IGNORED`].
     pub classes: usize,
     /// `[images, channels, height, width]`, 0..=255.
     pub images: Vec<u8>,

@@ -4,6 +4,7 @@ mod bench;
 mod calibrate;
 mod eval;
 mod labels;
+mod loss;
 mod predict;
 mod refuse;
 mod stop;
