@@ -9,12 +9,14 @@
 //! | [`Form::Smoothed`]          | [`crate::ops::smoothed_loss`] | fused with the last layer where that has few classes     |
 //! | [`Form::Weighted`]          | [`crate::ops::weighted_loss`] | a prior, class weights, a class mask, soft targets       |
 //! | [`Form::Comparator`]        | [`crate::ops::comparator_loss`] | focal loss, confidence penalty                         |
+//! | [`Form::Distillation`]      | [`crate::ops::distillation_loss`] | a teacher's logits beside the labels                 |
 
 use std::sync::Arc;
 
 use crate::data::Dataset;
 use crate::metrics::{self, Metrics};
 use crate::ops::comparator_loss::{self, ComparatorLoss};
+use crate::ops::distillation_loss::{self, DistillationLoss};
 use crate::ops::smoothed_loss::{self, SmoothedLoss};
 use crate::ops::weighted_loss::{self, WeightedLoss, Weighting};
 use crate::oracle;
@@ -31,6 +33,8 @@ pub enum Form {
     Weighted(WeightedLoss),
     /// A loss that smoothing is compared with. It has no epsilon.
     Comparator(ComparatorLoss),
+    /// Distillation from a teacher, with this smoothing of the labels.
+    Distillation(DistillationLoss, Smoothing),
 }
 
 /// A form with what it needs over a whole training. Copies share what is large.
@@ -130,6 +134,20 @@ impl Loss {
         Ok(Self { rows: Some(rows), ..self })
     }
 
+    /// The same, with a teacher's logits of each training image, `[images, classes]`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] unless the form is [`Form::Distillation`], and for a logit that is not finite.
+    pub fn with_teacher(self, logits: Arc<[f32]>) -> Result<Self> {
+        if !matches!(self.form, Form::Distillation(..)) {
+            return Err(Error::Usage("teacher: found a loss without one, expected distillation".into()));
+        }
+        if let Some(bad) = logits.iter().find(|v| !v.is_finite()) {
+            return Err(Error::Usage(format!("teacher: found a logit of {bad}, expected finite numbers")));
+        }
+        Ok(Self { rows: Some(logits), ..self })
+    }
+
     /// The epsilon of update `t`, from 1, as the user counts it.
     pub fn epsilon(&self, t: u64) -> f64 {
         self.schedule.epsilon(self.epsilon, t.saturating_sub(1))
@@ -175,6 +193,9 @@ impl Loss {
         if own != classes {
             return Err(Error::Usage(format!("loss: found one over {own} classes, expected {classes}")));
         }
+        if self.rows.is_none() && matches!(self.form, Form::Distillation(..)) {
+            return Err(Error::Usage("distillation: found no teacher's logits, expected them".into()));
+        }
         let (found, expected) = (self.rows().map_or(0, <[f32]>::len), train.len() * classes);
         if self.rows.is_some() && found != expected {
             return Err(Error::Usage(format!(
@@ -195,9 +216,12 @@ impl Loss {
 
     /// The metrics of `logits` `[labels.len(), classes]` against `labels`, with this loss at update `t` as the loss. A class
     /// mask makes it a smaller problem: the images whose label is none of the classes that take part are left out, and so
-    /// are the other classes' logits. Soft targets are those of training images: here labels count.
+    /// are the other classes' logits. Soft targets and a teacher's logits are those of training images: here labels count.
     pub fn evaluate(&self, logits: &[f64], labels: &[u32], classes: usize, t: u64) -> Metrics {
-        let form = self.at(t);
+        let form = match self.at(t) {
+            Form::Distillation(_, smoothing) => Form::Smoothed(smoothing),
+            form => form,
+        };
         if let Form::Smoothed(smoothing) = form
             && labels.iter().all(|&label| (label as usize) < classes)
         {
@@ -222,6 +246,7 @@ impl Form {
             Self::Smoothed(_) => None,
             Self::Weighted(loss) => Some(loss.classes()),
             Self::Comparator(loss) => Some(loss.classes()),
+            Self::Distillation(loss, _) => Some(loss.classes()),
         }
     }
 
@@ -231,6 +256,7 @@ impl Form {
             Self::Smoothed(smoothing) => Self::Smoothed(Smoothing { epsilon, ..*smoothing }),
             Self::Weighted(loss) => Self::Weighted(loss.with_epsilon(epsilon)),
             Self::Comparator(loss) => Self::Comparator(*loss),
+            Self::Distillation(loss, smoothing) => Self::Distillation(*loss, Smoothing { epsilon, ..*smoothing }),
         }
     }
 
@@ -238,14 +264,14 @@ impl Form {
     fn weight(&self, label: u32, classes: usize, row: Option<&[f32]>) -> f64 {
         match self {
             Self::Weighted(loss) => loss.weight(label, row),
-            Self::Smoothed(_) | Self::Comparator(_) => f64::from(u8::from((label as usize) < classes)),
+            _ => f64::from(u8::from((label as usize) < classes)),
         }
     }
 
     /// The step with what the device needs to know of this form's epsilon.
     pub fn into_step(&self, classes: usize, step: Step) -> Step {
         match self {
-            Self::Smoothed(smoothing) => smoothing.masses(classes).into_step(step),
+            Self::Smoothed(smoothing) | Self::Distillation(_, smoothing) => smoothing.masses(classes).into_step(step),
             Self::Weighted(loss) => loss.into_step(step),
             Self::Comparator(_) => step,
         }
@@ -273,6 +299,12 @@ impl Form {
                 let buffers = comparator_loss::Buffers { logits, targets, losses, dlogits, stride };
                 loss.forward_backward(plan, n, &buffers)
             }
+            Self::Distillation(loss, _) => {
+                let teacher =
+                    rows.ok_or_else(|| Error::Usage("distillation: found no teacher's logits, expected them".into()))?;
+                let buffers = distillation_loss::Buffers { logits, targets, teacher, order, losses, dlogits, stride };
+                loss.forward_backward(plan, n, &buffers)
+            }
         }
     }
 
@@ -284,6 +316,11 @@ impl Form {
             }
             Self::Weighted(loss) => oracle::weighted_loss::forward(loss, logits, batch.weighted(), losses),
             Self::Comparator(loss) => oracle::comparator_loss::forward(loss, logits, batch.labels, losses),
+            Self::Distillation(loss, smoothing) => {
+                let logits = oracle::distillation_loss::Logits { student: logits, teacher: batch.rows };
+                let masses = smoothing.masses(classes);
+                oracle::distillation_loss::forward(loss, masses, logits, batch.labels, losses);
+            }
         }
     }
 
@@ -303,6 +340,11 @@ impl Form {
             }
             Self::Weighted(loss) => oracle::weighted_loss::backward(loss, logits, batch.weighted(), dloss, dlogits),
             Self::Comparator(loss) => oracle::comparator_loss::backward(loss, logits, batch.labels, dloss, dlogits),
+            Self::Distillation(loss, smoothing) => {
+                let logits = oracle::distillation_loss::Logits { student: logits, teacher: batch.rows };
+                let masses = smoothing.masses(classes);
+                oracle::distillation_loss::backward(loss, masses, logits, batch.labels, dloss, dlogits);
+            }
         }
     }
 
@@ -311,7 +353,7 @@ impl Form {
     pub fn restricted(&self, logits: &[f64], labels: &[u32], classes: usize) -> (Vec<f64>, Vec<u32>, usize) {
         let allowed = match self {
             Self::Weighted(loss) => loss.allowed().to_vec(),
-            Self::Smoothed(_) | Self::Comparator(_) => vec![true; classes],
+            _ => vec![true; classes],
         };
         restricted(&allowed, logits, labels)
     }
@@ -352,7 +394,7 @@ impl<'a, T> Batch<'a, T> {
 /// least of `-sum of a ln p` is at `p = a / A`: `A ln A - sum of a ln a`, which is the entropy where A is 1. Between two
 /// indices that sum differs at two classes only, so it is made once.
 ///
-/// A focal loss and a confidence penalty have one-hot targets, whose entropy is 0.
+/// A focal loss and a confidence penalty have one-hot targets, whose entropy is 0. A teacher's divergence is 0 at its least.
 struct Entropy<'a> {
     form: &'a Form,
     classes: usize,
@@ -364,6 +406,7 @@ impl<'a> Entropy<'a> {
     fn new(form: &'a Form, classes: usize) -> Self {
         let shared = match form {
             Form::Smoothed(smoothing) => [smoothing.target_entropy(classes), 1.0],
+            Form::Distillation(loss, smoothing) => [(1.0 - loss.alpha()) * smoothing.target_entropy(classes), 1.0],
             Form::Comparator(_) => [0.0; 2],
             Form::Weighted(loss) => {
                 let mass = |class: usize| shared_mass(loss, class);
@@ -379,7 +422,7 @@ impl<'a> Entropy<'a> {
         let least = |sum: f64, total: f64| sum - entropy_term(total);
         match (self.form, row) {
             (Form::Comparator(_), _) => 0.0,
-            (Form::Smoothed(_), _) => {
+            (Form::Smoothed(_) | Form::Distillation(..), _) => {
                 if class < self.classes {
                     sum
                 } else {

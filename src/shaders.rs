@@ -75,6 +75,7 @@ shaders! {
     ADAM = "adam" with "optimizer",
     CEILING = "ceiling",
     COMPARATOR_LOSS = "comparator_loss" with "reduce",
+    DISTILLATION_LOSS = "distillation_loss" with "reduce",
     CONV2D = "conv2d",
     CONV2D_POOL = "conv2d_pool" with "conv2d_pool",
     CONV2D_POOL_LANES = "conv2d_pool_lanes" with "conv2d_pool",

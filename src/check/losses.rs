@@ -6,6 +6,7 @@ use super::random;
 use crate::Result;
 use crate::loss::{Form, Loss};
 use crate::ops::comparator_loss::ComparatorLoss;
+use crate::ops::distillation_loss::DistillationLoss;
 use crate::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
 use crate::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 
@@ -42,6 +43,14 @@ pub fn losses(classes: usize, images: usize) -> Result<Vec<(&'static str, Loss)>
         ("class mask, off-target", weighted(0.1, Spec { prior: Prior::OffTarget, ..masked })?),
         ("soft targets", weighted(0.1, prior)?.with_soft_targets(rows.clone())?),
         ("soft targets, class weights", weighted(0.0, by(Weighting::Sample))?.with_soft_targets(rows)?),
+        ("distillation, warm-up", {
+            let form = Form::Distillation(
+                DistillationLoss::new(classes, 3.0, 0.6)?,
+                Smoothing { variant: Variant::Uniform, epsilon: 0.2 },
+            );
+            let teacher = random(images * classes, 24).iter().map(|v| 4.0 * v).collect();
+            Loss::new(form, 0.2).with_teacher(teacher)?.scheduled(Schedule::WarmUp { over: 5 })
+        }),
         ("focal", Loss::new(Form::Comparator(ComparatorLoss::focal(classes, 2.0)?), 0.0)),
         ("confidence penalty", Loss::new(Form::Comparator(ComparatorLoss::confidence_penalty(classes, 0.1)?), 0.0)),
     ])

@@ -5,6 +5,7 @@
 pub mod cases;
 pub mod comparator_loss;
 pub mod compare;
+pub mod distillation_loss;
 pub mod fused;
 pub mod losses;
 pub mod network;

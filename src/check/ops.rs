@@ -45,6 +45,7 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
     }
     super::weighted_loss::all(gpu, &mut each)?;
     super::comparator_loss::all(gpu, &mut each)?;
+    super::distillation_loss::all(gpu, &mut each)?;
     for &len in cases::OPTIMIZER {
         for optimizer in optimizers() {
             each(self::optimizer(gpu, len, &optimizer)?);

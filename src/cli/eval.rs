@@ -178,14 +178,34 @@ impl InferenceArgs {
         data: DataKind,
         channels: usize,
     ) -> Result<Vec<[f64; 2]>> {
-        let trained_with = |flag: &[f64], key: &str, valid: fn(f64) -> bool| {
-            let parse = |text: &str| numbers(text).filter(|values| values.iter().all(|&value| valid(value)));
-            if flag.is_empty() { from_training(model, metadata, key, parse) } else { Ok(flag.to_vec()) }
-        };
-        let mean = trained_with(&self.mean, "mean", f64::is_finite)?;
-        let std = trained_with(&self.std, "std", |std| std.is_finite() && std > 0.0)?;
-        common::normalisation(data, &mean, &std, channels)
+        normalisation([&self.mean, &self.std], model, metadata, data, channels)
     }
+}
+
+/// Each channel's mean and standard deviation as in a model's training, else the data set's usual ones.
+pub(super) fn trained_normalisation(
+    model: &Path,
+    metadata: &Metadata,
+    data: DataKind,
+    channels: usize,
+) -> Result<Vec<[f64; 2]>> {
+    normalisation([&[], &[]], model, metadata, data, channels)
+}
+
+fn normalisation(
+    [mean, std]: [&[f64]; 2],
+    model: &Path,
+    metadata: &Metadata,
+    data: DataKind,
+    channels: usize,
+) -> Result<Vec<[f64; 2]>> {
+    let trained_with = |flag: &[f64], key: &str, valid: fn(f64) -> bool| {
+        let parse = |text: &str| numbers(text).filter(|values| values.iter().all(|&value| valid(value)));
+        if flag.is_empty() { from_training(model, metadata, key, parse) } else { Ok(flag.to_vec()) }
+    };
+    let mean = trained_with(mean, "mean", f64::is_finite)?;
+    let std = trained_with(std, "std", |std| std.is_finite() && std > 0.0)?;
+    common::normalisation(data, &mean, &std, channels)
 }
 
 /// What training left in the model's metadata under `key`; the default where it left nothing, as in PyTorch's files.

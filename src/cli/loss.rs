@@ -9,6 +9,7 @@ use smoothcnn::data::{Dataset, idx};
 use smoothcnn::loss::{Form, Loss};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
+use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
 use smoothcnn::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 use smoothcnn::{Error, Result, checkpoint};
@@ -105,6 +106,18 @@ pub struct LossArgs {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft_labels: Option<PathBuf>,
+    /// Distil this model of the same data: it is asked once, before the training (Hinton et al. 2015)
+    #[arg(long, value_name = "MODEL.safetensors")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<PathBuf>,
+    /// What both models' logits are divided by [default: 4]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distill_temperature: Option<f64>,
+    /// The teacher's share of the loss; the labels have the rest [default: 0.9]
+    #[arg(long, value_name = "ALPHA", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distill_alpha: Option<f64>,
 }
 
 fn usage<T>(message: String) -> Result<T> {
@@ -166,6 +179,7 @@ impl LossArgs {
                 ("--class-weights", self.class_weights.is_some()),
                 ("--class-mask", !self.class_mask.is_empty()),
                 ("--soft-labels", self.soft_labels.is_some()),
+                ("--teacher", self.teacher.is_some()),
             ];
             if let Some((flag, _)) = found.iter().find(|(_, given)| *given) {
                 return usage(format!("{flag}: found with --loss {}, expected cross-entropy", name(self.kind)));
@@ -178,6 +192,27 @@ impl LossArgs {
                 weighting.get_name()
             ));
         }
+        if self.teacher.is_some() {
+            let found = [
+                ("--smoothing-prior", self.smoothing_prior.is_some()),
+                ("--class-weights", self.class_weights.is_some()),
+                ("--class-mask", !self.class_mask.is_empty()),
+                ("--soft-labels", self.soft_labels.is_some()),
+            ];
+            if let Some((flag, _)) = found.iter().find(|(_, given)| *given) {
+                return usage(format!("{flag}: found with --teacher, expected one of the two"));
+            }
+        }
+        let in_range = |flag: &str, value: Option<f64>, valid: fn(f64) -> bool, expected: &str| match value {
+            Some(value) if self.teacher.is_none() => {
+                usage(format!("{flag}: found {value}, expected --teacher with it"))
+            }
+            Some(value) if !valid(value) => usage(format!("{flag}: found {value}, expected {expected}")),
+            _ => Ok(()),
+        };
+        let positive = |t: f64| t.is_finite() && t > 0.0;
+        in_range("--distill-temperature", self.distill_temperature, positive, "a number above 0")?;
+        in_range("--distill-alpha", self.distill_alpha, |a| (0.0..=1.0).contains(&a), "a number from 0 to 1")?;
         if self.soft_labels.is_some() {
             let labels = &config.labels;
             let found = [
@@ -190,6 +225,11 @@ impl LossArgs {
             }
         }
         Ok(())
+    }
+
+    /// How a teacher is distilled.
+    fn distillation(&self, classes: usize) -> Result<DistillationLoss> {
+        DistillationLoss::new(classes, self.distill_temperature.unwrap_or(4.0), self.distill_alpha.unwrap_or(0.9))
     }
 
     /// A smoothing over `classes` classes, with a negative epsilon only where that is allowed.
@@ -222,7 +262,7 @@ impl LossArgs {
     }
 }
 
-/// The loss of a run: that of its configuration, over its images.
+/// The loss of a run: that of its configuration, over its images. A teacher's logits are still to come.
 pub fn loss(config: &Config, images: &Images) -> Result<Loss> {
     let (args, train) = (&config.loss, &images.train);
     args.check(config)?;
@@ -240,7 +280,10 @@ pub fn loss(config: &Config, images: &Images) -> Result<Loss> {
     let part = allowed.as_ref().map_or(classes, |allowed| allowed.iter().filter(|allowed| **allowed).count());
     let smoothing = args.smoothing(variant, epsilon, part)?;
     let plain = args.smoothing_prior.is_none() && args.class_weights.is_none() && allowed.is_none();
-    let mut loss = Loss::from(smoothing);
+    let mut loss = match args.teacher {
+        Some(_) => Loss::new(Form::Distillation(args.distillation(classes)?, smoothing), epsilon),
+        None => smoothing.into(),
+    };
     if !(plain && args.soft_labels.is_none()) {
         let prior = match (&args.smoothing_prior, variant) {
             (Some(text), _) if text == "unigram" => unigram(train)?,
@@ -377,6 +420,10 @@ pub fn describe(config: &Config, classes: usize) -> String {
     }
     if !args.class_mask.is_empty() {
         text += &format!(", classes {:?} only", args.class_mask);
+    }
+    if let (Some(path), Ok(loss)) = (&args.teacher, args.distillation(classes)) {
+        let (temperature, alpha) = (loss.temperature(), loss.alpha());
+        text += &format!(", distilled from {} (temperature {temperature}, alpha {alpha})", path.display());
     }
     if let Some(path) = &args.soft_labels {
         text += &format!(", soft labels of {}", path.display());

@@ -19,6 +19,7 @@ use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs};
 use super::config::{Config, Images, images};
+use super::eval;
 use super::loss::{describe, loss};
 use super::record::{Recorder, metrics_file, progress_bar, stop_at_interrupt};
 
@@ -126,6 +127,10 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     }
     let gpu = common::choose_device(&options.device, config.dtype)?;
     config.backend = gpu.as_ref().map_or("cpu".into(), |gpu| smoothcnn::gpu::device::describe(&gpu.info));
+    let loss = match &config.loss.teacher {
+        Some(path) => loss.with_teacher(teacher_logits(path, &config, &net, train, (&gpu, &options.device))?.into())?,
+        None => loss,
+    };
     let setup = Setup {
         net: &net,
         batch_size: config.batch_size,
@@ -209,6 +214,32 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     common::note(format_args!("model in {}", out.join(MODEL).display()));
     drop((backend, recorder));
     Ok(Trained { out, net, images, loss, config, state, gpu, device: options.device.clone() })
+}
+
+/// A teacher's logits of the training images, `[images, classes]`, from images normalised as in its own training.
+fn teacher_logits(
+    path: &Path,
+    config: &Config,
+    net: &Network,
+    train: &Dataset,
+    (gpu, device): (&Option<Arc<Gpu>>, &DeviceArgs),
+) -> Result<Vec<f32>> {
+    let (state, metadata) = common::load_params(net, path)?;
+    if eval::class_mask(path, &metadata, net.classes)?.is_some() {
+        return Err(Error::data(path, "found a model that was trained with a class mask, expected one of every class"));
+    }
+    let nothing = train.subset(&[]);
+    let setup = Setup {
+        net,
+        batch_size: config.batch_size,
+        loss: Smoothing::NONE.into(),
+        optimizer: config.optimizer,
+        normalisation: eval::trained_normalisation(path, &metadata, config.data, train.shape[0])?,
+        train: &nothing,
+        test: train,
+    };
+    let logits = common::backend(gpu.as_ref(), device, config.dtype, setup, &state)?.test_logits()?;
+    Ok(logits.into_iter().map(|v| v as f32).collect())
 }
 
 /// Makes the folder of a new run.

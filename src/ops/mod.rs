@@ -7,6 +7,7 @@ pub mod ceiling;
 pub mod comparator_loss;
 pub mod conv2d;
 pub mod conv2d_pool;
+pub mod distillation_loss;
 pub mod gather;
 pub mod head;
 pub mod linear;

@@ -6,6 +6,7 @@
 
 pub mod comparator_loss;
 pub mod conv2d;
+pub mod distillation_loss;
 pub mod linear;
 pub mod max_pool2d;
 pub mod network;

@@ -14,18 +14,19 @@ fn write_idx(path: &Path, dims: &[u32], bytes: &[u8]) {
     fs::write(path, header.chain(bytes.iter().copied()).collect::<Vec<_>>()).unwrap();
 }
 
-/// A folder with what the flags name: a prior, weights, votes of ten raters for each of 80 images.
+/// A folder with what the flags name: a prior, weights, votes of ten raters for each of 80 images, a teacher.
 fn folder() -> TempDir {
     let dir = tempdir().unwrap();
     fs::write(dir.path().join("prior.txt"), "1 2 3 4 5\n6,7,8,9,10\n").unwrap();
     fs::write(dir.path().join("weights.txt"), "1 1 1 1 1 2 2 2 2 2").unwrap();
     let votes = |i: usize| (0..10).map(move |k| if k == i * 7 % 10 { 8 } else { u8::from(k == (i + 3) % 10) });
     write_idx(&dir.path().join("votes"), &[80, 10], &(0..80).flat_map(votes).collect::<Vec<_>>());
+    run(dir.path(), &format!("{TRAIN} --epochs 1 --seed 9 --mean 0.4 --out teacher")).success();
     dir
 }
 
 /// Every form, by its flags.
-const FORMS: [&str; 16] = [
+const FORMS: [&str; 18] = [
     "",
     "--label-smoothing -0.2 --allow-negative-smoothing",
     "--smoothing-variant prior --smoothing-prior prior.txt",
@@ -39,6 +40,8 @@ const FORMS: [&str; 16] = [
     "--class-mask 1,2,4,5",
     "--soft-labels votes",
     "--soft-labels votes --label-smoothing 0",
+    "--teacher teacher/model.safetensors",
+    "--teacher teacher/model.safetensors --distill-temperature 2 --distill-alpha 0.4 --smoothing-schedule decay",
     "--loss focal",
     "--loss focal --focal-gamma 0.5",
     "--loss confidence-penalty --confidence-beta 0.3",
@@ -73,11 +76,20 @@ fn every_form_trains_and_goes_on_where_it_stopped() {
     }
 }
 
-/// Catches a form that the GPU path trains otherwise: after an epoch the figures are the CPU path's, up to rounding.
+/// Catches a form that the GPU path trains otherwise: after an epoch the figures are the CPU path's, up to rounding. A flag for
+/// each kernel; that each form is right on each path is for the library's tests.
 #[test]
-fn every_form_trains_alike_on_the_gpu() {
+fn the_gpu_trains_alike() {
     let dir = folder();
-    for (i, flags) in FORMS.into_iter().enumerate() {
+    let forms = [
+        "--label-smoothing -0.2 --allow-negative-smoothing --ignore-index 3",
+        "--smoothing-variant prior --smoothing-prior prior.txt --smoothing-schedule warmup --class-mask 1,2,4,5",
+        "--class-weights weights.txt",
+        "--soft-labels votes",
+        "--teacher teacher/model.safetensors",
+        "--loss focal",
+    ];
+    for (i, flags) in forms.into_iter().enumerate() {
         for device in ["cpu", "gpu"] {
             let train = TRAIN.replace("cpu", device);
             run(dir.path(), &format!("{train} --epochs 1 --out {device}{i} {flags}")).success();
@@ -179,6 +191,20 @@ fn soft_labels_that_agree_are_labels() {
     }
 }
 
+/// Catches a teacher that is asked about other images, or about images normalised otherwise than it knows them: a student that
+/// starts as its teacher and has only that to learn from is where it should be.
+#[test]
+fn a_teacher_has_nothing_to_teach_itself() {
+    let dir = folder();
+    // Only the teacher's mean is 0.4.
+    let flags =
+        "--teacher teacher/model.safetensors --init teacher/model.safetensors --distill-alpha 1 --val-split 0.2";
+    run(dir.path(), &format!("{TRAIN} --epochs 1 --lr 0 --mean 0.4 {flags} --out same")).success();
+    run(dir.path(), &format!("{TRAIN} --epochs 1 --lr 0 {flags} --out other")).success();
+    let loss = |run: &str| number(&metrics(&dir.path().join(run), "epoch")[0], "train_loss");
+    assert!(loss("same").abs() < 1e-5 && loss("other") > 1e-5, "{} and {}", loss("same"), loss("other"));
+}
+
 /// Catches metrics over classes that took no part: of the others' images nothing is measured, and no answer is one of them.
 #[test]
 fn a_class_mask_is_measured_as_a_smaller_problem() {
@@ -242,6 +268,16 @@ fn losses_that_make_no_sense_are_refused() {
         ("--loss focal --confidence-beta 1", 2, &["--confidence-beta", "found 1", "--loss confidence-penalty"]),
         ("--soft-labels votes --label-noise 0.1", 2, &["--label-noise", "--soft-labels"]),
         ("--soft-labels votes --ignore-index 1", 2, &["--ignore-index", "--soft-labels"]),
+        ("--teacher none.safetensors", 4, &["none.safetensors", "no such file"]),
+        ("--distill-alpha 0.5", 2, &["--distill-alpha", "found 0.5", "--teacher"]),
+        (
+            "--teacher teacher/model.safetensors --distill-alpha 1.5",
+            2,
+            &["--distill-alpha", "found 1.5", "from 0 to 1"],
+        ),
+        ("--teacher teacher/model.safetensors --distill-temperature 0", 2, &["--distill-temperature", "above 0"]),
+        ("--teacher teacher/model.safetensors --soft-labels votes", 2, &["--soft-labels", "--teacher"]),
+        ("--teacher teacher/model.safetensors --loss focal", 2, &["--teacher", "--loss focal"]),
         ("--soft-labels nowhere", 4, &["nowhere", "no such file"]),
         ("--soft-labels few", 4, &["few", "found 79 rows", "80 images"]),
         ("--soft-labels narrow", 4, &["narrow", "rows of 9", "expected 10"]),

@@ -38,6 +38,10 @@ comparator_loss
                metadata n classes gamma beta scale
                logits [n,classes]  labels I64 [n]  losses [n]  dloss [n]  dlogits [n,classes]: autograd of the definition,
                -(1 - p[y])^gamma ln p[y] - beta H(p). PyTorch has no such loss of its own.
+distillation_loss
+               metadata n classes epsilon temperature alpha scale
+               logits, teacher [n,classes]  labels I64 [n]  losses [n]  dloss [n]  dlogits [n,classes]:
+               (1 - alpha) F.cross_entropy(label_smoothing=epsilon) + alpha T^2 F.kl_div of both networks' log_softmax at T
 adam           metadata optimizer (adam | adamw | sgd) lr beta1 beta2 eps weight_decay momentum nesterov steps len;
                all keys in every case: beta1 beta2 eps are 0 for sgd, momentum is 0 and nesterov false for the Adams.
                adam's and sgd's weight_decay is L2 (added to the gradient), adamw's is decoupled. SGD's dampening is 0.
@@ -337,6 +341,28 @@ def comparator_loss():
     golden.write()
 
 
+def distillation_loss():
+    golden = Golden("distillation_loss")
+    for classes, n, scale in [(2, 3, 1.0), (10, 5, 3.0), (37, 3, 1.0), (5, 3, 1e3)]:
+        for temperature, alpha, e in [(1.0, 0.5, 0.0), (4.0, 0.9, 0.0), (2.5, 0.3, 0.1), (10.0, 1.0, 0.1)]:
+            name = f"c{classes}_t{temperature}_alpha{alpha}_e{e}" + ("" if scale < 100 else "_large")
+            random = Random(golden.name, name)
+            logits = leaf(random.normal(n, classes) * scale)
+            teacher = random.normal(n, classes) * scale
+            labels = random.integers(0, classes, n)
+            dloss = random.normal(n)
+            of_student, of_teacher = (F.log_softmax(v / temperature, 1) for v in (logits, teacher))
+            divergence = F.kl_div(of_student, of_teacher, reduction="none", log_target=True).sum(1)
+            hard = F.cross_entropy(logits, labels, label_smoothing=e, reduction="none")
+            losses = (1.0 - alpha) * hard + alpha * temperature**2 * divergence
+            (dlogits,) = torch.autograd.grad(losses, logits, dloss)
+            params = {"n": n, "classes": classes, "epsilon": e, "temperature": temperature, "alpha": alpha, "scale": scale}
+            golden.case(
+                name, params, logits=logits, teacher=teacher, labels=labels, losses=losses, dloss=dloss, dlogits=dlogits
+            )
+    golden.write()
+
+
 def adam():
     golden = Golden("adam")
     steps, length = 5, 33
@@ -476,5 +502,6 @@ if __name__ == "__main__":
     smoothed_loss()
     weighted_loss()
     comparator_loss()
+    distillation_loss()
     adam()
     seed_network()

@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 use smoothcnn::check::cases::{self, Case};
 use smoothcnn::check::weighted_loss::{FEATURES, Features, weighted_loss};
-use smoothcnn::check::{comparator_loss, fused, ops};
+use smoothcnn::check::{comparator_loss, distillation_loss, fused, ops};
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::conv2d::Conv2d;
+use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::max_pool2d::MaxPool2d;
 use smoothcnn::ops::weighted_loss::Weighting;
@@ -63,6 +64,16 @@ fn comparator_loss_cases() {
     for &(n, classes, scale) in cases::SMOOTHED_LOSS {
         let losses = comparator_loss::losses(classes).unwrap();
         losses.into_iter().for_each(|loss| assert_rows(comparator_loss::comparator_loss(&GPU, n, scale, loss)));
+    }
+}
+
+#[test]
+fn distillation_loss_cases() {
+    for &(n, classes, scale) in cases::SMOOTHED_LOSS {
+        for (temperature, alpha) in distillation_loss::STRENGTHS {
+            let loss = DistillationLoss::new(classes, temperature, alpha).unwrap();
+            assert_rows(distillation_loss::distillation_loss(&GPU, n, scale, loss));
+        }
     }
 }
 
@@ -150,6 +161,14 @@ proptest! {
     fn comparator_loss_random_shapes(n in 1usize..20, classes in 2usize..300, strength in 0.0..4.0f64, focal in any::<bool>()) {
         let new = if focal { ComparatorLoss::focal } else { ComparatorLoss::confidence_penalty };
         assert_rows(comparator_loss::comparator_loss(&GPU, n, 4.0, new(classes, strength).unwrap()));
+    }
+
+    #[test]
+    fn distillation_loss_random_shapes(
+        n in 1usize..20, classes in 2usize..300, temperature in 0.5..20.0f64, alpha in 0.0..1.0f64,
+    ) {
+        let loss = DistillationLoss::new(classes, temperature, alpha).unwrap();
+        assert_rows(distillation_loss::distillation_loss(&GPU, n, 4.0, loss));
     }
 
     #[test]

@@ -9,9 +9,11 @@
 
 use rayon::prelude::*;
 use smoothcnn::check::comparator_loss;
+use smoothcnn::check::distillation_loss::STRENGTHS;
 use smoothcnn::check::weighted_loss::Features;
 use smoothcnn::loss::{Batch, Form};
 use smoothcnn::net::{self, Layer, Network};
+use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::oracle::network::CpuNetwork;
 use smoothcnn::rng::Philox;
@@ -177,6 +179,26 @@ fn comparator_loss_gradients() {
         for loss in comparator_loss::losses(classes).unwrap() {
             let op = Op::ComparatorLoss { loss, targets: targets(n, classes, 1) };
             worst.push(check(&op, vec![uniform(n * classes, -scale, scale, 7)], 2e-3));
+        }
+    }
+    println!("worst error {:e}", largest(&worst));
+}
+
+/// Catches a T too many or too few in front of the gradient, and softmaxes of one temperature taken for the other's.
+#[test]
+fn distillation_loss_gradients() {
+    let mut worst = vec![];
+    for (n, classes, scale) in [(1, 2, 1.0), (5, 3, 3.0), (3, 10, 2.0), (1, 37, 4.0)] {
+        for (temperature, alpha) in STRENGTHS {
+            for (variant, epsilon) in [(Variant::Uniform, 0.0), (Variant::OffTarget, 0.2)] {
+                let op = Op::DistillationLoss {
+                    loss: DistillationLoss::new(classes, temperature, alpha).unwrap(),
+                    masses: Smoothing { variant, epsilon }.masses(classes),
+                    targets: targets(n, classes, 1),
+                    teacher: uniform(n * classes, -scale, scale, 8),
+                };
+                worst.push(check(&op, vec![uniform(n * classes, -scale, scale, 7)], 2e-3));
+            }
         }
     }
     println!("worst error {:e}", largest(&worst));

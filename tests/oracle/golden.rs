@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use smoothcnn::loss::{Batch, Form};
 use smoothcnn::net::Network;
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
+use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
@@ -236,6 +237,33 @@ fn comparator_losses_agree_with_pytorch() {
         worst = worst.max(compare(&what("dlogits"), &found, &case.f64("dlogits"), |_| allowed));
     }
     println!("comparator_loss: worst error {worst:.3} of the bound");
+}
+
+/// Catches the divergence turned round, a T of another power, and a smoothing that reaches into the teacher's share.
+#[test]
+fn distillation_agrees_with_pytorch() {
+    let golden = Golden::open("distillation_loss");
+    let mut worst = 0.0f64;
+    for case in golden.cases() {
+        let classes = case.parse("classes");
+        let (temperature, alpha, epsilon): (f64, f64, f64) =
+            (case.parse("temperature"), case.parse("alpha"), case.parse("epsilon"));
+        let op = Op::DistillationLoss {
+            loss: DistillationLoss::new(classes, temperature, alpha).unwrap(),
+            masses: Smoothing { variant: Variant::Uniform, epsilon }.masses(classes),
+            targets: case.labels("labels"),
+            teacher: case.f64("teacher"),
+        };
+        let inputs = [case.f64("logits")];
+        let size = 2.0 * largest(&inputs[0]).max(largest(&case.f64("teacher"))) + (classes as f64).ln();
+        // Sums over the classes of terms of that size at most, and of softmaxes that are off by as much of themselves.
+        let allowed = (classes as f64 + 32.0) * EPSILON * size * (1.0 + temperature * temperature);
+        let what = |name: &str| format!("{}.{name}", case.name);
+        worst = worst.max(compare(&what("losses"), &op.forward(&inputs), &case.f64("losses"), |_| allowed));
+        let found = op.backward(&inputs, &case.f64("dloss")).remove(0);
+        worst = worst.max(compare(&what("dlogits"), &found, &case.f64("dlogits"), |_| allowed));
+    }
+    println!("distillation_loss: worst error {worst:.3} of the bound");
 }
 
 /// Catches another order of weight decay, moments and bias correction than PyTorch's, and a step counted from 0.

@@ -1,8 +1,10 @@
 //! Every op behind one pair of calls, so that one table can hold cases of all of them; and random values.
 
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
+use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::weighted_loss::WeightedLoss;
 use smoothcnn::ops::{conv2d::Conv2d, linear::Linear, max_pool2d::MaxPool2d};
+use smoothcnn::oracle::distillation_loss::{self, Logits};
 use smoothcnn::oracle::{Real, comparator_loss, conv2d, linear, max_pool2d, relu, smoothed_loss, weighted_loss};
 use smoothcnn::rng::Philox;
 use smoothcnn::smoothing::Masses;
@@ -17,6 +19,7 @@ pub enum Op {
     SmoothedLoss { masses: Masses, classes: usize, targets: Vec<u32> },
     WeightedLoss { loss: WeightedLoss, targets: Targets },
     ComparatorLoss { loss: ComparatorLoss, targets: Vec<u32> },
+    DistillationLoss { loss: DistillationLoss, masses: Masses, targets: Vec<u32>, teacher: Vec<f64> },
 }
 
 /// The targets of a general loss.
@@ -51,6 +54,7 @@ impl Op {
             Op::SmoothedLoss { classes, .. } => vec![n * classes],
             Op::WeightedLoss { loss, .. } => vec![n * loss.classes()],
             Op::ComparatorLoss { loss, .. } => vec![n * loss.classes()],
+            Op::DistillationLoss { loss, .. } => vec![n * loss.classes()],
         }
     }
 
@@ -89,6 +93,13 @@ impl Op {
                 comparator_loss::forward(loss, x, targets, &mut losses);
                 losses
             }
+            Op::DistillationLoss { loss, masses, targets, teacher } => {
+                let mut losses = unwritten(targets.len());
+                let teacher: Vec<T> = teacher.iter().map(|&v| T::of(v)).collect();
+                let logits = Logits { student: x, teacher: &teacher };
+                distillation_loss::forward(loss, *masses, logits, targets, &mut losses);
+                losses
+            }
         }
     }
 
@@ -114,6 +125,11 @@ impl Op {
                 targets.with(|targets| weighted_loss::backward(loss, x, targets, dy, dx));
             }
             (Op::ComparatorLoss { loss, targets }, [dx]) => comparator_loss::backward(loss, x, targets, dy, dx),
+            (Op::DistillationLoss { loss, masses, targets, teacher }, [dx]) => {
+                let teacher: Vec<T> = teacher.iter().map(|&v| T::of(v)).collect();
+                let logits = Logits { student: x, teacher: &teacher };
+                distillation_loss::backward(loss, *masses, logits, targets, dy, dx);
+            }
             _ => panic!("{self:?} does not take {} inputs", inputs.len()),
         }
         gradients

@@ -9,6 +9,7 @@ use smoothcnn::loss::Loss;
 use smoothcnn::net::{Layer, Network};
 use smoothcnn::ops::ceiling;
 use smoothcnn::ops::comparator_loss::{self, ComparatorLoss};
+use smoothcnn::ops::distillation_loss::{self, DistillationLoss};
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::ops::smoothed_loss::{Buffers, SmoothedLoss};
 use smoothcnn::ops::weighted_loss::{self, Spec, Targets, WeightedLoss};
@@ -132,6 +133,19 @@ fn other_losses() -> Plan {
     }
     let loss = ComparatorLoss::focal(4, 2.0).unwrap();
     let buffers = comparator_loss::Buffers { logits: at, targets: at, losses: at, dlogits: at, stride: 4 };
+    loss.forward(&mut plan, 3, &buffers).unwrap();
+    loss.backward(&mut plan, 3, &buffers, at).unwrap();
+    loss.forward_backward(&mut plan, 3, &buffers).unwrap();
+    let loss = DistillationLoss::new(4, 2.0, 0.5).unwrap();
+    let buffers = distillation_loss::Buffers {
+        logits: at,
+        targets: at,
+        teacher: at,
+        order: at,
+        losses: at,
+        dlogits: at,
+        stride: 4,
+    };
     loss.forward(&mut plan, 3, &buffers).unwrap();
     loss.backward(&mut plan, 3, &buffers, at).unwrap();
     loss.forward_backward(&mut plan, 3, &buffers).unwrap();
