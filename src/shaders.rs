@@ -52,7 +52,7 @@ pub enum BindingKind {
 }
 
 macro_rules! shaders {
-    ($($constant:ident = $stem:literal $(with $common:literal)?),* $(,)?) => {
+    ($($constant:ident = $stem:literal $(with $($common:literal)&+)?),* $(,)?) => {
         $(
             #[doc = concat!("`shaders/", $stem, ".wgsl`")]
             pub static $constant: Shader = Shader {
@@ -60,7 +60,7 @@ macro_rules! shaders {
                 source: concat!(
                     include_str!("../shaders/common/dispatch.wgsl"),
                     include_str!("../shaders/common/step.wgsl"),
-                    $(include_str!(concat!("../shaders/common/", $common, ".wgsl")),)?
+                    $($(include_str!(concat!("../shaders/common/", $common, ".wgsl")),)+)?
                     include_str!(concat!("../shaders/", $stem, ".wgsl")),
                 ),
                 entries: OnceLock::new(),
@@ -76,8 +76,9 @@ shaders! {
     CEILING = "ceiling",
     COMPARATOR_LOSS = "comparator_loss" with "reduce",
     CONV2D = "conv2d",
-    CONV2D_POOL = "conv2d_pool" with "conv2d_pool",
+    CONV2D_POOL = "conv2d_pool" with "conv2d_pool" & "conv2d_pool_weight",
     CONV2D_POOL_LANES = "conv2d_pool_lanes" with "conv2d_pool",
+    CONV2D_POOL_TILED = "conv2d_pool_tiled" with "conv2d_pool" & "conv2d_pool_weight",
     GATHER = "gather",
     HEAD = "head",
     LINEAR = "linear",

@@ -9,13 +9,15 @@ pub enum Tiles {
     /// Every thread on its own, with its tile in registers: runs on every device.
     #[default]
     Registers,
+    /// The threads of a workgroup load for each other, into its memory: for hardware GPUs.
+    Workgroup,
     /// The eight lanes of a subgroup load for each other. Needs subgroups of exactly [`LANES`].
     Lanes,
 }
 
 impl Tiles {
     /// Every form.
-    pub const ALL: [Self; 2] = [Self::Registers, Self::Lanes];
+    pub const ALL: [Self; 3] = [Self::Registers, Self::Workgroup, Self::Lanes];
 }
 
 /// Threads of a subgroup that [`Tiles::Lanes`] is written for, as `LANES` in the shaders.

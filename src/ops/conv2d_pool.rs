@@ -15,7 +15,7 @@ use super::max_pool2d::MaxPool2d;
 use super::optimizer::Segment;
 use crate::Result;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::{CONV2D_POOL, CONV2D_POOL_LANES, Shader};
+use crate::shaders::{CONV2D_POOL, CONV2D_POOL_LANES, CONV2D_POOL_TILED, Shader};
 use crate::tuning::{LANES, Tiles, Tuning};
 
 /// Threads that the split of a weight gradient aims at: enough for a large device. It depends on nothing but the shapes,
@@ -193,7 +193,10 @@ impl Conv2dPool {
     /// Threads of one split of the weight's gradient, in the form that is chosen.
     fn weight_threads(&self) -> usize {
         match self.tuning.conv_backward {
-            Tiles::Registers => self.split_threads(),
+            Tiles::Workgroup if self.x == Layout::ChannelsLast => {
+                self.conv.c_out.div_ceil(32) * self.conv.input[0].div_ceil(8) * WORKGROUP
+            }
+            Tiles::Registers | Tiles::Workgroup => self.split_threads(),
             Tiles::Lanes => {
                 let blocks = self.conv.c_out / 4;
                 self.split_threads() / blocks * blocks.next_multiple_of(LANES)
@@ -232,6 +235,7 @@ fn strides(layout: Layout, [channels, h, w]: [usize; 3]) -> [u32; 2] {
 fn shader(tiles: Tiles) -> &'static Shader {
     match tiles {
         Tiles::Registers => &CONV2D_POOL,
+        Tiles::Workgroup => &CONV2D_POOL_TILED,
         Tiles::Lanes => &CONV2D_POOL_LANES,
     }
 }
@@ -240,6 +244,11 @@ fn shader(tiles: Tiles) -> &'static Shader {
 fn tile_threads(tiles: Tiles, windows: usize, channels: usize) -> usize {
     match tiles {
         Tiles::Registers => windows.div_ceil(WINDOWS) * channels.div_ceil(8),
+        Tiles::Workgroup => {
+            // As `own` in the shader.
+            let pairs = if channels <= 32 { 4 } else { 8 };
+            windows.div_ceil(2 * WORKGROUP / pairs) * channels.div_ceil(8 * pairs) * WORKGROUP
+        }
         Tiles::Lanes => windows.div_ceil(LANES) * channels.div_ceil(4 * LANES) * LANES,
     }
 }

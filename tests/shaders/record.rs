@@ -32,8 +32,12 @@ fn job(net: &Network, optimizer: Optimizer, (kernels, tiles): (Kernels, Tiles)) 
     }
 }
 
-const KERNELS: [(Kernels, Tiles); 3] =
-    [(Kernels::Reference, Tiles::Registers), (Kernels::Fused, Tiles::Registers), (Kernels::Fused, Tiles::Lanes)];
+const KERNELS: [(Kernels, Tiles); 4] = [
+    (Kernels::Reference, Tiles::Registers),
+    (Kernels::Fused, Tiles::Registers),
+    (Kernels::Fused, Tiles::Workgroup),
+    (Kernels::Fused, Tiles::Lanes),
+];
 
 fn optimizers() -> [Optimizer; 3] {
     [
