@@ -23,6 +23,15 @@ impl Tiles {
 /// Threads of a subgroup that [`Tiles::Lanes`] is written for, as `LANES` in the shaders.
 pub const LANES: usize = 8;
 
+/// Whether the fastest forms are found out by timing them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Autotune {
+    /// Once for each network and batch; the choice is kept in the user's cache folder.
+    On,
+    /// No: the kind of adapter decides.
+    Off,
+}
+
 /// The forms that a network's fused kernels have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", default)]

@@ -8,6 +8,7 @@ use smoothcnn::data::labels::{self, Noise};
 use smoothcnn::data::{Dataset, idx};
 use smoothcnn::ops::optimizer::Optimizer;
 use smoothcnn::smoothing::Variant;
+use smoothcnn::tuning::Tuning;
 use smoothcnn::{Error, Result};
 
 use super::common::{self, DataArgs, DataKind, Precision};
@@ -58,6 +59,9 @@ pub struct Config {
     pub backend: String,
     #[serde(default)]
     pub labels: LabelArgs,
+    /// On a GPU, the form of the kernels: a resumed run keeps it, because another rounds differently.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Tuning>,
     pub optimizer: Optimizer,
 }
 

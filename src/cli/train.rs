@@ -138,7 +138,8 @@ pub fn run(args: Args) -> Result<u8> {
         train: &train,
         test: measured,
     };
-    let mut backend = common::backend(gpu.as_ref(), &args.device, config.dtype, setup.clone(), &state)?;
+    config.tuning = common::tuning(gpu.as_ref(), &args.device, &setup, config.tuning)?;
+    let mut backend = common::backend(gpu.as_ref(), &args.device, config.tuning, config.dtype, setup.clone(), &state)?;
 
     let out = match (args.resume, args.out) {
         (Some(out), _) => out,
@@ -206,7 +207,8 @@ pub fn run(args: Args) -> Result<u8> {
             let state = backend.state()?;
             if validation.is_some() {
                 let setup = Setup { test: &test, ..setup };
-                let mut backend = common::backend(gpu.as_ref(), &args.device, config.dtype, setup, &state)?;
+                let mut backend =
+                    common::backend(gpu.as_ref(), &args.device, config.tuning, config.dtype, setup, &state)?;
                 let metrics = metrics::evaluate(&backend.test_logits()?, &test.labels, net.classes, smoothing);
                 recorder.last(config.epochs, metrics)?;
             }
@@ -249,6 +251,7 @@ fn config(args: &Args) -> Result<Config> {
         dtype: args.dtype,
         backend: String::new(),
         labels: args.labels.clone(),
+        tuning: None,
         optimizer: match args.opt {
             OptimizerKind::Adam => Optimizer::Adam(adam),
             OptimizerKind::Adamw => Optimizer::AdamW(adam),
