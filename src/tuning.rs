@@ -40,16 +40,18 @@ pub struct Tuning {
     pub conv_forward: Tiles,
     /// Its gradients.
     pub conv_backward: Tiles,
+    /// Fully connected layers; in the form for workgroups they run as in registers.
+    pub linear: Tiles,
 }
 
 impl Tuning {
     /// Every kernel in this form.
     pub fn all(tiles: Tiles) -> Self {
-        Self { conv_forward: tiles, conv_backward: tiles }
+        Self { conv_forward: tiles, conv_backward: tiles, linear: tiles }
     }
 
     /// Every kernel's form.
-    pub fn tiles(&self) -> [Tiles; 2] {
-        [self.conv_forward, self.conv_backward]
+    pub fn tiles(&self) -> [Tiles; 3] {
+        [self.conv_forward, self.conv_backward, self.linear]
     }
 }

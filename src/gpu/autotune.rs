@@ -74,7 +74,7 @@ fn measure(gpu: &Arc<Gpu>, setup: &Setup) -> Result<Option<Tuning>> {
     let params = setup.net.initial_parameters(0);
     let count = setup.batch_size as u32;
     let step = Step { count, dloss: 1.0 / count as f32, keep: 1.0, denominator: 1.0, ..Step::default() };
-    let mut best: [Option<(f64, Tiles)>; 2] = [None; 2];
+    let mut best: [Option<(f64, Tiles)>; 3] = [None; 3];
     for tiles in Tiles::ALL.into_iter().filter(|&tiles| gpu.runs(tiles)) {
         let options = Options { tuning: Some(Tuning::all(tiles)), ..Options::default() };
         let trainer = GpuTrainer::with_options(gpu, setup.clone(), &params, options)?;
@@ -95,12 +95,15 @@ fn measure(gpu: &Arc<Gpu>, setup: &Setup) -> Result<Option<Tuning>> {
             }
         }
     }
-    let [Some((_, conv_forward)), Some((_, conv_backward))] = best else { return Ok(None) };
-    Ok(Some(Tuning { conv_forward, conv_backward }))
+    let [Some((_, conv_forward)), Some((_, conv_backward)), Some((_, linear))] = best else { return Ok(None) };
+    Ok(Some(Tuning { conv_forward, conv_backward, linear }))
 }
 
 /// Which of the choices a dispatch depends on, in the order of [`Tuning::tiles`].
 fn kind_of(dispatch: &Dispatch) -> Option<usize> {
-    let block = dispatch.shader.name.starts_with("conv2d_pool");
-    block.then(|| usize::from(dispatch.entry.name.starts_with("backward")))
+    match dispatch.shader.name {
+        name if name.starts_with("conv2d_pool") => Some(usize::from(dispatch.entry.name.starts_with("backward"))),
+        name if name.starts_with("linear_tiled") => Some(2),
+        _ => None,
+    }
 }

@@ -28,6 +28,10 @@ const MAX_SPLITS: usize = 256;
 /// Windows that a thread owns of `y` or `dx`, as `WINDOWS` in the shader.
 const WINDOWS: usize = 4;
 
+/// Rows of windows that a subgroup owns in [`Tiles::Lanes`], and how many of each, as in the shader.
+const ROWS: usize = 2;
+const COLUMNS: usize = 7;
+
 /// The order of an image's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
@@ -253,6 +257,11 @@ fn tile_threads(tiles: Tiles, windows: usize, channels: usize) -> usize {
     }
 }
 
+/// Threads that own `channels` of a plane of windows of each of `n` images in [`Tiles::Lanes`], strip by strip.
+fn strip_threads(n: usize, plane: [usize; 2], channels: usize) -> usize {
+    (n * plane[0]).div_ceil(ROWS) * plane[1].div_ceil(COLUMNS) * channels.div_ceil(4 * LANES) * LANES
+}
+
 impl Conv2dPool {
     fn dims(&self, n: usize) -> Dims {
         let [c_in, h_in, w_in] = self.conv.input.map(word);
@@ -318,7 +327,10 @@ impl Conv2dPool {
             format!("{name}.forward"),
             (shader(self.tuning.conv_forward), pass),
             self.dims(n),
-            Grid::Threads(tile_threads(self.tuning.conv_forward, n * self.windows(), self.conv.c_out)),
+            Grid::Threads(match (self.tuning.conv_forward, self.x) {
+                (Tiles::Lanes, Layout::ChannelsLast) => strip_threads(n, self.pooled, self.conv.c_out),
+                (tiles, _) => tile_threads(tiles, n * self.windows(), self.conv.c_out),
+            }),
             self.flops(n),
             &bindings,
         )?;
@@ -377,8 +389,12 @@ impl Conv2dPool {
                 bindings.extend(at.packed_back.map(|taps| ("taps", taps)));
                 bindings.push(("dx", dx));
                 let [c_in, h, w] = self.conv.input;
-                let windows = n * h.div_ceil(2) * w.div_ceil(2);
-                let of_input = tile_threads(self.tuning.conv_backward, windows, c_in).div_ceil(WORKGROUP);
+                let plane = [h.div_ceil(2), w.div_ceil(2)];
+                let of_input = match self.tuning.conv_backward {
+                    Tiles::Lanes => strip_threads(n, plane, c_in),
+                    tiles => tile_threads(tiles, n * plane[0] * plane[1], c_in),
+                }
+                .div_ceil(WORKGROUP);
                 let pass = if self.x == Layout::Planes { "backward_planes" } else { "backward" };
                 (pass, of_weight + of_input)
             }
