@@ -282,7 +282,12 @@ impl Gpu {
         let subgroups = [self.info.subgroup_min_size, self.info.subgroup_max_size];
         match tiles {
             Tiles::Registers | Tiles::Workgroup => true,
-            Tiles::Lanes => self.device.features().contains(wgpu::Features::SUBGROUP) && subgroups == [LANES as u32; 2],
+            // That every subgroup is full, software drivers keep, and nobody else promises.
+            Tiles::Lanes => {
+                self.info.device_type == wgpu::DeviceType::Cpu
+                    && self.device.features().contains(wgpu::Features::SUBGROUP)
+                    && subgroups == [LANES as u32; 2]
+            }
         }
     }
 
@@ -300,7 +305,7 @@ impl Gpu {
     /// The forms that are fast on devices of this kind.
     pub fn tuning(&self) -> Tuning {
         Tuning::all(match self.info.device_type {
-            wgpu::DeviceType::Cpu if self.runs(Tiles::Lanes) => Tiles::Lanes,
+            _ if self.runs(Tiles::Lanes) => Tiles::Lanes,
             wgpu::DeviceType::Cpu => Tiles::Registers,
             _ => Tiles::Workgroup,
         })
