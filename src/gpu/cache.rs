@@ -26,7 +26,7 @@ pub fn folder() -> Option<PathBuf> {
     base.map(|base| base.join("smoothcnn"))
 }
 
-/// The contents of a file that [`write`] wrote, if it is there, whole, and of these shaders.
+/// The contents of a file that [`write()`] wrote, if it is there, whole, and of these shaders.
 pub fn read(path: &Path) -> Option<Vec<u8>> {
     let bytes = std::fs::read(path).ok()?;
     let (head, contents) = bytes.split_at_checked(24)?;
