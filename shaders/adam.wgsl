@@ -9,6 +9,7 @@
 struct Adam {
     len: u32,       // a multiple of 4
     segments: u32,
+    parted: u32,    // one past the last parameter that a segment holds
     beta1: f32, one_minus_beta1: f32,  // 1 - b is rounded once, from the exact value
     beta2: f32, one_minus_beta2: f32,
     eps: f32,

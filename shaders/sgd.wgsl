@@ -6,6 +6,7 @@
 struct Sgd {
     len: u32,       // a multiple of 4
     segments: u32,
+    parted: u32,    // one past the last parameter that a segment holds
     momentum: f32,
     nesterov: u32,  // 0 or 1
 }

@@ -80,15 +80,17 @@ fn fuse(net: &Network, i: usize, before: Option<&Stage>, tuning: Tuning) -> (Kin
                 None => (Kind::Layer, 1),
             }
         }
-        (Some(Op::Linear(dims, at)), next, _) => match LinearTiled::new(&dims) {
-            Some(tiled) if next.is_none() && Head::supports(&dims) => (Kind::Head(tiled, at), 1),
-            // Its gradient comes in rows of its outputs.
-            Some(tiled) if dims.outputs.is_multiple_of(4) => {
-                let relu = next == Some(Op::Relu);
-                (Kind::Linear(LinearTiled { relu, ..tiled }, at), 1 + usize::from(relu))
+        (Some(Op::Linear(dims, at)), next, _) => {
+            match LinearTiled::new(&dims).map(|layer| LinearTiled { tiles: tuning.linear, ..layer }) {
+                Some(tiled) if next.is_none() && Head::supports(&dims) => (Kind::Head(tiled, at), 1),
+                // Its gradient comes in rows of its outputs.
+                Some(tiled) if dims.outputs.is_multiple_of(4) => {
+                    let relu = next == Some(Op::Relu);
+                    (Kind::Linear(LinearTiled { relu, ..tiled }, at), 1 + usize::from(relu))
+                }
+                _ => (Kind::Layer, 1),
             }
-            _ => (Kind::Layer, 1),
-        },
+        }
         _ => (Kind::Layer, 1),
     }
 }

@@ -32,6 +32,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`net`], [`compile`] | layers with their shapes inferred; the network as a list of dispatches |
+//! | [`fusion`], [`tuning`] | which layers run as one kernel, and in which of its forms |
 //! | [`ops`], [`shaders`], [`plan`] | each operation's dimensions and dispatches; the WGSL and what naga says of it; plans as values |
 //! | [`gpu`] | the adapter, kernels built by reflection, the engine that replays a plan, training on it |
 //! | [`oracle`] | every operation on the CPU in its plain form, generic over f32 and f64 |

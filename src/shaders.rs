@@ -52,7 +52,7 @@ pub enum BindingKind {
 }
 
 macro_rules! shaders {
-    ($($constant:ident = $stem:literal $(with $common:literal)?),* $(,)?) => {
+    ($($constant:ident = $stem:literal $(with $($common:literal)&+)?),* $(,)?) => {
         $(
             #[doc = concat!("`shaders/", $stem, ".wgsl`")]
             pub static $constant: Shader = Shader {
@@ -60,7 +60,7 @@ macro_rules! shaders {
                 source: concat!(
                     include_str!("../shaders/common/dispatch.wgsl"),
                     include_str!("../shaders/common/step.wgsl"),
-                    $(include_str!(concat!("../shaders/common/", $common, ".wgsl")),)?
+                    $($(include_str!(concat!("../shaders/common/", $common, ".wgsl")),)+)?
                     include_str!(concat!("../shaders/", $stem, ".wgsl")),
                 ),
                 entries: OnceLock::new(),
@@ -77,12 +77,14 @@ shaders! {
     COMPARATOR_LOSS = "comparator_loss" with "reduce",
     DISTILLATION_LOSS = "distillation_loss" with "reduce",
     CONV2D = "conv2d",
-    CONV2D_POOL = "conv2d_pool" with "conv2d_pool",
+    CONV2D_POOL = "conv2d_pool" with "conv2d_pool" & "conv2d_pool_weight",
     CONV2D_POOL_LANES = "conv2d_pool_lanes" with "conv2d_pool",
+    CONV2D_POOL_TILED = "conv2d_pool_tiled" with "conv2d_pool" & "conv2d_pool_weight",
     GATHER = "gather",
     HEAD = "head",
     LINEAR = "linear",
-    LINEAR_TILED = "linear_tiled",
+    LINEAR_TILED = "linear_tiled" with "linear_tiled",
+    LINEAR_TILED_LANES = "linear_tiled_lanes" with "linear_tiled",
     MAX_POOL2D = "max_pool2d",
     RELU = "relu",
     SGD = "sgd" with "optimizer",

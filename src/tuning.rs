@@ -9,17 +9,28 @@ pub enum Tiles {
     /// Every thread on its own, with its tile in registers: runs on every device.
     #[default]
     Registers,
-    /// The eight lanes of a subgroup load for each other. Needs subgroups of exactly [`LANES`].
+    /// The threads of a workgroup load for each other, into its memory: for hardware GPUs.
+    Workgroup,
+    /// The eight lanes of a subgroup load for each other. For software drivers, with subgroups of exactly [`LANES`].
     Lanes,
 }
 
 impl Tiles {
     /// Every form.
-    pub const ALL: [Self; 2] = [Self::Registers, Self::Lanes];
+    pub const ALL: [Self; 3] = [Self::Registers, Self::Workgroup, Self::Lanes];
 }
 
 /// Threads of a subgroup that [`Tiles::Lanes`] is written for, as `LANES` in the shaders.
 pub const LANES: usize = 8;
+
+/// Whether the fastest forms are found out by timing them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Autotune {
+    /// Once for each network and batch; the choice is kept in the user's cache folder.
+    On,
+    /// No: the kind of adapter decides.
+    Off,
+}
 
 /// The forms that a network's fused kernels have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -29,16 +40,18 @@ pub struct Tuning {
     pub conv_forward: Tiles,
     /// Its gradients.
     pub conv_backward: Tiles,
+    /// Fully connected layers; in the form for workgroups they run as in registers.
+    pub linear: Tiles,
 }
 
 impl Tuning {
     /// Every kernel in this form.
     pub fn all(tiles: Tiles) -> Self {
-        Self { conv_forward: tiles, conv_backward: tiles }
+        Self { conv_forward: tiles, conv_backward: tiles, linear: tiles }
     }
 
     /// Every kernel's form.
-    pub fn tiles(&self) -> [Tiles; 2] {
-        [self.conv_forward, self.conv_backward]
+    pub fn tiles(&self) -> [Tiles; 3] {
+        [self.conv_forward, self.conv_backward, self.linear]
     }
 }

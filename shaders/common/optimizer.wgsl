@@ -7,16 +7,14 @@
 // One thread owns four parameters. The first workgroup has none: it adds the losses. What its threads have is added on the
 // host, so that no thread waits for another.
 
-// Parameters whose gradient comes in parts, one for each split of the batch. Everything is in elements, in fours.
+// Parameters whose gradient comes in parts, one for each split of the batch. Everything is in elements, in fours. In vectors,
+// because a load of four words takes a software driver hardly longer than a load of one.
 struct Segment {
-    first: u32,        // of the parameters
-    len: u32,
-    partials: u32,     // where the first split's part is in grads
-    splits: u32,
-    stride: u32,       // from one split's part to the next
-    c_in: u32,         // of the 3x3 convolution whose weight this is, or 0
-    packed: u32,       // where forward reads a copy of the weight: [c_in, 9, c_out in eights]
-    packed_back: u32,  // the same for backward, or NONE: [c_out, 9 reversed, c_in in eights]
+    // The first parameter; how many; where the first split's part is in grads; splits.
+    parts: vec4u,
+    // From one split's part to the next; c_in of the 3x3 convolution whose weight this is, or 0; where forward reads a copy of
+    // the weight, [c_in, 9, c_out in eights]; where backward reads one, [c_out, 9 reversed, c_in in eights], or NONE.
+    copies: vec4u,
 }
 @group(0) @binding(2) var<storage, read_write> params: array<vec4f>;     // [len / 4]
 @group(0) @binding(3) var<storage, read_write> grads: array<vec4f>;      // [len / 4], then the parts of the segments
@@ -29,47 +27,64 @@ struct Segment {
 
 const NONE = 0xffffffffu;
 
-// The segment that holds the parameters from `at` on, or NONE. There are a few, so they are tried one by one.
-fn segment_of(at: u32) -> u32 {
+// The segment that holds the parameters from `at` on, if one does. There are a few, so they are tried one by one; behind the
+// last there is none to try.
+struct Found { some: bool, segment: Segment }
+
+fn segment_of(at: u32) -> Found {
     var found = NONE;
-    for (var i = 0u; i < dims.segments; i++) {
-        if at - segments[i].first < segments[i].len { found = i; }
+    let count = select(0u, dims.segments, at < dims.parted);
+    for (var i = 0u; i < count; i++) {
+        let parts = segments[i].parts;
+        if at - parts.x < parts.y { found = i; }
     }
-    return found;
+    return Found(found != NONE, segments[select(found, 0u, found == NONE)]);
 }
 
-// The gradient of four parameters, `segment` being theirs. What was in parts is left in grads as a whole.
-fn gradient(quad: u32, segment: u32) -> vec4f {
-    if segment == NONE { return grads[quad]; }
-    let s = segments[segment];
+// The gradient of four parameters, `found` being their segment. What was in parts is left in grads as a whole.
+fn gradient(quad: u32, found: Found) -> vec4f {
+    if !found.some { return grads[quad]; }
+    let parts = found.segment.parts;
     var sum = vec4f();
-    for (var split = 0u; split < s.splits; split++) {
-        sum += grads[(s.partials + split * s.stride - s.first) / 4u + quad];
+    for (var split = 0u; split < parts.w; split++) {
+        sum += grads[(parts.z + split * found.segment.copies.x - parts.x) / 4u + quad];
     }
     grads[quad] = sum;
     return sum;
 }
 
 // Keeps four parameters, and their copies.
-fn keep(quad: u32, segment: u32, value: vec4f) {
+fn keep(quad: u32, found: Found, value: vec4f) {
     params[quad] = value;
-    if segment == NONE { return; }
-    let s = segments[segment];
-    if s.c_in == 0u { return; }
-    let at = quad * 4u - s.first;
-    copy(s, at, value.x);
-    copy(s, at + 1u, value.y);
-    copy(s, at + 2u, value.z);
-    copy(s, at + 3u, value.w);
+    if !found.some || found.segment.copies.y == 0u { return; }
+    // Where the first of the four is in the weight, [c_out, c_in, 9]; the others follow by counting, because a division costs
+    // as much as all the rest.
+    let s = found.segment;
+    let c_in = s.copies.y;
+    let at = quad * 4u - s.parts.x;
+    let row = at / 9u;
+    let first = Place(row / c_in, row % c_in, at - row * 9u);
+    let second = next(first, c_in);
+    let third = next(second, c_in);
+    let c_out = eights(s.parts.y / (c_in * 9u));
+    copy(s, c_out, first, value.x);
+    copy(s, c_out, second, value.y);
+    copy(s, c_out, third, value.z);
+    copy(s, c_out, next(third, c_in), value.w);
 }
 
-fn copy(s: Segment, at: u32, value: f32) {
-    let o = at / (s.c_in * 9u);
-    let c = at / 9u % s.c_in;
-    let tap = at % 9u;
-    let c_out = s.len / (s.c_in * 9u);
-    packed[s.packed + (c * 9u + tap) * eights(c_out) + o] = value;
-    if s.packed_back != NONE { packed[s.packed_back + (o * 9u + 8u - tap) * eights(s.c_in) + c] = value; }
+struct Place { o: u32, c: u32, tap: u32 }
+
+fn next(p: Place, c_in: u32) -> Place {
+    let tap = select(p.tap + 1u, 0u, p.tap == 8u);
+    let c = p.c + select(0u, 1u, p.tap == 8u);
+    return Place(p.o + select(0u, 1u, c == c_in), select(c, 0u, c == c_in), tap);
+}
+
+// `c_out` in eights.
+fn copy(s: Segment, c_out: u32, p: Place, value: f32) {
+    packed[s.copies.z + (p.c * 9u + p.tap) * c_out + p.o] = value;
+    if s.copies.w != NONE { packed[s.copies.w + (p.o * 9u + 8u - p.tap) * eights(s.copies.y) + p.c] = value; }
 }
 
 fn eights(channels: u32) -> u32 { return (channels + 7u) / 8u * 8u; }

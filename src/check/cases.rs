@@ -50,6 +50,8 @@ pub const CONV2D_POOL: &[Case<Conv2d>] = &[
     conv(2, [4, 6, 5], 8, [3, 3], [1, 1], [0, 2]),
     conv(5, [1, 28, 28], 32, [3, 3], [1, 1], [1, 1]),
     conv(3, [32, 14, 14], 64, [3, 3], [1, 1], [1, 1]),
+    // More windows in a row, and more channels, than one tile of any form has; an odd number of each.
+    conv(2, [36, 5, 19], 44, [3, 3], [1, 1], [1, 1]),
 ];
 
 /// Poolings.
@@ -75,6 +77,7 @@ pub const LINEAR: &[Case<Linear>] = &[
     Case { n: 1, dims: Linear { inputs: 4, outputs: 2 } },
     Case { n: 17, dims: Linear { inputs: 36, outputs: 12 } },
     Case { n: 3, dims: Linear { inputs: 3136, outputs: 128 } },
+    Case { n: 35, dims: Linear { inputs: 140, outputs: 52 } },
 ];
 
 /// Elements of an image for element-wise operations, and the batch.

@@ -288,16 +288,19 @@ impl DataSet {
     }
 }
 
-/// The tiled passes of Linear, plain; with ReLU above, ReLU below and the input's channels moved last.
+/// The tiled passes of Linear, plain; with ReLU above, ReLU below and the input's channels moved last; in
+/// every form that the device runs.
 ///
 /// # Errors
 /// What the device reports.
 pub fn linear_tiled(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
     let Some(plain) = LinearTiled::new(&case.dims) else { return Ok(vec![]) };
     let mut rows = vec![];
-    for plane in [1, case.dims.inputs / 4] {
-        let fused = plane > 1;
-        rows.extend(affine_linear(gpu, case, &LinearTiled { relu: fused, mask: fused, plane, ..plain })?);
+    for tiles in [Tiles::Registers, Tiles::Lanes].into_iter().filter(|&tiles| gpu.runs(tiles)) {
+        for plane in [1, case.dims.inputs / 4] {
+            let fused = plane > 1;
+            rows.extend(affine_linear(gpu, case, &LinearTiled { relu: fused, mask: fused, plane, tiles, ..plain })?);
+        }
     }
     Ok(rows)
 }

@@ -11,12 +11,12 @@ use smoothcnn::data::digits::{self, Digits};
 use smoothcnn::data::{Dataset, cifar, idx};
 use smoothcnn::fusion::Kernels;
 use smoothcnn::gpu::trainer::{GpuTrainer, Options};
-use smoothcnn::gpu::{Choice, DeviceKind, Gpu, cache, device};
+use smoothcnn::gpu::{Choice, DeviceKind, Gpu, autotune, cache, device};
 use smoothcnn::net::Network;
 use smoothcnn::ops::IGNORED;
 use smoothcnn::smoothing::Variant;
 use smoothcnn::train::{Backend, Setup, State};
-use smoothcnn::tuning::{Tiles, Tuning};
+use smoothcnn::tuning::{Autotune, Tiles, Tuning};
 use smoothcnn::{Error, Result, cpu, oracle};
 
 /// Prints a line of results. A reader that went away (`| head`) is no error: the program ends quietly.
@@ -99,6 +99,10 @@ pub struct DeviceArgs {
     /// On a GPU, the form of the fused kernels [default: what suits the adapter]
     #[arg(long, value_enum)]
     pub tiles: Option<Tiles>,
+    /// On a GPU, time the forms of the kernels before a network's first training, and keep the choice [default: on for
+    /// hardware, off for software drivers, whose fastest form is known]
+    #[arg(long, value_enum)]
+    pub autotune: Option<Autotune>,
 }
 
 impl DeviceArgs {
@@ -120,6 +124,9 @@ impl DeviceArgs {
         }
         if let Some(tiles) = self.tiles.and_then(|tiles| tiles.to_possible_value()) {
             flags.extend(["--tiles".to_owned(), name(&tiles)]);
+        }
+        if let Some(autotune) = self.autotune.and_then(|autotune| autotune.to_possible_value()) {
+            flags.extend(["--autotune".to_owned(), name(&autotune)]);
         }
         flags
     }
@@ -250,10 +257,29 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
     }
 }
 
+/// The form of the kernels for a training: that of the flags, else the one that the run has `recorded`, if the device runs it,
+/// else the fastest.
+pub fn tuning(
+    gpu: Option<&Arc<Gpu>>,
+    device: &DeviceArgs,
+    setup: &Setup,
+    recorded: Option<Tuning>,
+) -> Result<Option<Tuning>> {
+    let Some(gpu) = gpu else { return Ok(recorded) };
+    let recorded = recorded.filter(|&tuning| gpu.offers(tuning).is_ok());
+    if let Some(tuning) = device.tuning().or(recorded) {
+        return Ok(Some(tuning));
+    }
+    let hardware = gpu.info.device_type != wgpu::DeviceType::Cpu;
+    let timed = device.autotune.map_or(hardware, |autotune| autotune == Autotune::On);
+    Ok(Some(if timed { autotune::tuning(gpu, setup)? } else { gpu.tuning() }))
+}
+
 /// A backend for `setup`, starting from `state`.
 pub fn backend<'a>(
     gpu: Option<&Arc<Gpu>>,
     device: &DeviceArgs,
+    tuning: Option<Tuning>,
     precision: Precision,
     setup: Setup<'a>,
     state: &State,
@@ -263,12 +289,9 @@ pub fn backend<'a>(
     let kernels =
         device.kernels.unwrap_or(if precision == Precision::F64 { Kernels::Reference } else { Kernels::Fused });
     let mut backend: Box<dyn Backend> = match (gpu, precision, kernels) {
-        (Some(gpu), ..) => Box::new(GpuTrainer::with_options(
-            gpu,
-            setup,
-            &params,
-            Options { kernels, tuning: device.tuning(), ..Options::default() },
-        )?),
+        (Some(gpu), ..) => {
+            Box::new(GpuTrainer::with_options(gpu, setup, &params, Options { kernels, tuning, ..Options::default() })?)
+        }
         (None, Precision::F32, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f32>::new(setup, &params)),
         (None, Precision::F64, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f64>::new(setup, &params)),
         (None, Precision::F32, Kernels::Reference) => Box::new(oracle::trainer::CpuTrainer::<f32>::new(setup, &params)),

@@ -10,6 +10,7 @@ use smoothcnn::data::{Dataset, idx};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::smoothing::Variant;
+use smoothcnn::tuning::Tuning;
 use smoothcnn::{Error, Result};
 
 use super::common::{self, DataArgs, DataKind, Precision};
@@ -119,6 +120,9 @@ pub struct Config {
     pub labels: Labels,
     #[serde(default, skip_serializing_if = "LossArgs::is_default")]
     pub loss: LossArgs,
+    /// On a GPU, the form of the kernels: a resumed run keeps it, because another rounds differently.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Tuning>,
     pub optimizer: Optimizer,
 }
 
@@ -163,6 +167,7 @@ impl RunArgs {
             std: self.std.clone(),
             dtype: self.dtype,
             backend: String::new(),
+            tuning: None,
             labels: Labels {
                 val_split: self.val_split.unwrap_or(0.0),
                 label_noise: varied.label_noise,

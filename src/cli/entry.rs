@@ -15,8 +15,8 @@ use smoothcnn::study::{Measured, Outcome};
 use smoothcnn::{Error, Result, checkpoint, temperature};
 
 use super::common;
-use super::config::Config;
-use super::run::{self, CHECKPOINT, Folder, Options, Trained};
+use super::config::{Config, read_config};
+use super::run::{self, CHECKPOINT, CONFIG, Folder, Options, Trained};
 
 /// Written last: a run that has it is done.
 pub const RESULT: &str = "result.json";
@@ -111,7 +111,10 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
         common::note(format_args!("{id}: done before"));
         return Ok(());
     }
+    let mut config = config.clone();
     let folder = if out.join(CHECKPOINT).exists() {
+        // It began with kernels of a certain form, and goes on with them.
+        config.tuning = read_config(&out.join(CONFIG))?.tuning;
         Folder::Resumed(out.clone())
     } else {
         // What a run without a whole epoch left is of no use.

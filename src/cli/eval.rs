@@ -167,7 +167,7 @@ impl InferenceArgs {
             test: images,
         };
         let gpu = common::choose_device(&self.device, self.dtype)?;
-        common::backend(gpu.as_ref(), &self.device, self.dtype, setup, state)?.test_logits()
+        common::backend(gpu.as_ref(), &self.device, self.device.tuning(), self.dtype, setup, state)?.test_logits()
     }
 
     /// Each channel's mean and standard deviation: the flags', else those of training, else the data set's usual ones.

@@ -6,6 +6,7 @@ use smoothcnn::fusion::Kernels;
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::Smoothing;
+use smoothcnn::tuning::{Tiles, Tuning};
 use smoothcnn::{Error, Result};
 
 use super::common::{self, SmoothingArgs};
@@ -31,6 +32,9 @@ pub struct Args {
     /// Kernels
     #[arg(long, value_enum, default_value = "fused")]
     kernels: Kernels,
+    /// The form of the fused kernels
+    #[arg(long, value_enum, default_value = "registers")]
+    tiles: Tiles,
     #[command(flatten)]
     smoothing: SmoothingArgs,
     /// One JSON object
@@ -79,7 +83,7 @@ pub fn run(args: Args) -> Result<u8> {
         test_images: args.test_images,
         loss_slots: smoothcnn::gpu::engine::MAX_STEPS,
         kernels: args.kernels,
-        tuning: Default::default(),
+        tuning: Tuning::all(args.tiles),
     })?;
     let steps = |range: std::ops::Range<usize>| -> Vec<Step> {
         let step = |d: &smoothcnn::plan::Dispatch| Step {

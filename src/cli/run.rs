@@ -99,7 +99,7 @@ impl Trained {
             test: images,
         };
         let Self { gpu, device, config, .. } = self;
-        common::backend(gpu.as_ref(), device, config.dtype, setup, state)?.test_logits()
+        common::backend(gpu.as_ref(), device, config.tuning, config.dtype, setup, state)?.test_logits()
     }
 }
 
@@ -140,7 +140,10 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         train,
         test: measured,
     };
-    let mut backend = common::backend(gpu.as_ref(), &options.device, config.dtype, setup.clone(), &state)?;
+    config.tuning = common::tuning(gpu.as_ref(), &options.device, &setup, config.tuning)?;
+    let backend_for =
+        |setup, state| common::backend(gpu.as_ref(), &options.device, config.tuning, config.dtype, setup, state);
+    let mut backend = backend_for(setup.clone(), &state)?;
 
     let out = match folder {
         Folder::Resumed(out) => out,
@@ -204,7 +207,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     let state = backend.state()?;
     if validation.is_some() {
         let setup = Setup { test, ..setup };
-        let mut backend = common::backend(gpu.as_ref(), &options.device, config.dtype, setup, &state)?;
+        let mut backend = backend_for(setup, &state)?;
         let steps = config.epochs * train.len().div_ceil(config.batch_size);
         let metrics = loss.evaluate(&backend.test_logits()?, &test.labels, net.classes, steps as u64);
         recorder.last(config.epochs, metrics)?;
@@ -238,7 +241,8 @@ fn teacher_logits(
         train: &nothing,
         test: train,
     };
-    let logits = common::backend(gpu.as_ref(), device, config.dtype, setup, &state)?.test_logits()?;
+    // Without the run's tuning, which is not known yet when it begins, and is when it is resumed: the bits stay the same.
+    let logits = common::backend(gpu.as_ref(), device, None, config.dtype, setup, &state)?.test_logits()?;
     Ok(logits.into_iter().map(|v| v as f32).collect())
 }
 

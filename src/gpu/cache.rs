@@ -57,7 +57,8 @@ fn shaders() -> u64 {
     shaders::ALL.iter().fold(SEED, |hash, shader| fnv1a(shader.source.as_bytes(), hash))
 }
 
-const SEED: u64 = 0xcbf2_9ce4_8422_2325;
+/// Where a hash begins.
+pub const SEED: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// FNV-1a: against damage, not against malice.
 pub fn fnv1a(bytes: &[u8], seed: u64) -> u64 {

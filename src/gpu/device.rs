@@ -281,8 +281,13 @@ impl Gpu {
     pub fn runs(&self, tiles: Tiles) -> bool {
         let subgroups = [self.info.subgroup_min_size, self.info.subgroup_max_size];
         match tiles {
-            Tiles::Registers => true,
-            Tiles::Lanes => self.device.features().contains(wgpu::Features::SUBGROUP) && subgroups == [LANES as u32; 2],
+            Tiles::Registers | Tiles::Workgroup => true,
+            // That every subgroup is full, software drivers keep, and nobody else promises.
+            Tiles::Lanes => {
+                self.info.device_type == wgpu::DeviceType::Cpu
+                    && self.device.features().contains(wgpu::Features::SUBGROUP)
+                    && subgroups == [LANES as u32; 2]
+            }
         }
     }
 
@@ -299,8 +304,11 @@ impl Gpu {
 
     /// The forms that are fast on devices of this kind.
     pub fn tuning(&self) -> Tuning {
-        let software = self.info.device_type == wgpu::DeviceType::Cpu;
-        Tuning::all(if software && self.runs(Tiles::Lanes) { Tiles::Lanes } else { Tiles::Registers })
+        Tuning::all(match self.info.device_type {
+            _ if self.runs(Tiles::Lanes) => Tiles::Lanes,
+            wgpu::DeviceType::Cpu => Tiles::Registers,
+            _ => Tiles::Workgroup,
+        })
     }
 
     /// Bytes that can still be allocated, where that is known: a software driver's memory is the machine's.

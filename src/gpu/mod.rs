@@ -1,5 +1,6 @@
 //! The GPU path: choosing a device, building kernels, and carrying out plans. The only part of the crate that knows wgpu.
 
+pub mod autotune;
 pub mod cache;
 pub mod device;
 pub mod engine;

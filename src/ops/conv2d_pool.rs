@@ -15,7 +15,7 @@ use super::max_pool2d::MaxPool2d;
 use super::optimizer::Segment;
 use crate::Result;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::{CONV2D_POOL, CONV2D_POOL_LANES, Shader};
+use crate::shaders::{CONV2D_POOL, CONV2D_POOL_LANES, CONV2D_POOL_TILED, Shader};
 use crate::tuning::{LANES, Tiles, Tuning};
 
 /// Threads that the split of a weight gradient aims at: enough for a large device. It depends on nothing but the shapes,
@@ -27,6 +27,10 @@ const MAX_SPLITS: usize = 256;
 
 /// Windows that a thread owns of `y` or `dx`, as `WINDOWS` in the shader.
 const WINDOWS: usize = 4;
+
+/// Rows of windows that a subgroup owns in [`Tiles::Lanes`], and how many of each, as in the shader.
+const ROWS: usize = 2;
+const COLUMNS: usize = 7;
 
 /// The order of an image's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +197,10 @@ impl Conv2dPool {
     /// Threads of one split of the weight's gradient, in the form that is chosen.
     fn weight_threads(&self) -> usize {
         match self.tuning.conv_backward {
-            Tiles::Registers => self.split_threads(),
+            Tiles::Workgroup if self.x == Layout::ChannelsLast => {
+                self.conv.c_out.div_ceil(32) * self.conv.input[0].div_ceil(8) * WORKGROUP
+            }
+            Tiles::Registers | Tiles::Workgroup => self.split_threads(),
             Tiles::Lanes => {
                 let blocks = self.conv.c_out / 4;
                 self.split_threads() / blocks * blocks.next_multiple_of(LANES)
@@ -232,6 +239,7 @@ fn strides(layout: Layout, [channels, h, w]: [usize; 3]) -> [u32; 2] {
 fn shader(tiles: Tiles) -> &'static Shader {
     match tiles {
         Tiles::Registers => &CONV2D_POOL,
+        Tiles::Workgroup => &CONV2D_POOL_TILED,
         Tiles::Lanes => &CONV2D_POOL_LANES,
     }
 }
@@ -240,8 +248,18 @@ fn shader(tiles: Tiles) -> &'static Shader {
 fn tile_threads(tiles: Tiles, windows: usize, channels: usize) -> usize {
     match tiles {
         Tiles::Registers => windows.div_ceil(WINDOWS) * channels.div_ceil(8),
+        Tiles::Workgroup => {
+            // As `own` in the shader.
+            let pairs = if channels <= 32 { 4 } else { 8 };
+            windows.div_ceil(2 * WORKGROUP / pairs) * channels.div_ceil(8 * pairs) * WORKGROUP
+        }
         Tiles::Lanes => windows.div_ceil(LANES) * channels.div_ceil(4 * LANES) * LANES,
     }
+}
+
+/// Threads that own `channels` of a plane of windows of each of `n` images in [`Tiles::Lanes`], strip by strip.
+fn strip_threads(n: usize, plane: [usize; 2], channels: usize) -> usize {
+    (n * plane[0]).div_ceil(ROWS) * plane[1].div_ceil(COLUMNS) * channels.div_ceil(4 * LANES) * LANES
 }
 
 impl Conv2dPool {
@@ -309,7 +327,10 @@ impl Conv2dPool {
             format!("{name}.forward"),
             (shader(self.tuning.conv_forward), pass),
             self.dims(n),
-            Grid::Threads(tile_threads(self.tuning.conv_forward, n * self.windows(), self.conv.c_out)),
+            Grid::Threads(match (self.tuning.conv_forward, self.x) {
+                (Tiles::Lanes, Layout::ChannelsLast) => strip_threads(n, self.pooled, self.conv.c_out),
+                (tiles, _) => tile_threads(tiles, n * self.windows(), self.conv.c_out),
+            }),
             self.flops(n),
             &bindings,
         )?;
@@ -368,8 +389,12 @@ impl Conv2dPool {
                 bindings.extend(at.packed_back.map(|taps| ("taps", taps)));
                 bindings.push(("dx", dx));
                 let [c_in, h, w] = self.conv.input;
-                let windows = n * h.div_ceil(2) * w.div_ceil(2);
-                let of_input = tile_threads(self.tuning.conv_backward, windows, c_in).div_ceil(WORKGROUP);
+                let plane = [h.div_ceil(2), w.div_ceil(2)];
+                let of_input = match self.tuning.conv_backward {
+                    Tiles::Lanes => strip_threads(n, plane, c_in),
+                    tiles => tile_threads(tiles, n * plane[0] * plane[1], c_in),
+                }
+                .div_ceil(WORKGROUP);
                 let pass = if self.x == Layout::Planes { "backward_planes" } else { "backward" };
                 (pass, of_weight + of_input)
             }

@@ -4,7 +4,8 @@ use super::linear::Linear;
 use super::{AffineBuffers, WORKGROUP};
 use crate::Result;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::LINEAR_TILED;
+use crate::shaders::{LINEAR_TILED, LINEAR_TILED_LANES, Shader};
+use crate::tuning::{LANES, Tiles};
 
 /// Rows and columns of a thread's tile, as `TILE` in the shader.
 const TILE: usize = 8;
@@ -24,6 +25,8 @@ pub struct LinearTiled {
     /// Backward stores an image's gradient with its channels last. This is how many positions a channel has; 1 changes
     /// nothing.
     pub plane: usize,
+    /// The kernels' form.
+    pub tiles: Tiles,
 }
 
 uniform! {
@@ -41,12 +44,25 @@ uniform! {
 impl LinearTiled {
     /// The layer, if these kernels compute it: its inputs come in fours.
     pub fn new(dims: &Linear) -> Option<Self> {
-        (dims.inputs.is_multiple_of(4)).then_some(Self { dims: *dims, relu: false, mask: false, plane: 1 })
+        (dims.inputs.is_multiple_of(4)).then_some(Self {
+            dims: *dims,
+            relu: false,
+            mask: false,
+            plane: 1,
+            tiles: Tiles::default(),
+        })
     }
 
     /// Elements from one row of `dy` to the next. Past the outputs there must be zeros.
     pub fn dy_stride(&self) -> usize {
         self.dims.outputs.next_multiple_of(4)
+    }
+
+    fn shader(&self) -> &'static Shader {
+        match self.tiles {
+            Tiles::Lanes => &LINEAR_TILED_LANES,
+            Tiles::Registers | Tiles::Workgroup => &LINEAR_TILED,
+        }
     }
 
     fn dims(&self) -> Dims {
@@ -64,9 +80,12 @@ impl LinearTiled {
     pub fn forward(&self, plan: &mut Plan, name: &str, n: usize, at: &AffineBuffers) -> Result<()> {
         plan.dispatch(
             format!("{name}.forward"),
-            (&LINEAR_TILED, "forward"),
+            (self.shader(), "forward"),
             self.dims(),
-            Grid::Threads(tiles([n, self.dims.outputs]) * SPLITS),
+            match self.tiles {
+                Tiles::Lanes => Grid::Workgroups(n.div_ceil(16) * self.dims.outputs.div_ceil(4 * LANES)),
+                Tiles::Registers | Tiles::Workgroup => Grid::Threads(tiles([n, self.dims.outputs]) * SPLITS),
+            },
             self.dims.flops() * n as u64,
             &[("x", at.x), ("w", at.w), ("b", at.b), ("y", at.y)],
         )
@@ -85,17 +104,22 @@ impl LinearTiled {
     ) -> Result<()> {
         let Linear { inputs, outputs } = self.dims;
         let mut bindings = vec![("x", at.x), ("dy", dy), ("dw", at.dw), ("db", at.db)];
-        let of_weight = tiles([outputs, inputs]).div_ceil(WORKGROUP);
+        let threads = |rows: usize| match self.tiles {
+            // Sixteen rows times eight inputs a lane.
+            Tiles::Lanes => rows.div_ceil(16) * inputs.div_ceil(8 * LANES) * LANES,
+            Tiles::Registers | Tiles::Workgroup => tiles([rows, inputs]),
+        };
+        let of_weight = threads(outputs).div_ceil(WORKGROUP);
         let (pass, groups, passes) = match dx {
             None => ("backward_weight", of_weight, 1),
             Some(dx) => {
                 bindings.extend([("w", at.w), ("dx", dx)]);
-                ("backward", of_weight + tiles([n, inputs]).div_ceil(WORKGROUP), 2)
+                ("backward", of_weight + threads(n).div_ceil(WORKGROUP), 2)
             }
         };
         plan.dispatch(
             format!("{name}.{pass}"),
-            (&LINEAR_TILED, pass),
+            (self.shader(), pass),
             self.dims(),
             Grid::Workgroups(groups),
             passes * self.dims.flops() * n as u64,

@@ -105,6 +105,7 @@ uniform! {
     struct AdamDims {
         len: u32,
         segments: u32,
+        parted: u32,
         beta1: f32,
         one_minus_beta1: f32,
         beta2: f32,
@@ -118,6 +119,7 @@ uniform! {
     struct SgdDims {
         len: u32,
         segments: u32,
+        parted: u32,
         momentum: f32,
         nesterov: u32,
     }
@@ -176,6 +178,7 @@ impl Optimizer {
     pub fn record(&self, plan: &mut Plan, len: usize, segments: &[Segment], at: &Buffers) -> Result<()> {
         assert!(len.is_multiple_of(4), "a thread owns four parameters");
         let count = word(segments.len());
+        let parted = segments.iter().map(|segment| segment.first + segment.len).max().unwrap_or(0);
         let segments = match segments {
             // A binding holds at least one.
             [] => plan.constant("segments", &[Segment::default()])?,
@@ -198,12 +201,14 @@ impl Optimizer {
                 let [beta1, beta2] = a.betas.map(|b| b as f32);
                 let [one_minus_beta1, one_minus_beta2] = a.betas.map(|b| (1.0 - b) as f32);
                 let eps = a.eps as f32;
-                let dims = AdamDims { len, segments: count, beta1, one_minus_beta1, beta2, one_minus_beta2, eps };
+                let dims =
+                    AdamDims { len, segments: count, parted, beta1, one_minus_beta1, beta2, one_minus_beta2, eps };
                 bindings.push(("second", at.second));
                 plan.dispatch("adam.update", (&ADAM, "update"), dims, grid, 0, &bindings)
             }
             Self::Sgd(s) => {
-                let dims = SgdDims { len, segments: count, momentum: s.momentum as f32, nesterov: s.nesterov.into() };
+                let dims =
+                    SgdDims { len, segments: count, parted, momentum: s.momentum as f32, nesterov: s.nesterov.into() };
                 plan.dispatch("sgd.update", (&SGD, "update"), dims, grid, 0, &bindings)
             }
         }

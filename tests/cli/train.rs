@@ -158,6 +158,21 @@ fn a_resumed_run_equals_one_that_was_never_stopped() {
     }
 }
 
+/// Catches a resumed run on a GPU that takes the form of kernels that suits the adapter, and not the one that it began with.
+#[test]
+fn a_resumed_run_keeps_the_form_of_its_kernels() {
+    let dir = tempdir().unwrap();
+    let train = format!("{TRAIN} --device gpu --tiles workgroup").replace("--device cpu ", "");
+    run(dir.path(), &format!("{train} --epochs 2 --out whole")).success();
+    run(dir.path(), &format!("{train} --epochs 1 --out parts")).success();
+    run(dir.path(), "train --device gpu --autotune off --resume parts --epochs 2").success();
+    let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+    assert!(model(&whole) == model(&parts), "the models differ");
+    let config = fs::read_to_string(parts.join("config.toml")).unwrap();
+    assert!(config.contains("conv-forward = \"workgroup\"\nconv-backward = \"workgroup\""), "{config}");
+    assert_eq!(config, fs::read_to_string(whole.join("config.toml")).unwrap());
+}
+
 /// Catches a resumed run that forgets how many epochs it was asked for, repeats what is done, or goes back in time.
 #[test]
 fn resuming_needs_no_epochs_and_refuses_fewer_than_are_done() {

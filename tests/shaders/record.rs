@@ -34,8 +34,12 @@ fn job<'a>(net: &'a Network, loss: &'a Loss, optimizer: Optimizer, (kernels, til
     }
 }
 
-const KERNELS: [(Kernels, Tiles); 3] =
-    [(Kernels::Reference, Tiles::Registers), (Kernels::Fused, Tiles::Registers), (Kernels::Fused, Tiles::Lanes)];
+const KERNELS: [(Kernels, Tiles); 4] = [
+    (Kernels::Reference, Tiles::Registers),
+    (Kernels::Fused, Tiles::Registers),
+    (Kernels::Fused, Tiles::Workgroup),
+    (Kernels::Fused, Tiles::Lanes),
+];
 
 fn optimizers() -> [Optimizer; 3] {
     [

@@ -1,0 +1,303 @@
+// Conv2d, ReLU and MaxPool2d as one operation (common/conv2d_pool.wgsl has the formulas), for hardware GPUs: what several
+// threads need is loaded once, into the workgroup's memory.
+//
+// For y and dx, a workgroup owns some windows (16 or 32) times some pairs of blocks of four channels (8 or 4), and a thread two
+// windows times one pair: 64 sums. Patches and weights of four channels lie in `tile` at a time: 13 KiB.
+// For dw and db, it owns 8 blocks of output channels times 8 input channels times 9 taps of one split, and a thread one block
+// times one input channel. Windows are taken eight at a time. First layers: common/conv2d_pool_weight.wgsl.
+//
+// Sums are taken in the same order as in registers.
+
+var<workgroup> tile: array<vec4f, 832>;
+
+// How a workgroup is divided: so many pairs of blocks, so many windows.
+fn pairs_of(count: u32) -> u32 { return select(8u, 4u, count <= 8u); }
+fn windows_of(pairs: u32) -> u32 { return 2u * WORKGROUP / pairs; }
+
+// What a thread owns, and where its workgroup begins.
+struct Own {
+    count: u32,   // blocks that there are
+    pairs: u32,   // of the workgroup
+    width: u32,   // windows of the workgroup
+    first: u32,   // its first window
+    base: u32,    // its first block
+    block: u32,   // the thread's first block
+    slot: u32,    // the thread's first window, within the workgroup
+}
+
+fn own(at: u32, local: u32, channels: u32) -> Own {
+    let count = blocks(channels);
+    let pairs = pairs_of(count);
+    let width = windows_of(pairs);
+    let groups = (count + 2u * pairs - 1u) / (2u * pairs);
+    let base = at % groups * 2u * pairs;
+    return Own(count, pairs, width, at / groups * width, base, base + local % pairs * 2u, local / pairs * 2u);
+}
+
+// The sums of two windows, for two blocks.
+struct Sums { low0: Window, low1: Window, high0: Window, high1: Window }
+
+// Patches are in `tile` as [channel, row, window], weights behind them as [channel, tap, block].
+fn tile_patch(o: Own, channel: u32, window: u32) -> Patch {
+    let at = channel * 4u * o.width + window;
+    return Patch(tile[at], tile[at + o.width], tile[at + 2u * o.width], tile[at + 3u * o.width]);
+}
+
+fn tile_taps(o: Own, channels: u32, channel: u32, block: u32) -> Taps {
+    let step = 2u * o.pairs;
+    let at = channels * 4u * o.width + channel * 9u * step + block - o.base;
+    return Taps(tile[at], tile[at + step], tile[at + 2u * step],
+                tile[at + 3u * step], tile[at + 4u * step], tile[at + 5u * step],
+                tile[at + 6u * step], tile[at + 7u * step], tile[at + 8u * step]);
+}
+
+// One row of one window's patches of four channels.
+fn keep_rows(o: Own, task: u32, rows: mat4x4f) {
+    let at = task % 4u * o.width + task / 4u;
+    tile[at] = rows[0];
+    tile[at + 4u * o.width] = rows[1];
+    tile[at + 8u * o.width] = rows[2];
+    tile[at + 12u * o.width] = rows[3];
+}
+
+// The weights of `channels` channels from `c` on.
+fn keep_taps(o: Own, local: u32, c: u32, channels: u32) {
+    let step = 2u * o.pairs;
+    for (var i = local; i < channels * 9u * step; i += WORKGROUP) {
+        tile[channels * 4u * o.width + i] = taps[(c * 9u + i / step) * o.count + min(o.base + i % step, o.count - 1u)];
+    }
+}
+
+// What the channels in `tile` give.
+fn convolve_tile(sums: Sums, o: Own, channels: u32) -> Sums {
+    var s = sums;
+    for (var channel = 0u; channel < channels; channel++) {
+        let x0 = tile_patch(o, channel, o.slot);
+        let x1 = tile_patch(o, channel, o.slot + 1u);
+        let low = tile_taps(o, channels, channel, o.block);
+        let high = tile_taps(o, channels, channel, o.block + 1u);
+        s = Sums(convolve(s.low0, x0, low), convolve(s.low1, x1, low), convolve(s.high0, x0, high), convolve(s.high1, x1, high));
+    }
+    return s;
+}
+
+fn biases(o: Own) -> Sums {
+    let low = bias(o.block);
+    let high = bias(o.block + 1u);
+    return Sums(low, low, high, high);
+}
+
+fn pool_tile(o: Own, s: Sums) {
+    pool(o.first + o.slot, o.block, s.low0);
+    pool(o.first + o.slot + 1u, o.block, s.low1);
+    pool(o.first + o.slot, o.block + 1u, s.high0);
+    pool(o.first + o.slot + 1u, o.block + 1u, s.high1);
+}
+
+// Where row `row` of a window's patch is, in channel 0.
+fn row_of(window: u32, row: u32, position: u32, image: u32) -> vec4u {
+    let start = window / (dims.h_out * dims.w_out) * image;
+    let columns = 2u * (window % dims.w_out) - dims.padding_w + vec4u(0u, 1u, 2u, 3u);
+    return site_row(start, 2u * (window / dims.w_out % dims.h_out) - dims.padding_h + row, columns, position);
+}
+
+// From channels last.
+@compute @workgroup_size(WORKGROUP)
+fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+           @builtin(local_invocation_index) local: u32) {
+    let o = own(flat_group(group, groups), local, dims.c_out);
+    let count = batch.count * dims.h_out * dims.w_out;
+    if o.first >= count { return; }
+    // A thread loads one row of one window, or two where there are 32 windows.
+    let position = dims.c_in / 4u;
+    let image = dims.h_in * dims.w_in * position;
+    let row0 = row_of(min(o.first + local / 4u, count - 1u), local % 4u, position, image);
+    let row1 = row_of(min(o.first + local / 4u + WORKGROUP / 4u, count - 1u), local % 4u, position, image);
+    var s = biases(o);
+    for (var c = 0u; c < dims.c_in / 4u; c++) {
+        workgroupBarrier();
+        keep_rows(o, local, load4_row(row0, c));
+        if o.width == 32u { keep_rows(o, local + WORKGROUP, load4_row(row1, c)); }
+        keep_taps(o, local, c * 4u, 4u);
+        workgroupBarrier();
+        s = convolve_tile(s, o, 4u);
+    }
+    pool_tile(o, s);
+}
+
+// From any strides, channel by channel.
+@compute @workgroup_size(WORKGROUP)
+fn forward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                  @builtin(local_invocation_index) local: u32) {
+    let o = own(flat_group(group, groups), local, dims.c_out);
+    let count = batch.count * dims.h_out * dims.w_out;
+    if o.first >= count { return; }
+    let image = dims.h_in * dims.w_in * dims.c_in;
+    var s = biases(o);
+    for (var c = 0u; c < dims.c_in; c++) {
+        workgroupBarrier();
+        for (var task = local; task < 4u * o.width; task += WORKGROUP) {
+            let row = row_of(min(o.first + task / 4u, count - 1u), task % 4u, dims.x_position, image);
+            tile[task % 4u * o.width + task / 4u] = load_row(row, c * dims.x_channel);
+        }
+        keep_taps(o, local, c, 1u);
+        workgroupBarrier();
+        s = convolve_tile(s, o, 1u);
+    }
+    pool_tile(o, s);
+}
+
+// The first layer, from the data set's bytes.
+@compute @workgroup_size(WORKGROUP)
+fn forward_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                 @builtin(local_invocation_index) local: u32) {
+    let o = own(flat_group(group, groups), local, dims.c_out);
+    let count = batch.count * dims.h_out * dims.w_out;
+    if o.first >= count { return; }
+    var s = biases(o);
+    for (var c = 0u; c < dims.c_in; c++) {
+        workgroupBarrier();
+        for (var task = local; task < 4u * o.width; task += WORKGROUP) {
+            let p = pixels(min(o.first + task / 4u, count - 1u));
+            let plane = p.start + c * dims.h_in * dims.w_in;
+            tile[task % 4u * o.width + task / 4u] = pixel_row(plane, p.row + task % 4u, p.column, normalisation[c]);
+        }
+        keep_taps(o, local, c, 1u);
+        workgroupBarrier();
+        s = convolve_tile(s, o, 1u);
+    }
+    pool_tile(o, s);
+}
+
+// Both gradients of a block that is not the first layer: the first workgroups own parts of the weight's.
+@compute @workgroup_size(WORKGROUP)
+fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+            @builtin(local_invocation_index) local: u32) {
+    let at = flat_group(group, groups);
+    let of_weight = dims.splits * eights(dims.c_in / 4u, 2u) * eights(dims.c_out / 4u, 8u);
+    if at < of_weight {
+        weight_tile(at, local);
+    } else {
+        input_tile(at - of_weight, local);
+    }
+}
+
+fn eights(blocks: u32, size: u32) -> u32 { return (blocks + size - 1u) / size; }
+
+// The same for any strides.
+@compute @workgroup_size(WORKGROUP)
+fn backward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                   @builtin(local_invocation_index) local: u32) {
+    let at = flat_group(group, groups);
+    let of_weight = groups_of(dims.splits * dims.c_in * (dims.c_out / 4u));
+    if at < of_weight {
+        weight_part_planes(at * WORKGROUP + local);
+    } else {
+        input_tile(at - of_weight, local);
+    }
+}
+
+// For the first layer, where nobody needs dx.
+@compute @workgroup_size(WORKGROUP)
+fn backward_weight_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                          @builtin(local_invocation_index) local: u32) {
+    weight_part_planes(flat_thread(group, groups, local));
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn backward_weight_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                         @builtin(local_invocation_index) local: u32) {
+    weight_part_bytes(flat_thread(group, groups, local));
+}
+
+// dx for a padding of 1. Its positions are owned in 2x2 windows too; an odd row or column has a window of its own.
+fn input_tile(at: u32, local: u32) {
+    let plane = vec2u(dims.h_in + 1u, dims.w_in + 1u) / 2u;
+    let o = own(at, local, dims.c_in);
+    let count = batch.count * plane.x * plane.y;
+    if o.first >= count { return; }
+    let row0 = around_of(min(o.first + local / 4u, count - 1u), local % 4u, plane);
+    let row1 = around_of(min(o.first + local / 4u + WORKGROUP / 4u, count - 1u), local % 4u, plane);
+    let zero = Window(vec4f(), vec4f(), vec4f(), vec4f());
+    var s = Sums(zero, zero, zero, zero);
+    for (var block = 0u; block < dims.c_out / 4u; block++) {
+        workgroupBarrier();
+        keep_rows(o, local, gradient_row(row0, local % 4u, block));
+        if o.width == 32u { keep_rows(o, local + WORKGROUP, gradient_row(row1, local % 4u, block)); }
+        keep_taps(o, local, block * 4u, 4u);
+        workgroupBarrier();
+        s = convolve_tile(s, o, 4u);
+    }
+    store_window(o.first + o.slot, plane, o.block, s.low0);
+    store_window(o.first + o.slot + 1u, plane, o.block, s.low1);
+    store_window(o.first + o.slot, plane, o.block + 1u, s.high0);
+    store_window(o.first + o.slot + 1u, plane, o.block + 1u, s.high1);
+}
+
+// The three windows that touch row `row` of the 4x4 positions about a window.
+fn around_of(window: u32, row: u32, plane: vec2u) -> vec3u {
+    let start = window / (plane.x * plane.y) * dims.h_out * dims.w_out;
+    let columns = window % plane.y + vec3u(0xffffffffu, 0u, 1u);
+    return around_row(start, window / plane.y % plane.x + (row + 1u) / 2u - 1u, columns);
+}
+
+// That row, of four channels: the windows' upper positions if it is odd, else their lower ones.
+fn gradient_row(at: vec3u, row: u32, block: u32) -> mat4x4f {
+    let l = load_window(at.x, block);
+    let m = load_window(at.y, block);
+    let r = load_window(at.z, block);
+    let upper = row % 2u == 1u;
+    return transpose(mat4x4f(select(l.v11, l.v01, upper), select(m.v10, m.v00, upper),
+                             select(m.v11, m.v01, upper), select(r.v10, r.v00, upper)));
+}
+
+// Windows that lie in `tile` at a time, for dw: their gradient as [window, position, block], and behind it their patches as
+// [window, channel, row].
+const CHUNK = 8u;
+
+// Partial sums of dw and db over one split, from channels last.
+fn weight_tile(at: u32, local: u32) {
+    let eights_in = eights(dims.c_in / 4u, 2u);
+    let eights_out = eights(dims.c_out / 4u, 8u);
+    let split = at / (eights_in * eights_out);
+    let range = split_windows(split);
+    let block_base = at / eights_in % eights_out * 8u;
+    let c_base = at % eights_in * 8u;
+    // A thread loads one block of one window's gradient, and one row of four channels of one window's patch.
+    let load_block = min(block_base + local % 8u, dims.c_out / 4u - 1u);
+    let load_c = min(c_base / 4u + local % 2u, dims.c_in / 4u - 1u);
+    let position = dims.c_in / 4u;
+    var acc = no_taps();
+    var sum = vec4f();
+    for (var first = range.x; first < range.y; first += CHUNK) {
+        workgroupBarrier();
+        let window = first + local / 8u;
+        // Past the split, nothing: the last window again, with no gradient.
+        let v = load_window(select(OUTSIDE, window * (dims.c_out / 4u), window < range.y), load_block);
+        let at_v = local / 8u * 32u + local % 8u;
+        tile[at_v] = v.v00;
+        tile[at_v + 8u] = v.v01;
+        tile[at_v + 16u] = v.v10;
+        tile[at_v + 24u] = v.v11;
+        let row = local / 2u % 4u;
+        let rows = load4_row(row_of(min(window, range.y - 1u), row, position, dims.h_in * dims.w_in * position), load_c);
+        let at_x = CHUNK * 32u + local / 8u * 32u + local % 2u * 16u + row;
+        tile[at_x] = rows[0];
+        tile[at_x + 4u] = rows[1];
+        tile[at_x + 8u] = rows[2];
+        tile[at_x + 12u] = rows[3];
+        workgroupBarrier();
+        for (var i = 0u; i < CHUNK; i++) {
+            let w = i * 32u + local % 8u;
+            let own_v = Window(tile[w], tile[w + 8u], tile[w + 16u], tile[w + 24u]);
+            let p = CHUNK * 32u + i * 32u + local / 8u * 4u;
+            acc = correlate(acc, own_v, Patch(tile[p], tile[p + 1u], tile[p + 2u], tile[p + 3u]));
+            sum += own_v.v00 + own_v.v01 + own_v.v10 + own_v.v11;
+        }
+    }
+    let block = block_base + local % 8u;
+    let c = c_base + local / 8u;
+    if block * 4u >= dims.c_out || c >= dims.c_in { return; }
+    store_taps(split, block * 4u, c, acc);
+    if c == 0u { store_bias(split, block * 4u, sum); }
+}

@@ -1,0 +1,84 @@
+//! The fastest form of the kernels is found out once, and then kept.
+
+use std::fs;
+use std::sync::Arc;
+
+use smoothcnn::check::network::random_data;
+use smoothcnn::gpu::{Gpu, autotune, cache, device};
+use smoothcnn::net::Network;
+use smoothcnn::ops::optimizer::{Adam, Optimizer};
+use smoothcnn::smoothing::Smoothing;
+use smoothcnn::train::Setup;
+use smoothcnn::tuning::{Tiles, Tuning};
+
+/// Catches a choice that follows the clock after it was kept, one of another batch or driver that is taken over, and a file
+/// that is wrong and in the way.
+#[test]
+fn a_choice_is_kept_and_then_no_clock_changes_it() {
+    let net = Network::seed([1, 8, 8], 4).unwrap();
+    let data = random_data(6, net.input, 4);
+    let setup = |batch_size| Setup {
+        net: &net,
+        batch_size,
+        loss: Smoothing::NONE.into(),
+        optimizer: Optimizer::Adam(Adam::default()),
+        normalisation: vec![[0.5, 0.25]],
+        train: &data,
+        test: &data,
+    };
+    let adapter = device::choose(device::DeviceKind::Gpu, None).unwrap().adapter.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let gpu = Arc::new(Gpu::open_with(&adapter, Some(folder.path().to_owned())).unwrap());
+    let chosen = autotune::tuning(&gpu, &setup(4)).unwrap();
+    gpu.offers(chosen).unwrap();
+    let files = || -> Vec<_> {
+        let paths = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
+    };
+    let [path] = &files()[..] else {
+        assert!(!gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY), "nothing was kept");
+        return assert_eq!(chosen, gpu.tuning());
+    };
+
+    // Whatever the file says is the choice, were it the slowest.
+    let text = String::from_utf8(cache::read(path).unwrap()).unwrap();
+    let ours = serde_json::to_string(&chosen).unwrap();
+    for conv_forward in [Tiles::Registers, Tiles::Workgroup] {
+        let other = Tuning { conv_forward, ..chosen };
+        cache::write(path, text.replace(&ours, &serde_json::to_string(&other).unwrap()).as_bytes());
+        assert_eq!(autotune::tuning(&gpu, &setup(4)).unwrap(), other);
+    }
+    // Another batch is timed for itself.
+    autotune::tuning(&gpu, &setup(3)).unwrap();
+    assert_eq!(files().len(), 2);
+    // What is of another driver, or no choice at all, is made anew.
+    for wrong in
+        [text.replace("batch 4", "batch 9"), "{}".into(), text.replace("conv-forward\":\"", "conv-forward\":\"no")]
+    {
+        cache::write(path, wrong.as_bytes());
+        gpu.offers(autotune::tuning(&gpu, &setup(4)).unwrap()).unwrap();
+        assert_ne!(cache::read(path).unwrap(), wrong.as_bytes());
+    }
+}
+
+/// Catches a choice by the clock that nobody keeps: the next run would be free to choose another.
+#[test]
+fn where_nothing_can_be_kept_the_adapter_decides() {
+    let net = Network::seed([1, 8, 8], 4).unwrap();
+    let data = random_data(4, net.input, 4);
+    let adapter = device::choose(device::DeviceKind::Gpu, None).unwrap().adapter.unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for folder in [None, Some(file.path().join("no folder"))] {
+        let gpu = Arc::new(Gpu::open_with(&adapter, folder).unwrap());
+        let setup = Setup {
+            net: &net,
+            batch_size: 2,
+            loss: Smoothing::NONE.into(),
+            optimizer: Optimizer::Adam(Adam::default()),
+            normalisation: vec![[0.5, 0.25]],
+            train: &data,
+            test: &data,
+        };
+        assert_eq!(autotune::tuning(&gpu, &setup).unwrap(), gpu.tuning());
+    }
+}
