@@ -72,6 +72,9 @@ pub fn choose(study: &Study, noise: f64, criterion: Criterion) -> Option<Choice>
     let reason = if epsilon == best {
         match best {
             0.0 => format!("{least}: smoothing gains nothing by this measure"),
+            _ if study.epsilons.last() == Some(&best) => {
+                format!("{least}; it is the largest of this study, and a larger one may be better still")
+            }
             _ => format!("{least}, and no smaller e is within one standard error of it"),
         }
     } else {
