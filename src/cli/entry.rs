@@ -129,6 +129,7 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
 
     let train_logits = trained.logits(&images.train)?;
     let validation_logits = trained.logits(validation)?;
+    let test_logits = trained.logits(&images.test)?;
     let (part, labels, kept) = trained.measurable(&validation_logits, &validation.labels);
     let fitted = temperature::fit(&part, &labels, kept)?;
     let outcome = Outcome {
@@ -143,8 +144,8 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
             metrics::evaluate(&part, &labels, kept, Smoothing::NONE)
         },
         memorised: memorised(&trained, &train_logits),
-        validation: measured(&trained, validation, fitted.value)?,
-        test: measured(&trained, &images.test, fitted.value)?,
+        validation: measured(&trained, &validation_logits, validation, fitted.value),
+        test: measured(&trained, &test_logits, &images.test, fitted.value),
         temperature: fitted.value,
         seconds: began.elapsed().as_secs_f64(),
     };
@@ -154,8 +155,8 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
     fs::remove_file(out.join(CHECKPOINT)).map_err(Error::io(out.join(CHECKPOINT)))
 }
 
-fn measured(trained: &Trained, images: &Dataset, temperature: f64) -> Result<Measured> {
-    let (logits, labels, classes) = trained.measurable(&trained.logits(images)?, &images.labels);
+fn measured(trained: &Trained, logits: &[f64], images: &Dataset, temperature: f64) -> Measured {
+    let (logits, labels, classes) = trained.measurable(logits, &images.labels);
     let of = |logits: &[f64]| {
         let predictions = metrics::predictions(logits, &labels, classes, Smoothing::NONE);
         let mut bins = calibration::reliability(&predictions);
@@ -165,7 +166,7 @@ fn measured(trained: &Trained, images: &Dataset, temperature: f64) -> Result<Mea
     };
     let ((plain, reliability), (scaled, reliability_scaled)) =
         (of(&logits), of(&temperature::apply(&logits, temperature)));
-    Ok(Measured { plain, scaled, reliability, reliability_scaled })
+    Measured { plain, scaled, reliability, reliability_scaled }
 }
 
 /// The share of the flipped images whose answer is the label they were given.
