@@ -16,7 +16,7 @@ struct Head {
     stride: u32,        // elements from one row of dlogits to the next; zeros past `classes`
 }
 @group(0) @binding(1) var<uniform> dims: Head;
-@group(0) @binding(2) var<storage, read> x: array<vec4f>;             // [n, inputs / 4]
+@group(0) @binding(2) var<storage, read> x: array<Quad>;              // [n, inputs / 4]
 @group(0) @binding(3) var<storage, read> w: array<vec4f>;             // [classes, inputs / 4]
 @group(0) @binding(4) var<storage, read> b: array<f32>;               // [classes]
 @group(0) @binding(5) var<storage, read> labels: array<u32>;          // [all images]
@@ -44,7 +44,7 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
         // Four sums side by side: a chain a quarter as long.
         var sum = vec4f(b[c], 0.0, 0.0, 0.0);
         for (var i = 0u; i < quads; i++) {
-            sum = fma(w[c * quads + i], x[image + i], sum);
+            sum = fma(w[c * quads + i], unpack(x[image + i]), sum);
         }
         rows[row + c] = (sum.x + sum.y) + (sum.z + sum.w);
     }

@@ -21,7 +21,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     let n = at / tiles(dims.outputs) * TILE;
     var acc = all(Row(vec4f(), vec4f()));
     for (var i = split; i < dims.inputs / 4u; i += SPLITS) {
-        acc = multiply_tile(acc, load_x(n, batch.count, i), transpose(w_rows(o, i)), transpose(w_rows(o + 4u, i)));
+        acc = multiply_tile(acc, load_x(n, batch.count, place(i)), transpose(w_rows(o, i)), transpose(w_rows(o + 4u, i)));
     }
     store_part(0u, local, acc.r0);
     store_part(1u, local, acc.r1);
@@ -92,13 +92,15 @@ fn weight_tile(at: u32) {
     if o >= dims.outputs { return; }
     var acc = all(Row(vec4f(), vec4f()));
     var sum = Row(vec4f(), vec4f());
+    let own = place(i);
+    let next = place(min(i + 1u, dims.inputs / 4u - 1u));
     for (var n = 0u; n < batch.count; n += 4u) {
         let low = dy_columns(n, o / 4u);
         let high = dy_columns(n, min(o / 4u + 1u, dims.stride / 4u - 1u));
         let a = transpose(low);
         let c = transpose(high);
         let rows = Rows(a[0], a[1], a[2], a[3], c[0], c[1], c[2], c[3]);
-        acc = multiply_tile(acc, rows, x_rows(n, i), x_rows(n, min(i + 1u, dims.inputs / 4u - 1u)));
+        acc = multiply_tile(acc, rows, x_rows(n, own), x_rows(n, next));
         sum.low += low[0] + low[1] + low[2] + low[3];
         sum.high += high[0] + high[1] + high[2] + high[3];
     }

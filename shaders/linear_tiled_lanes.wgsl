@@ -36,8 +36,9 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     var acc0 = no_rows();
     var acc1 = no_rows();
     for (var i = split; i < dims.inputs / 4u; i += SPLITS) {
-        let x0 = x_at(n + lane, batch.count, i);
-        let x1 = x_at(n + LANES + lane, batch.count, i);
+        let four = place(i);
+        let x0 = x_at(n + lane, batch.count, four);
+        let x1 = x_at(n + LANES + lane, batch.count, four);
         let m = transpose(w_rows(o, i));
         acc0 = combine_rows(acc0, rows_of(x0), m);
         acc1 = combine_rows(acc1, rows_of(x1), m);
@@ -131,6 +132,8 @@ fn weight_tile(at: u32, lane: u32) {
     let last = dims.inputs / 4u - 1u;
     let last_dy = dims.stride / 4u - 1u;
     let own = o / 4u + lane / 4u * 2u;
+    let four = place(min(i, last));
+    let next = place(min(i + 1u, last));
     var acc0 = all(Row(vec4f(), vec4f()));
     var acc1 = all(Row(vec4f(), vec4f()));
     var sum0 = Row(vec4f(), vec4f());
@@ -138,8 +141,8 @@ fn weight_tile(at: u32, lane: u32) {
     for (var n = 0u; n < batch.count; n += 4u) {
         let image = n + lane % 4u;
         let d = Row(dy_or_zero(image, min(own, last_dy)), dy_or_zero(image, min(own + 1u, last_dy)));
-        let low = x_rows(n, min(i, last));
-        let high = x_rows(n, min(i + 1u, last));
+        let low = x_rows(n, four);
+        let high = x_rows(n, next);
         let d0 = four_of(d, 0u);
         let d1 = four_of(d, 4u);
         acc0 = multiply_tile(acc0, by_output(d0), low, high);

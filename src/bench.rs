@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::activations::Activations;
 use crate::check::network::{against_oracle, random_data};
 use crate::fusion::Kernels;
 use crate::gpu::trainer::{GpuTrainer, Options};
@@ -30,6 +31,9 @@ pub struct Report {
     pub unix_time: u64,
     /// What was measured: the adapter, or the CPU path with its threads.
     pub device: String,
+    /// In what activations were stored.
+    #[serde(default, skip_serializing_if = "Activations::is_default")]
+    pub activations: Activations,
     /// What it can do at most; absent for the CPU path and for devices without timestamps.
     pub ceilings: Option<Ceilings>,
     /// One for each configuration.
@@ -119,6 +123,8 @@ pub struct Bench {
     pub kernels: Kernels,
     /// In which form, on a GPU; without one, as the device likes best.
     pub tuning: Option<Tuning>,
+    /// In what a GPU's fused kernels store activations.
+    pub activations: Activations,
     /// Seconds for the throughput of one task of one configuration.
     pub seconds: f64,
 }
@@ -134,6 +140,7 @@ impl Bench {
             version: env!("CARGO_PKG_VERSION").into(),
             unix_time: std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_secs()),
             device: self.gpu.as_ref().map_or_else(cpu, |gpu| device::describe(&gpu.info)),
+            activations: self.activations,
             ceilings: self.gpu.as_ref().map(ceilings).transpose()?.flatten(),
             results: vec![],
         })
@@ -218,7 +225,12 @@ impl Bench {
                 gpu,
                 setup,
                 params,
-                Options { kernels: self.kernels, tuning: self.tuning, ..Options::default() },
+                Options {
+                    kernels: self.kernels,
+                    tuning: self.tuning,
+                    activations: self.activations,
+                    ..Options::default()
+                },
             )?)),
             None if self.kernels == Kernels::Fused => {
                 Trainer::Cpu(Box::new(cpu::CpuTrainer::<f32>::new(setup, params)))

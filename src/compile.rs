@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use crate::activations::Activations;
 use crate::fusion::{Kernels, Kind, Stage, stages};
 use crate::loss::{self, Form, Loss};
 use crate::net::{Affine, Network, Op, PARAMETER_ALIGNMENT, Parameter};
@@ -38,6 +39,8 @@ pub struct Job<'a> {
     pub kernels: Kernels,
     /// In which form.
     pub tuning: Tuning,
+    /// In what activations are stored, where fused kernels hand them to each other.
+    pub activations: Activations,
 }
 
 /// One data set's buffers.
@@ -116,7 +119,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let step_losses = plan.buffer("step_losses", job.loss_slots.saturating_mul(LOSS_PARTS))?;
 
     let flat_len = net.flat_len();
-    let stages = stages(net, job.kernels, job.tuning);
+    let stages = stages(net, job.kernels, job.tuning, job.activations);
     let reads_bytes = stages.first().is_some_and(|stage| match &stage.kind {
         Kind::Block(block, _) => block.x == Layout::Bytes,
         _ => false,
@@ -157,10 +160,11 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let rows = |plan: &mut Plan| plan.buffer("train.loss_rows", job.train_images.saturating_mul(net.classes));
     let loss_rows = job.loss.rows().map(|_| rows(&mut plan)).transpose()?;
     match (stages.last(), job.loss.form()) {
-        (Some(Stage { kind: Kind::Head(_, at), layers, name }), Form::Smoothed(_)) => {
+        (Some(Stage { kind: Kind::Head(tiled, at), layers, name }), Form::Smoothed(_)) => {
             recorder.forward(&mut plan, stages.len() - 1)?;
             let Op::Linear(dims, _) = &net.layers[layers.start].op else { unreachable!("a head is a linear layer") };
-            let head = Head::new(dims).expect("only what the kernel supports becomes a head");
+            let mut head = Head::new(dims).expect("only what the kernel supports becomes a head");
+            head.x = tiled.x;
             let at = recorder.affine(stages.len() - 1, at);
             let at_loss = smoothed_loss::Buffers { logits, targets, losses, dlogits };
             head.forward_backward(&mut plan, name, n, &at, &at_loss, [labels, order])?;
@@ -259,9 +263,14 @@ impl Recorder<'_> {
         for (i, stage) in self.stages.iter().enumerate() {
             let last = &self.net.layers[stage.layers.end - 1];
             let len = self.n * last.output.len();
+            let stored = match stage.kind {
+                Kind::Block(block, _) => block.stored,
+                Kind::Linear(layer, _) => layer.y,
+                Kind::Layer | Kind::Head(..) => Activations::F32,
+            };
             let output = match last.op {
                 Op::Flatten => self.tensors[i],
-                _ => plan.buffer(format!("{}.out", stage.name), len)?,
+                _ => plan.buffer(format!("{}.out", stage.name), len.div_ceil(stored.per_word()))?,
             };
             self.extra[i] = match (stage.kind, last.op) {
                 (Kind::Layer, Op::MaxPool2d(_)) => {

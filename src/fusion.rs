@@ -2,9 +2,14 @@
 //!
 //! Conv2d + ReLU + MaxPool2d become one block where [`Conv2dPool::new`] takes them; Linear + ReLU one layer; the last
 //! Linear and the loss one head. Whatever does not match stays a stage of one layer, on the reference kernels.
+//!
+//! In halves ([`Activations::F16`]) are what a block gives to a block or to a tiled linear layer, and what such a layer gives to
+//! the next. In f32 stays what a reference kernel reads or writes, what a head reads from a block without a layer between them,
+//! and, because one shader has one kind of storage, what a block gives to a block that gives f32.
 
 use std::ops::Range;
 
+use crate::activations::Activations;
 use crate::net::{Affine, Network, Op};
 use crate::ops::conv2d_pool::{Conv2dPool, Layout};
 use crate::ops::head::Head;
@@ -47,7 +52,7 @@ pub enum Kind {
 }
 
 /// The stages of `net`.
-pub fn stages(net: &Network, kernels: Kernels, tuning: Tuning) -> Vec<Stage> {
+pub fn stages(net: &Network, kernels: Kernels, tuning: Tuning, activations: Activations) -> Vec<Stage> {
     let mut stages: Vec<Stage> = vec![];
     let mut first = 0;
     while first < net.layers.len() {
@@ -61,6 +66,9 @@ pub fn stages(net: &Network, kernels: Kernels, tuning: Tuning) -> Vec<Stage> {
         stages.push(Stage { name: names.join("+"), layers, kind });
     }
     hand_over(net, &mut stages);
+    if activations == Activations::F16 {
+        store_halves(net, &mut stages);
+    }
     stages
 }
 
@@ -99,19 +107,44 @@ fn fuse(net: &Network, i: usize, before: Option<&Stage>, tuning: Tuning) -> (Kin
 /// ReLU, which falls to the layer above it.
 fn hand_over(net: &Network, stages: &mut [Stage]) {
     for i in 1..stages.len() {
-        let (below, rest) = stages.split_at_mut(i);
-        // Flatten only renames.
-        let flatten = |stage: &&mut Stage| net.layers[stage.layers.start].op != Op::Flatten;
-        let Some(below) = below.iter_mut().rev().find(flatten) else { continue };
-        match (&mut below.kind, &mut rest[0].kind) {
-            (Kind::Block(block, _), Kind::Block(above, _)) => block.y = above.x,
-            (Kind::Block(block, _), Kind::Linear(above, _) | Kind::Head(above, _)) => {
+        match neighbours(net, stages, i) {
+            Some((Kind::Block(block, _), Kind::Block(above, _))) => block.y = above.x,
+            Some((Kind::Block(block, _), Kind::Linear(above, _) | Kind::Head(above, _))) => {
                 above.plane = block.output()[1] * block.output()[2];
             }
-            (Kind::Linear(layer, _), Kind::Linear(above, _) | Kind::Head(above, _)) => above.mask = layer.relu,
+            Some((Kind::Linear(layer, _), Kind::Linear(above, _) | Kind::Head(above, _))) => above.mask = layer.relu,
             _ => {}
         }
     }
+}
+
+/// Settles which stages store halves. A block does if the one above reads them, so blocks are settled from above; a linear
+/// layer does if it reads some and so does the one above, so these are settled from below.
+fn store_halves(net: &Network, stages: &mut [Stage]) {
+    for i in (1..stages.len()).rev() {
+        match neighbours(net, stages, i) {
+            Some((Kind::Block(block, _), Kind::Block(above, _))) => block.stored = above.stored,
+            Some((Kind::Block(block, _), Kind::Linear(above, _))) => {
+                (block.stored, above.x) = (Activations::F16, Activations::F16);
+            }
+            _ => {}
+        }
+    }
+    for i in 1..stages.len() {
+        if let Some((Kind::Linear(layer, _), Kind::Linear(above, _) | Kind::Head(above, _))) =
+            neighbours(net, stages, i)
+        {
+            (layer.y, above.x) = (layer.x, layer.x);
+        }
+    }
+}
+
+/// Stage `i` and the one whose output it reads. Flatten only renames.
+fn neighbours<'a>(net: &Network, stages: &'a mut [Stage], i: usize) -> Option<(&'a mut Kind, &'a mut Kind)> {
+    let (below, rest) = stages.split_at_mut(i);
+    let computes = |stage: &&mut Stage| net.layers[stage.layers.start].op != Op::Flatten;
+    let below = below.iter_mut().rev().find(computes)?;
+    Some((&mut below.kind, &mut rest[0].kind))
 }
 
 #[cfg(test)]
@@ -120,13 +153,13 @@ mod tests {
     use crate::net::Layer;
 
     fn names(net: &Network, kernels: Kernels) -> Vec<String> {
-        stages(net, kernels, Tuning::default()).into_iter().map(|stage| stage.name).collect()
+        stages(net, kernels, Tuning::default(), Activations::F16).into_iter().map(|stage| stage.name).collect()
     }
 
     #[test]
     fn the_seed_network_is_two_blocks_a_layer_and_a_head() {
         let net = Network::seed([1, 28, 28], 10).unwrap();
-        let found = stages(&net, Kernels::Fused, Tuning::default());
+        let found = stages(&net, Kernels::Fused, Tuning::default(), Activations::F32);
         let expected = ["conv1+relu1+pool1", "conv2+relu2+pool2", "flatten1", "fc1+relu3", "fc2"];
         assert_eq!(names(&net, Kernels::Fused), expected);
         let (Kind::Block(first, _), Kind::Block(second, _)) = (found[0].kind, found[1].kind) else {
@@ -157,6 +190,55 @@ mod tests {
         ];
         let net = Network::new([1, 14, 14], &layers).unwrap();
         // Six channels are no fours; a block with a layer below it must be padded by one; seven outputs are no fours.
-        assert!(stages(&net, Kernels::Fused, Tuning::default()).iter().all(|stage| stage.kind == Kind::Layer));
+        assert!(
+            stages(&net, Kernels::Fused, Tuning::default(), Activations::F16)
+                .iter()
+                .all(|stage| stage.kind == Kind::Layer)
+        );
+    }
+
+    /// In what each stage that can choose gives its output.
+    fn stored(input: [usize; 3], layers: &[Layer]) -> Vec<Activations> {
+        let net = Network::new(input, layers).unwrap();
+        let all = stages(&net, Kernels::Fused, Tuning::default(), Activations::F16);
+        let mut read = None;
+        let mut found = vec![];
+        for stage in &all {
+            let (x, y) = match stage.kind {
+                Kind::Block(block, _) if block.x == Layout::ChannelsLast => (Some(block.stored), block.stored),
+                Kind::Block(block, _) => (None, block.stored),
+                Kind::Linear(layer, _) | Kind::Head(layer, _) => (Some(layer.x), layer.y),
+                Kind::Layer if net.layers[stage.layers.start].op == Op::Flatten => continue,
+                Kind::Layer => (Some(Activations::F32), Activations::F32),
+            };
+            assert!(x.is_none() || read.is_none() || x == read, "{}: what is written is not what is read", stage.name);
+            (read, found) = (Some(y), [found, vec![y]].concat());
+        }
+        found
+    }
+
+    /// Catches a tensor in halves that somebody reads as f32, and one that could be in halves and is not.
+    #[test]
+    fn halves_are_what_fused_stages_hand_to_each_other() {
+        use Activations::{F16, F32};
+        let block = |channels| vec![Layer::conv2d(channels, 3, 1), Layer::Relu, Layer::max_pool2d(2)];
+        let tail = vec![Layer::Flatten, Layer::linear(12), Layer::Relu, Layer::linear(8), Layer::linear(3)];
+        let lone = vec![Layer::Relu, Layer::Flatten, Layer::linear(3)];
+        for (layers, expected) in [
+            ([block(8), block(4), tail.clone()].concat(), vec![F16, F16, F16, F16, F32]),
+            // A reference layer above the blocks, above one of two, and below one.
+            ([block(8), block(4), lone.clone()].concat(), vec![F32; 4]),
+            ([block(8), vec![Layer::Relu], block(4), tail.clone()].concat(), vec![F32, F32, F16, F16, F16, F32]),
+            ([vec![Layer::max_pool2d(2)], block(4), tail].concat(), vec![F32, F16, F16, F16, F32]),
+            // A head that reads a block, an output that is no multiple of four, and images that a linear layer reads.
+            ([block(8), vec![Layer::Flatten, Layer::linear(3)]].concat(), vec![F32; 2]),
+            (
+                [block(8), vec![Layer::Flatten, Layer::linear(8), Layer::Relu, Layer::linear(65)]].concat(),
+                vec![F16, F32, F32],
+            ),
+            (vec![Layer::Flatten, Layer::linear(8), Layer::Relu, Layer::linear(3)], vec![F32; 2]),
+        ] {
+            assert_eq!(stored([2, 16, 16], &layers), expected, "{layers:?}");
+        }
     }
 }

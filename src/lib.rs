@@ -32,7 +32,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`net`], [`compile`] | layers with their shapes inferred; the network as a list of dispatches |
-//! | [`fusion`], [`tuning`] | which layers run as one kernel, and in which of its forms |
+//! | [`fusion`], [`tuning`], [`activations`] | which layers run as one kernel, in which of its forms, and what is stored between them |
 //! | [`ops`], [`shaders`], [`plan`] | each operation's dimensions and dispatches; the WGSL and what naga says of it; plans as values |
 //! | [`gpu`] | the adapter, kernels built by reflection, the engine that replays a plan, training on it |
 //! | [`oracle`] | every operation on the CPU in its plain form, generic over f32 and f64 |
@@ -47,6 +47,7 @@
 
 #![warn(missing_docs)]
 
+pub mod activations;
 pub mod bench;
 pub mod check;
 pub mod checkpoint;

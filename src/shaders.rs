@@ -5,8 +5,10 @@ use std::sync::OnceLock;
 
 /// A WGSL file with the common files it builds on.
 pub struct Shader {
-    /// The file's stem.
+    /// The file's stem, with `_f16` where it stores activations in halves.
     pub name: &'static str,
+    /// The file's stem.
+    pub file: &'static str,
     /// The whole source.
     pub source: &'static str,
     entries: OnceLock<Vec<Entry>>,
@@ -52,11 +54,12 @@ pub enum BindingKind {
 }
 
 macro_rules! shaders {
-    ($($constant:ident = $stem:literal $(with $($common:literal)&+)?),* $(,)?) => {
+    ($($constant:ident = $stem:literal $(+ $storage:literal)? $(with $($common:literal)&+)?),* $(,)?) => {
         $(
-            #[doc = concat!("`shaders/", $stem, ".wgsl`")]
+            #[doc = concat!("`shaders/", $stem, ".wgsl`" $(, ", `", $storage, "`")?)]
             pub static $constant: Shader = Shader {
-                name: $stem,
+                name: concat!($stem $(, $storage)?),
+                file: $stem,
                 source: concat!(
                     include_str!("../shaders/common/dispatch.wgsl"),
                     include_str!("../shaders/common/step.wgsl"),
@@ -71,20 +74,28 @@ macro_rules! shaders {
     };
 }
 
+// A file whose activations are stored in either way is two shaders: the common files say how.
 shaders! {
     ADAM = "adam" with "optimizer",
     CEILING = "ceiling",
     COMPARATOR_LOSS = "comparator_loss" with "reduce",
     DISTILLATION_LOSS = "distillation_loss" with "reduce",
     CONV2D = "conv2d",
-    CONV2D_POOL = "conv2d_pool" with "conv2d_pool" & "conv2d_pool_weight",
-    CONV2D_POOL_LANES = "conv2d_pool_lanes" with "conv2d_pool",
-    CONV2D_POOL_TILED = "conv2d_pool_tiled" with "conv2d_pool" & "conv2d_pool_weight",
+    CONV2D_POOL = "conv2d_pool" with "conv2d_pool" & "conv2d_pool_weight" & "f32" & "conv2d_pool_f32",
+    CONV2D_POOL_F16 = "conv2d_pool" + "_f16" with "conv2d_pool" & "conv2d_pool_weight" & "f16" & "conv2d_pool_f16",
+    CONV2D_POOL_LANES = "conv2d_pool_lanes" with "conv2d_pool" & "f32" & "conv2d_pool_f32",
+    CONV2D_POOL_LANES_F16 = "conv2d_pool_lanes" + "_f16" with "conv2d_pool" & "f16" & "conv2d_pool_f16",
+    CONV2D_POOL_TILED = "conv2d_pool_tiled" with "conv2d_pool" & "conv2d_pool_weight" & "f32" & "conv2d_pool_f32",
+    CONV2D_POOL_TILED_F16 =
+        "conv2d_pool_tiled" + "_f16" with "conv2d_pool" & "conv2d_pool_weight" & "f16" & "conv2d_pool_f16",
     GATHER = "gather",
-    HEAD = "head",
+    HEAD = "head" with "f32",
+    HEAD_F16 = "head" + "_f16" with "f16",
     LINEAR = "linear",
-    LINEAR_TILED = "linear_tiled" with "linear_tiled",
-    LINEAR_TILED_LANES = "linear_tiled_lanes" with "linear_tiled",
+    LINEAR_TILED = "linear_tiled" with "linear_tiled" & "linear_tiled_f32",
+    LINEAR_TILED_F16 = "linear_tiled" + "_f16" with "linear_tiled" & "f16" & "linear_tiled_f16",
+    LINEAR_TILED_LANES = "linear_tiled_lanes" with "linear_tiled" & "linear_tiled_f32",
+    LINEAR_TILED_LANES_F16 = "linear_tiled_lanes" + "_f16" with "linear_tiled" & "f16" & "linear_tiled_f16",
     MAX_POOL2D = "max_pool2d",
     RELU = "relu",
     SGD = "sgd" with "optimizer",
@@ -110,12 +121,13 @@ impl Shader {
     }
 }
 
-/// What a device must offer beyond WebGPU's core for a shader. The host checks it before it takes such a shader.
+/// What a device must offer for a shader that not every device of WebGPU or Vulkan does. The host checks it before it takes such
+/// a shader.
 pub fn capabilities(name: &str) -> naga::valid::Capabilities {
-    match name.ends_with("_lanes") {
-        true => naga::valid::Capabilities::SUBGROUP,
-        false => naga::valid::Capabilities::empty(),
-    }
+    use naga::valid::Capabilities;
+    let needs = |part: &str, capability| if name.contains(part) { capability } else { Capabilities::empty() };
+    // Core WGSL, but some Vulkan drivers lack it: `pack2x16float`.
+    needs("_lanes", Capabilities::SUBGROUP) | needs("_f16", Capabilities::SHADER_FLOAT16_IN_FLOAT32)
 }
 
 /// Asks naga what each entry point binds.

@@ -8,26 +8,27 @@
 //   dx, dw, db  = Conv2d's, of dv
 //
 // What every layout of this operation's kernels shares: how a window's patch, its gradient and the weight are loaded, what is
-// computed of them, and how results are stored. The kernels are in conv2d_pool.wgsl and in its variants.
+// computed of them, and how results are stored. The kernels are in conv2d_pool.wgsl and in its variants; x_last and y are in
+// f32 or in halves (f32.wgsl, f16.wgsl and what builds on them).
 
 struct Conv2dPool {
     c_in: u32, h_in: u32, w_in: u32,
     c_out: u32, h_out: u32, w_out: u32,  // after pooling
     padding_h: u32, padding_w: u32,
     x_channel: u32, x_position: u32,     // strides of x and dx
-    y_channel: u32, y_position: u32,     // strides of y
+    y_channel: u32, y_position: u32,     // strides of y, in words of CHANNELS channels
     split: u32,                          // rows of windows of one split of dw and db
     splits: u32,
 }
 @group(0) @binding(1) var<uniform> dims: Conv2dPool;
 @group(0) @binding(2) var<storage, read> x: array<f32>;                   // [n, c_in, h_in, w_in] by its strides
-@group(0) @binding(3) var<storage, read> x_last: array<vec4f>;            // [n, h_in, w_in, c_in / 4]: x, channels last
+@group(0) @binding(3) var<storage, read> x_last: array<Quad>;             // [n, h_in, w_in, c_in / 4]: x, channels last
 @group(0) @binding(4) var<storage, read> w: array<f32>;                   // [c_out, c_in, 3, 3]
 @group(0) @binding(5) var<storage, read> b: array<f32>;                   // [c_out]
 @group(0) @binding(6) var<storage, read_write> packed: array<vec4f>;      // [c_in, 9, blocks(c_out)]
 @group(0) @binding(7) var<storage, read_write> packed_back: array<vec4f>; // [c_out, 9 reversed, blocks(c_in)]
 @group(0) @binding(8) var<storage, read> taps: array<vec4f>;              // one of these two, read back
-@group(0) @binding(9) var<storage, read_write> y: array<f32>;             // [n, c_out, h_out, w_out] by its strides
+@group(0) @binding(9) var<storage, read_write> y: array<Word>;            // [n, c_out / CHANNELS, h_out, w_out] by its strides
 @group(0) @binding(10) var<storage, read_write> codes: array<u32>;        // [n, h_out, w_out, c_out / 4], four bytes a word
 @group(0) @binding(11) var<storage, read> codes_in: array<u32>;           // codes, read back
 @group(0) @binding(12) var<storage, read> dy: array<vec4f>;               // [n, h_out, w_out, c_out / 4]
@@ -170,7 +171,7 @@ fn pixel_row(plane: u32, row: u32, column: u32, affine: vec2f) -> vec4f {
 // The same for four channels at once, where they lie side by side.
 fn load4(at: u32, block: u32) -> vec4f {
     let inside = at != OUTSIDE;
-    return select(vec4f(), x_last[select(0u, at + block, inside)], inside);
+    return select(vec4f(), unpack(x_last[select(0u, at + block, inside)]), inside);
 }
 
 fn load4_row(at: vec4u, block: u32) -> mat4x4f {
@@ -258,11 +259,8 @@ fn pool(window: u32, block: u32, v: Window) {
     code = select(code, vec4u(DEAD), largest <= vec4f());
     largest = select(largest, vec4f(), largest <= vec4f());
     codes[window * (dims.c_out / 4u) + block] = code.x | code.y << 8u | code.z << 16u | code.w << 24u;
-    let at = window / windows * windows * dims.c_out + window % windows * dims.y_position + block * 4u * dims.y_channel;
-    y[at] = largest.x;
-    y[at + dims.y_channel] = largest.y;
-    y[at + 2u * dims.y_channel] = largest.z;
-    y[at + 3u * dims.y_channel] = largest.w;
+    store_pooled(window / windows * windows * (dims.c_out / CHANNELS) + window % windows * dims.y_position
+                 + block * (4u / CHANNELS) * dims.y_channel, v, largest);
 }
 
 fn weight(o: u32, tap: u32) -> f32 {

@@ -5,7 +5,7 @@
 //   dw[o,i] = sum over n of dy[n,o] * x[n,i];  db[o] = sum over n of dy[n,o]
 //
 // dy above ReLU is expected to be masked already. What the forms of these kernels share; they are in linear_tiled.wgsl and its
-// variant.
+// variant. x and y are in linear_tiled_f32.wgsl or linear_tiled_f16.wgsl.
 
 struct Linear {
     inputs: u32,   // a multiple of 4
@@ -14,12 +14,11 @@ struct Linear {
     relu: u32,     // 0 or 1
     mask: u32,     // 0 or 1
     plane: u32,    // dx is stored with its channels last: its features are channels of so many
+    halves: u32,   // 0 or 1: y is stored in halves; only where x is
 }
 @group(0) @binding(1) var<uniform> dims: Linear;
-@group(0) @binding(2) var<storage, read> x: array<vec4f>;        // [n, inputs / 4]
 @group(0) @binding(3) var<storage, read> w: array<vec4f>;        // [outputs, inputs / 4]
 @group(0) @binding(4) var<storage, read> b: array<f32>;          // [outputs]
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;    // [n, outputs]
 @group(0) @binding(6) var<storage, read> dy: array<vec4f>;       // [n, stride / 4]
 @group(0) @binding(7) var<storage, read_write> dx: array<f32>;   // [n, inputs]
 @group(0) @binding(8) var<storage, read_write> dw: array<vec4f>; // as w
@@ -52,12 +51,11 @@ fn multiply_tile(acc: Tile, a: Rows, low: mat4x4f, high: mat4x4f) -> Tile {
                 multiply(acc.r6, a.v6, low, high), multiply(acc.r7, a.v7, low, high));
 }
 
-// Vector `at` of eight rows from `row` on, the last of `count` rows in place of those beyond.
-fn load_x(row: u32, count: u32, at: u32) -> Rows {
+// Four features of eight rows from `row` on, the last of `count` rows in place of those beyond.
+fn load_x(row: u32, count: u32, at: Place) -> Rows {
     return Rows(x_at(row, count, at), x_at(row + 1u, count, at), x_at(row + 2u, count, at), x_at(row + 3u, count, at),
                 x_at(row + 4u, count, at), x_at(row + 5u, count, at), x_at(row + 6u, count, at), x_at(row + 7u, count, at));
 }
-fn x_at(row: u32, count: u32, at: u32) -> vec4f { return x[min(row, count - 1u) * (dims.inputs / 4u) + at]; }
 
 fn load_dy(row: u32, count: u32, at: u32) -> Rows {
     return Rows(dy_at(row, count, at), dy_at(row + 1u, count, at), dy_at(row + 2u, count, at), dy_at(row + 3u, count, at),
@@ -71,14 +69,7 @@ fn w_rows(o: u32, at: u32) -> mat4x4f { return mat4x4f(w_at(o, at), w_at(o + 1u,
 fn bias(o: u32) -> vec4f { return vec4f(bias_at(o), bias_at(o + 1u), bias_at(o + 2u), bias_at(o + 3u)); }
 fn bias_at(o: u32) -> f32 { return b[min(o, dims.outputs - 1u)]; }
 
-fn store_y4(n: u32, o: u32, sum: vec4f) {
-    let v = select(sum, vec4f(), (sum <= vec4f()) & vec4<bool>(dims.relu != 0u));
-    let at = n * dims.outputs + o;
-    if o < dims.outputs { y[at] = v.x; }
-    if o + 1u < dims.outputs { y[at + 1u] = v.y; }
-    if o + 2u < dims.outputs { y[at + 2u] = v.z; }
-    if o + 3u < dims.outputs { y[at + 3u] = v.w; }
-}
+fn rectified(sum: vec4f) -> vec4f { return select(sum, vec4f(), (sum <= vec4f()) & vec4<bool>(dims.relu != 0u)); }
 
 fn store_dx(n: u32, i: u32, row: Row) {
     if n >= batch.count { return; }
@@ -87,7 +78,7 @@ fn store_dx(n: u32, i: u32, row: Row) {
 }
 
 fn store_dx4(n: u32, i: u32, sum: vec4f) {
-    let dead = (x[n * (dims.inputs / 4u) + i] <= vec4f()) & vec4<bool>(dims.mask != 0u);
+    let dead = (x_at(n, batch.count, place(i)) <= vec4f()) & vec4<bool>(dims.mask != 0u);
     let v = select(sum, vec4f(), dead);
     dx[n * dims.inputs + feature(i * 4u)] = v.x;
     dx[n * dims.inputs + feature(i * 4u + 1u)] = v.y;
@@ -101,7 +92,7 @@ fn feature(i: u32) -> u32 { return i % dims.plane * (dims.inputs / dims.plane) +
 // Zeros past the batch.
 fn dy_or_zero(n: u32, at: u32) -> vec4f { return select(vec4f(), dy_at(n, batch.count, at), n < batch.count); }
 
-fn x_rows(n: u32, at: u32) -> mat4x4f {
+fn x_rows(n: u32, at: Place) -> mat4x4f {
     return mat4x4f(x_at(n, batch.count, at), x_at(n + 1u, batch.count, at),
                    x_at(n + 2u, batch.count, at), x_at(n + 3u, batch.count, at));
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use smoothcnn::activations::Activations;
 use smoothcnn::bench::{Bench, Measured, Report};
 use smoothcnn::{Error, Result, checkpoint};
 
@@ -18,6 +19,9 @@ pub struct Args {
     /// Images' shapes
     #[arg(long, value_name = "CxHxW", value_delimiter = ',', default_values_t = ["1x28x28".to_owned(), "1x112x112".to_owned()])]
     input: Vec<String>,
+    /// In what a GPU's fused kernels store what one layer gives to the next
+    #[arg(long, value_enum, default_value = "f32")]
+    activations: Activations,
     /// Seconds for each task of each configuration
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -46,12 +50,10 @@ pub fn run(args: Args) -> Result<u8> {
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let inputs: Vec<_> = args.input.iter().map(|text| common::input_shape(text)).collect::<Result<_>>()?;
     let gpu = common::choose_device(&args.device, Precision::F32)?;
-    let bench = Bench {
-        gpu,
-        kernels: args.device.kernels.unwrap_or_default(),
-        tuning: args.device.tuning(),
-        seconds: args.seconds,
-    };
+    let kernels = args.device.kernels.unwrap_or_default();
+    common::check_activations(args.activations, gpu.is_some(), kernels)?;
+    let bench =
+        Bench { gpu, kernels, tuning: args.device.tuning(), activations: args.activations, seconds: args.seconds };
     let mut report = bench.report()?;
     let show = |text: String| if args.json { Ok(()) } else { common::print(text) };
     show(header(&report))?;
@@ -94,6 +96,9 @@ fn read(path: &std::path::Path) -> Result<Report> {
 
 fn header(report: &Report) -> String {
     let mut text = format!("smoothcnn {} on {}", report.version, report.device);
+    if report.activations == Activations::F16 {
+        text += ", activations in f16";
+    }
     if let Some(c) = &report.ceilings {
         text += &format!(
             "\nat most {:.1} GFLOP/s (multiply-adds), {:.1} GB/s (copy); a submission {:.0} us, a dispatch {:.1} us",

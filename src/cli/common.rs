@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use smoothcnn::activations::Activations;
 use smoothcnn::checkpoint::{self, Dtype, Metadata, Tensor};
 use smoothcnn::data::digits::{self, Digits};
 use smoothcnn::data::{Dataset, cifar, idx};
@@ -257,12 +258,25 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
     }
 }
 
+/// Refuses activations that are stored in another way than they are computed where nothing but the fused kernels of a GPU
+/// could do so.
+pub fn check_activations(activations: Activations, gpu: bool, kernels: Kernels) -> Result<()> {
+    let found = match activations {
+        Activations::F32 => return Ok(()),
+        Activations::F16 if kernels == Kernels::Reference => "--kernels reference",
+        Activations::F16 if !gpu => "the CPU path",
+        Activations::F16 => return Ok(()),
+    };
+    Err(Error::Usage(format!("--activations f16: found {found}, expected a GPU's fused kernels (--device gpu)")))
+}
+
 /// The form of the kernels for a training: that of the flags, else the one that the run has `recorded`, if the device runs it,
 /// else the fastest.
 pub fn tuning(
     gpu: Option<&Arc<Gpu>>,
     device: &DeviceArgs,
     setup: &Setup,
+    activations: Activations,
     recorded: Option<Tuning>,
 ) -> Result<Option<Tuning>> {
     let Some(gpu) = gpu else { return Ok(recorded) };
@@ -272,11 +286,24 @@ pub fn tuning(
     }
     let hardware = gpu.info.device_type != wgpu::DeviceType::Cpu;
     let timed = device.autotune.map_or(hardware, |autotune| autotune == Autotune::On);
-    Ok(Some(if timed { autotune::tuning(gpu, setup)? } else { gpu.tuning() }))
+    Ok(Some(if timed { autotune::tuning(gpu, setup, activations)? } else { gpu.tuning() }))
 }
 
-/// A backend for `setup`, starting from `state`.
+/// A backend for `setup`, starting from `state`, that stores activations as they are computed.
 pub fn backend<'a>(
+    gpu: Option<&Arc<Gpu>>,
+    device: &DeviceArgs,
+    tuning: Option<Tuning>,
+    precision: Precision,
+    setup: Setup<'a>,
+    state: &State,
+) -> Result<Box<dyn Backend + 'a>> {
+    backend_storing(Activations::F32, gpu, device, tuning, precision, setup, state)
+}
+
+/// As [`backend`], with activations stored in this way.
+pub fn backend_storing<'a>(
+    activations: Activations,
     gpu: Option<&Arc<Gpu>>,
     device: &DeviceArgs,
     tuning: Option<Tuning>,
@@ -288,10 +315,9 @@ pub fn backend<'a>(
     // In f64 it is the oracle that is asked for.
     let kernels =
         device.kernels.unwrap_or(if precision == Precision::F64 { Kernels::Reference } else { Kernels::Fused });
+    let options = Options { kernels, tuning, activations, ..Options::default() };
     let mut backend: Box<dyn Backend> = match (gpu, precision, kernels) {
-        (Some(gpu), ..) => {
-            Box::new(GpuTrainer::with_options(gpu, setup, &params, Options { kernels, tuning, ..Options::default() })?)
-        }
+        (Some(gpu), ..) => Box::new(GpuTrainer::with_options(gpu, setup, &params, options)?),
         (None, Precision::F32, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f32>::new(setup, &params)),
         (None, Precision::F64, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f64>::new(setup, &params)),
         (None, Precision::F32, Kernels::Reference) => Box::new(oracle::trainer::CpuTrainer::<f32>::new(setup, &params)),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use smoothcnn::activations::Activations;
 use smoothcnn::data::labels::{self, Noise};
 use smoothcnn::data::{Dataset, idx};
 use smoothcnn::ops::IGNORED;
@@ -72,6 +73,10 @@ pub struct RunArgs {
     /// Precision; f64 on the CPU path
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: Precision,
+    /// In what a GPU's fused kernels store what one layer gives to the next: f16 takes half the memory and rounds to 11 bits;
+    /// everything is computed in f32 either way
+    #[arg(long, value_enum, default_value = "f32")]
+    pub activations: Activations,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -114,6 +119,9 @@ pub struct Config {
     pub mean: Vec<f64>,
     pub std: Vec<f64>,
     pub dtype: Precision,
+    /// Left out where they are f32, so that the runs of a sweep keep their names.
+    #[serde(default, skip_serializing_if = "Activations::is_default")]
+    pub activations: Activations,
     /// What it was trained on.
     pub backend: String,
     #[serde(default)]
@@ -166,6 +174,7 @@ impl RunArgs {
             mean: self.mean.clone(),
             std: self.std.clone(),
             dtype: self.dtype,
+            activations: self.activations,
             backend: String::new(),
             tuning: None,
             labels: Labels {
@@ -201,6 +210,10 @@ impl Config {
             if !(0.0..=most).contains(&value) {
                 return Err(Error::Usage(format!("{flag}: found {value}, expected a number from 0 to {most}")));
             }
+        }
+        if self.dtype == Precision::F64 && self.activations == Activations::F16 {
+            let expected = "--dtype f32: f64 is the CPU path's";
+            return Err(Error::Usage(format!("--activations f16: found --dtype f64, expected {expected}")));
         }
         self.loss.check(self)?;
         // No data has fewer classes: what passes here may still be refused for the data's own number.

@@ -1,6 +1,7 @@
 //! `smoothcnn plan`.
 
 use serde::Serialize;
+use smoothcnn::activations::Activations;
 use smoothcnn::compile::{Job, compile};
 use smoothcnn::fusion::Kernels;
 use smoothcnn::net::Network;
@@ -35,6 +36,9 @@ pub struct Args {
     /// The form of the fused kernels
     #[arg(long, value_enum, default_value = "registers")]
     tiles: Tiles,
+    /// In what the fused kernels store what one layer gives to the next
+    #[arg(long, value_enum, default_value = "f32")]
+    activations: Activations,
     #[command(flatten)]
     smoothing: SmoothingArgs,
     /// One JSON object
@@ -72,6 +76,7 @@ pub fn run(args: Args) -> Result<u8> {
     if !(2..=1 << 16).contains(&args.classes) {
         return Err(Error::Usage(format!("--classes: found {}, expected 2 to 65536", args.classes)));
     }
+    common::check_activations(args.activations, true, args.kernels)?;
     let net = Network::seed(input, args.classes)?;
     let smoothing = Smoothing::new(args.smoothing.smoothing_variant, args.smoothing.label_smoothing, args.classes)?;
     let compiled = compile(&Job {
@@ -84,6 +89,7 @@ pub fn run(args: Args) -> Result<u8> {
         loss_slots: smoothcnn::gpu::engine::MAX_STEPS,
         kernels: args.kernels,
         tuning: Tuning::all(args.tiles),
+        activations: args.activations,
     })?;
     let steps = |range: std::ops::Range<usize>| -> Vec<Step> {
         let step = |d: &smoothcnn::plan::Dispatch| Step {

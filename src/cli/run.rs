@@ -99,7 +99,8 @@ impl Trained {
             test: images,
         };
         let Self { gpu, device, config, .. } = self;
-        common::backend(gpu.as_ref(), device, config.tuning, config.dtype, setup, state)?.test_logits()
+        common::backend_storing(config.activations, gpu.as_ref(), device, config.tuning, config.dtype, setup, state)?
+            .test_logits()
     }
 }
 
@@ -126,6 +127,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         return Err(Error::Usage(format!("--epochs: found {epochs}, expected at least the {done} that are done")));
     }
     let gpu = common::choose_device(&options.device, config.dtype)?;
+    common::check_activations(config.activations, gpu.is_some(), options.device.kernels.unwrap_or_default())?;
     config.backend = gpu.as_ref().map_or("cpu".into(), |gpu| smoothcnn::gpu::device::describe(&gpu.info));
     let loss = match &config.loss.teacher {
         Some(path) => loss.with_teacher(teacher_logits(path, &config, &net, train, (&gpu, &options.device))?.into())?,
@@ -140,9 +142,11 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         train,
         test: measured,
     };
-    config.tuning = common::tuning(gpu.as_ref(), &options.device, &setup, config.tuning)?;
-    let backend_for =
-        |setup, state| common::backend(gpu.as_ref(), &options.device, config.tuning, config.dtype, setup, state);
+    config.tuning = common::tuning(gpu.as_ref(), &options.device, &setup, config.activations, config.tuning)?;
+    let backend_for = |setup, state| {
+        let Config { activations, tuning, dtype, .. } = config;
+        common::backend_storing(activations, gpu.as_ref(), &options.device, tuning, dtype, setup, state)
+    };
     let mut backend = backend_for(setup.clone(), &state)?;
 
     let out = match folder {

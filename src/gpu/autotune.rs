@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::trainer::{GpuTrainer, Options};
 use super::{Gpu, cache, device};
 use crate::Result;
+use crate::activations::Activations;
 use crate::plan::{Dispatch, Step};
 use crate::train::Setup;
 use crate::tuning::{Tiles, Tuning};
@@ -29,8 +30,8 @@ const STEPS: usize = 4;
 ///
 /// # Errors
 /// What [`GpuTrainer::with_options`] and the device report while the forms are timed.
-pub fn tuning(gpu: &Arc<Gpu>, setup: &Setup) -> Result<Tuning> {
-    let key = key(gpu, setup);
+pub fn tuning(gpu: &Arc<Gpu>, setup: &Setup, activations: Activations) -> Result<Tuning> {
+    let key = key(gpu, setup, activations);
     let Some(path) = path(gpu, &key) else { return Ok(gpu.tuning()) };
     let kept = || -> Option<Tuning> {
         let kept: Kept = serde_json::from_slice(&cache::read(&path)?).ok()?;
@@ -39,24 +40,25 @@ pub fn tuning(gpu: &Arc<Gpu>, setup: &Setup) -> Result<Tuning> {
     if let Some(tuning) = kept() {
         return Ok(tuning);
     }
-    let Some(tuning) = measure(gpu, setup)? else { return Ok(gpu.tuning()) };
+    let Some(tuning) = measure(gpu, setup, activations)? else { return Ok(gpu.tuning()) };
     let text = serde_json::to_vec(&Kept { key: key.clone(), tuning }).expect("strings and names always serialise");
     cache::write(&path, &text);
     // Another process may have been faster; what is in the file counts.
     Ok(kept().unwrap_or_else(|| gpu.tuning()))
 }
 
-/// Everything that the fastest form depends on but the shaders: adapter, driver, network, batch.
-fn key(gpu: &Gpu, setup: &Setup) -> String {
+/// Everything that the fastest form depends on but the shaders: adapter, driver, network, batch, storage.
+fn key(gpu: &Gpu, setup: &Setup, activations: Activations) -> String {
     let info = &gpu.info;
     let Setup { net, batch_size, .. } = setup;
     let layers: Vec<_> = net.layers.iter().map(|layer| format!("{:?}", layer.op)).collect();
     format!(
-        "{} {}:{} {:?} batch {batch_size}: {}",
+        "{} {}:{} {:?} batch {batch_size}{}: {}",
         device::describe(info),
         info.vendor,
         info.device,
         net.input,
+        if activations == Activations::F16 { ", activations in f16" } else { "" },
         layers.join(", ")
     )
 }
@@ -67,7 +69,7 @@ fn path(gpu: &Gpu, key: &str) -> Option<PathBuf> {
 }
 
 /// For each kind of kernel the form that took the least time on one batch; `None` where the device has no clock.
-fn measure(gpu: &Arc<Gpu>, setup: &Setup) -> Result<Option<Tuning>> {
+fn measure(gpu: &Arc<Gpu>, setup: &Setup, activations: Activations) -> Result<Option<Tuning>> {
     let batch: Vec<u32> = (0..setup.batch_size.min(setup.train.len()) as u32).collect();
     let data = setup.train.subset(&batch);
     let setup = Setup { train: &data, test: &data, ..setup.clone() };
@@ -76,7 +78,7 @@ fn measure(gpu: &Arc<Gpu>, setup: &Setup) -> Result<Option<Tuning>> {
     let step = Step { count, dloss: 1.0 / count as f32, keep: 1.0, denominator: 1.0, ..Step::default() };
     let mut best: [Option<(f64, Tiles)>; 3] = [None; 3];
     for tiles in Tiles::ALL.into_iter().filter(|&tiles| gpu.runs(tiles)) {
-        let options = Options { tuning: Some(Tuning::all(tiles)), ..Options::default() };
+        let options = Options { tuning: Some(Tuning::all(tiles)), activations, ..Options::default() };
         let trainer = GpuTrainer::with_options(gpu, setup.clone(), &params, options)?;
         let range = trainer.compiled().train.clone();
         let mut times = vec![f64::INFINITY; range.len()];

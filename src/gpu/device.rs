@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::cache;
+use crate::activations::Activations;
 use crate::tuning::{LANES, Tiles, Tuning};
 use crate::{Error, Result};
 
@@ -123,6 +124,8 @@ pub struct Gpu {
     pub queue: wgpu::Queue,
     /// What it is.
     pub info: wgpu::AdapterInfo,
+    /// Whether its kernels can store halves ([`Activations::F16`]).
+    halves: bool,
     pub(super) kernels: super::kernel::Cache,
     /// Compiled pipelines, if the driver keeps any.
     pub(super) pipelines: Option<wgpu::PipelineCache>,
@@ -191,6 +194,7 @@ impl Gpu {
             device,
             queue,
             info,
+            halves: adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::SHADER_F16_IN_F32),
             kernels: Default::default(),
             pipelines: None,
             built: AtomicBool::new(false),
@@ -289,6 +293,11 @@ impl Gpu {
                     && subgroups == [LANES as u32; 2]
             }
         }
+    }
+
+    /// Whether the device stores activations in this way.
+    pub fn stores(&self, activations: Activations) -> bool {
+        activations == Activations::F32 || self.halves
     }
 
     /// Refuses a form of kernels that the device does not run.

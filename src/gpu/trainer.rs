@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{MAX_STEPS, Pending, check_limits};
 use super::{Engine, Gpu};
+use crate::activations::Activations;
 use crate::compile::{Compiled, Data, Job, compile, largest_batch};
 use crate::data::Dataset;
 use crate::fusion::Kernels;
@@ -64,7 +65,7 @@ impl Residence {
     }
 }
 
-/// What does not change a run's results, up to rounding.
+/// What does not change a run's results, up to rounding: f32's, or the halves' where they are asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// At most so many bytes of each data set's images are on the device at once (and no more than the device allows).
@@ -73,17 +74,19 @@ pub struct Options {
     pub kernels: Kernels,
     /// In which form; without one, as the device likes best.
     pub tuning: Option<Tuning>,
+    /// In what activations are stored, where fused kernels hand them to each other.
+    pub activations: Activations,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_data_bytes: u64::MAX, kernels: Kernels::default(), tuning: None }
+        Self { max_data_bytes: u64::MAX, kernels: Kernels::default(), tuning: None, activations: Activations::F32 }
     }
 }
 
 /// The job of a setup on a device, and where its data sets are.
 pub fn job<'a>(setup: &'a Setup<'a>, batch_size: usize, options: Options) -> (Job<'a>, [Residence; 2]) {
-    let Options { max_data_bytes, kernels, tuning } = options;
+    let Options { max_data_bytes, kernels, tuning, activations } = options;
     let row = setup.loss.rows().map_or(0, |_| setup.net.classes);
     let residences =
         [(setup.train, row), (setup.test, 0)].map(|(data, row)| Residence::new(data, row, batch_size, max_data_bytes));
@@ -97,6 +100,7 @@ pub fn job<'a>(setup: &'a Setup<'a>, batch_size: usize, options: Options) -> (Jo
         loss_slots: MAX_STEPS,
         kernels,
         tuning: tuning.unwrap_or_default(),
+        activations,
     };
     (job, residences)
 }
@@ -140,7 +144,7 @@ impl<'a> GpuTrainer<'a> {
     ///
     /// # Errors
     /// [`Error::OverLimit`] if the plan does not fit the device, [`Error::Gpu`] if the driver refuses something,
-    /// [`Error::Usage`] for a form of kernel that the device does not run.
+    /// [`Error::Usage`] for a form of kernel or of activations that the device does not have.
     pub fn new(gpu: &Arc<Gpu>, setup: Setup<'a>, params: &[f32]) -> Result<Self> {
         Self::with_options(gpu, setup, params, Options::default())
     }
@@ -155,6 +159,10 @@ impl<'a> GpuTrainer<'a> {
         let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let tuning = options.tuning.unwrap_or_else(|| gpu.tuning());
         gpu.offers(tuning)?;
+        if !gpu.stores(options.activations) {
+            let name = &gpu.info.name;
+            return Err(Error::Usage(format!("--activations f16: found {name}, which packs no halves, expected f32")));
+        }
         let options = Options { max_data_bytes: options.max_data_bytes.min(largest), tuning: Some(tuning), ..options };
         let (compiled, [train, test]) = compile_for(&setup, &limits, gpu.memory_available(), options)?;
         let engine = Engine::new(gpu, compiled.plan.clone())?;

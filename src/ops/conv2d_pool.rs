@@ -7,15 +7,20 @@
 //! ```
 //!
 //! Backward, the passes are Conv2d's over `dv`, which is unfolded from `dy` and a byte a window while it is loaded.
-//! Between two such blocks activations have their channels last, so that four are one load.
+//! Between two such blocks activations have their channels last, so that four are one load. In halves
+//! ([`Activations::F16`]) two channels of one position are a word, in either layout: `[n, c / 2, height, width]` in planes.
 
 use super::WORKGROUP;
 use super::conv2d::Conv2d;
 use super::max_pool2d::MaxPool2d;
 use super::optimizer::Segment;
 use crate::Result;
+use crate::activations::Activations;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::{CONV2D_POOL, CONV2D_POOL_LANES, CONV2D_POOL_TILED, Shader};
+use crate::shaders::{
+    CONV2D_POOL, CONV2D_POOL_F16, CONV2D_POOL_LANES, CONV2D_POOL_LANES_F16, CONV2D_POOL_TILED, CONV2D_POOL_TILED_F16,
+    Shader,
+};
 use crate::tuning::{LANES, Tiles, Tuning};
 
 /// Threads that the split of a weight gradient aims at: enough for a large device. It depends on nothing but the shapes,
@@ -80,6 +85,8 @@ pub struct Conv2dPool {
     pub x: Layout,
     /// How `y` is laid out. Codes and `dy` always have their channels last.
     pub y: Layout,
+    /// In what `y` is stored, and `x` where a block gives it ([`Layout::ChannelsLast`]).
+    pub stored: Activations,
     tuning: Tuning,
 }
 
@@ -133,7 +140,14 @@ impl Conv2dPool {
             // Nobody wants the gradient of bytes, and nobody stores any.
             && !(x == Layout::Bytes && wants_dx)
             && y != Layout::Bytes;
-        fits.then(|| Self { conv: *conv, pooled: pool.output_plane(), x, y, tuning: Tuning::default() })
+        fits.then(|| Self {
+            conv: *conv,
+            pooled: pool.output_plane(),
+            x,
+            y,
+            stored: Activations::F32,
+            tuning: Tuning::default(),
+        })
     }
 
     /// The same block, its kernels in these forms.
@@ -228,19 +242,11 @@ uniform! {
     }
 }
 
-/// Strides from one channel and from one position to the next.
-fn strides(layout: Layout, [channels, h, w]: [usize; 3]) -> [u32; 2] {
+/// Strides from one channel (or the channels of one word) and from one position to the next.
+fn strides(layout: Layout, [channels, h, w]: [usize; 3], stored: Activations) -> [u32; 2] {
     match layout {
         Layout::Planes | Layout::Bytes => [word(h * w), 1],
-        Layout::ChannelsLast => [1, word(channels)],
-    }
-}
-
-fn shader(tiles: Tiles) -> &'static Shader {
-    match tiles {
-        Tiles::Registers => &CONV2D_POOL,
-        Tiles::Workgroup => &CONV2D_POOL_TILED,
-        Tiles::Lanes => &CONV2D_POOL_LANES,
+        Layout::ChannelsLast => [1, word(channels / stored.per_word())],
     }
 }
 
@@ -267,8 +273,9 @@ impl Conv2dPool {
         let [c_in, h_in, w_in] = self.conv.input.map(word);
         let [c_out, h_out, w_out] = self.output().map(word);
         let [padding_h, padding_w] = self.conv.padding.map(word);
-        let [x_channel, x_position] = strides(self.x, self.conv.input);
-        let [y_channel, y_position] = strides(self.y, self.output());
+        // Also those of dx, which stays in f32.
+        let [x_channel, x_position] = strides(self.x, self.conv.input, Activations::F32);
+        let [y_channel, y_position] = strides(self.y, self.output(), self.stored);
         let (splits, split) = self.splits(n);
         Dims {
             c_in,
@@ -288,6 +295,17 @@ impl Conv2dPool {
         }
     }
 
+    fn shader(&self, tiles: Tiles) -> &'static Shader {
+        match (tiles, self.stored) {
+            (Tiles::Registers, Activations::F32) => &CONV2D_POOL,
+            (Tiles::Registers, Activations::F16) => &CONV2D_POOL_F16,
+            (Tiles::Workgroup, Activations::F32) => &CONV2D_POOL_TILED,
+            (Tiles::Workgroup, Activations::F16) => &CONV2D_POOL_TILED_F16,
+            (Tiles::Lanes, Activations::F32) => &CONV2D_POOL_LANES,
+            (Tiles::Lanes, Activations::F16) => &CONV2D_POOL_LANES_F16,
+        }
+    }
+
     /// Operations of one pass over a batch of `n`: those of the positions that some window covers.
     fn flops(&self, n: usize) -> u64 {
         8 * (n * self.windows() * self.conv.c_out * self.conv.fan_in()) as u64
@@ -297,7 +315,7 @@ impl Conv2dPool {
     pub fn pack(&self, plan: &mut Plan, name: &str, n: usize, at: &Buffers) -> Result<()> {
         plan.dispatch(
             format!("{name}.pack"),
-            (&CONV2D_POOL, "pack"),
+            (self.shader(Tiles::Registers), "pack"),
             self.dims(n),
             Grid::Threads(self.packed_len() / 4),
             0,
@@ -306,7 +324,7 @@ impl Conv2dPool {
         let Some(packed_back) = at.packed_back else { return Ok(()) };
         plan.dispatch(
             format!("{name}.pack_back"),
-            (&CONV2D_POOL, "pack_back"),
+            (self.shader(Tiles::Registers), "pack_back"),
             self.dims(n),
             Grid::Threads(self.packed_back_len() / 4),
             0,
@@ -325,7 +343,7 @@ impl Conv2dPool {
         at.x.bind(x, &mut bindings);
         plan.dispatch(
             format!("{name}.forward"),
-            (shader(self.tuning.conv_forward), pass),
+            (self.shader(self.tuning.conv_forward), pass),
             self.dims(n),
             Grid::Threads(match (self.tuning.conv_forward, self.x) {
                 (Tiles::Lanes, Layout::ChannelsLast) => strip_threads(n, self.pooled, self.conv.c_out),
@@ -356,7 +374,7 @@ impl Conv2dPool {
     pub fn channels_last(&self, plan: &mut Plan, name: &str, n: usize, dy: Slice, dy_last: Slice) -> Result<()> {
         plan.dispatch(
             format!("{name}.channels_last"),
-            (&CONV2D_POOL, "channels_last"),
+            (self.shader(Tiles::Registers), "channels_last"),
             self.dims(n),
             Grid::Threads(n * self.windows() * self.conv.c_out),
             0,
@@ -403,7 +421,7 @@ impl Conv2dPool {
         let label = if dx.is_some() { "backward" } else { "backward_weight" };
         plan.dispatch(
             format!("{name}.{label}"),
-            (shader(self.tuning.conv_backward), pass),
+            (self.shader(self.tuning.conv_backward), pass),
             self.dims(n),
             Grid::Workgroups(groups),
             flops,

@@ -3,8 +3,9 @@
 use super::linear::Linear;
 use super::{AffineBuffers, WORKGROUP};
 use crate::Result;
+use crate::activations::Activations;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::{LINEAR_TILED, LINEAR_TILED_LANES, Shader};
+use crate::shaders::{LINEAR_TILED, LINEAR_TILED_F16, LINEAR_TILED_LANES, LINEAR_TILED_LANES_F16, Shader};
 use crate::tuning::{LANES, Tiles};
 
 /// Rows and columns of a thread's tile, as `TILE` in the shader.
@@ -23,8 +24,12 @@ pub struct LinearTiled {
     /// ReLU comes before: backward gives the gradient of that ReLU's input.
     pub mask: bool,
     /// Backward stores an image's gradient with its channels last. This is how many positions a channel has; 1 changes
-    /// nothing.
+    /// nothing. In halves it also says how `x` is stored: as the block below does, two channels of one position in a word.
     pub plane: usize,
+    /// In what `x` is stored.
+    pub x: Activations,
+    /// In what `y` is stored; halves only where `x` is in halves, and if the outputs come in fours.
+    pub y: Activations,
     /// The kernels' form.
     pub tiles: Tiles,
 }
@@ -38,6 +43,7 @@ uniform! {
         relu: u32,
         mask: u32,
         plane: u32,
+        halves: u32,
     }
 }
 
@@ -49,6 +55,8 @@ impl LinearTiled {
             relu: false,
             mask: false,
             plane: 1,
+            x: Activations::F32,
+            y: Activations::F32,
             tiles: Tiles::default(),
         })
     }
@@ -59,9 +67,11 @@ impl LinearTiled {
     }
 
     fn shader(&self) -> &'static Shader {
-        match self.tiles {
-            Tiles::Lanes => &LINEAR_TILED_LANES,
-            Tiles::Registers | Tiles::Workgroup => &LINEAR_TILED,
+        match (self.tiles, self.x) {
+            (Tiles::Lanes, Activations::F32) => &LINEAR_TILED_LANES,
+            (Tiles::Lanes, Activations::F16) => &LINEAR_TILED_LANES_F16,
+            (Tiles::Registers | Tiles::Workgroup, Activations::F32) => &LINEAR_TILED,
+            (Tiles::Registers | Tiles::Workgroup, Activations::F16) => &LINEAR_TILED_F16,
         }
     }
 
@@ -73,6 +83,7 @@ impl LinearTiled {
             relu: self.relu.into(),
             mask: self.mask.into(),
             plane: word(self.plane),
+            halves: (self.y == Activations::F16).into(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use smoothcnn::activations::Activations;
 use smoothcnn::check::network::random_data;
 use smoothcnn::gpu::{Gpu, autotune, cache, device};
 use smoothcnn::net::Network;
@@ -29,7 +30,7 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
     let adapter = device::choose(device::DeviceKind::Gpu, None).unwrap().adapter.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let gpu = Arc::new(Gpu::open_with(&adapter, Some(folder.path().to_owned())).unwrap());
-    let chosen = autotune::tuning(&gpu, &setup(4)).unwrap();
+    let chosen = autotune::tuning(&gpu, &setup(4), Activations::F32).unwrap();
     gpu.offers(chosen).unwrap();
     let files = || -> Vec<_> {
         let paths = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
@@ -46,17 +47,17 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
     for conv_forward in [Tiles::Registers, Tiles::Workgroup] {
         let other = Tuning { conv_forward, ..chosen };
         cache::write(path, text.replace(&ours, &serde_json::to_string(&other).unwrap()).as_bytes());
-        assert_eq!(autotune::tuning(&gpu, &setup(4)).unwrap(), other);
+        assert_eq!(autotune::tuning(&gpu, &setup(4), Activations::F32).unwrap(), other);
     }
     // Another batch is timed for itself.
-    autotune::tuning(&gpu, &setup(3)).unwrap();
+    autotune::tuning(&gpu, &setup(3), Activations::F32).unwrap();
     assert_eq!(files().len(), 2);
     // What is of another driver, or no choice at all, is made anew.
     for wrong in
         [text.replace("batch 4", "batch 9"), "{}".into(), text.replace("conv-forward\":\"", "conv-forward\":\"no")]
     {
         cache::write(path, wrong.as_bytes());
-        gpu.offers(autotune::tuning(&gpu, &setup(4)).unwrap()).unwrap();
+        gpu.offers(autotune::tuning(&gpu, &setup(4), Activations::F32).unwrap()).unwrap();
         assert_ne!(cache::read(path).unwrap(), wrong.as_bytes());
     }
 }
@@ -79,6 +80,6 @@ fn where_nothing_can_be_kept_the_adapter_decides() {
             train: &data,
             test: &data,
         };
-        assert_eq!(autotune::tuning(&gpu, &setup).unwrap(), gpu.tuning());
+        assert_eq!(autotune::tuning(&gpu, &setup, Activations::F32).unwrap(), gpu.tuning());
     }
 }

@@ -3,13 +3,20 @@
 
 use std::collections::BTreeSet;
 
+use smoothcnn::activations::Activations;
 use smoothcnn::compile::{Compiled, Job, compile};
 use smoothcnn::fusion::Kernels;
 use smoothcnn::loss::Loss;
 use smoothcnn::net::{Layer, Network};
+use smoothcnn::ops::AffineBuffers;
 use smoothcnn::ops::ceiling;
 use smoothcnn::ops::comparator_loss::{self, ComparatorLoss};
+use smoothcnn::ops::conv2d::Conv2d;
+use smoothcnn::ops::conv2d_pool::{Conv2dPool, Layout};
 use smoothcnn::ops::distillation_loss::{self, DistillationLoss};
+use smoothcnn::ops::linear::Linear;
+use smoothcnn::ops::linear_tiled::LinearTiled;
+use smoothcnn::ops::max_pool2d::MaxPool2d;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::ops::smoothed_loss::{Buffers, SmoothedLoss};
 use smoothcnn::ops::weighted_loss::{self, Spec, Targets, WeightedLoss};
@@ -20,7 +27,12 @@ use smoothcnn::tuning::{Tiles, Tuning};
 
 type Pass = (&'static str, String);
 
-fn job<'a>(net: &'a Network, loss: &'a Loss, optimizer: Optimizer, (kernels, tiles): (Kernels, Tiles)) -> Job<'a> {
+fn job<'a>(
+    net: &'a Network,
+    loss: &'a Loss,
+    optimizer: Optimizer,
+    (kernels, tiles, activations): (Kernels, Tiles, Activations),
+) -> Job<'a> {
     Job {
         net,
         batch_size: 7,
@@ -31,14 +43,18 @@ fn job<'a>(net: &'a Network, loss: &'a Loss, optimizer: Optimizer, (kernels, til
         loss_slots: 4,
         kernels,
         tuning: Tuning::all(tiles),
+        activations,
     }
 }
 
-const KERNELS: [(Kernels, Tiles); 4] = [
-    (Kernels::Reference, Tiles::Registers),
-    (Kernels::Fused, Tiles::Registers),
-    (Kernels::Fused, Tiles::Workgroup),
-    (Kernels::Fused, Tiles::Lanes),
+const KERNELS: [(Kernels, Tiles, Activations); 7] = [
+    (Kernels::Reference, Tiles::Registers, Activations::F32),
+    (Kernels::Fused, Tiles::Registers, Activations::F32),
+    (Kernels::Fused, Tiles::Workgroup, Activations::F32),
+    (Kernels::Fused, Tiles::Lanes, Activations::F32),
+    (Kernels::Fused, Tiles::Registers, Activations::F16),
+    (Kernels::Fused, Tiles::Workgroup, Activations::F16),
+    (Kernels::Fused, Tiles::Lanes, Activations::F16),
 ];
 
 fn optimizers() -> [Optimizer; 3] {
@@ -86,6 +102,25 @@ fn networks() -> Vec<Network> {
             Layer::Relu,
             Layer::max_pool2d(2),
             Layer::Flatten,
+            Layer::linear(2),
+        ],
+        // The same below a linear layer, and a block above a layer that is not fused: both give what that layer reads.
+        vec![
+            Layer::max_pool2d(2),
+            Layer::conv2d(4, 3, 1),
+            Layer::Relu,
+            Layer::max_pool2d(2),
+            Layer::Flatten,
+            Layer::linear(4),
+            Layer::linear(2),
+        ],
+        vec![
+            Layer::conv2d(5, 3, 1),
+            Layer::conv2d(4, 3, 1),
+            Layer::Relu,
+            Layer::max_pool2d(2),
+            Layer::Flatten,
+            Layer::linear(4),
             Layer::linear(2),
         ],
         // A block that reads the data set, and more classes than a head takes.
@@ -165,10 +200,30 @@ fn ceilings() -> Plan {
     plan
 }
 
+/// What only `check` runs. A layer that reads halves has one below it, which wants a gradient; one that gives halves has a fused
+/// one above it, which gives its gradient as it is wanted.
+fn halves_apart() -> Plan {
+    let mut plan = Plan::default();
+    let at = plan.buffer("any", 64).unwrap();
+    let buffers = AffineBuffers { x: at, w: at, b: at, y: at, dw: at, db: at };
+    for tiles in [Tiles::Registers, Tiles::Lanes] {
+        let layer = LinearTiled::new(&Linear { inputs: 4, outputs: 4 }).unwrap();
+        let layer = LinearTiled { x: Activations::F16, tiles, ..layer };
+        layer.backward(&mut plan, "linear", 3, &buffers, at, None).unwrap();
+    }
+    let conv = Conv2d { input: [1, 2, 2], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1] };
+    let pool = MaxPool2d { input: [4, 2, 2], kernel: [2, 2], stride: [2, 2] };
+    let mut block = Conv2dPool::new(&conv, &pool, false, Layout::Planes, Layout::Planes).unwrap();
+    block.stored = Activations::F16;
+    block.channels_last(&mut plan, "block", 3, at, at).unwrap();
+    plan
+}
+
 /// Catches a pass that no operation uses any more, and uniform blocks or bindings that differ between shader and host.
 #[test]
 fn every_pass_is_recorded_by_an_operation() {
-    let mut recorded: BTreeSet<Pass> = [loss_apart(), other_losses(), ceilings()].iter().flat_map(passes).collect();
+    let mut recorded: BTreeSet<Pass> =
+        [loss_apart(), other_losses(), ceilings(), halves_apart()].iter().flat_map(passes).collect();
     for compiled in all_plans() {
         recorded.extend(passes(&compiled.plan));
     }

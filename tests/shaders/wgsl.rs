@@ -19,7 +19,10 @@ fn parse(shader: &Shader) -> (Module, ModuleInfo) {
 #[test]
 fn every_shader_is_valid_with_the_capabilities_that_are_checked() {
     let needing: Vec<_> = ALL.iter().filter(|s| capabilities(s.name) != Capabilities::empty()).collect();
-    assert!(needing.iter().all(|shader| shader.name.ends_with("_lanes")), "{needing:?}");
+    assert!(
+        needing.iter().all(|shader| shader.file.ends_with("_lanes") || shader.name.ends_with("_f16")),
+        "{needing:?}"
+    );
     for shader in ALL {
         let (module, _) = parse(shader);
         assert!(!module.entry_points.is_empty(), "{shader:?} has no entry point");
@@ -27,11 +30,13 @@ fn every_shader_is_valid_with_the_capabilities_that_are_checked() {
     }
 }
 
-/// Catches a copied file that kept its old name, and a name that is not the file's stem.
+/// Catches a copied file that kept its old name, and a name that is not the file's stem and its storage.
 #[test]
 fn names_are_the_files_stems_and_differ() {
     let names: std::collections::BTreeSet<_> = ALL.iter().map(|shader| shader.name).collect();
     assert_eq!(names.len(), ALL.len());
+    assert!(ALL.iter().all(|shader| [shader.file, &format!("{}_f16", shader.file)].contains(&shader.name)));
+    let names: std::collections::BTreeSet<_> = ALL.iter().map(|shader| shader.file).collect();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let stems: std::collections::BTreeSet<_> = files
