@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::activations::Activations;
-use crate::check::network::{against_oracle, random_data};
+use crate::check::network::{against_oracle_rounding, random_data, tensors_in_halves};
 use crate::fusion::Kernels;
 use crate::gpu::trainer::{GpuTrainer, Options};
 use crate::gpu::{Engine, Gpu, device};
@@ -243,7 +243,8 @@ impl Bench {
     fn verify(&self, net: &Network, smoothing: Smoothing, batch_size: usize) -> Result<f64> {
         let mut worst = 0f64;
         let size = [batch_size.min(16), 2];
-        for row in against_oracle("bench", net, smoothing, size, |setup, params| {
+        let rounded = tensors_in_halves(net, self.kernels, self.activations);
+        for row in against_oracle_rounding(rounded, "bench", net, smoothing, size, |setup, params| {
             Ok(match self.trainer(setup, params)? {
                 Trainer::Gpu(trainer) => trainer,
                 Trainer::Cpu(trainer) => trainer,

@@ -223,7 +223,7 @@ fn numbers(view: &TensorView) -> Option<Vec<f64>> {
 }
 
 /// IEEE 754 binary16: 1 bit of sign, 5 of exponent (bias 15), 10 of fraction.
-fn f16_to_f64(bits: u16) -> f64 {
+pub(crate) fn f16_to_f64(bits: u16) -> f64 {
     let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
     let size = match exponent {
         0 => fraction * 2f64.powi(-24), // zero and the subnormals

@@ -263,14 +263,9 @@ impl Recorder<'_> {
         for (i, stage) in self.stages.iter().enumerate() {
             let last = &self.net.layers[stage.layers.end - 1];
             let len = self.n * last.output.len();
-            let stored = match stage.kind {
-                Kind::Block(block, _) => block.stored,
-                Kind::Linear(layer, _) => layer.y,
-                Kind::Layer | Kind::Head(..) => Activations::F32,
-            };
             let output = match last.op {
                 Op::Flatten => self.tensors[i],
-                _ => plan.buffer(format!("{}.out", stage.name), len.div_ceil(stored.per_word()))?,
+                _ => plan.buffer(format!("{}.out", stage.name), len.div_ceil(stage.kind.stored().per_word()))?,
             };
             self.extra[i] = match (stage.kind, last.op) {
                 (Kind::Layer, Op::MaxPool2d(_)) => {

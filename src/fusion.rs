@@ -51,6 +51,17 @@ pub enum Kind {
     Head(LinearTiled, Affine),
 }
 
+impl Kind {
+    /// In what the stage's output is stored.
+    pub fn stored(&self) -> Activations {
+        match self {
+            Self::Block(block, _) => block.stored,
+            Self::Linear(layer, _) | Self::Head(layer, _) => layer.y,
+            Self::Layer => Activations::F32,
+        }
+    }
+}
+
 /// The stages of `net`.
 pub fn stages(net: &Network, kernels: Kernels, tuning: Tuning, activations: Activations) -> Vec<Stage> {
     let mut stages: Vec<Stage> = vec![];

@@ -6,8 +6,9 @@ use super::cases::{self, Case};
 use super::compare::sum_tolerance;
 use super::ops::{affine_linear, step, sum_of_products, wide};
 use super::probe::{POISON, Probe};
-use super::{Row, random, random_targets};
+use super::{Row, halves, random, random_targets};
 use crate::Result;
+use crate::activations::Activations;
 use crate::gpu::Gpu;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::conv2d_pool::{Buffers, Conv2dPool, Input, Layout};
@@ -40,7 +41,7 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
 }
 
 /// `[n, channels, positions]` as `[n, positions, channels]`.
-fn channels_last<T: Copy>(values: &[T], channels: usize, positions: usize) -> Vec<T> {
+pub(super) fn channels_last<T: Copy>(values: &[T], channels: usize, positions: usize) -> Vec<T> {
     let image = |image: &[T]| {
         let at = |i: usize| image[i % channels * positions + i / channels];
         (0..channels * positions).map(at).collect::<Vec<_>>()
@@ -55,9 +56,17 @@ fn laid_out<T: Copy>(layout: Layout, values: &[T], channels: usize, positions: u
     }
 }
 
+/// The same, `stored` in this way: in halves, two channels of a position are side by side.
+fn stored_as<T: Copy>(stored: Activations, layout: Layout, values: &[T], channels: usize, positions: usize) -> Vec<T> {
+    match (stored, layout) {
+        (Activations::F16, Layout::Planes) => channels_last(values, 2, positions),
+        _ => laid_out(layout, values, channels, positions),
+    }
+}
+
 /// Conv2d + ReLU + MaxPool2d, in every layout that fits the case. Over small integers, whose sums are exact, many windows
 /// hold a tie and the codes must be the oracle's; over random numbers the values are compared. Every form of the kernels that
-/// the device runs.
+/// the device runs, and every storage that it has.
 ///
 /// # Errors
 /// What the device reports.
@@ -70,12 +79,15 @@ pub fn conv2d_pool(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
         for y in [Layout::Planes, Layout::ChannelsLast] {
             let wants_dx = d.padding == [1, 1] && x != Layout::Bytes;
             let Some(block) = Conv2dPool::new(&d, &pool, wants_dx, x, y) else { continue };
-            for tiles in Tiles::ALL.into_iter().filter(|&tiles| gpu.runs(tiles)) {
-                let block = block.tuned(Tuning::all(tiles));
+            let forms = Tiles::ALL.into_iter().filter(|&tiles| gpu.runs(tiles));
+            let stored = || halves::ALL.into_iter().filter(|&stored| gpu.stores(stored));
+            for (tiles, stored) in forms.flat_map(|tiles| stored().map(move |stored| (tiles, stored))) {
+                let mut block = block.tuned(Tuning::all(tiles));
+                block.stored = stored;
                 for whole in [true, false] {
                     let kind = if whole { "integers" } else { "random" };
                     let name = format!(
-                        "{n}x{:?} -> {}, p {:?}, {kind}, {x:?} to {y:?}, {tiles:?}",
+                        "{n}x{:?} -> {}, p {:?}, {kind}, {x:?} to {y:?}, {tiles:?}, {stored:?}",
                         d.input, d.c_out, d.padding
                     );
                     found.extend(block_case(gpu, name, n, &d, &pool, &block, whole)?);
@@ -108,9 +120,12 @@ fn block_case(
     // The composition, in PyTorch's layout.
     let (mut x, weight, bias) = (data(n * d.input_len(), 1), data(d.weight_len(), 2), data(d.c_out, 3));
     let set = DataSet::new(n, d.input, whole);
-    if block.x == Layout::Bytes {
-        x = set.batch(n);
-    }
+    // Only what a block gives comes in halves.
+    let x_stored = if block.x == Layout::ChannelsLast { block.stored } else { Activations::F32 };
+    x = match block.x {
+        Layout::Bytes => set.batch(n),
+        Layout::Planes | Layout::ChannelsLast => halves::exact(x_stored, x),
+    };
     let [xs, ws, bs] = [&x, &weight, &bias].map(|values| wide(values));
     let [v, v_tolerance] = sum_of_products(n * d.output_len(), d.fan_in() + 1, &[&xs, &ws, &bs], |i, v| {
         oracle::conv2d::forward(d, i[0], i[1], i[2], v);
@@ -146,7 +161,9 @@ fn block_case(
     let at_x = |p: &mut Probe| -> Result<Input> {
         Ok(match block.x {
             Layout::Bytes => set.input(p)?,
-            Layout::Planes | Layout::ChannelsLast => Input::Tensor(p.floats("x", &laid_out(block.x, &x, c_in, h * w))?),
+            Layout::Planes | Layout::ChannelsLast => {
+                Input::Tensor(p.words("x", &halves::words(x_stored, &laid_out(block.x, &x, c_in, h * w)))?)
+            }
         })
     };
     let step = Step { first: DataSet::FIRST as u32, ..step(n) };
@@ -157,10 +174,11 @@ fn block_case(
         b: probe.floats("b", &bias)?,
         packed: probe.words("packed", &vec![POISON; block.packed_len()])?,
         packed_back: None,
-        y: probe.output(
+        y: probe.stored(
+            block.stored,
             "y",
-            laid_out(block.y, &y, d.c_out, windows),
-            laid_out(block.y, &y_tolerance, d.c_out, windows),
+            stored_as(block.stored, block.y, &y, d.c_out, windows),
+            stored_as(block.stored, block.y, &y_tolerance, d.c_out, windows),
         )?,
         codes: match whole {
             true => probe.output_words("codes", code_words.clone())?,
@@ -289,7 +307,7 @@ impl DataSet {
 }
 
 /// The tiled passes of Linear, plain; with ReLU above, ReLU below and the input's channels moved last; in
-/// every form that the device runs.
+/// every form that the device runs, and every storage that it has.
 ///
 /// # Errors
 /// What the device reports.
@@ -299,21 +317,39 @@ pub fn linear_tiled(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
     for tiles in [Tiles::Registers, Tiles::Lanes].into_iter().filter(|&tiles| gpu.runs(tiles)) {
         for plane in [1, case.dims.inputs / 4] {
             let fused = plane > 1;
-            rows.extend(affine_linear(gpu, case, &LinearTiled { relu: fused, mask: fused, plane, tiles, ..plain })?);
+            let layer = LinearTiled { relu: fused, mask: fused, plane, tiles, ..plain };
+            for (x, y) in [
+                (Activations::F32, Activations::F32),
+                (Activations::F16, Activations::F32),
+                (Activations::F16, Activations::F16),
+            ] {
+                if gpu.stores(x) && (y == Activations::F32 || case.dims.outputs.is_multiple_of(4)) {
+                    rows.extend(affine_linear(gpu, case, &LinearTiled { x, y, ..layer })?);
+                }
+            }
         }
     }
     Ok(rows)
 }
 
-/// The last layer with its loss.
+/// The last layer with its loss, in every storage that the device has.
 ///
 /// # Errors
 /// What the device reports.
 pub fn head(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing) -> Result<Vec<Row>> {
+    let mut rows = vec![];
+    for stored in halves::ALL.into_iter().filter(|&stored| gpu.stores(stored)) {
+        rows.extend(head_case(gpu, case, smoothing, stored)?);
+    }
+    Ok(rows)
+}
+
+fn head_case(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing, stored: Activations) -> Result<Vec<Row>> {
     let Case { n, dims: d } = *case;
     let masses = smoothing.masses(d.outputs);
-    let Some(head) = Head::new(&d) else { return Ok(vec![]) };
-    let (x, w, b) = (random(n * d.inputs, 1), random(d.weight_len(), 2), random(d.outputs, 3));
+    let Some(mut head) = Head::new(&d) else { return Ok(vec![]) };
+    head.x = stored;
+    let (x, w, b) = (halves::exact(stored, random(n * d.inputs, 1)), random(d.weight_len(), 2), random(d.outputs, 3));
     let mut targets = random_targets(n, d.outputs, 4);
     targets.iter_mut().skip(3).step_by(4).for_each(|target| *target = IGNORED);
     let inputs = [wide(&x), wide(&w), wide(&b)];
@@ -343,7 +379,7 @@ pub fn head(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing) -> Result
     let mut probe = Probe::new(gpu);
     let at_logits = probe.output("logits", logits, tolerance)?;
     let at = AffineBuffers {
-        x: probe.floats("x", &x)?,
+        x: probe.words("x", &halves::words(stored, &x))?,
         w: probe.floats("w", &w)?,
         b: probe.floats("b", &b)?,
         y: at_logits,
@@ -366,5 +402,5 @@ pub fn head(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing) -> Result
     let looked_up = [probe.words("labels", &labels)?, probe.words("order", &order)?];
     head.forward_backward(&mut probe.plan, "head", n + 1, &at, &loss, looked_up)?;
     let step = Step { first: first as u32, ..masses.into_step(step(n)) };
-    probe.run("head", &format!("{n}x{} -> {}, {:?}", d.inputs, d.outputs, smoothing.variant), step)
+    probe.run("head", &format!("{n}x{} -> {}, {:?}, {stored:?}", d.inputs, d.outputs, smoothing.variant), step)
 }

@@ -7,6 +7,7 @@ pub mod comparator_loss;
 pub mod compare;
 pub mod distillation_loss;
 pub mod fused;
+mod halves;
 pub mod losses;
 pub mod network;
 pub mod ops;

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use super::cases::{self, Case};
 use super::compare::sum_tolerance;
+use super::fused::channels_last;
+use super::halves;
 use super::probe::Probe;
 use super::{Row, random, random_targets};
 use crate::Result;
+use crate::activations::Activations;
 use crate::gpu::Gpu;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::conv2d_pool::{Conv2dPool, Layout, Places};
@@ -99,6 +102,9 @@ struct AffineCase<'a> {
     terms: [usize; 4],
     /// Elements in a row of `dy`, and from one row to the next; zeros between.
     dy_rows: [usize; 2],
+    /// In what `x` and `y` are stored; in halves, positions in a channel of `x`.
+    stored: [Activations; 2],
+    plane: usize,
 }
 
 struct AffineLens {
@@ -121,15 +127,19 @@ impl AffineCase<'_> {
         without_dx: Option<Record>,
     ) -> Result<Vec<Row>> {
         let AffineLens { x, w, b, y } = self.lens;
-        let data = [random(x, 1), random(w, 2), random(b, 3), random(y, 4)];
+        let data = [halves::exact(self.stored[0], random(x, 1)), random(w, 2), random(b, 3), random(y, 4)];
         let [xs, ws, bs, dys] = data.each_ref().map(|values| wide(values));
         let mut rows = vec![];
 
         let probe = |outputs: &mut dyn FnMut(&mut Probe) -> Result<[Slice; 4]>, record: Record| -> Result<Vec<Row>> {
             let mut probe = Probe::new(gpu);
             let [out_y, out_dx, out_dw, out_db] = outputs(&mut probe)?;
+            let x = match self.stored[0] {
+                Activations::F32 => data[0].clone(),
+                Activations::F16 => channels_last(&data[0], 2, self.plane),
+            };
             let at = AffineBuffers {
-                x: probe.floats("x", &data[0])?,
+                x: probe.words("x", &halves::words(self.stored[0], &x))?,
                 w: probe.floats("w", &data[1])?,
                 b: probe.floats("b", &data[2])?,
                 y: out_y,
@@ -147,7 +157,10 @@ impl AffineCase<'_> {
         };
 
         let [want, tolerance] = sum_of_products(y, self.terms[0], &[&xs, &ws, &bs], forward.0);
-        rows.extend(probe(&mut |p| Ok([p.output("y", want.clone(), tolerance.clone())?; 4]), forward.1)?);
+        rows.extend(probe(
+            &mut |p| Ok([p.stored(self.stored[1], "y", want.clone(), tolerance.clone())?; 4]),
+            forward.1,
+        )?);
         let dx = sum_of_products(x, self.terms[1], &[&dys, &ws], input_gradient);
         let weight = |i: &[&[f64]], out: &mut [f64]| weight_gradient(i, out, &mut vec![0.0; b]);
         let bias = |i: &[&[f64]], out: &mut [f64]| weight_gradient(i, &mut vec![0.0; w], out);
@@ -181,6 +194,8 @@ pub fn conv2d(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
         lens: AffineLens { x: n * d.input_len(), w: d.weight_len(), b: d.c_out, y: n * d.output_len() },
         terms: [d.fan_in() + 1, d.c_out * d.kernel[0] * d.kernel[1], n * positions, n * positions],
         dy_rows: [d.output_len(); 2],
+        stored: [Activations::F32; 2],
+        plane: 1,
     };
     affine.run(
         gpu,
@@ -210,6 +225,8 @@ pub fn linear(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
         lens: AffineLens { x: n * d.inputs, w: d.weight_len(), b: d.outputs, y: n * d.outputs },
         terms: [d.inputs + 1, d.outputs, n, n],
         dy_rows: [d.outputs; 2],
+        stored: [Activations::F32; 2],
+        plane: 1,
     };
     affine.run(
         gpu,
@@ -231,14 +248,19 @@ pub(super) fn affine_linear(gpu: &Arc<Gpu>, case: &Case<Linear>, tiled: &LinearT
     let Case { n, dims: d } = *case;
     let affine = AffineCase {
         op: "linear_tiled",
-        case: format!("{n}x{} -> {}, relu {}, plane {}", d.inputs, d.outputs, tiled.relu, tiled.plane),
+        case: format!(
+            "{n}x{} -> {}, relu {}, plane {}, {:?} to {:?}",
+            d.inputs, d.outputs, tiled.relu, tiled.plane, tiled.x, tiled.y
+        ),
         n,
         lens: AffineLens { x: n * d.inputs, w: d.weight_len(), b: d.outputs, y: n * d.outputs },
         terms: [d.inputs + 1, d.outputs, n, n],
         dy_rows: [d.outputs, tiled.dy_stride()],
+        stored: [tiled.x, tiled.y],
+        plane: tiled.plane,
     };
     // As the inputs of the case itself.
-    let x = random(n * d.inputs, 1);
+    let x = halves::exact(tiled.x, random(n * d.inputs, 1));
     let forward = |i: &[&[f64]], y: &mut [f64]| {
         oracle::linear::forward(&d, i[0], i[1], i[2], y);
         if tiled.relu {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::Row;
 use super::compare::{Comparison, compare};
+use super::halves;
 use crate::Result;
+use crate::activations::Activations;
 use crate::gpu::{Engine, Gpu};
 use crate::plan::{Plan, Slice, Step};
 
@@ -16,6 +18,7 @@ const GUARD: usize = 64;
 
 enum Want {
     Floats { values: Vec<f64>, tolerance: Vec<f64> },
+    Halves { values: Vec<f64>, tolerance: Vec<f64> },
     Words(Vec<u32>),
 }
 
@@ -52,6 +55,17 @@ impl Probe {
         Ok(slice)
     }
 
+    /// The same, stored in this way: each half of the poison is no number, or far from any result.
+    pub fn stored(&mut self, stored: Activations, name: &str, values: Vec<f64>, tolerance: Vec<f64>) -> Result<Slice> {
+        if stored == Activations::F32 {
+            return self.output(name, values, tolerance);
+        }
+        let slice = self.words(name, &vec![POISON; values.len() / 2])?;
+        let tolerance = values.iter().zip(tolerance).map(|(&v, tolerance)| halves::tolerance(v, tolerance)).collect();
+        self.outputs.push((name.to_owned(), slice, Want::Halves { values, tolerance }));
+        Ok(slice)
+    }
+
     /// A poisoned buffer that the pass is to fill with exactly these words.
     pub fn output_words(&mut self, name: &str, words: Vec<u32>) -> Result<Slice> {
         let slice = self.words(name, &vec![POISON; words.len()])?;
@@ -81,6 +95,7 @@ impl Probe {
             let (values, guard) = found.split_at(found.len() - GUARD);
             let mut comparison = match want {
                 Want::Floats { values: want, tolerance } => compare(bytemuck::cast_slice(values), want, tolerance),
+                Want::Halves { values: want, tolerance } => compare(&halves::values(values), want, tolerance),
                 Want::Words(want) => compare_words(values, want),
             };
             if let Some(at) = guard.iter().position(|&word| word != POISON) {

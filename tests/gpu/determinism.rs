@@ -1,5 +1,6 @@
 //! The same seed on the same device gives the same bits; where the data lies and how steps are grouped changes nothing.
 
+use smoothcnn::activations::Activations;
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::random_data;
 use smoothcnn::gpu::trainer::{GpuTrainer, Options};
@@ -14,7 +15,12 @@ use super::GPU;
 const SCHEDULE: Schedule = Schedule { epochs: 2, seed: 5, shuffle: true };
 
 /// Two epochs over 23 images in batches of 5; what is left of the device after `interrupt` epochs goes to a new one.
-fn train_with(loss: Loss, max_data_bytes: u64, interrupt: Option<usize>) -> (State, Vec<f64>, Vec<f64>) {
+fn train_with(
+    loss: Loss,
+    activations: Activations,
+    max_data_bytes: u64,
+    interrupt: Option<usize>,
+) -> (State, Vec<f64>, Vec<f64>) {
     let net = Network::seed([1, 8, 8], 4).unwrap();
     let (train, test) = (random_data(23, net.input, 4), random_data(9, net.input, 4));
     let setup = Setup {
@@ -28,7 +34,7 @@ fn train_with(loss: Loss, max_data_bytes: u64, interrupt: Option<usize>) -> (Sta
     };
     let new = || {
         let params = net.initial_parameters(SCHEDULE.seed);
-        let options = Options { max_data_bytes, ..Options::default() };
+        let options = Options { max_data_bytes, activations, ..Options::default() };
         GpuTrainer::with_options(&GPU, setup.clone(), &params, options).unwrap()
     };
     let mut trainer = new();
@@ -51,7 +57,16 @@ fn train_with(loss: Loss, max_data_bytes: u64, interrupt: Option<usize>) -> (Sta
 }
 
 fn train(max_data_bytes: u64, interrupt: Option<usize>) -> (State, Vec<f64>, Vec<f64>) {
-    train_with(Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(), max_data_bytes, interrupt)
+    train_storing(Activations::F32, max_data_bytes, interrupt)
+}
+
+fn train_storing(
+    activations: Activations,
+    max_data_bytes: u64,
+    interrupt: Option<usize>,
+) -> (State, Vec<f64>, Vec<f64>) {
+    let loss = Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into();
+    train_with(loss, activations, max_data_bytes, interrupt)
 }
 
 #[test]
@@ -71,13 +86,26 @@ fn a_streamed_data_set_gives_the_same_bits_as_one_on_the_device() {
     assert_eq!(train(u64::MAX, None), train(1, None));
 }
 
+/// The same of activations in halves, which are other bits.
+#[test]
+fn neither_repeating_nor_resuming_nor_streaming_changes_a_bit_of_halves() {
+    if !GPU.stores(Activations::F16) {
+        return println!("this device packs no halves");
+    }
+    let whole = train_storing(Activations::F16, u64::MAX, None);
+    assert_eq!(whole, train_storing(Activations::F16, u64::MAX, None));
+    assert_eq!(whole, train_storing(Activations::F16, u64::MAX, Some(1)));
+    assert_eq!(whole, train_storing(Activations::F16, 10 * 64, None));
+    assert_ne!(whole, train(u64::MAX, None));
+}
+
 /// The same of every form of the loss: an epsilon that changes from step to step, and what the loss has for each image.
 #[test]
 fn neither_resuming_nor_streaming_changes_a_bit_of_any_loss() {
     for (name, loss) in losses(4, 23).unwrap() {
-        let whole = train_with(loss.clone(), u64::MAX, None);
+        let whole = train_with(loss.clone(), Activations::F32, u64::MAX, None);
         assert!(whole.1.iter().all(|loss| loss.is_finite()), "{name}: {:?}", whole.1);
-        assert!(whole == train_with(loss.clone(), u64::MAX, Some(1)), "{name}, resumed");
-        assert!(whole == train_with(loss, 10 * 64, None), "{name}, streamed");
+        assert!(whole == train_with(loss.clone(), Activations::F32, u64::MAX, Some(1)), "{name}, resumed");
+        assert!(whole == train_with(loss, Activations::F32, 10 * 64, None), "{name}, streamed");
     }
 }

@@ -5,6 +5,7 @@ mod autotune;
 mod cache;
 mod determinism;
 mod failures;
+mod halves;
 mod network;
 mod ops;
 

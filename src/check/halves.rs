@@ -1,0 +1,75 @@
+//! Activations in halves as kernels store them ([`Activations::F16`]), on the host.
+
+use crate::activations::Activations;
+use crate::checkpoint::f16_to_f64;
+
+/// Every storage, with those that a check starts from first.
+pub(super) const ALL: [Activations; 2] = [Activations::F32, Activations::F16];
+
+/// The values nearest to these that a half holds, if they are at most 4 in size: whole multiples of 2^-8.
+pub(super) fn exact(stored: Activations, values: Vec<f32>) -> Vec<f32> {
+    match stored {
+        Activations::F32 => values,
+        Activations::F16 => values.iter().map(|v| (v * 256.0).round() / 256.0).collect(),
+    }
+}
+
+/// The words that hold these values, which are exact.
+pub(super) fn words(stored: Activations, values: &[f32]) -> Vec<u32> {
+    match stored {
+        Activations::F32 => values.iter().map(|v| v.to_bits()).collect(),
+        Activations::F16 => {
+            values.chunks(2).map(|pair| pair.iter().rev().fold(0, |word, &v| word << 16 | half(v))).collect()
+        }
+    }
+}
+
+/// The values in these words.
+pub(super) fn values(words: &[u32]) -> Vec<f32> {
+    let halves = words.iter().flat_map(|&word| [word as u16, (word >> 16) as u16]);
+    halves.map(|bits| f16_to_f64(bits) as f32).collect()
+}
+
+/// The bits of a number that is 0 or that a normal half holds.
+fn half(v: f32) -> u32 {
+    let bits = v.to_bits();
+    let exponent = (bits >> 23 & 0xff).saturating_sub(127 - 15);
+    let half = if v == 0.0 { bits >> 16 } else { bits >> 16 & 0x8000 | exponent << 10 | bits >> 13 & 0x3ff };
+    assert_eq!(f16_to_f64(half as u16), f64::from(v), "no half holds it");
+    half
+}
+
+/// How far from `want` a half may be that holds a number within `tolerance` of it. WGSL leaves open in which direction a
+/// conversion rounds, so the error is up to the spacing of halves, 2^-10 of the number; and whether numbers below 2^-14 are 0.
+/// What a half holds stays what it is.
+pub(super) fn tolerance(want: f64, tolerance: f64) -> f64 {
+    let spacing = 2f64.powi(want.abs().max(2f64.powi(-14)).log2().floor() as i32 - 10);
+    if tolerance == 0.0 && want % spacing == 0.0 {
+        return 0.0;
+    }
+    tolerance + (2f64.powi(-10) * (want.abs() + tolerance)).max(2f64.powi(-14))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_half_holds_comes_back() {
+        let held = [0.0, -0.0, 1.0, -2.5, 65504.0, 2f32.powi(-14), 1.0 + 2f32.powi(-10), -255.0 / 256.0];
+        let packed = words(Activations::F16, &held);
+        assert_eq!(packed.len(), 4);
+        assert_eq!(values(&packed), held);
+        assert_eq!(packed[1], 0xc100_3c00, "the first of a pair is below");
+    }
+
+    /// Catches a tolerance that a missing rounding or one bit less would pass.
+    #[test]
+    fn the_tolerance_is_one_spacing_and_none_where_nothing_is_rounded() {
+        assert_eq!(tolerance(2048.0, 0.0), 0.0);
+        assert_eq!(tolerance(-0.75, 0.0), 0.0);
+        assert_eq!(tolerance(2049.0, 0.0), 2049.0 / 1024.0);
+        assert_eq!(tolerance(1e-6, 0.0), 2f64.powi(-14));
+        assert!(tolerance(1.0, 0.25) > 0.251 && tolerance(1.0, 0.25) < 0.252);
+    }
+}

@@ -1,0 +1,67 @@
+//! What no half holds is no silent wrong answer.
+
+use smoothcnn::Error;
+use smoothcnn::activations::Activations;
+use smoothcnn::data::Dataset;
+use smoothcnn::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::net::{Layer, Network};
+use smoothcnn::ops::optimizer::{Adam, Optimizer};
+use smoothcnn::smoothing::Smoothing;
+use smoothcnn::train::{self, Observer, Schedule, Setup};
+use smoothcnn::tuning::{Tiles, Tuning};
+
+use super::GPU;
+
+struct Nobody;
+impl Observer for Nobody {}
+
+/// Trains one epoch of black images, the `lit` pixel of the last one white, through a first convolution whose weights are all
+/// `weight`, and a second whose weights are all below 0.
+fn train(activations: Activations, tiles: Tiles, lit: usize, weight: f32) -> smoothcnn::Result<()> {
+    let block = [Layer::conv2d(8, 3, 1), Layer::Relu, Layer::max_pool2d(2)];
+    let tail = [Layer::Flatten, Layer::linear(8), Layer::Relu, Layer::linear(4)];
+    let net = Network::new([1, 14, 14], &[&block[..], &block, &tail].concat()).unwrap();
+    let mut params = net.initial_parameters(1);
+    let [first, bias, second, ..] = &net.parameters[..] else { panic!("two convolutions") };
+    params[first.range()].fill(weight);
+    params[bias.range()].fill(0.0);
+    params[second.range()].fill(-0.01);
+    let mut images = vec![0; 3 * 14 * 14];
+    images[2 * 14 * 14 + lit] = 255;
+    let data = Dataset { shape: net.input, classes: 4, images, labels: vec![0, 1, 2] };
+    let setup = Setup {
+        net: &net,
+        batch_size: 3,
+        loss: Smoothing::NONE.into(),
+        optimizer: Optimizer::Adam(Adam::default()),
+        normalisation: vec![[0.0, 1.0]],
+        train: &data,
+        test: &data,
+    };
+    let options = Options { activations, tuning: Some(Tuning::all(tiles)), ..Options::default() };
+    let mut trainer = GpuTrainer::with_options(&GPU, setup.clone(), &params, options)?;
+    let schedule = Schedule { epochs: 1, seed: 0, shuffle: false };
+    train::run(&mut trainer, &setup, schedule, 0, &mut Nobody)
+}
+
+/// Catches an activation above 65504 that becomes an infinity and then, under weights below 0, the 0 of the next ReLU; and one
+/// in the last row and column of a plane of odd size, which the next windows see in their last element only.
+#[test]
+fn an_activation_beyond_the_halves_is_an_error() {
+    if !GPU.stores(Activations::F16) {
+        return println!("this device packs no halves");
+    }
+    for tiles in Tiles::ALL.into_iter().filter(|&tiles| GPU.runs(tiles)) {
+        for lit in [7 * 14 + 7, 14 * 14 - 1, 0] {
+            for weight in [7e4, 1e30] {
+                match train(Activations::F16, tiles, lit, weight) {
+                    Err(Error::NonFinite { epoch: 1, step: 1, loss, .. }) => assert!(!loss.is_finite()),
+                    other => panic!("{tiles:?}, pixel {lit}, weight {weight}: {other:?}"),
+                }
+            }
+            // As large as they get.
+            train(Activations::F16, tiles, lit, 65504.0).unwrap();
+            train(Activations::F32, tiles, lit, 7e4).unwrap();
+        }
+    }
+}
