@@ -1,5 +1,6 @@
 //! The program as a user runs it: what it writes, what it prints where, and how it fails.
 
+mod activations;
 mod bench;
 mod calibrate;
 mod eval;
