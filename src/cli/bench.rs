@@ -94,11 +94,16 @@ fn read(path: &std::path::Path) -> Result<Report> {
     serde_json::from_str(&text).map_err(|e| Error::data(path, format!("{e}: expected a file of --save")))
 }
 
-fn header(report: &Report) -> String {
-    let mut text = format!("smoothcnn {} on {}", report.version, report.device);
-    if report.activations == Activations::F16 {
-        text += ", activations in f16";
+/// What was measured, and what is unusual about it.
+fn title(report: &Report) -> String {
+    match report.activations {
+        Activations::F32 => report.device.clone(),
+        Activations::F16 => format!("{}, activations in f16", report.device),
     }
+}
+
+fn header(report: &Report) -> String {
+    let mut text = format!("smoothcnn {} on {}", report.version, title(report));
     if let Some(c) = &report.ceilings {
         text += &format!(
             "\nat most {:.1} GFLOP/s (multiply-adds), {:.1} GB/s (copy); a submission {:.0} us, a dispatch {:.1} us",
@@ -168,7 +173,7 @@ fn describe(result: &Measured, report: &Report, earlier: Option<&Report>) -> Str
 /// The Markdown table of earlier results: a row for each configuration, a column for each file.
 fn table(files: &[PathBuf]) -> Result<u8> {
     let reports: Vec<Report> = files.iter().map(|path| read(path)).collect::<Result<_>>()?;
-    let titles: Vec<_> = reports.iter().map(|report| report.device.as_str()).collect();
+    let titles: Vec<_> = reports.iter().map(title).collect();
     common::print(format_args!("| images/s | {} |\n|---|{}", titles.join(" | "), "---:|".repeat(reports.len())))?;
     for result in &reports[0].results {
         let cell = |report: &Report| {

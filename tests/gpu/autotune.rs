@@ -52,6 +52,11 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
     // Another batch is timed for itself.
     autotune::tuning(&gpu, &setup(3), Activations::F32).unwrap();
     assert_eq!(files().len(), 2);
+    // And so is another storage.
+    if gpu.stores(Activations::F16) {
+        autotune::tuning(&gpu, &setup(4), Activations::F16).unwrap();
+        assert_eq!(files().len(), 3);
+    }
     // What is of another driver, or no choice at all, is made anew.
     for wrong in
         [text.replace("batch 4", "batch 9"), "{}".into(), text.replace("conv-forward\":\"", "conv-forward\":\"no")]
