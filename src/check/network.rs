@@ -66,7 +66,7 @@ pub fn training(
 }
 
 /// `steps` training steps of `net` on the backend that `make` makes, and on the f64 oracle, from the same weights over the
-/// same images. The last batch is smaller than the others. Compares every loss, every parameter and the logits of a test
+/// same images. The last batch is smaller than the others. Compares every loss and nll, every parameter and the logits of a test
 /// set. `what` names the backend in the rows. Where the loss is not simply smoothed, every third image is ignored, and so is
 /// the whole second batch.
 ///
@@ -101,12 +101,13 @@ pub fn against_oracle(
     let order: Vec<u32> = (0..images as u32).rev().collect();
 
     let run = |backend: &mut dyn Backend| -> Result<_> {
-        let mut losses = vec![];
+        let (mut losses, mut nlls) = (vec![], vec![]);
         backend.train_epoch(&order, 0, &mut |some| {
-            losses.extend_from_slice(some);
+            losses.extend(some.iter().map(|means| means.loss));
+            nlls.extend(some.iter().map(|means| means.nll));
             Ok(())
         })?;
-        Ok((losses, backend.state()?.params, backend.test_logits()?))
+        Ok((losses, backend.state()?.params, backend.test_logits()?, nlls))
     };
     let want = run(&mut CpuTrainer::<f64>::new(setup.clone(), &params))?;
     let got = run(make(setup.clone(), &params)?.as_mut())?;
@@ -132,6 +133,7 @@ pub fn against_oracle(
     let drift = distance(&got.1, &want.1) / distance(&want.1, &start);
     Ok(vec![
         row("losses", &got.0, &want.0, 2e-4),
+        row("nlls", &got.3, &want.3, 2e-4),
         row("parameters", &got.1, &want.1, 2.0 * lr * steps as f64),
         row("drift", &[drift], &[0.0], 0.02),
         row("test logits", &got.2, &want.2, 5e-3),

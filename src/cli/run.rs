@@ -208,8 +208,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     if validation.is_some() {
         let setup = Setup { test, ..setup };
         let mut backend = backend_for(setup, &state)?;
-        let steps = config.epochs * train.len().div_ceil(config.batch_size);
-        let metrics = loss.evaluate(&backend.test_logits()?, &test.labels, net.classes, steps as u64);
+        let metrics = loss.validate(&backend.test_logits()?, &test.labels, net.classes);
         recorder.last(config.epochs, metrics)?;
     }
     let params = common::tensors(&net, "", &state.params);

@@ -96,7 +96,7 @@ fn the_gpu_trains_alike() {
         }
         let [cpu, gpu] =
             ["cpu", "gpu"].map(|device| metrics(&dir.path().join(format!("{device}{i}")), "epoch").remove(0));
-        for key in ["train_loss", "train_excess_loss", "test_loss", "test_nll", "test_excess_loss"] {
+        for key in ["train_loss", "train_nll", "train_excess_loss", "test_nll"] {
             match (cpu[key].as_f64(), gpu[key].as_f64()) {
                 (Some(a), Some(b)) => assert!((a - b).abs() <= 2e-3, "{flags:?}: {key} {a} and {b}"),
                 // There is no excess over a bound that is not there.
@@ -106,22 +106,28 @@ fn the_gpu_trains_alike() {
     }
 }
 
-/// Catches an epsilon that is not named, or figures that do not belong together: the excess is the loss above the entropy of
-/// the target at that epsilon, and plain cross-entropy's loss is the nll.
+/// Catches an epsilon that is not named, or figures that do not belong together: the excess is the loss above the mean entropy
+/// of the targets at their steps' epsilons, and plain cross-entropy's loss is the nll.
 #[test]
 fn epochs_name_their_epsilon_and_three_figures() {
     let dir = tempdir().unwrap();
     let flags = "--epochs 4 --label-smoothing 0.3 --smoothing-schedule decay --smoothing-epochs 3";
     let done = run(dir.path(), &format!("{TRAIN} {flags} --out run")).success();
     // Three steps an epoch: the last ones' times are 2, 5, 8 and 11 of 9.
-    for (line, time) in metrics(&dir.path().join("run"), "epoch").iter().zip([2.0, 5.0, 8.0, 9.0]) {
-        let e = 0.3 * (1.0 - time / 9.0);
+    for (line, time) in metrics(&dir.path().join("run"), "epoch").iter().zip([2.0, 5.0, 8.0, 11.0]) {
+        let e = 0.3 * (1.0 - f64::min(time, 9.0) / 9.0);
         assert!((number(line, "label_smoothing") - e).abs() < 1e-12, "{line}");
         let term = |q: f64| if q == 0.0 { 0.0 } else { -q * q.ln() };
-        let entropy = term(1.0 - 0.9 * e) + 9.0 * term(e / 10.0);
-        let excess = number(line, "test_loss") - number(line, "test_excess_loss");
-        assert!((excess - entropy).abs() < 1e-12, "{line}");
-        assert_eq!(e == 0.0, number(line, "test_loss") == number(line, "test_nll"), "{line}");
+        let entropy = |time: f64| {
+            let e = 0.3 * (1.0 - time.min(9.0) / 9.0);
+            term(1.0 - 0.9 * e) + 9.0 * term(e / 10.0)
+        };
+        let mean = (32.0 * entropy(time - 2.0) + 32.0 * entropy(time - 1.0) + 16.0 * entropy(time)) / 80.0;
+        let least = number(line, "train_loss") - number(line, "train_excess_loss");
+        assert!((least - mean).abs() < 1e-12, "{line}");
+        let plain = (number(line, "train_loss") - number(line, "train_nll")).abs() < 1e-12;
+        assert_eq!(plain, e == 0.0, "{line}");
+        assert!(line.get("test_loss").is_none(), "a validation is unsmoothed: {line}");
     }
     let said = stderr(&done).join("\n");
     assert!(said.contains("label smoothing 0.3 uniform") && said.contains("falling to 0 over 3 epochs"), "{said}");
@@ -155,7 +161,7 @@ fn ignored_labels_count_for_nothing() {
     let flags = "--epochs 2 --train-labels nothing --ignore-index 200 --log-every 1";
     run(dir.path(), &format!("{TRAIN} {flags} --out idle")).success();
     let idle = dir.path().join("idle");
-    assert!(metrics(&idle, "step").iter().all(|step| number(step, "loss") == 0.0));
+    assert!(metrics(&idle, "step").iter().all(|step| number(step, "loss") == 0.0 && number(step, "nll") == 0.0));
     assert!(metrics(&idle, "epoch").iter().all(|epoch| number(epoch, "train_loss") == 0.0));
     // With SGD a gradient of zero moves nothing.
     run(dir.path(), &format!("{TRAIN} {flags} --opt sgd --out still")).success();
@@ -184,7 +190,7 @@ fn soft_labels_that_agree_are_labels() {
         let args = format!("{TRAIN} --epochs 1 --seed 3 --val-split 0.2 --soft-labels {file} --out {file}-run");
         run(dir.path(), &args).success();
         let soft = metrics(&dir.path().join(format!("{file}-run")), "epoch").remove(0);
-        for key in ["train_loss", "train_excess_loss", "val_nll"] {
+        for key in ["train_loss", "train_nll", "train_excess_loss", "val_nll"] {
             let (a, b) = (number(&hard, key), number(&soft, key));
             assert!((a - b).abs() < 1e-4, "{file}: {key} {a} and {b}");
         }
@@ -215,9 +221,12 @@ fn a_class_mask_is_measured_as_a_smaller_problem() {
     assert!(number(last, "mean_confidence") > 0.5 && number(last, "images") == 8.0, "{last}");
     let eval = run(dir.path(), "eval --model run/model.safetensors --device cpu --limit-test 40 --json").success();
     let found = &json_lines(&stdout(&eval))[0];
-    for key in ["images", "accuracy", "loss", "nll", "excess_loss", "ece", "ece_classwise"] {
+    for key in ["images", "accuracy", "nll", "ece", "ece_classwise"] {
         assert!((number(found, key) - number(last, key)).abs() < 1e-6, "{key}: {found}, {last}");
     }
+    // e = 0.1 over two classes.
+    let entropy = -0.95 * f64::ln(0.95) - 0.05 * f64::ln(0.05);
+    assert!((number(found, "loss") - number(found, "excess_loss") - entropy).abs() < 1e-12, "{found}");
     run(dir.path(), "calibrate run --device cpu").success();
 }
 

@@ -59,10 +59,12 @@ fn a_run_leaves_its_configuration_its_record_and_its_model() {
     for (i, line) in epochs.iter().enumerate() {
         assert_eq!((line["epoch"].as_u64(), line["step"].as_u64()), (Some(i as u64 + 1), Some(3 * i as u64 + 3)));
         // Each step counts with its images: 32, 32 and 16.
-        let losses: Vec<_> = steps[3 * i..][..3].iter().map(|step| number(step, "loss")).collect();
-        let mean = (32.0 * losses[0] + 32.0 * losses[1] + 16.0 * losses[2]) / 80.0;
-        assert!((number(line, "train_loss") - mean).abs() < 1e-9, "{line}");
-        assert!(number(line, "test_loss") > 0.0 && number(line, "test_nll") > 0.0, "{line}");
+        for figure in ["loss", "nll"] {
+            let of: Vec<_> = steps[3 * i..][..3].iter().map(|step| number(step, figure)).collect();
+            let mean = (32.0 * of[0] + 32.0 * of[1] + 16.0 * of[2]) / 80.0;
+            assert!((number(line, &format!("train_{figure}")) - mean).abs() < 1e-9, "{line}");
+        }
+        assert!(number(line, "test_nll") > 0.0, "{line}");
         for key in ["test_accuracy", "test_ece"] {
             assert!((0.0..=1.0).contains(&number(line, key)), "{line}");
         }
