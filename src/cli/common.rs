@@ -275,6 +275,11 @@ pub fn tuning(
     Ok(Some(if timed { autotune::tuning(gpu, setup)? } else { gpu.tuning() }))
 }
 
+/// The kernels where nobody chooses: in f64 it is the oracle that is asked for.
+pub fn usual_kernels(precision: Precision) -> Kernels {
+    if precision == Precision::F64 { Kernels::Reference } else { Kernels::Fused }
+}
+
 /// A backend for `setup`, starting from `state`.
 pub fn backend<'a>(
     gpu: Option<&Arc<Gpu>>,
@@ -285,9 +290,7 @@ pub fn backend<'a>(
     state: &State,
 ) -> Result<Box<dyn Backend + 'a>> {
     let params: Vec<f32> = state.params.iter().map(|&p| p as f32).collect();
-    // In f64 it is the oracle that is asked for.
-    let kernels =
-        device.kernels.unwrap_or(if precision == Precision::F64 { Kernels::Reference } else { Kernels::Fused });
+    let kernels = device.kernels.unwrap_or(usual_kernels(precision));
     let mut backend: Box<dyn Backend> = match (gpu, precision, kernels) {
         (Some(gpu), ..) => {
             Box::new(GpuTrainer::with_options(gpu, setup, &params, Options { kernels, tuning, ..Options::default() })?)

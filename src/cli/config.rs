@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use smoothcnn::data::labels::{self, Noise};
 use smoothcnn::data::{Dataset, idx};
+use smoothcnn::fusion::Kernels;
 use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::smoothing::Variant;
@@ -21,7 +22,7 @@ use super::loss::{LossArgs, Spread};
 pub struct RunArgs {
     #[command(flatten)]
     pub data: DataArgs,
-    /// Times through the training set, those before --resume included [default: 10, or as the resumed run was asked for]
+    /// Times through the training set [default: 10]
     #[arg(long, value_name = "N", value_parser = common::at_least_one)]
     pub epochs: Option<usize>,
     /// Images in a batch
@@ -120,7 +121,10 @@ pub struct Config {
     pub labels: Labels,
     #[serde(default, skip_serializing_if = "LossArgs::is_default")]
     pub loss: LossArgs,
-    /// On a GPU, the form of the kernels: a resumed run keeps it, because another rounds differently.
+    /// Which kernels: a resumed run keeps them, because others round differently.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<Kernels>,
+    /// On a GPU, the form of the fused kernels, which is kept as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuning: Option<Tuning>,
     pub optimizer: Optimizer,
@@ -167,6 +171,7 @@ impl RunArgs {
             std: self.std.clone(),
             dtype: self.dtype,
             backend: String::new(),
+            kernels: None,
             tuning: None,
             labels: Labels {
                 val_split: self.val_split.unwrap_or(0.0),

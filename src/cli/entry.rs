@@ -113,8 +113,9 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
     }
     let mut config = config.clone();
     let folder = if out.join(CHECKPOINT).exists() {
-        // It began with kernels of a certain form, and goes on with them.
-        config.tuning = read_config(&out.join(CONFIG))?.tuning;
+        // It began with certain kernels, of a certain form, and goes on with them.
+        let began_with = read_config(&out.join(CONFIG))?;
+        (config.kernels, config.tuning) = (began_with.kernels, began_with.tuning);
         Folder::Resumed(out.clone())
     } else {
         // What a run without a whole epoch left is of no use.

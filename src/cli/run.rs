@@ -126,9 +126,14 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         return Err(Error::Usage(format!("--epochs: found {epochs}, expected at least the {done} that are done")));
     }
     let gpu = common::choose_device(&options.device, config.dtype)?;
+    let device = DeviceArgs {
+        kernels: Some(options.device.kernels.or(config.kernels).unwrap_or(common::usual_kernels(config.dtype))),
+        ..options.device.clone()
+    };
+    config.kernels = device.kernels;
     config.backend = gpu.as_ref().map_or("cpu".into(), |gpu| smoothcnn::gpu::device::describe(&gpu.info));
     let loss = match &config.loss.teacher {
-        Some(path) => loss.with_teacher(teacher_logits(path, &config, &net, train, (&gpu, &options.device))?.into())?,
+        Some(path) => loss.with_teacher(teacher_logits(path, &config, &net, train, (&gpu, &device))?.into())?,
         None => loss,
     };
     let setup = Setup {
@@ -140,9 +145,8 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         train,
         test: measured,
     };
-    config.tuning = common::tuning(gpu.as_ref(), &options.device, &setup, config.tuning)?;
-    let backend_for =
-        |setup, state| common::backend(gpu.as_ref(), &options.device, config.tuning, config.dtype, setup, state);
+    config.tuning = common::tuning(gpu.as_ref(), &device, &setup, config.tuning)?;
+    let backend_for = |setup, state| common::backend(gpu.as_ref(), &device, config.tuning, config.dtype, setup, state);
     let mut backend = backend_for(setup.clone(), &state)?;
 
     let out = match folder {
@@ -216,7 +220,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     checkpoint::save(&out.join(MODEL), &params, config.dtype.dtype(), &metadata(&config, &loss, config.epochs))?;
     common::note(format_args!("model in {}", out.join(MODEL).display()));
     drop((backend, recorder));
-    Ok(Trained { out, net, images, loss, config, state, gpu, device: options.device.clone() })
+    Ok(Trained { out, net, images, loss, config, state, gpu, device })
 }
 
 /// A teacher's logits of the training images, `[images, classes]`, from images normalised as in its own training.

@@ -221,13 +221,18 @@ fn a_class_mask_is_measured_as_a_smaller_problem() {
     run(dir.path(), "calibrate run --device cpu").success();
 }
 
-/// Catches a run of before that cannot go on: its config.toml says nothing of the loss.
+/// Catches a run of before that cannot go on, or goes on otherwise: its config.toml says nothing of the loss or of the kernels.
 #[test]
-fn an_older_configuration_is_plain_smoothing() {
+fn an_older_configuration_is_plain_smoothing_on_the_usual_kernels() {
     let dir = tempdir().unwrap();
+    run(dir.path(), &format!("{TRAIN} --epochs 2 --out whole")).success();
     run(dir.path(), &format!("{TRAIN} --epochs 1 --out run")).success();
     let path = dir.path().join("run/config.toml");
-    assert!(!fs::read_to_string(&path).unwrap().contains("[loss]"));
+    let config = fs::read_to_string(&path).unwrap();
+    assert!(!config.contains("[loss]"));
+    let older = config.replace("kernels = \"fused\"\n", "");
+    assert_ne!(older, config);
+    fs::write(&path, older).unwrap();
     run(dir.path(), "train --device cpu --resume run --epochs 2").success();
 }
 
