@@ -165,6 +165,16 @@ fn what_makes_no_sense_is_refused_before_anything_is_written() {
         2,
         &["--entry plan.json", "0 entries", "--index 0"],
     );
+    // A run that could not be measured is not trained first.
+    run(dir.path(), "sweep plan --seeds 1 --label-smoothing 0 --out s").success();
+    let plan = fs::read_to_string(dir.path().join("s/plan.json")).unwrap();
+    let without = plan.replace("\"val-split\":0.1", "\"val-split\":0.0");
+    assert_ne!(without, plan);
+    fs::write(dir.path().join("s/plan.json"), without).unwrap();
+    let before = snapshot(dir.path());
+    let parts = ["--entry", "val-split of 0", "expected images held out"];
+    assert_fails(run(dir.path(), "train --entry s/plan.json --device cpu"), 2, &parts);
+    assert_eq!(snapshot(dir.path()), before);
     fs::write(dir.path().join("other.json"), "{}").unwrap();
     assert_fails(run(dir.path(), "train --entry other.json"), 4, &["other.json", "an entry"]);
 }
