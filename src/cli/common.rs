@@ -163,6 +163,18 @@ pub fn input_shape(text: &str) -> Result<[usize; 3]> {
 /// Training and test set, cut to the limits. Training images with the label `ignored` count for nothing; the test set is
 /// without such images.
 pub fn load_data(args: &DataArgs, ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
+    let (train, test) = load_marked(args, ignored)?;
+    Ok((train, if ignored.is_some() { labelled(&test) } else { test }))
+}
+
+/// The images whose label is not ignored.
+pub fn labelled(images: &Dataset) -> Dataset {
+    let counts = (0..images.len() as u32).filter(|&i| images.labels[i as usize] != IGNORED);
+    images.subset(&counts.collect::<Vec<_>>())
+}
+
+/// Training and test set, cut to the limits. The label `ignored` has become [`IGNORED`] in both.
+pub fn load_marked(args: &DataArgs, ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
     let (mut train, mut test) = match args.data {
         // A larger set begins with the smaller one: only what is kept is drawn.
         DataKind::Digits => {
@@ -179,10 +191,11 @@ pub fn load_data(args: &DataArgs, ignored: Option<i64>) -> Result<(Dataset, Data
     test.truncate(args.limit_test.unwrap_or(usize::MAX));
     if ignored.is_some() {
         // IDX files have been read so; the other formats have classes only.
-        let ignores = |label: u32| label == IGNORED || ignored == Some(label.into());
-        train.labels.iter_mut().filter(|label| ignores(**label)).for_each(|label| *label = IGNORED);
-        let counts = (0..test.len() as u32).filter(|&i| !ignores(test.labels[i as usize]));
-        test = test.subset(&counts.collect::<Vec<_>>());
+        for label in train.labels.iter_mut().chain(&mut test.labels) {
+            if ignored == Some((*label).into()) {
+                *label = IGNORED;
+            }
+        }
     }
     Ok((train, test))
 }

@@ -9,6 +9,7 @@ mod devices;
 mod entry;
 mod eval;
 mod loss;
+mod model;
 mod plan;
 mod predict;
 mod preview;

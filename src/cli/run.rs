@@ -19,8 +19,8 @@ use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs};
 use super::config::{Config, Images, images};
-use super::eval;
 use super::loss::{describe, loss};
+use super::model;
 use super::record::{Recorder, metrics_file, progress_bar, stop_at_interrupt};
 
 pub const CONFIG: &str = "config.toml";
@@ -232,7 +232,7 @@ fn teacher_logits(
     (gpu, device): (&Option<Arc<Gpu>>, &DeviceArgs),
 ) -> Result<Vec<f32>> {
     let (state, metadata) = common::load_params(net, path)?;
-    if eval::class_mask(path, &metadata, net.classes)?.is_some() {
+    if model::class_mask(path, &metadata, net.classes)?.is_some() {
         return Err(Error::data(path, "found a model that was trained with a class mask, expected one of every class"));
     }
     let nothing = train.subset(&[]);
@@ -241,7 +241,7 @@ fn teacher_logits(
         batch_size: config.batch_size,
         loss: Smoothing::NONE.into(),
         optimizer: config.optimizer,
-        normalisation: eval::trained_normalisation(path, &metadata, config.data, train.shape[0])?,
+        normalisation: model::trained_normalisation(path, &metadata, config.data, train.shape[0])?,
         train: &nothing,
         test: train,
     };
@@ -280,6 +280,9 @@ fn metadata(config: &Config, loss: &Loss, epoch: usize) -> Metadata {
     if !config.loss.class_mask.is_empty() {
         let classes: Vec<_> = config.loss.class_mask.iter().map(usize::to_string).collect();
         metadata.insert("class_mask".into(), classes.join(","));
+    }
+    if let Some(ignored) = config.loss.ignore_index {
+        metadata.insert("ignore_index".into(), ignored.to_string());
     }
     if let (Some(_), Form::Weighted(loss)) = (&config.loss.smoothing_prior, loss.form()) {
         metadata.insert("smoothing_prior".into(), list(loss.prior()));

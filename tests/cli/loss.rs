@@ -146,10 +146,21 @@ fn ignored_labels_count_for_nothing() {
     let done = run(dir.path(), &format!("{train} --ignore-index 255 --val-split 0.25 --out run")).success();
     let said = stderr(&done).join("\n");
     assert!(said.contains("39 training (12 ignored), 9 validation and 36 test images"), "{said}");
-    let eval = "eval --data mnist --device cpu --model run/model.safetensors --json";
-    assert_fails(run(dir.path(), eval), 4, &["index 1 is 255"]);
-    let measured = stdout(&run(dir.path(), &format!("{eval} --ignore-index 255")).success());
-    assert_eq!(json_lines(&measured)[0]["images"], 36);
+
+    // The model knows what it was trained without, and a flag counts more.
+    let model = "--data mnist --device cpu --model run/model.safetensors";
+    let images = |flags: &str| {
+        let done = run(dir.path(), &format!("eval {model} --json {flags}")).success();
+        json_lines(&stdout(&done))[0]["images"].as_u64().unwrap()
+    };
+    assert_eq!((images(""), images("--ignore-index 255")), (36, 36));
+    assert_fails(run(dir.path(), &format!("eval {model} --ignore-index 7")), 4, &["index 1 is 255", "below 10"]);
+    run(dir.path(), &format!("calibrate {model} --val-images 24")).success();
+    // An image without a label has an answer all the same.
+    let table = stdout(&run(dir.path(), &format!("predict {model}")).success());
+    let labels: Vec<_> = table.lines().skip(1).map(|line| line.split(',').nth(1).unwrap()).collect();
+    let expected = (0..48).map(|i| if i % 4 == 1 { String::new() } else { (i % 3).to_string() });
+    assert_eq!(labels, expected.collect::<Vec<_>>());
 
     write_idx(&dir.path().join("nothing"), &[80], &[200; 80]);
     let flags = "--epochs 2 --train-labels nothing --ignore-index 200 --log-every 1";
