@@ -14,7 +14,6 @@ use smoothcnn::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::gpu::{Choice, DeviceKind, Gpu, autotune, cache, device};
 use smoothcnn::net::Network;
 use smoothcnn::ops::IGNORED;
-use smoothcnn::smoothing::Variant;
 use smoothcnn::train::{Backend, Setup, State};
 use smoothcnn::tuning::{Autotune, Tiles, Tuning};
 use smoothcnn::{Error, Result, cpu, oracle};
@@ -130,17 +129,6 @@ impl DeviceArgs {
         }
         flags
     }
-}
-
-/// Flags that describe the loss.
-#[derive(Clone, Copy, Debug, clap::Args)]
-pub struct SmoothingArgs {
-    /// Epsilon: how much of the target's mass is spread; 0 is plain cross-entropy
-    #[arg(long, value_name = "E", default_value_t = 0.1, allow_negative_numbers = true)]
-    pub label_smoothing: f64,
-    /// Over which classes: all, e/C each (uniform, PyTorch's), or all but the true one, e/(C-1) each
-    #[arg(long, value_enum, default_value = "uniform")]
-    pub smoothing_variant: Variant,
 }
 
 /// For flags that count something.

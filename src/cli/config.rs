@@ -15,7 +15,10 @@ use smoothcnn::tuning::Tuning;
 use smoothcnn::{Error, Result};
 
 use super::common::{self, DataArgs, DataKind, Precision};
-use super::loss::{LossArgs, Spread};
+use super::loss::{LossArgs, LossConfig, Spread};
+
+/// Epochs of a run where nobody says.
+pub const EPOCHS: usize = 10;
 
 /// Flags that `train` and `sweep` share: all that a run depends on but epsilon, the rate of label noise and the seed.
 #[derive(Clone, Debug, clap::Args)]
@@ -151,7 +154,7 @@ impl RunArgs {
         let lr = non_negative("--lr", self.lr)?;
         let weight_decay = non_negative("--weight-decay", self.weight_decay)?;
         let momentum = non_negative("--momentum", self.momentum)?;
-        let epochs = self.epochs.unwrap_or(10);
+        let epochs = self.epochs.unwrap_or(EPOCHS);
         let (loss, smoothing_variant) = self.loss.recorded(self.smoothing_variant, epochs)?;
         let adam = Adam { lr, weight_decay, ..Adam::default() };
         Ok(Config {
@@ -199,6 +202,10 @@ impl Config {
         }
     }
 
+    pub fn loss_config(&self) -> LossConfig<'_> {
+        LossConfig { args: &self.loss, epsilon: self.label_smoothing, variant: self.smoothing_variant }
+    }
+
     /// Refuses what no data can mend.
     pub fn check(&self) -> Result<()> {
         let Labels { val_split, label_noise, .. } = self.labels;
@@ -207,7 +214,18 @@ impl Config {
                 return Err(Error::Usage(format!("{flag}: found {value}, expected a number from 0 to {most}")));
             }
         }
-        self.loss.check(self)?;
+        self.loss_config().check()?;
+        if self.loss.soft_labels.is_some() {
+            let found = [
+                ("--label-noise", self.labels.label_noise != 0.0),
+                ("--train-labels", self.labels.train_labels.is_some()),
+            ];
+            if let Some((flag, _)) = found.iter().find(|(_, given)| *given) {
+                return Err(Error::Usage(format!(
+                    "{flag}: found with --soft-labels, which take the labels' place; expected one"
+                )));
+            }
+        }
         // No data has fewer classes: what passes here may still be refused for the data's own number.
         self.loss.smoothing(Variant::Uniform, self.label_smoothing, 2).map(|_| ())
     }

@@ -19,7 +19,7 @@ use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs};
 use super::config::{Config, Images, images};
-use super::loss::{describe, loss};
+use super::loss::loss;
 use super::model;
 use super::record::{Recorder, metrics_file, progress_bar, stop_at_interrupt};
 
@@ -175,7 +175,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         validation.as_ref().map(|held_out| format!(", {} validation", held_out.len())).unwrap_or_default(),
         test.len(),
         config.batch_size,
-        describe(&config, net.classes),
+        config.loss_config().describe(net.classes),
         out.display()
     ));
     let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
@@ -223,6 +223,15 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     Ok(Trained { out, net, images, loss, config, state, gpu, device })
 }
 
+/// A teacher, which must be of the student's own shape and know every class.
+pub fn load_teacher(path: &Path, net: &Network) -> Result<(State, Metadata)> {
+    let (state, metadata) = common::load_params(net, path)?;
+    if model::class_mask(path, &metadata, net.classes)?.is_some() {
+        return Err(Error::data(path, "found a model that was trained with a class mask, expected one of every class"));
+    }
+    Ok((state, metadata))
+}
+
 /// A teacher's logits of the training images, `[images, classes]`, from images normalised as in its own training.
 fn teacher_logits(
     path: &Path,
@@ -231,10 +240,7 @@ fn teacher_logits(
     train: &Dataset,
     (gpu, device): (&Option<Arc<Gpu>>, &DeviceArgs),
 ) -> Result<Vec<f32>> {
-    let (state, metadata) = common::load_params(net, path)?;
-    if model::class_mask(path, &metadata, net.classes)?.is_some() {
-        return Err(Error::data(path, "found a model that was trained with a class mask, expected one of every class"));
-    }
+    let (state, metadata) = load_teacher(path, net)?;
     let nothing = train.subset(&[]);
     let setup = Setup {
         net,

@@ -245,6 +245,56 @@ fn an_older_configuration_is_plain_smoothing_on_the_usual_kernels() {
     assert_ne!(older, config);
     fs::write(&path, older).unwrap();
     run(dir.path(), "train --device cpu --resume run --epochs 2").success();
+    let model = |run: &str| fs::read(dir.path().join(run).join("model.safetensors")).unwrap();
+    assert!(model("whole") == model("run"));
+}
+
+/// Catches a plan that knows fewer losses than training does, and one of other kernels than a loss needs, or without its rows.
+#[test]
+fn every_form_has_a_plan() {
+    let dir = folder();
+    let images = 70;
+    let plan = |flags: &str| {
+        let done = run(dir.path(), &format!("plan --train-images {images} --json {flags}")).success();
+        json_lines(&stdout(&done)).remove(0)
+    };
+    let plain = plan("");
+    for flags in FORMS.into_iter().chain(["--class-weights balanced", "--soft-labels votes --kernels reference"]) {
+        let plan = plan(flags);
+        let general = ["prior", "class-weights", "class-mask", "soft-labels"].iter().any(|word| flags.contains(word));
+        let shader = match flags {
+            _ if flags.contains("--loss") => "comparator_loss",
+            _ if flags.contains("--teacher") => "distillation_loss",
+            _ if general => "weighted_loss",
+            _ => "head",
+        };
+        let steps = plan["train"].as_array().unwrap();
+        let kernels: Vec<_> = steps.iter().map(|step| step["kernel"].as_str().unwrap()).collect();
+        let of_loss: Vec<_> =
+            kernels.iter().filter(|kernel| kernel.contains("loss") || kernel.contains("head")).collect();
+        assert!(of_loss.len() == 1 && of_loss[0].starts_with(shader), "{flags}: {kernels:?}");
+        assert_eq!(
+            plan["infer"].as_array().unwrap().len() > plain["infer"].as_array().unwrap().len(),
+            flags.contains("reference")
+        );
+        let rows = plan["buffers"].as_array().unwrap().iter().find(|buffer| buffer["name"] == "train.loss_rows");
+        let has_rows = flags.contains("--soft-labels") || flags.contains("--teacher");
+        assert_eq!(rows.map(|rows| number(rows, "bytes")), has_rows.then_some(f64::from(images * 10 * 4)), "{flags}");
+    }
+    assert_eq!(plan("--loss focal --focal-gamma 1.5")["loss"], "focal loss, gamma 1.5");
+    // What training refuses, and files that are too short for the images.
+    for (flags, code, parts) in [
+        ("--label-smoothing -0.1", 2, &["--label-smoothing", "found -0.1", "--allow-negative-smoothing"][..]),
+        ("--loss focal --class-mask 1,2", 2, &["--class-mask", "--loss focal"]),
+        ("--class-weights 1,2", 2, &["--class-weights", "found 2 weights", "expected 10"]),
+        ("--classes 12 --soft-labels votes --train-images 9", 4, &["votes", "rows of 10", "expected 12"]),
+        ("--soft-labels votes --train-images 81", 4, &["votes", "found 80 rows", "81 images"]),
+        ("--soft-labels votes", 4, &["votes", "found 80 rows", "60000 images"]),
+        ("--teacher none.safetensors", 4, &["none.safetensors", "no such file"]),
+        ("--input 1x32x32 --teacher teacher/model.safetensors", 4, &["teacher", "fc1.weight", "expected [128, 4096]"]),
+    ] {
+        assert_fails(run(dir.path(), &format!("plan {flags}")), code, parts);
+    }
 }
 
 /// Catches combinations that are taken in silence: one line with the flag, what was found and what was expected.
