@@ -132,6 +132,40 @@ fn a_sweep_that_was_killed_goes_on_to_the_same_results() {
     }
 }
 
+/// Catches a report or a table that does not say which loss its runs had.
+#[test]
+fn the_loss_is_named() {
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join("prior.txt"), "1 2 3 4 5 6 7 8 9 10").unwrap();
+    let grid = GRID.replace("--label-noise 0,0.3 --seeds 2", "--seeds 1").replace("--epochs 2", "--epochs 1");
+    let weights = "1,1,1,1,1,1,1,1,1,2";
+    let flags = format!(
+        "--smoothing-variant prior --smoothing-prior prior.txt --smoothing-schedule warmup --class-weights {weights} \
+         --class-weighting sample --class-mask 1,2,3,4 --ignore-index 4"
+    );
+    run(dir.path(), &format!("sweep {grid} {flags}")).success();
+    let details = format!(", class weights {weights} (sample), classes [1, 2, 3, 4] only, label 4 ignored");
+    let page = fs::read_to_string(dir.path().join("s/report.html")).unwrap();
+    for (name, value) in [
+        ("loss", &format!("cross-entropy with label smoothing{details}")[..]),
+        ("epsilon", "0, 0.1 (by the prior prior.txt, from 0 over 1 epochs)"),
+    ] {
+        assert!(page.contains(&format!("<dt>{name}</dt><dd>{value}</dd>")), "{name}: {page}");
+    }
+    let rows = results(&dir.path().join("s"));
+    let column = |name: &str| rows[0].iter().position(|found| found == name).unwrap();
+    let found: Vec<_> = rows[1..].iter().map(|row| [&row[column("smoothing_variant")], &row[column("loss")]]).collect();
+    let smoothed = format!("label smoothing 0.1 by the prior prior.txt, from 0 over 1 epochs{details}");
+    let plain = format!("plain cross-entropy{details}");
+    assert_eq!(found, [["prior", &plain[..]], ["prior", &smoothed[..]]]);
+
+    let grid = grid.replace("0,0.1", "0").replace("--out s", "--out f");
+    run(dir.path(), &format!("sweep {grid} --loss focal")).success();
+    let page = fs::read_to_string(dir.path().join("f/report.html")).unwrap();
+    assert!(page.contains("<dt>loss</dt><dd>focal loss, gamma 2</dd>"), "{page}");
+    assert!(page.contains("<dt>epsilon</dt><dd>none</dd>"), "{page}");
+}
+
 /// Catches a sweep that goes on without a word about a run that failed.
 #[test]
 fn a_run_that_fails_is_named_with_what_it_said() {
