@@ -18,7 +18,7 @@ use super::run::{CONFIG, MODEL};
 /// Fits a temperature to a saved model.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The folder of a run that was trained with --val-split: its model, its data, its held-out images
+    /// The folder of a run of `train --val-split`: its model, its data, its held-out images
     #[arg(required_unless_present = "model", conflicts_with_all = ["model", "data", "data_dir", "limit_train", "limit_test", "val_images"])]
     run: Option<PathBuf>,
     /// Weights, as safetensors under PyTorch's names

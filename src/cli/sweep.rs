@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smoothcnn::gpu::DeviceKind;
+use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::report::{Story, plots};
 use smoothcnn::study::choice::Criterion;
 use smoothcnn::study::{Outcome, Study, choice, claims};
@@ -375,11 +376,26 @@ fn facts(done: &[(&Entry, Outcome)], planned: usize) -> Vec<(&'static str, Strin
         ("epsilon", epsilon),
         ("label noise", format!("{} ({})", list(|o| o.label_noise), name(config.labels.noise.to_possible_value()))),
         ("seeds", seeds.len().to_string()),
-        ("training", format!("{} epochs, batch size {}, {:?}", config.epochs, config.batch_size, config.optimizer)),
+        (
+            "training",
+            format!("{} epochs, batch size {}, {}", config.epochs, config.batch_size, optimizer(config.optimizer)),
+        ),
         ("device", devices.into_iter().collect::<Vec<_>>().join("; ")),
         ("time", format!("{:.0} s, all runs added up", done.iter().map(|(_, o)| o.seconds).sum::<f64>())),
         ("program", format!("smoothcnn {}", env!("CARGO_PKG_VERSION"))),
     ]
+}
+
+fn optimizer(optimizer: Optimizer) -> String {
+    let (name, lr, weight_decay) = match optimizer {
+        Optimizer::Adam(Adam { lr, weight_decay, .. }) => ("Adam".into(), lr, weight_decay),
+        Optimizer::AdamW(Adam { lr, weight_decay, .. }) => ("AdamW".into(), lr, weight_decay),
+        Optimizer::Sgd(Sgd { lr, momentum, nesterov, weight_decay }) => {
+            let nesterov = if nesterov { "Nesterov's " } else { "" };
+            (format!("SGD with {nesterov}momentum {momentum}"), lr, weight_decay)
+        }
+    };
+    format!("{name}, learning rate {lr}, weight decay {weight_decay}")
 }
 
 /// A line for each run.

@@ -149,6 +149,7 @@ fn the_loss_is_named() {
     for (name, value) in [
         ("loss", &format!("cross-entropy with label smoothing{details}")[..]),
         ("epsilon", "0, 0.1 (by the prior prior.txt, from 0 over 1 epochs)"),
+        ("training", "1 epochs, batch size 32, Adam, learning rate 0.001, weight decay 0"),
     ] {
         assert!(page.contains(&format!("<dt>{name}</dt><dd>{value}</dd>")), "{name}: {page}");
     }
