@@ -143,16 +143,21 @@ pub fn run(args: Args) -> Result<u8> {
         "seed network on {}, {} classes: {} parameters; batch size {}; {}",
         args.input, args.classes, printed.parameters, args.batch_size, printed.loss
     ))?;
+    // As wide as the widest.
+    let width = |of: fn(&Step) -> &str| {
+        printed.train.iter().chain(&printed.infer).map(|step| of(step).len()).max().unwrap_or_default()
+    };
+    let (labels, kernels) = (width(|step| &step.label), width(|step| &step.kernel));
     for (title, steps) in [("training step", &printed.train), ("inference", &printed.infer)] {
         let (bytes, flops): (u64, u64) = (steps.iter().map(|s| s.bytes).sum(), steps.iter().map(|s| s.flops).sum());
         common::print(format_args!("\n{title}: {} dispatches", steps.len()))?;
         common::print(format_args!(
-            "{:<28} {:<34} {:>14} {:>11} {:>10}",
+            "{:<labels$} {:<kernels$} {:>14} {:>11} {:>10}",
             "label", "kernel", "workgroups", "bound", "MFLOP"
         ))?;
         let line = |label: &str, kernel: &str, groups: &str, bytes: u64, flops: u64| {
             common::print(format_args!(
-                "{label:<28} {kernel:<34} {groups:>14} {:>11} {:>10.2}",
+                "{label:<labels$} {kernel:<kernels$} {groups:>14} {:>11} {:>10.2}",
                 common::bytes(bytes),
                 flops as f64 / 1e6
             ))
