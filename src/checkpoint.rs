@@ -311,6 +311,7 @@ mod tests {
             assert_eq!(bits(found), bits(&wanted.data), "{}", wanted.name);
         }
         assert_eq!(metadata, note());
+        assert_eq!(load_metadata(&path).unwrap(), note());
 
         let (_folder, path) = saved(Dtype::F32);
         let (weights, _) = load(&path, &expected()).unwrap();
