@@ -13,6 +13,7 @@ use smoothcnn::data::Dataset;
 use smoothcnn::fusion::Kernels;
 use smoothcnn::gpu::trainer::GpuTrainer;
 use smoothcnn::gpu::{Gpu, device};
+use smoothcnn::loss::BatchLoss;
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::{Smoothing, Variant};
@@ -35,7 +36,7 @@ fn setup<'a>(net: &'a Network, data: &'a Dataset, batch_size: usize) -> Setup<'a
 }
 
 /// The losses of one pass over the data.
-fn epoch(backend: &mut dyn Backend, images: usize) -> Vec<f64> {
+fn epoch(backend: &mut dyn Backend, images: usize) -> Vec<BatchLoss> {
     let order: Vec<u32> = (0..images as u32).collect();
     let mut losses = vec![];
     let done = backend.train_epoch(&order, 0, &mut |some| {
@@ -81,8 +82,8 @@ fn bench(criterion: &mut Criterion) {
                     group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
                     group.bench_function(BenchmarkId::new(format!("{size}x{size}"), batch), |bencher| {
                         bencher.iter(|| match task {
-                            "train" => black_box(epoch(backend.as_mut(), batch)),
-                            _ => black_box(backend.test_logits().expect("the device is there")),
+                            "train" => black_box(epoch(backend.as_mut(), batch)).len(),
+                            _ => black_box(backend.test_logits().expect("the device is there")).len(),
                         });
                     });
                 }

@@ -3,12 +3,12 @@
 //
 //   z = x - max(x),  s = ln(sum over c of exp(z[c])),  p = exp(z - s),  m = 1 - p[y],  l = ln p[y]
 //   H            = s - sum over c of p[c] z[c]                                    the prediction's entropy
-//   loss[n]      = -m^gamma l - beta H
+//   loss[n]      = -m^gamma l - beta H,   nll[n] = -l
 //   g            = gamma p[y] m^(gamma-1) l - m^gamma                             d(-m^gamma l) / dl
 //   dlogits[n,c] = dloss[n] * (g ([c = y] - p[c]) + beta p[c] (ln p[c] + H))
 //
 // One workgroup owns one row; its threads stride over the classes. Sums are trees of fixed shape: the same bits every time.
-// A row whose index is no class is ignored and not read: its loss and gradient are 0.
+// A row whose index is no class is ignored and not read: its losses and gradient are 0.
 
 struct ComparatorLoss {
     classes: u32,
@@ -19,7 +19,7 @@ struct ComparatorLoss {
 @group(0) @binding(1) var<uniform> dims: ComparatorLoss;
 @group(0) @binding(2) var<storage, read> logits: array<f32>;          // [n, classes]
 @group(0) @binding(3) var<storage, read> targets: array<u32>;         // [n]
-@group(0) @binding(4) var<storage, read_write> losses: array<f32>;    // [n]
+@group(0) @binding(4) var<storage, read_write> losses: array<vec2f>;  // [n]: loss, nll
 @group(0) @binding(5) var<storage, read> dloss: array<f32>;           // [n]
 @group(0) @binding(6) var<storage, read_write> dlogits: array<f32>;   // [n, stride]
 
@@ -29,6 +29,7 @@ struct Row {
     entropy: f32,  // H
     miss: f32,     // m
     loss: f32,
+    nll: f32,      // -l
     slope: f32,    // g
 }
 
@@ -68,7 +69,7 @@ fn reduce_row(n: u32, local: u32) -> Row {
         slope = -power * (1.0 + dims.gamma * exp(log_p) * ratio);
     }
     let entropy = log_sum - sums.z / sums.x;
-    return Row(largest, log_sum, entropy, miss, loss - dims.beta * entropy, slope);
+    return Row(largest, log_sum, entropy, miss, loss - dims.beta * entropy, -log_p, slope);
 }
 
 // The losses alone.
@@ -78,11 +79,11 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
     if targets[n] >= dims.classes {
-        if local == 0u { losses[n] = 0.0; }
+        if local == 0u { losses[n] = vec2f(); }
         return;
     }
     let row = reduce_row(n, local);
-    if local == 0u { losses[n] = row.loss; }
+    if local == 0u { losses[n] = vec2f(row.loss, row.nll); }
 }
 
 fn write_zeros(n: u32, local: u32) {
@@ -124,11 +125,11 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
     if targets[n] >= dims.classes {
-        if local == 0u { losses[n] = 0.0; }
+        if local == 0u { losses[n] = vec2f(); }
         write_zeros(n, local);
         return;
     }
     let row = reduce_row(n, local);
-    if local == 0u { losses[n] = row.loss; }
+    if local == 0u { losses[n] = vec2f(row.loss, row.nll); }
     write_gradient(n, row, batch.dloss, local);
 }

@@ -6,11 +6,12 @@
 //   ln u = z / T - ln(sum of exp(z / T))                                        the student's at T
 //   ln t = (v - max(v)) / T - ln(sum of exp((v - max(v)) / T))                  the teacher's at T
 //   loss[n]      = (1 - alpha) * (s - kept * z[y] - off * sum of z) + alpha T^2 * sum of t (ln t - ln u)
+//   nll[n]       = s - z[y]
 //   dlogits[n,c] = dloss[n] * ((1 - alpha) (p[c] - q[c]) + alpha T (u[c] - t[c]))
 //
 // One workgroup owns one row; its threads stride over the classes, and neither softmax is stored. The teacher's logits are
 // read where the data set has them, by the epoch's order. Sums are trees of fixed shape: the same bits every time. A row whose
-// index is no class is ignored and not read: its loss and gradient are 0.
+// index is no class is ignored and not read: its losses and gradient are 0.
 
 struct DistillationLoss {
     classes: u32,
@@ -25,7 +26,7 @@ struct DistillationLoss {
 @group(0) @binding(3) var<storage, read> targets: array<u32>;         // [n]
 @group(0) @binding(4) var<storage, read> teacher: array<f32>;         // [images of the data set, classes]: logits
 @group(0) @binding(5) var<storage, read> order: array<u32>;           // [images of the epoch]
-@group(0) @binding(6) var<storage, read_write> losses: array<f32>;    // [n]
+@group(0) @binding(6) var<storage, read_write> losses: array<vec2f>;  // [n]: loss, nll
 @group(0) @binding(7) var<storage, read> dloss: array<f32>;           // [n]
 @group(0) @binding(8) var<storage, read_write> dlogits: array<f32>;   // [n, stride]
 
@@ -71,7 +72,8 @@ fn log_softmaxes(row: Row, c: u32) -> vec2f {
     return z * dims.inverse_temperature - vec2f(row.student_sum, row.teacher_sum);
 }
 
-fn row_loss(n: u32, row: Row, local: u32) -> f32 {
+// loss and nll
+fn row_losses(n: u32, row: Row, local: u32) -> vec2f {
     var own = 0.0;
     for (var c = local; c < dims.classes; c += WORKGROUP) {
         let logs = log_softmaxes(row, c);
@@ -80,7 +82,7 @@ fn row_loss(n: u32, row: Row, local: u32) -> f32 {
     let divergence = sum_over_group(vec4f(own, 0.0, 0.0, 0.0), local).x;
     let of_target = logits[row.start + targets[n]] - row.largest;
     let hard = row.log_sum - batch.kept * of_target - batch.off * row.sum;
-    return dims.hard * hard + dims.soft * divergence;
+    return vec2f(dims.hard * hard + dims.soft * divergence, row.log_sum - of_target);
 }
 
 fn write_zeros(n: u32, local: u32) {
@@ -109,11 +111,11 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
     if targets[n] >= dims.classes {
-        if local == 0u { losses[n] = 0.0; }
+        if local == 0u { losses[n] = vec2f(); }
         return;
     }
-    let loss = row_loss(n, reduce_row(n, local), local);
-    if local == 0u { losses[n] = loss; }
+    let found = row_losses(n, reduce_row(n, local), local);
+    if local == 0u { losses[n] = found; }
 }
 
 // The gradient alone, for any upstream gradient.
@@ -136,12 +138,12 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
     if targets[n] >= dims.classes {
-        if local == 0u { losses[n] = 0.0; }
+        if local == 0u { losses[n] = vec2f(); }
         write_zeros(n, local);
         return;
     }
     let row = reduce_row(n, local);
-    let loss = row_loss(n, row, local);
-    if local == 0u { losses[n] = loss; }
+    let found = row_losses(n, row, local);
+    if local == 0u { losses[n] = found; }
     write_gradient(n, row, batch.dloss, local);
 }

@@ -2,10 +2,10 @@
 //
 //   logits[n,c]  = b[c] + sum over i of w[c,i] * x[n,i]
 //   z = logits - max(logits),  s = ln(sum over c of exp(z[c]))
-//   loss[n]      = s - (on - off) * z[y] - off * sum over c of z[c]
+//   loss[n]      = s - (on - off) * z[y] - off * sum over c of z[c],   nll[n] = s - z[y]
 //   dlogits[n,c] = dloss * (exp(z[c] - s) - q[c])        q: `on` at the true class, `off` elsewhere, never stored
 //
-// Where the index is no class the image is ignored: its loss and gradient are 0.
+// Where the index is no class the image is ignored: its loss, nll and gradient are 0.
 //
 // LANES threads own one image. Each computes the logits of every LANES-th class, then all of them the same sums over the
 // classes, and each stores what belongs to its own.
@@ -21,7 +21,7 @@ struct Head {
 @group(0) @binding(4) var<storage, read> b: array<f32>;               // [classes]
 @group(0) @binding(5) var<storage, read> labels: array<u32>;          // [all images]
 @group(0) @binding(6) var<storage, read_write> logits: array<f32>;    // [n, classes]
-@group(0) @binding(7) var<storage, read_write> losses: array<f32>;    // [n]
+@group(0) @binding(7) var<storage, read_write> losses: array<vec2f>;  // [n]: loss, nll
 @group(0) @binding(8) var<storage, read_write> dlogits: array<f32>;   // [n, stride]
 @group(0) @binding(9) var<storage, read> order: array<u32>;           // [images of the epoch]: which image is the n-th
 
@@ -66,9 +66,11 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
     let target_class = labels[order[batch.first + n]];
     let counts = target_class < dims.classes;
     if lane == 0u {
-        var loss = 0.0;
-        if counts { loss = s - batch.kept * (rows[row + target_class] - largest) - batch.off * total; }
-        losses[n] = loss;
+        losses[n] = vec2f();
+        if counts {
+            let own = rows[row + target_class] - largest;
+            losses[n] = vec2f(s - batch.kept * own - batch.off * total, s - own);
+        }
     }
     for (var c = lane; c < dims.classes; c += LANES) {
         let logit = rows[row + c];

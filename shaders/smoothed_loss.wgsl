@@ -2,11 +2,11 @@
 // distribution q is `on` at the true class and `off` elsewhere (they sum to 1), and is never stored. The two are the step's.
 //
 //   z = x - max(x),  s = ln(sum over c of exp(z[c]))
-//   loss[n]      = s - (on - off) * z[y] - off * sum over c of z[c]
+//   loss[n]      = s - (on - off) * z[y] - off * sum over c of z[c],   nll[n] = s - z[y]
 //   dlogits[n,c] = dloss[n] * (exp(z[c] - s) - q[c])
 //
 // One workgroup owns one row; its threads stride over the classes, so any number of classes fits. Sums are trees of fixed
-// shape: the same bits every time. A row whose index is no class is ignored and not read: its loss and gradient are 0.
+// shape: the same bits every time. A row whose index is no class is ignored and not read: its losses and gradient are 0.
 
 struct SmoothedLoss {
     classes: u32,
@@ -14,7 +14,7 @@ struct SmoothedLoss {
 @group(0) @binding(1) var<uniform> dims: SmoothedLoss;
 @group(0) @binding(2) var<storage, read> logits: array<f32>;          // [n, classes]
 @group(0) @binding(3) var<storage, read> targets: array<u32>;         // [n]
-@group(0) @binding(4) var<storage, read_write> losses: array<f32>;    // [n]
+@group(0) @binding(4) var<storage, read_write> losses: array<vec2f>;  // [n]: loss, nll
 @group(0) @binding(5) var<storage, read> dloss: array<f32>;           // [n]
 @group(0) @binding(6) var<storage, read_write> dlogits: array<f32>;   // [n, classes]
 
@@ -41,9 +41,10 @@ fn reduce_row(n: u32, local: u32) -> Row {
     return Row(largest, log(sums.x), sums.y);
 }
 
-fn row_loss(n: u32, row: Row) -> f32 {
+// loss and nll
+fn row_losses(n: u32, row: Row) -> vec2f {
     let own = logits[n * dims.classes + targets[n]] - row.largest;
-    return row.log_sum - batch.kept * own - batch.off * row.sum;
+    return vec2f(row.log_sum - batch.kept * own - batch.off * row.sum, row.log_sum - own);
 }
 
 // An ignored row's gradient.
@@ -68,11 +69,11 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
     if targets[n] >= dims.classes {
-        if local == 0u { losses[n] = 0.0; }
+        if local == 0u { losses[n] = vec2f(); }
         return;
     }
     let row = reduce_row(n, local);
-    if local == 0u { losses[n] = row_loss(n, row); }
+    if local == 0u { losses[n] = row_losses(n, row); }
 }
 
 // The gradient alone, for any upstream gradient (PyTorch's reduction='none').
@@ -95,11 +96,11 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
     if targets[n] >= dims.classes {
-        if local == 0u { losses[n] = 0.0; }
+        if local == 0u { losses[n] = vec2f(); }
         write_zeros(n, local);
         return;
     }
     let row = reduce_row(n, local);
-    if local == 0u { losses[n] = row_loss(n, row); }
+    if local == 0u { losses[n] = row_losses(n, row); }
     write_gradient(n, row, batch.dloss, local);
 }

@@ -5,12 +5,13 @@
 //   q[k] = (1 - e) t[k] + e u[k],   W = sum over A of w[k] t[k]      (w[y] for an index)
 //   a[k] = w[k] q[k]  or  W q[k]                                     (PyTorch's weighting, or the sample's)
 //   loss[n]      = s * (sum over A of a) - sum over A of a[k] z[k]
+//   nll[n]       = sum over A of t[k] (s - z[k])   (unsmoothed, unweighted)
 //   dlogits[n,k] = dloss[n] * (p[k] * (sum over A of a) - a[k]),  0 outside A
 //
 // One workgroup owns one row; its threads stride over the classes, so any number of classes fits. For an index the target is
 // never stored: q differs from the table that all rows share at one class only. Distributions are read where the data set
 // has them, by the epoch's order. Sums are trees of fixed shape: the same bits every time. A row that is ignored is not read:
-// its loss and gradient are 0 whatever its logits are. e may be another one at each step.
+// its losses and gradient are 0 whatever its logits are. e may be another one at each step.
 
 struct WeightedLoss {
     classes: u32,
@@ -25,7 +26,7 @@ struct WeightedLoss {
 @group(0) @binding(4) var<storage, read> soft_targets: array<f32>;       // [images of the data set, classes]
 @group(0) @binding(5) var<storage, read> order: array<u32>;              // [images of the epoch]
 @group(0) @binding(6) var<storage, read> class_table: array<vec2f>;      // [classes]: w, below 0 outside A; u or w u
-@group(0) @binding(7) var<storage, read_write> losses: array<f32>;       // [n]
+@group(0) @binding(7) var<storage, read_write> losses: array<vec2f>;     // [n]: loss, nll
 @group(0) @binding(8) var<storage, read> dloss: array<f32>;              // [n]
 @group(0) @binding(9) var<storage, read_write> dlogits: array<f32>;      // [n, stride]
 
@@ -35,6 +36,7 @@ struct Row {
     mass: f32,     // sum of a
     product: f32,  // sum of a z
     scale: f32,    // what multiplies the masses of all classes: W, or 1
+    own: f32,      // z[y]; 0 where the target is a distribution
 }
 
 fn takes_part(c: u32) -> bool {
@@ -83,8 +85,9 @@ fn reduce_row(n: u32, local: u32) -> Row {
     let sums = sum_over_group(own, local);
     let scale = select(1.0, class_table[targets[n]].x, dims.by_sample == 1u);
     let kept = own_mass(n);
-    let product = batch.epsilon * sums.y + kept * (logits[start + targets[n]] - largest);
-    return Row(largest, log(sums.x), scale * (batch.epsilon * dims.prior_total + kept), scale * product, scale);
+    let z = logits[start + targets[n]] - largest;
+    let product = batch.epsilon * sums.y + kept * z;
+    return Row(largest, log(sums.x), scale * (batch.epsilon * dims.prior_total + kept), scale * product, scale, z);
 }
 
 // What a class of A has of a soft target's mass, before the row's scale.
@@ -114,11 +117,27 @@ fn reduce_soft_row(n: u32, local: u32) -> Row {
     }
     let sums = sum_over_group(own, local);
     let scale = select(1.0, sums.w, dims.by_sample == 1u);
-    return Row(largest, log(sums.x), scale * sums.y, scale * sums.z, scale);
+    return Row(largest, log(sums.x), scale * sums.y, scale * sums.z, scale, 0.0);
 }
 
 fn row_loss(row: Row) -> f32 {
     return row.mass * row.log_sum - row.product;
+}
+
+// loss and nll of a row whose target is an index that counts.
+fn row_losses(row: Row) -> vec2f {
+    return vec2f(row_loss(row), row.log_sum - row.own);
+}
+
+// loss and nll of a row whose target is a distribution.
+fn soft_row_losses(n: u32, row: Row, local: u32) -> vec2f {
+    let start = n * dims.classes;
+    let soft = soft_start(n);
+    var own = 0.0;
+    for (var c = local; c < dims.classes; c += WORKGROUP) {
+        if takes_part(c) { own += soft_targets[soft + c] * (row.log_sum - (logits[start + c] - row.largest)); }
+    }
+    return vec2f(row_loss(row), sum_over_group(vec4f(own, 0.0, 0.0, 0.0), local).x);
 }
 
 fn probability(at: u32, row: Row) -> f32 {
@@ -162,11 +181,11 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
     if !counts(n) {
-        if local == 0u { losses[n] = 0.0; }
+        if local == 0u { losses[n] = vec2f(); }
         return;
     }
     let row = reduce_row(n, local);
-    if local == 0u { losses[n] = row_loss(row); }
+    if local == 0u { losses[n] = row_losses(row); }
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -175,7 +194,8 @@ fn forward_soft(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gr
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
     let row = reduce_soft_row(n, local);
-    if local == 0u { losses[n] = row_loss(row); }
+    let found = soft_row_losses(n, row, local);
+    if local == 0u { losses[n] = found; }
 }
 
 // The gradient alone, for any upstream gradient.
@@ -206,12 +226,12 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
     if !counts(n) {
-        if local == 0u { losses[n] = 0.0; }
+        if local == 0u { losses[n] = vec2f(); }
         write_zeros(n, local);
         return;
     }
     let row = reduce_row(n, local);
-    if local == 0u { losses[n] = row_loss(row); }
+    if local == 0u { losses[n] = row_losses(row); }
     write_gradient(n, row, batch.dloss, local);
 }
 
@@ -221,6 +241,7 @@ fn forward_backward_soft(@builtin(workgroup_id) group: vec3u, @builtin(num_workg
     let n = flat_group(group, groups);
     if n >= batch.count { return; }
     let row = reduce_soft_row(n, local);
-    if local == 0u { losses[n] = row_loss(row); }
+    let found = soft_row_losses(n, row, local);
+    if local == 0u { losses[n] = found; }
     write_soft_gradient(n, row, batch.dloss, local);
 }

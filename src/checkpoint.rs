@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype as FileDtype, TensorView};
+use safetensors::{SafeTensorError, SafeTensors};
 
 use crate::{Error, Result};
 
@@ -136,22 +136,8 @@ pub fn save(path: &Path, tensors: &[Tensor], dtype: Dtype, metadata: &Metadata) 
 /// [`Error::Io`] if the file is there and cannot be read.
 pub fn load(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Vec<Vec<f64>>, Metadata)> {
     let bad = |message: String| Error::data(path, message);
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(bad("no such file, expected weights in a safetensors file".into()));
-        }
-        Err(_) if path.is_dir() => return Err(bad("found a folder, expected weights in a safetensors file".into())),
-        Err(e) => return Err(Error::io(path)(e)),
-    };
-    let damaged = |e| {
-        // The reason may quote the file: escaped, it stays on one line.
-        let reason = format!("{e}");
-        let n = bytes.len();
-        bad(format!("found {n} bytes that are no whole safetensors file ({}), expected weights", reason.escape_debug()))
-    };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
+    let bytes = read(path)?;
+    let (metadata, file) = parse(path, &bytes)?;
 
     let mut names = file.names();
     names.sort_unstable();
@@ -176,7 +162,37 @@ pub fn load(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Vec<Vec<f
         let wanted: Vec<_> = expected.iter().map(|(name, _)| name.as_str()).collect();
         return Err(bad(format!("found a tensor {extra:?}, expected only {}", list(&wanted))));
     }
-    Ok((weights, header.metadata().clone().unwrap_or_default().into_iter().collect()))
+    Ok((weights, metadata))
+}
+
+/// The metadata of the weights at `path`.
+///
+/// # Errors
+///
+/// As [`load`], whatever tensors the file has.
+pub fn load_metadata(path: &Path) -> Result<Metadata> {
+    Ok(parse(path, &read(path)?)?.0)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let bad = |found: &str| Error::data(path, format!("{found}, expected weights in a safetensors file"));
+    std::fs::read(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => bad("no such file"),
+        _ if path.is_dir() => bad("found a folder"),
+        _ => Error::io(path)(e),
+    })
+}
+
+fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(Metadata, SafeTensors<'a>)> {
+    let damaged = |e: SafeTensorError| {
+        // The reason may quote the file: escaped, it stays on one line.
+        let (n, reason) = (bytes.len(), e.to_string());
+        let reason = reason.escape_debug();
+        Error::data(path, format!("found {n} bytes that are no whole safetensors file ({reason}), expected weights"))
+    };
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+    Ok((header.metadata().clone().unwrap_or_default().into_iter().collect(), file))
 }
 
 /// Reads a file that holds one matrix: its rows, its columns, and its elements row by row.
@@ -295,6 +311,7 @@ mod tests {
             assert_eq!(bits(found), bits(&wanted.data), "{}", wanted.name);
         }
         assert_eq!(metadata, note());
+        assert_eq!(load_metadata(&path).unwrap(), note());
 
         let (_folder, path) = saved(Dtype::F32);
         let (weights, _) = load(&path, &expected()).unwrap();

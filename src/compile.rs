@@ -75,7 +75,7 @@ pub struct Compiled {
     pub loss_rows: Option<Slice>,
     /// `[batch, classes]`.
     pub logits: Slice,
-    /// [`LOSS_PARTS`] for each step of a submission, whose sum is its loss.
+    /// [`LOSS_PARTS`] pairs for each step of a submission, whose sums are its mean loss and nll.
     pub step_losses: Slice,
     /// All parameters, and the optimizer's memory.
     pub flat: Buffers,
@@ -115,8 +115,8 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let train_data = data(&mut plan, "train", job.train_images)?;
     let test_data = data(&mut plan, "test", job.test_images)?;
     let normalisation = plan.buffer("normalisation", net.input[0] * 2)?;
-    let losses = plan.buffer("batch.losses", n)?;
-    let step_losses = plan.buffer("step_losses", job.loss_slots.saturating_mul(LOSS_PARTS))?;
+    let losses = plan.buffer("batch.losses", n.saturating_mul(2))?;
+    let step_losses = plan.buffer("step_losses", job.loss_slots.saturating_mul(2 * LOSS_PARTS))?;
 
     let flat_len = net.flat_len();
     let stages = stages(net, job.kernels, job.tuning, job.activations);

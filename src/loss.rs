@@ -56,23 +56,40 @@ pub struct Batch<'a, T> {
     pub rows: &'a [T],
     /// What the sum of the samples' losses is divided by: their weights, together.
     pub weight: f64,
+    /// What the sum of their nlls is divided by: how many are not ignored.
+    pub counted: f64,
+}
+
+/// The means of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BatchLoss {
+    /// Of the loss, each sample with its weight. 0 where every sample is ignored.
+    pub loss: f64,
+    /// Of the plain negative log-likelihood, unsmoothed and unweighted ([`Form::nll`]). 0 where every sample is ignored.
+    pub nll: f64,
 }
 
 impl<'a, T> Batch<'a, T> {
     /// Class indices, each with the weight 1.
     pub fn new(labels: &'a [u32]) -> Self {
-        Self { labels, rows: &[], weight: labels.len() as f64 }
+        let n = labels.len() as f64;
+        Self { labels, rows: &[], weight: n, counted: n }
     }
 
-    /// The upstream gradient of each loss: of the mean of nothing it is 0.
+    /// The upstream gradient of each loss.
     pub fn dloss(&self) -> f64 {
-        if self.weight > 0.0 { 1.0 / self.weight } else { 0.0 }
+        of_each(self.weight)
     }
+}
 
-    /// The batch's loss from the sum of its samples'.
-    pub fn mean(&self, sum: f64) -> f64 {
-        if self.weight > 0.0 { sum / self.weight } else { sum }
-    }
+/// What each element of a mean is multiplied by, `weight` being their weights, together. The mean of nothing is 0.
+pub fn of_each(weight: f64) -> f64 {
+    if weight > 0.0 { 1.0 / weight } else { 0.0 }
+}
+
+/// A mean from its sum. That of nothing is 0; a NaN stays one.
+pub fn mean(sum: f64, weight: f64) -> f64 {
+    if weight > 0.0 { sum / weight } else { sum }
 }
 
 /// The loss's buffers in a plan.
@@ -86,7 +103,7 @@ pub struct Buffers {
     pub rows: Option<Slice>,
     /// The epoch's order, `[images]`.
     pub order: Slice,
-    /// `[n]`.
+    /// Loss and nll of each sample, `[n, 2]`.
     pub losses: Slice,
     /// Gradient of the logits, `[n, stride]`.
     pub dlogits: Slice,
@@ -178,10 +195,15 @@ impl Loss {
         self.rows().map(|rows| &rows[i as usize * classes..][..classes])
     }
 
-    /// The weights of the training images `indices`, together.
-    pub fn weight(&self, train: &Dataset, indices: &[u32]) -> f64 {
-        let weight = |&i: &u32| self.form.weight(train.labels[i as usize], train.classes, self.row(i, train.classes));
-        indices.iter().map(weight).sum()
+    /// The weights of the training images `indices`, together, and how many of them are not ignored.
+    pub fn weights(&self, train: &Dataset, indices: &[u32]) -> [f64; 2] {
+        let mut sums = [0.0; 2];
+        for &i in indices {
+            let (label, row) = (train.labels[i as usize], self.row(i, train.classes));
+            sums[0] += self.form.weight(label, train.classes, row);
+            sums[1] += f64::from(u8::from(self.form.counts(label, train.classes, row)));
+        }
+        sums
     }
 
     /// Checks the loss against a network's classes and a training set.
@@ -214,6 +236,13 @@ impl Loss {
         indices.iter().map(|&i| entropy.of(train.labels[i as usize], self.row(i, train.classes))).sum()
     }
 
+    /// The metrics of `logits` `[labels.len(), classes]` against `labels`, with plain cross-entropy as the loss: a
+    /// validation is unsmoothed. A class mask makes it a smaller problem, as in [`Self::evaluate`].
+    pub fn validate(&self, logits: &[f64], labels: &[u32], classes: usize) -> Metrics {
+        let (part, renamed, kept) = self.form.restricted(logits, labels, classes);
+        metrics::evaluate(&part, &renamed, kept, Smoothing::NONE)
+    }
+
     /// The metrics of `logits` `[labels.len(), classes]` against `labels`, with this loss at update `t` as the loss. A class
     /// mask makes it a smaller problem: the images whose label is none of the classes that take part are left out, and so
     /// are the other classes' logits. Soft targets and a teacher's logits are those of training images: here labels count.
@@ -230,7 +259,7 @@ impl Loss {
         let (part, renamed, kept) = form.restricted(logits, labels, classes);
         let metrics = metrics::evaluate(&part, &renamed, kept, Smoothing::NONE);
         let mut losses = vec![0.0; labels.len()];
-        form.forward(classes, logits, Batch { labels, rows: &[], weight: 0.0 }, &mut losses);
+        form.forward(classes, logits, Batch::new(labels), &mut losses);
         let weight: f64 = labels.iter().map(|&label| form.weight(label, classes, None)).sum();
         let entropy = Entropy::new(&form, classes);
         let least: f64 = labels.iter().map(|&label| entropy.of(label, None)).sum();
@@ -260,11 +289,19 @@ impl Form {
         }
     }
 
+    /// Whether a sample is not ignored.
+    fn counts(&self, label: u32, classes: usize, row: Option<&[f32]>) -> bool {
+        match self {
+            Self::Weighted(loss) => row.is_some() || loss.allowed().get(label as usize).is_some_and(|allowed| *allowed),
+            _ => (label as usize) < classes,
+        }
+    }
+
     /// A sample's weight in the mean.
     fn weight(&self, label: u32, classes: usize, row: Option<&[f32]>) -> f64 {
         match self {
             Self::Weighted(loss) => loss.weight(label, row),
-            _ => f64::from(u8::from((label as usize) < classes)),
+            _ => f64::from(u8::from(self.counts(label, classes, row))),
         }
     }
 
@@ -324,6 +361,18 @@ impl Form {
         }
     }
 
+    /// `logits [n, classes]` to `nlls [n]`, on the CPU: plain cross-entropy with the labels or the distributions as they are,
+    /// without smoothing, weights, or a teacher. 0 where a sample is ignored.
+    pub fn nll<T: oracle::Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, nlls: &mut [T]) {
+        match self {
+            Self::Weighted(loss) => oracle::weighted_loss::nll(loss, logits, batch.weighted(), nlls),
+            _ => {
+                let plain = Smoothing::NONE.masses(classes);
+                oracle::smoothed_loss::forward(plain, classes, logits, batch.labels, nlls);
+            }
+        }
+    }
+
     /// `logits`, `dloss [n]` (the losses' upstream gradient) to `dlogits [n, classes]`, on the CPU.
     pub fn backward<T: oracle::Real>(
         &self,
@@ -374,11 +423,11 @@ pub fn restricted(allowed: &[bool], logits: &[f64], labels: &[u32]) -> (Vec<f64>
 }
 
 impl<'a, T> Batch<'a, T> {
-    /// The rows of images `from..to`, over `classes` classes. The weight is the whole batch's.
+    /// The rows of images `from..to`, over `classes` classes. The divisors are the whole batch's.
     pub fn part(&self, range: std::ops::Range<usize>, classes: usize) -> Self {
         let rows =
             if self.rows.is_empty() { self.rows } else { &self.rows[range.start * classes..range.end * classes] };
-        Self { labels: &self.labels[range], rows, weight: self.weight }
+        Self { labels: &self.labels[range], rows, ..*self }
     }
 
     fn weighted(&self) -> oracle::weighted_loss::Targets<'a, T> {

@@ -34,10 +34,12 @@ uniform! {
         count: u32,
         /// Where the batch starts in the epoch's order.
         first: u32,
-        /// Where the batch's loss goes.
+        /// Where the batch's losses go.
         slot: u32,
         /// The loss's upstream gradient: `1 / count` for the mean.
         dloss: f32,
+        /// What the nll is multiplied by: 1 / the images that are not ignored.
+        dnll: f32,
         /// The parameter is first multiplied by this.
         keep: f32,
         /// The L2 term's factor in the gradient.

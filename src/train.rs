@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::data::Dataset;
-use crate::loss::Loss;
+use crate::loss::{BatchLoss, Loss, mean};
 use crate::metrics::Metrics;
 use crate::net::{Network, streams};
 use crate::ops::optimizer::Optimizer;
@@ -44,7 +44,7 @@ pub struct State {
 /// Something that trains.
 pub trait Backend {
     /// Trains on the images `order`, batch by batch. `updates` is how many updates there were before. `on_losses` gets
-    /// the mean loss of each batch ([`crate::loss`]), in order, a few at a time; an error from it ends the epoch.
+    /// the means of each batch ([`crate::loss`]), in order, a few at a time; an error from it ends the epoch.
     ///
     /// # Errors
     /// `on_losses`' own, and whatever the device reports.
@@ -52,7 +52,7 @@ pub trait Backend {
         &mut self,
         order: &[u32],
         updates: u64,
-        on_losses: &mut dyn FnMut(&[f64]) -> Result<()>,
+        on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<()>,
     ) -> Result<()>;
 
     /// The logits of the whole test set, `[images, classes]`.
@@ -105,9 +105,11 @@ pub struct EpochReport {
     /// Mean of the loss over the epoch's images, each with its weight and seen with the parameters of its step. 0 where every
     /// image is ignored.
     pub train_loss: f64,
-    /// By how much that exceeds the mean entropy of the targets; NaN for a negative epsilon.
+    /// Mean over the same images of the plain negative log-likelihood, unsmoothed and unweighted.
+    pub train_nll: f64,
+    /// By how much the loss exceeds the mean entropy of the targets; NaN for a negative epsilon.
     pub train_excess_loss: f64,
-    /// On the test set, with the loss of the epoch's last step.
+    /// On the test set, unsmoothed: its loss is its nll.
     pub test: Metrics,
     /// Training time, without the test.
     pub seconds: f64,
@@ -115,8 +117,8 @@ pub struct EpochReport {
 
 /// Watches a run. An error ends the run with that error.
 pub trait Observer {
-    /// After the loss of a step is known. Epoch and step count from 1, steps over the whole run.
-    fn step(&mut self, _epoch: usize, _step: usize, _loss: f64) -> Result<()> {
+    /// After the losses of a step are known. Epoch and step count from 1, steps over the whole run.
+    fn step(&mut self, _epoch: usize, _step: usize, _means: BatchLoss) -> Result<()> {
         Ok(())
     }
 
@@ -144,37 +146,39 @@ pub fn run(
         let order = schedule.order(epoch, images);
         let first_step = (epoch - 1) * steps_per_epoch;
         let mut step = first_step;
-        let (mut sum, mut least, mut weights) = (0.0, 0.0, 0.0);
+        let (mut sum, mut least, mut weights) = (BatchLoss::default(), 0.0, [0.0; 2]);
         let began = Instant::now();
         backend.train_epoch(&order, first_step as u64, &mut |losses| {
-            for &loss in losses {
+            for &means in losses {
                 let batch = order.chunks(setup.batch_size).nth(step - first_step).unwrap_or_default();
                 step += 1;
+                let BatchLoss { loss, nll } = means;
                 if !loss.is_finite() {
                     return Err(Error::NonFinite { epoch, step, loss, lr: setup.optimizer.lr() });
                 }
-                let weight = setup.loss.weight(setup.train, batch);
-                sum += loss * weight;
-                weights += weight;
+                let [weight, counted] = setup.loss.weights(setup.train, batch);
+                sum.loss += loss * weight;
+                sum.nll += nll * counted;
+                weights[0] += weight;
+                weights[1] += counted;
                 least += setup.loss.entropy(setup.train, batch, step as u64);
-                observer.step(epoch, step, loss)?;
+                observer.step(epoch, step, means)?;
             }
             Ok(())
         })?;
         let seconds = began.elapsed().as_secs_f64();
         let logits = backend.test_logits()?;
-        let test = setup.loss.evaluate(&logits, &setup.test.labels, setup.net.classes, step as u64);
+        let test = setup.loss.validate(&logits, &setup.test.labels, setup.net.classes);
         if !test.loss.is_finite() {
             return Err(Error::NonFinite { epoch, step, loss: test.loss, lr: setup.optimizer.lr() });
         }
-        // The mean of nothing is nothing.
-        let mean = |sum: f64| if weights > 0.0 { sum / weights } else { 0.0 };
         let report = EpochReport {
             epoch,
             step,
             label_smoothing: setup.loss.epsilon(step as u64),
-            train_loss: mean(sum),
-            train_excess_loss: mean(sum - least),
+            train_loss: mean(sum.loss, weights[0]),
+            train_nll: mean(sum.nll, weights[1]),
+            train_excess_loss: mean(sum.loss - least, weights[0]),
             test,
             seconds,
         };

@@ -11,7 +11,7 @@ pub enum Tiles {
     Registers,
     /// The threads of a workgroup load for each other, into its memory: for hardware GPUs.
     Workgroup,
-    /// The eight lanes of a subgroup load for each other. For software drivers, with subgroups of exactly [`LANES`].
+    /// The eight lanes of a subgroup load for each other. For software drivers, with subgroups of exactly eight.
     Lanes,
 }
 

@@ -2,7 +2,7 @@
 // added here because no dispatch of its own is then needed.
 //
 //   gradient[p] = grads[p]; where a segment holds p, the sum over s of grads[partials + s * stride + p - first]
-//   step_losses[slot, i] = dloss * sum over n = i, i + WORKGROUP, ... of losses[n]; together the batch's mean (or sum)
+//   step_losses[slot, i] = (dloss, dnll) * sum over n = i, i + WORKGROUP, ... of losses[n]; together the batch's means
 //
 // One thread owns four parameters. The first workgroup has none: it adds the losses. What its threads have is added on the
 // host, so that no thread waits for another.
@@ -22,8 +22,8 @@ struct Segment {
 @group(0) @binding(5) var<storage, read_write> second: array<vec4f>;     // [len / 4]: v
 @group(0) @binding(6) var<storage, read> segments: array<Segment>;       // [segments]
 @group(0) @binding(7) var<storage, read_write> packed: array<f32>;       // every copy
-@group(0) @binding(8) var<storage, read> losses: array<f32>;             // [n]
-@group(0) @binding(9) var<storage, read_write> step_losses: array<f32>;  // [slots, WORKGROUP]
+@group(0) @binding(8) var<storage, read> losses: array<vec2f>;           // [n]: loss, nll
+@group(0) @binding(9) var<storage, read_write> step_losses: array<vec2f>;  // [slots, WORKGROUP]
 
 const NONE = 0xffffffffu;
 
@@ -90,10 +90,10 @@ fn copy(s: Segment, c_out: u32, p: Place, value: f32) {
 fn eights(channels: u32) -> u32 { return (channels + 7u) / 8u * 8u; }
 
 fn add_losses(local: u32) {
-    var own = 0.0;
+    var own = vec2f();
     for (var n = local; n < batch.count; n += WORKGROUP) {
         own += losses[n];
     }
-    step_losses[batch.slot * WORKGROUP + local] = batch.dloss * own;
+    step_losses[batch.slot * WORKGROUP + local] = vec2f(batch.dloss, batch.dnll) * own;
 }
 

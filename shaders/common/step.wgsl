@@ -2,8 +2,9 @@
 struct Step {
     count: u32,        // images in this batch
     first: u32,        // where the batch starts in the epoch's order
-    slot: u32,         // where the batch's loss goes
+    slot: u32,         // where the batch's losses go
     dloss: f32,        // the loss's upstream gradient: 1 / count for the mean
+    dnll: f32,         // what the nll is multiplied by: 1 / the images that are not ignored
     keep: f32,         // the parameter is first multiplied by this (AdamW's decoupled decay)
     l2: f32,           // the L2 term's factor in the gradient
     step_size: f32,    // Adam: lr / (1 - b1^t)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::compare::sum_tolerance;
-use super::ops::{step, wide};
+use super::ops::{pairs, step, wide};
 use super::probe::Probe;
 use super::weighted_loss::padded;
 use super::{Row, cases, random, random_targets};
@@ -13,6 +13,7 @@ use crate::ops::IGNORED;
 use crate::ops::comparator_loss::{Buffers, ComparatorLoss};
 use crate::oracle;
 use crate::plan::Step;
+use crate::smoothing::Smoothing;
 
 /// Both losses over `classes` classes, plain cross-entropy and an exponent below 1 among them.
 ///
@@ -57,6 +58,8 @@ pub fn comparator_loss(gpu: &Arc<Gpu>, n: usize, scale: f32, loss: ComparatorLos
     let dloss = random(n, 3);
     let mut want = vec![0.0; n];
     oracle::comparator_loss::forward(&loss, &wide(&logits), &targets, &mut want);
+    let mut nlls = vec![0.0; n];
+    oracle::smoothed_loss::forward(Smoothing::NONE.masses(classes), classes, &wide(&logits), &targets, &mut nlls);
     let mut gradient = vec![0.0; n * classes];
     oracle::comparator_loss::backward(&loss, &wide(&logits), &targets, &wide(&dloss), &mut gradient);
 
@@ -105,7 +108,7 @@ pub fn comparator_loss(gpu: &Arc<Gpu>, n: usize, scale: f32, loss: ComparatorLos
         let targets = probe.words("targets", &targets)?;
         let losses = match pass {
             "backward" => logits,
-            _ => probe.output("losses", want.clone(), loss_tolerance.clone())?,
+            _ => probe.output("losses", pairs(&want, &nlls), pairs(&loss_tolerance, &vec![of_log; n]))?,
         };
         let stride = if pass == "backward" { classes } else { classes.next_multiple_of(4) };
         let dlogits = match pass {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::compare::sum_tolerance;
-use super::ops::{step, wide};
+use super::ops::{pairs, step, wide};
 use super::probe::Probe;
 use super::weighted_loss::padded;
 use super::{Row, cases, random, random_targets};
@@ -11,6 +11,7 @@ use crate::Result;
 use crate::gpu::Gpu;
 use crate::ops::IGNORED;
 use crate::ops::distillation_loss::{Buffers, DistillationLoss};
+use crate::oracle;
 use crate::oracle::distillation_loss::{Logits, backward, forward};
 use crate::plan::Step;
 use crate::smoothing::{Smoothing, Variant};
@@ -50,6 +51,9 @@ pub fn distillation_loss(gpu: &Arc<Gpu>, n: usize, scale: f32, loss: Distillatio
     let logits = Logits { student: &wide_student, teacher: &wide_teacher };
     let mut losses = vec![0.0; n];
     forward(&loss, masses, logits, &targets, &mut losses);
+    let mut nlls = vec![0.0; n];
+    let plain = Smoothing::NONE.masses(classes);
+    oracle::smoothed_loss::forward(plain, classes, &wide_student, &targets, &mut nlls);
 
     // Of a logarithm of a softmax: absolute. Of a softmax: relative to itself. As for the simple loss, at both temperatures.
     let of_log = |spread: f64| sum_tolerance(classes.div_ceil(64) + 16, spread) + 2e-6;
@@ -94,7 +98,7 @@ pub fn distillation_loss(gpu: &Arc<Gpu>, n: usize, scale: f32, loss: Distillatio
         let logits = probe.floats("logits", &student)?;
         let losses = match pass {
             "backward" => logits,
-            _ => probe.output("losses", losses.clone(), loss_tolerance.clone())?,
+            _ => probe.output("losses", pairs(&losses, &nlls), pairs(&loss_tolerance, &vec![of_log(spread); n]))?,
         };
         let stride = if pass == "backward" { classes } else { classes.next_multiple_of(4) };
         let dlogits = match pass {

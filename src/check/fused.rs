@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cases::{self, Case};
 use super::compare::sum_tolerance;
-use super::ops::{affine_linear, step, sum_of_products, wide};
+use super::ops::{affine_linear, pairs, step, sum_of_products, wide};
 use super::probe::{POISON, Probe};
 use super::{Row, halves, random, random_targets};
 use crate::Result;
@@ -361,6 +361,9 @@ fn head_case(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing, stored: 
     let largest = logits.iter().fold(0f64, |m, v| m.max(v.abs()));
     let mut losses = vec![0.0; n];
     oracle::smoothed_loss::forward(masses, d.outputs, &logits, &targets, &mut losses);
+    let mut nlls = vec![0.0; n];
+    let plain = Smoothing::NONE.masses(d.outputs);
+    oracle::smoothed_loss::forward(plain, d.outputs, &logits, &targets, &mut nlls);
     let dloss = f64::from(step(n).dloss);
     let mut dlogits = vec![0.0; n * d.outputs];
     oracle::smoothed_loss::backward(masses, d.outputs, &logits, &targets, &vec![dloss; n], &mut dlogits);
@@ -391,7 +394,7 @@ fn head_case(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing, stored: 
     let loss = smoothed_loss::Buffers {
         logits: at_logits,
         targets: at_logits,
-        losses: probe.output("losses", losses, vec![loss_tolerance; n])?,
+        losses: probe.output("losses", pairs(&losses, &nlls), vec![loss_tolerance; 2 * n])?,
         dlogits: probe.output("dlogits", dlogits, tolerances)?,
     };
     // The batch's labels among others', back to front.

@@ -81,7 +81,7 @@ pub fn tensors_in_halves(net: &Network, kernels: Kernels, activations: Activatio
 }
 
 /// `steps` training steps of `net` on the backend that `make` makes, and on the f64 oracle, from the same weights over the
-/// same images. The last batch is smaller than the others. Compares every loss, every parameter and the logits of a test
+/// same images. The last batch is smaller than the others. Compares every loss and nll, every parameter and the logits of a test
 /// set. `what` names the backend in the rows. Where the loss is not simply smoothed, every third image is ignored, and so is
 /// the whole second batch.
 ///
@@ -132,12 +132,13 @@ pub fn against_oracle_rounding(
 
     let run = |backend: &mut dyn Backend| -> Result<_> {
         let before = backend.test_logits()?;
-        let mut losses = vec![];
+        let (mut losses, mut nlls) = (vec![], vec![]);
         backend.train_epoch(&order, 0, &mut |some| {
-            losses.extend_from_slice(some);
+            losses.extend(some.iter().map(|means| means.loss));
+            nlls.extend(some.iter().map(|means| means.nll));
             Ok(())
         })?;
-        Ok((losses, backend.state()?.params, backend.test_logits()?, before))
+        Ok((losses, backend.state()?.params, backend.test_logits()?, nlls, before))
     };
     let want = run(&mut CpuTrainer::<f64>::new(setup.clone(), &params))?;
     let got = run(make(setup.clone(), &params)?.as_mut())?;
@@ -164,14 +165,15 @@ pub fn against_oracle_rounding(
     // Halves: each tensor that is rounded to them adds an error of up to 2^-10 of the signal, which together walk at random; 8 is
     // the walk's tail, as in `sum_tolerance`. A gradient is as much off, so the signs of a share `walk` of its elements are open;
     // each of these moves the other way, off by twice its step: 2 sqrt(walk) of how far all moved, and of what that did to a logit.
-    // To the loss it does nothing: these are the elements whose gradient is near zero.
+    // To the loss, though not to the nll, it does nothing: these are the elements whose gradient is near zero.
     let walk = 2f64.powi(-10) * (rounded as f64).sqrt();
     let open = 2.0 * walk.sqrt();
     let largest = want.2.iter().fold(0f64, |m, v| m.max(v.abs()));
-    let moved = want.2.iter().zip(&want.3).fold(0f64, |m, (now, then)| m.max((now - then).abs()));
+    let moved = want.2.iter().zip(&want.4).fold(0f64, |m, (now, then)| m.max((now - then).abs()));
     let rounding = 8.0 * walk * largest;
     Ok(vec![
         row("losses", &got.0, &want.0, 2e-4 + rounding),
+        row("nlls", &got.3, &want.3, 2e-4 + rounding + open * moved),
         row("parameters", &got.1, &want.1, 2.0 * lr * steps as f64),
         row("drift", &[drift], &[0.0], 0.02 + open),
         row("test logits", &got.2, &want.2, 5e-3 + rounding + open * moved),

@@ -66,7 +66,8 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
 }
 
 pub(super) fn step(count: usize) -> Step {
-    Step { count: count as u32, dloss: (1.0 / count as f64) as f32, ..Default::default() }
+    let count = count as u32;
+    Step { count, dloss: (1.0 / f64::from(count)) as f32, dnll: (0.7 / f64::from(count)) as f32, ..Default::default() }
 }
 
 pub(super) fn wide(values: &[f32]) -> Vec<f64> {
@@ -350,6 +351,11 @@ pub fn relu(gpu: &Arc<Gpu>, n: usize, features: usize) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// Loss and nll of each row, as the device has them.
+pub(super) fn pairs(losses: &[f64], nlls: &[f64]) -> Vec<f64> {
+    losses.iter().zip(nlls).flat_map(|(&loss, &nll)| [loss, nll]).collect()
+}
+
 /// The loss's passes, for logits up to `scale`.
 ///
 /// # Errors
@@ -370,7 +376,10 @@ pub fn smoothed_loss(gpu: &Arc<Gpu>, n: usize, classes: usize, scale: f32, smoot
 
     let mut losses = vec![0.0; n];
     oracle::smoothed_loss::forward(masses, classes, &wide(&logits), &targets, &mut losses);
-    // The loss is a difference of numbers as large as the logits; `log` and `exp` are off by a few units in the last place.
+    let mut nlls = vec![0.0; n];
+    let plain = Smoothing::NONE.masses(classes);
+    oracle::smoothed_loss::forward(plain, classes, &wide(&logits), &targets, &mut nlls);
+    // Both are a difference of numbers as large as the logits; `log` and `exp` are off by a few units in the last place.
     let spread = 2.0 * f64::from(scale) + (classes as f64).ln();
     let loss_tolerance = vec![sum_tolerance(classes.div_ceil(64) + 16, spread) + 2e-6; n];
     // p = exp(z - s) inherits the absolute error of its argument as a relative one, and WGSL grants exp 3 + 2 |x| units.
@@ -403,7 +412,7 @@ pub fn smoothed_loss(gpu: &Arc<Gpu>, n: usize, classes: usize, scale: f32, smoot
             targets: at_targets,
             losses: match pass {
                 "backward" => at_logits,
-                _ => probe.output("losses", losses.clone(), loss_tolerance.clone())?,
+                _ => probe.output("losses", pairs(&losses, &nlls), pairs(&loss_tolerance, &loss_tolerance))?,
             },
             dlogits: match pass {
                 "forward" => at_logits,
@@ -528,14 +537,14 @@ impl OptimizerCase {
         for &(to, from) in &self.copies {
             (packed[to], packed_tolerance[to]) = (want[from], tolerance[from]);
         }
-        let losses = random(LOSSES, 5);
-        let dloss = f64::from(step(LOSSES).dloss);
-        let before = [0.25; LOSS_PARTS * 4];
+        let losses = random(2 * LOSSES, 5);
+        let factors = [step(LOSSES).dloss, step(LOSSES).dnll].map(f64::from);
+        let before = [0.25; 2 * LOSS_PARTS * 4];
         let mut step_losses = wide(&before);
-        for (part, sum) in step_losses[LOSS_PARTS * SLOT..][..LOSS_PARTS].iter_mut().enumerate() {
-            *sum = losses.iter().skip(part).step_by(LOSS_PARTS).map(|&v| f64::from(v) * dloss).sum();
+        for (i, sum) in step_losses[2 * LOSS_PARTS * SLOT..][..2 * LOSS_PARTS].iter_mut().enumerate() {
+            *sum = losses.iter().skip(i).step_by(2 * LOSS_PARTS).map(|&v| f64::from(v) * factors[i % 2]).sum();
         }
-        let loss_tolerance = vec![sum_tolerance(LOSSES.div_ceil(LOSS_PARTS), dloss * 3.0); before.len()];
+        let loss_tolerance = vec![sum_tolerance(LOSSES.div_ceil(LOSS_PARTS), factors[0] * 3.0); before.len()];
 
         let mut probe = Probe::new(gpu);
         let at = OptimizerBuffers {

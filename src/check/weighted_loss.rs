@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::compare::sum_tolerance;
-use super::ops::{step, wide};
+use super::ops::{pairs, step, wide};
 use super::probe::Probe;
 use super::{Row, cases, random, random_targets};
 use crate::Result;
@@ -131,6 +131,7 @@ struct Case {
     logits: Vec<f32>,
     targets: Vec<u32>,
     soft: Option<Vec<f32>>,
+    /// Loss and nll of each row.
     losses: Vec<f64>,
     loss_tolerance: Vec<f64>,
     /// Of an element of `dlogits` for an upstream gradient of 1.
@@ -153,6 +154,8 @@ impl Case {
         let at = oracle_targets(&targets, soft.as_deref());
         let mut losses = vec![0.0; n];
         oracle::weighted_loss::forward(&loss, &wide_logits, at, &mut losses);
+        let mut nlls = vec![0.0; n];
+        oracle::weighted_loss::nll(&loss, &wide_logits, at, &mut nlls);
 
         // As for the simple loss, for a row whose masses add up to another number than 1. `log` and `exp` are off by a few
         // units in the last place.
@@ -161,12 +164,14 @@ impl Case {
         let (mut loss_tolerance, mut gradient_tolerance) = (vec![], vec![]);
         for (row, logits) in wide_logits.chunks(classes).enumerate() {
             let Some(masses) = oracle::weighted_loss::masses(&loss, at, row) else {
-                loss_tolerance.push(0.0);
+                loss_tolerance.extend([0.0; 2]);
                 gradient_tolerance.resize(gradient_tolerance.len() + classes, 0.0);
                 continue;
             };
             let total: f64 = masses.iter().map(|a| a.abs()).sum();
-            loss_tolerance.push((sum_tolerance(terms, spread) + 2e-6) * total);
+            let of_log = sum_tolerance(terms, spread) + 2e-6;
+            // A plain target's masses add up to 1.
+            loss_tolerance.extend([of_log * total, of_log]);
             let largest = (0..classes).filter(|&k| loss.allowed()[k]).map(|k| logits[k]).fold(f64::MIN, f64::max);
             let exponential = |k: usize| if loss.allowed()[k] { (logits[k] - largest).exp() } else { 0.0 };
             let normaliser: f64 = (0..classes).map(exponential).sum();
@@ -187,6 +192,7 @@ impl Case {
             rows.into_iter().enumerate().map(part).collect()
         });
         let name = format!("{n}x{classes}, logits to {scale}, {features:?}");
+        let losses = pairs(&losses, &nlls);
         Self { name, loss, logits, targets, soft, losses, loss_tolerance, gradient_tolerance }
     }
 }

@@ -12,13 +12,13 @@ use smoothcnn::{Error, Result, checkpoint, metrics};
 
 use super::common::{self, DataArgs, DataKind};
 use super::config::{Images, images, read_config};
-use super::eval::{self, InferenceArgs};
+use super::model::{self, InferenceArgs};
 use super::run::{CONFIG, MODEL};
 
 /// Fits a temperature to a saved model.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The folder of a run that was trained with --val-split: its model, its data, its held-out images
+    /// The folder of a run of `train --val-split`: its model, its data, its held-out images
     #[arg(required_unless_present = "model", conflicts_with_all = ["model", "data", "data_dir", "limit_train", "limit_test", "val_images"])]
     run: Option<PathBuf>,
     /// Weights, as safetensors under PyTorch's names
@@ -101,7 +101,7 @@ struct Source {
 fn source(args: &Args) -> Result<Source> {
     let Some(run) = &args.run else {
         let model = args.model.clone().expect("clap asks for a run or a model");
-        let (train, test) = common::load_data(&args.data, None)?;
+        let (train, test) = common::load_data(&args.data, model::ignore_index(&model)?)?;
         let val_images = args.val_images.unwrap_or((train.len() / 10).clamp(1, 5000));
         return Ok(Source { model, data: args.data.clone(), validation: last(&train, val_images)?, test });
     };
@@ -128,7 +128,7 @@ pub fn run(args: Args) -> Result<u8> {
     let logits = args.inference.logits(&net, (&model, &state, &metadata), data.data, &both)?;
     let (of_validation, of_test) = logits.split_at(val_images * net.classes);
     // Of the classes that took part in training.
-    let allowed = eval::class_mask(&model, &metadata, net.classes)?.unwrap_or_else(|| vec![true; net.classes]);
+    let allowed = model::class_mask(&model, &metadata, net.classes)?.unwrap_or_else(|| vec![true; net.classes]);
     let (of_validation, validation_labels, classes) = restricted(&allowed, of_validation, &both.labels[..val_images]);
     let (of_test, test_labels, _) = restricted(&allowed, of_test, &both.labels[val_images..]);
 

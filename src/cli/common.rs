@@ -15,7 +15,6 @@ use smoothcnn::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::gpu::{Choice, DeviceKind, Gpu, autotune, cache, device};
 use smoothcnn::net::Network;
 use smoothcnn::ops::IGNORED;
-use smoothcnn::smoothing::Variant;
 use smoothcnn::train::{Backend, Setup, State};
 use smoothcnn::tuning::{Autotune, Tiles, Tuning};
 use smoothcnn::{Error, Result, cpu, oracle};
@@ -133,17 +132,6 @@ impl DeviceArgs {
     }
 }
 
-/// Flags that describe the loss.
-#[derive(Clone, Copy, Debug, clap::Args)]
-pub struct SmoothingArgs {
-    /// Epsilon: how much of the target's mass is spread; 0 is plain cross-entropy
-    #[arg(long, value_name = "E", default_value_t = 0.1, allow_negative_numbers = true)]
-    pub label_smoothing: f64,
-    /// Over which classes: all, e/C each (uniform, PyTorch's), or all but the true one, e/(C-1) each
-    #[arg(long, value_enum, default_value = "uniform")]
-    pub smoothing_variant: Variant,
-}
-
 /// For flags that count something.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -164,6 +152,18 @@ pub fn input_shape(text: &str) -> Result<[usize; 3]> {
 /// Training and test set, cut to the limits. Training images with the label `ignored` count for nothing; the test set is
 /// without such images.
 pub fn load_data(args: &DataArgs, ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
+    let (train, test) = load_marked(args, ignored)?;
+    Ok((train, if ignored.is_some() { labelled(&test) } else { test }))
+}
+
+/// The images whose label is not ignored.
+pub fn labelled(images: &Dataset) -> Dataset {
+    let counts = (0..images.len() as u32).filter(|&i| images.labels[i as usize] != IGNORED);
+    images.subset(&counts.collect::<Vec<_>>())
+}
+
+/// Training and test set, cut to the limits. The label `ignored` has become [`IGNORED`] in both.
+pub fn load_marked(args: &DataArgs, ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
     let (mut train, mut test) = match args.data {
         // A larger set begins with the smaller one: only what is kept is drawn.
         DataKind::Digits => {
@@ -180,10 +180,11 @@ pub fn load_data(args: &DataArgs, ignored: Option<i64>) -> Result<(Dataset, Data
     test.truncate(args.limit_test.unwrap_or(usize::MAX));
     if ignored.is_some() {
         // IDX files have been read so; the other formats have classes only.
-        let ignores = |label: u32| label == IGNORED || ignored == Some(label.into());
-        train.labels.iter_mut().filter(|label| ignores(**label)).for_each(|label| *label = IGNORED);
-        let counts = (0..test.len() as u32).filter(|&i| !ignores(test.labels[i as usize]));
-        test = test.subset(&counts.collect::<Vec<_>>());
+        for label in train.labels.iter_mut().chain(&mut test.labels) {
+            if ignored == Some((*label).into()) {
+                *label = IGNORED;
+            }
+        }
     }
     Ok((train, test))
 }
@@ -289,6 +290,11 @@ pub fn tuning(
     Ok(Some(if timed { autotune::tuning(gpu, setup, activations)? } else { gpu.tuning() }))
 }
 
+/// The kernels where nobody chooses: in f64 it is the oracle that is asked for.
+pub fn usual_kernels(precision: Precision) -> Kernels {
+    if precision == Precision::F64 { Kernels::Reference } else { Kernels::Fused }
+}
+
 /// A backend for `setup`, starting from `state`, that stores activations as they are computed.
 pub fn backend<'a>(
     gpu: Option<&Arc<Gpu>>,
@@ -312,9 +318,7 @@ pub fn backend_storing<'a>(
     state: &State,
 ) -> Result<Box<dyn Backend + 'a>> {
     let params: Vec<f32> = state.params.iter().map(|&p| p as f32).collect();
-    // In f64 it is the oracle that is asked for.
-    let kernels =
-        device.kernels.unwrap_or(if precision == Precision::F64 { Kernels::Reference } else { Kernels::Fused });
+    let kernels = device.kernels.unwrap_or(usual_kernels(precision));
     let options = Options { kernels, tuning, activations, ..Options::default() };
     let mut backend: Box<dyn Backend> = match (gpu, precision, kernels) {
         (Some(gpu), ..) => Box::new(GpuTrainer::with_options(gpu, setup, &params, options)?),

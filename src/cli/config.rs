@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use smoothcnn::activations::Activations;
 use smoothcnn::data::labels::{self, Noise};
 use smoothcnn::data::{Dataset, idx};
+use smoothcnn::fusion::Kernels;
 use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::smoothing::Variant;
@@ -15,14 +16,17 @@ use smoothcnn::tuning::Tuning;
 use smoothcnn::{Error, Result};
 
 use super::common::{self, DataArgs, DataKind, Precision};
-use super::loss::{LossArgs, Spread};
+use super::loss::{LossArgs, LossConfig, Spread};
+
+/// Epochs of a run where nobody says.
+pub const EPOCHS: usize = 10;
 
 /// Flags that `train` and `sweep` share: all that a run depends on but epsilon, the rate of label noise and the seed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
     #[command(flatten)]
     pub data: DataArgs,
-    /// Times through the training set, those before --resume included [default: 10, or as the resumed run was asked for]
+    /// Times through the training set [default: 10]
     #[arg(long, value_name = "N", value_parser = common::at_least_one)]
     pub epochs: Option<usize>,
     /// Images in a batch
@@ -128,7 +132,10 @@ pub struct Config {
     pub labels: Labels,
     #[serde(default, skip_serializing_if = "LossArgs::is_default")]
     pub loss: LossArgs,
-    /// On a GPU, the form of the kernels: a resumed run keeps it, because another rounds differently.
+    /// Which kernels: a resumed run keeps them, because others round differently.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<Kernels>,
+    /// On a GPU, the form of the fused kernels, which is kept as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuning: Option<Tuning>,
     pub optimizer: Optimizer,
@@ -155,7 +162,7 @@ impl RunArgs {
         let lr = non_negative("--lr", self.lr)?;
         let weight_decay = non_negative("--weight-decay", self.weight_decay)?;
         let momentum = non_negative("--momentum", self.momentum)?;
-        let epochs = self.epochs.unwrap_or(10);
+        let epochs = self.epochs.unwrap_or(EPOCHS);
         let (loss, smoothing_variant) = self.loss.recorded(self.smoothing_variant, epochs)?;
         let adam = Adam { lr, weight_decay, ..Adam::default() };
         Ok(Config {
@@ -176,6 +183,7 @@ impl RunArgs {
             dtype: self.dtype,
             activations: self.activations,
             backend: String::new(),
+            kernels: None,
             tuning: None,
             labels: Labels {
                 val_split: self.val_split.unwrap_or(0.0),
@@ -203,6 +211,10 @@ impl Config {
         }
     }
 
+    pub fn loss_config(&self) -> LossConfig<'_> {
+        LossConfig { args: &self.loss, epsilon: self.label_smoothing, variant: self.smoothing_variant }
+    }
+
     /// Refuses what no data can mend.
     pub fn check(&self) -> Result<()> {
         let Labels { val_split, label_noise, .. } = self.labels;
@@ -215,7 +227,18 @@ impl Config {
             let expected = "--dtype f32: f64 is the CPU path's";
             return Err(Error::Usage(format!("--activations f16: found --dtype f64, expected {expected}")));
         }
-        self.loss.check(self)?;
+        self.loss_config().check()?;
+        if self.loss.soft_labels.is_some() {
+            let found = [
+                ("--label-noise", self.labels.label_noise != 0.0),
+                ("--train-labels", self.labels.train_labels.is_some()),
+            ];
+            if let Some((flag, _)) = found.iter().find(|(_, given)| *given) {
+                return Err(Error::Usage(format!(
+                    "{flag}: found with --soft-labels, which take the labels' place; expected one"
+                )));
+            }
+        }
         // No data has fewer classes: what passes here may still be refused for the data's own number.
         self.loss.smoothing(Variant::Uniform, self.label_smoothing, 2).map(|_| ())
     }

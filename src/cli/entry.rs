@@ -94,6 +94,10 @@ pub fn read(path: &Path, index: Option<usize>) -> Result<Entry> {
 pub fn run(entry: &Entry, options: &Options) -> Result<()> {
     let began = Instant::now();
     let Entry { id, out, config } = entry;
+    if config.labels.val_split == 0.0 {
+        let message = "found a val-split of 0, expected images held out, which the study measures on";
+        return Err(Error::Usage(format!("--entry: run {id}: {message}")));
+    }
     fs::create_dir_all(out).map_err(Error::io(out))?;
     // Locked as long as this process lives, however it ends.
     let lock_path = out.with_extension("lock");
@@ -113,8 +117,9 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
     }
     let mut config = config.clone();
     let folder = if out.join(CHECKPOINT).exists() {
-        // It began with kernels of a certain form, and goes on with them.
-        config.tuning = read_config(&out.join(CONFIG))?.tuning;
+        // It began with certain kernels, of a certain form, and goes on with them.
+        let began_with = read_config(&out.join(CONFIG))?;
+        (config.kernels, config.tuning) = (began_with.kernels, began_with.tuning);
         Folder::Resumed(out.clone())
     } else {
         // What a run without a whole epoch left is of no use.
@@ -123,9 +128,7 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
     };
     let trained = run::train(config.clone(), folder, options)?;
     let images = &trained.images;
-    let validation = images.validation.as_ref().ok_or_else(|| {
-        Error::Usage("--entry: found a configuration without --val-split, expected images held out".into())
-    })?;
+    let validation = images.validation.as_ref().expect("a split that is not 0 leaves images on both sides");
 
     let train_logits = trained.logits(&images.train)?;
     let validation_logits = trained.logits(validation)?;

@@ -1,5 +1,6 @@
 //! The flags that describe the loss, and the loss that they and the training set make.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -120,6 +121,12 @@ pub struct LossArgs {
     pub distill_alpha: Option<f64>,
 }
 
+// What the help names as defaults.
+const FOCAL_GAMMA: f64 = 2.0;
+const CONFIDENCE_BETA: f64 = 0.1;
+const DISTILL_TEMPERATURE: f64 = 4.0;
+const DISTILL_ALPHA: f64 = 0.9;
+
 fn usage<T>(message: String) -> Result<T> {
     Err(Error::Usage(message))
 }
@@ -155,81 +162,13 @@ impl LossArgs {
         Ok((Self { smoothing_epochs, ..self.clone() }, variant))
     }
 
-    /// Refuses what makes no sense together, whatever the data.
-    pub fn check(&self, config: &Config) -> Result<()> {
-        let name = |kind: Kind| kind.to_possible_value().expect("no loss is hidden").get_name().to_owned();
-        for (flag, value, kind) in [
-            ("--focal-gamma", self.focal_gamma, Kind::Focal),
-            ("--confidence-beta", self.confidence_beta, Kind::ConfidencePenalty),
-        ] {
-            let Some(value) = value else { continue };
-            if self.kind != kind {
-                return usage(format!("{flag}: found {value}, expected --loss {} with it", name(kind)));
-            }
-            if !(value.is_finite() && value >= 0.0) {
-                return usage(format!("{flag}: found {value}, expected a number from 0 on"));
-            }
-        }
-        if self.kind != Kind::CrossEntropy {
-            let found = [
-                ("--label-smoothing", config.label_smoothing != 0.0),
-                ("--smoothing-variant", config.smoothing_variant != Variant::Uniform),
-                ("--smoothing-prior", self.smoothing_prior.is_some()),
-                ("--smoothing-schedule", self.smoothing_schedule != ScheduleKind::Constant),
-                ("--class-weights", self.class_weights.is_some()),
-                ("--class-mask", !self.class_mask.is_empty()),
-                ("--soft-labels", self.soft_labels.is_some()),
-                ("--teacher", self.teacher.is_some()),
-            ];
-            if let Some((flag, _)) = found.iter().find(|(_, given)| *given) {
-                return usage(format!("{flag}: found with --loss {}, expected cross-entropy", name(self.kind)));
-            }
-        }
-        if let (None, Some(weighting)) = (&self.class_weights, self.class_weighting) {
-            let weighting = weighting.to_possible_value().expect("no weighting is hidden");
-            return usage(format!(
-                "--class-weighting: found {}, expected --class-weights with it",
-                weighting.get_name()
-            ));
-        }
-        if self.teacher.is_some() {
-            let found = [
-                ("--smoothing-prior", self.smoothing_prior.is_some()),
-                ("--class-weights", self.class_weights.is_some()),
-                ("--class-mask", !self.class_mask.is_empty()),
-                ("--soft-labels", self.soft_labels.is_some()),
-            ];
-            if let Some((flag, _)) = found.iter().find(|(_, given)| *given) {
-                return usage(format!("{flag}: found with --teacher, expected one of the two"));
-            }
-        }
-        let in_range = |flag: &str, value: Option<f64>, valid: fn(f64) -> bool, expected: &str| match value {
-            Some(value) if self.teacher.is_none() => {
-                usage(format!("{flag}: found {value}, expected --teacher with it"))
-            }
-            Some(value) if !valid(value) => usage(format!("{flag}: found {value}, expected {expected}")),
-            _ => Ok(()),
-        };
-        let positive = |t: f64| t.is_finite() && t > 0.0;
-        in_range("--distill-temperature", self.distill_temperature, positive, "a number above 0")?;
-        in_range("--distill-alpha", self.distill_alpha, |a| (0.0..=1.0).contains(&a), "a number from 0 to 1")?;
-        if self.soft_labels.is_some() {
-            let labels = &config.labels;
-            let found = [
-                ("--ignore-index", self.ignore_index.is_some()),
-                ("--label-noise", labels.label_noise != 0.0),
-                ("--train-labels", labels.train_labels.is_some()),
-            ];
-            if let Some((flag, _)) = found.iter().find(|(_, given)| *given) {
-                return usage(format!("{flag}: found with --soft-labels, which take the labels' place; expected one"));
-            }
-        }
-        Ok(())
-    }
-
     /// How a teacher is distilled.
     fn distillation(&self, classes: usize) -> Result<DistillationLoss> {
-        DistillationLoss::new(classes, self.distill_temperature.unwrap_or(4.0), self.distill_alpha.unwrap_or(0.9))
+        DistillationLoss::new(
+            classes,
+            self.distill_temperature.unwrap_or(DISTILL_TEMPERATURE),
+            self.distill_alpha.unwrap_or(DISTILL_ALPHA),
+        )
     }
 
     /// A smoothing over `classes` classes, with a negative epsilon only where that is allowed.
@@ -262,46 +201,213 @@ impl LossArgs {
     }
 }
 
+/// All that a configuration says of the loss.
+#[derive(Clone, Copy, Debug)]
+pub struct LossConfig<'a> {
+    pub args: &'a LossArgs,
+    pub epsilon: f64,
+    pub variant: Variant,
+}
+
+impl LossConfig<'_> {
+    /// Refuses what makes no sense together, whatever the data.
+    pub fn check(&self) -> Result<()> {
+        let args = self.args;
+        let name = |kind: Kind| kind.to_possible_value().expect("no loss is hidden").get_name().to_owned();
+        for (flag, value, kind) in [
+            ("--focal-gamma", args.focal_gamma, Kind::Focal),
+            ("--confidence-beta", args.confidence_beta, Kind::ConfidencePenalty),
+        ] {
+            let Some(value) = value else { continue };
+            if args.kind != kind {
+                return usage(format!("{flag}: found {value}, expected --loss {} with it", name(kind)));
+            }
+            if !(value.is_finite() && value >= 0.0) {
+                return usage(format!("{flag}: found {value}, expected a number from 0 on"));
+            }
+        }
+        if args.kind != Kind::CrossEntropy {
+            let found = [
+                ("--label-smoothing", self.epsilon != 0.0),
+                ("--smoothing-variant", self.variant != Variant::Uniform),
+                ("--smoothing-prior", args.smoothing_prior.is_some()),
+                ("--smoothing-schedule", args.smoothing_schedule != ScheduleKind::Constant),
+                ("--class-weights", args.class_weights.is_some()),
+                ("--class-mask", !args.class_mask.is_empty()),
+                ("--soft-labels", args.soft_labels.is_some()),
+                ("--teacher", args.teacher.is_some()),
+            ];
+            if let Some((flag, _)) = found.iter().find(|(_, given)| *given) {
+                return usage(format!("{flag}: found with --loss {}, expected cross-entropy", name(args.kind)));
+            }
+        }
+        if let (None, Some(weighting)) = (&args.class_weights, args.class_weighting) {
+            let weighting = weighting.to_possible_value().expect("no weighting is hidden");
+            return usage(format!(
+                "--class-weighting: found {}, expected --class-weights with it",
+                weighting.get_name()
+            ));
+        }
+        if args.teacher.is_some() {
+            let found = [
+                ("--smoothing-prior", args.smoothing_prior.is_some()),
+                ("--class-weights", args.class_weights.is_some()),
+                ("--class-mask", !args.class_mask.is_empty()),
+                ("--soft-labels", args.soft_labels.is_some()),
+            ];
+            if let Some((flag, _)) = found.iter().find(|(_, given)| *given) {
+                return usage(format!("{flag}: found with --teacher, expected one of the two"));
+            }
+        }
+        let in_range = |flag: &str, value: Option<f64>, valid: fn(f64) -> bool, expected: &str| match value {
+            Some(value) if args.teacher.is_none() => {
+                usage(format!("{flag}: found {value}, expected --teacher with it"))
+            }
+            Some(value) if !valid(value) => usage(format!("{flag}: found {value}, expected {expected}")),
+            _ => Ok(()),
+        };
+        let positive = |t: f64| t.is_finite() && t > 0.0;
+        in_range("--distill-temperature", args.distill_temperature, positive, "a number above 0")?;
+        in_range("--distill-alpha", args.distill_alpha, |a| (0.0..=1.0).contains(&a), "a number from 0 to 1")?;
+        if let (Some(_), Some(ignored)) = (&args.soft_labels, args.ignore_index) {
+            return usage(format!(
+                "--ignore-index: found {ignored} with --soft-labels, which take the labels' place; expected one"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The loss over these training images, at its full epsilon, and without a teacher's logits. `kept` are their indices into
+    /// the training set as its files have it.
+    pub fn loss(&self, train: &Dataset, kept: &[u32]) -> Result<Loss> {
+        self.check()?;
+        let args = self.args;
+        let classes = train.classes;
+        let comparator = |loss: Result<ComparatorLoss>| Ok(Loss::new(Form::Comparator(loss?), 0.0));
+        match args.kind {
+            Kind::Focal => return comparator(ComparatorLoss::focal(classes, args.focal_gamma.unwrap_or(FOCAL_GAMMA))),
+            Kind::ConfidencePenalty => {
+                return comparator(ComparatorLoss::confidence_penalty(
+                    classes,
+                    args.confidence_beta.unwrap_or(CONFIDENCE_BETA),
+                ));
+            }
+            Kind::CrossEntropy => {}
+        }
+        let allowed = args.allowed(classes)?;
+        let (variant, epsilon) = (self.variant, self.epsilon);
+        let part = allowed.as_ref().map_or(classes, |allowed| allowed.iter().filter(|allowed| **allowed).count());
+        let smoothing = args.smoothing(variant, epsilon, part)?;
+        let plain = args.smoothing_prior.is_none() && args.class_weights.is_none() && allowed.is_none();
+        let mut loss = match args.teacher {
+            Some(_) => Loss::new(Form::Distillation(args.distillation(classes)?, smoothing), epsilon),
+            None => smoothing.into(),
+        };
+        if !(plain && args.soft_labels.is_none()) {
+            let prior = match (&args.smoothing_prior, variant) {
+                (Some(text), _) if text == "unigram" => unigram(train)?,
+                (Some(path), _) => Prior::Given(numbers(Path::new(path), classes)?),
+                (None, Variant::Uniform) => Prior::Uniform,
+                (None, Variant::OffTarget) => Prior::OffTarget,
+            };
+            let weights = match &args.class_weights {
+                None => None,
+                Some(text) => Some((args.class_weighting.unwrap_or_default(), class_weights(text, train, &allowed)?)),
+            };
+            let spec = Spec { classes, epsilon: Epsilon::negative_allowed(epsilon)?, prior, weights, allowed };
+            loss = Loss::new(Form::Weighted(WeightedLoss::new(&spec)?), epsilon);
+        }
+        if let Some(path) = &args.soft_labels {
+            loss = loss.with_soft_targets(soft_labels(path, args, (classes, kept))?.into())?;
+        }
+        Ok(loss)
+    }
+
+    /// What the loss is, with the smoothing's meaning spelled out.
+    pub fn describe(&self, classes: usize) -> String {
+        let (e, args) = (self.epsilon, self.args);
+        let c =
+            if args.class_mask.is_empty() { classes } else { args.class_mask.iter().collect::<BTreeSet<_>>().len() };
+        let c = c as f64;
+        let meaning = match (&args.smoothing_prior, self.variant) {
+            (Some(_), _) => String::new(),
+            (None, Variant::Uniform) => format!(" (= {:.4} off-target)", e * (c - 1.0) / c),
+            (None, Variant::OffTarget) => format!(" (= {:.4} uniform)", e * c / (c - 1.0)),
+        };
+        let kind = match args.kind {
+            Kind::CrossEntropy if e == 0.0 => "plain cross-entropy".into(),
+            Kind::CrossEntropy => format!("label smoothing {e} {}{meaning}{}", self.spread(), self.schedule()),
+            _ => self.kind(),
+        };
+        kind + &self.details()
+    }
+
+    /// What the losses of a sweep have in common, whatever their epsilon.
+    pub fn describe_all(&self) -> String {
+        self.kind() + &self.details()
+    }
+
+    fn kind(&self) -> String {
+        match self.args.kind {
+            Kind::Focal => format!("focal loss, gamma {}", self.args.focal_gamma.unwrap_or(FOCAL_GAMMA)),
+            Kind::ConfidencePenalty => {
+                format!("confidence penalty, beta {}", self.args.confidence_beta.unwrap_or(CONFIDENCE_BETA))
+            }
+            Kind::CrossEntropy => "cross-entropy with label smoothing".into(),
+        }
+    }
+
+    /// Over which classes epsilon is spread.
+    pub fn spread(&self) -> String {
+        match (&self.args.smoothing_prior, self.variant) {
+            (Some(prior), _) => format!("by the prior {prior}"),
+            (None, Variant::Uniform) => "uniform".into(),
+            (None, Variant::OffTarget) => "off-target".into(),
+        }
+    }
+
+    /// How epsilon changes: nothing, or a part of a sentence.
+    pub fn schedule(&self) -> String {
+        let over = self.args.smoothing_epochs.unwrap_or(0);
+        match self.args.smoothing_schedule {
+            ScheduleKind::Constant => String::new(),
+            ScheduleKind::Warmup => format!(", from 0 over {over} epochs"),
+            ScheduleKind::Decay => format!(", falling to 0 over {over} epochs"),
+        }
+    }
+
+    /// What there is beside kind and smoothing.
+    fn details(&self) -> String {
+        let args = self.args;
+        let mut text = String::new();
+        if let Some(weights) = &args.class_weights {
+            let weighting =
+                args.class_weighting.unwrap_or_default().to_possible_value().expect("no weighting is hidden");
+            text += &format!(", class weights {weights} ({})", weighting.get_name());
+        }
+        if !args.class_mask.is_empty() {
+            text += &format!(", classes {:?} only", args.class_mask);
+        }
+        if let Some(ignored) = args.ignore_index {
+            text += &format!(", label {ignored} ignored");
+        }
+        if let Some(path) = &args.teacher {
+            let temperature = args.distill_temperature.unwrap_or(DISTILL_TEMPERATURE);
+            let alpha = args.distill_alpha.unwrap_or(DISTILL_ALPHA);
+            text += &format!(", distilled from {} (temperature {temperature}, alpha {alpha})", path.display());
+        }
+        if let Some(path) = &args.soft_labels {
+            text += &format!(", soft labels of {}", path.display());
+        }
+        text
+    }
+}
+
 /// The loss of a run: that of its configuration, over its images. A teacher's logits are still to come.
 pub fn loss(config: &Config, images: &Images) -> Result<Loss> {
-    let (args, train) = (&config.loss, &images.train);
-    args.check(config)?;
-    let classes = train.classes;
-    let comparator = |loss: Result<ComparatorLoss>| Ok(Loss::new(Form::Comparator(loss?), 0.0));
-    match args.kind {
-        Kind::Focal => return comparator(ComparatorLoss::focal(classes, args.focal_gamma.unwrap_or(2.0))),
-        Kind::ConfidencePenalty => {
-            return comparator(ComparatorLoss::confidence_penalty(classes, args.confidence_beta.unwrap_or(0.1)));
-        }
-        Kind::CrossEntropy => {}
-    }
-    let allowed = args.allowed(classes)?;
-    let (variant, epsilon) = (config.smoothing_variant, config.label_smoothing);
-    let part = allowed.as_ref().map_or(classes, |allowed| allowed.iter().filter(|allowed| **allowed).count());
-    let smoothing = args.smoothing(variant, epsilon, part)?;
-    let plain = args.smoothing_prior.is_none() && args.class_weights.is_none() && allowed.is_none();
-    let mut loss = match args.teacher {
-        Some(_) => Loss::new(Form::Distillation(args.distillation(classes)?, smoothing), epsilon),
-        None => smoothing.into(),
-    };
-    if !(plain && args.soft_labels.is_none()) {
-        let prior = match (&args.smoothing_prior, variant) {
-            (Some(text), _) if text == "unigram" => unigram(train)?,
-            (Some(path), _) => Prior::Given(numbers(Path::new(path), classes)?),
-            (None, Variant::Uniform) => Prior::Uniform,
-            (None, Variant::OffTarget) => Prior::OffTarget,
-        };
-        let weights = match &args.class_weights {
-            None => None,
-            Some(text) => Some((args.class_weighting.unwrap_or_default(), class_weights(text, train, &allowed)?)),
-        };
-        let spec = Spec { classes, epsilon: Epsilon::negative_allowed(epsilon)?, prior, weights, allowed };
-        loss = Loss::new(Form::Weighted(WeightedLoss::new(&spec)?), epsilon);
-    }
-    if let Some(path) = &args.soft_labels {
-        loss = loss.with_soft_targets(soft_labels(path, args, images)?.into())?;
-    }
-    let steps = args.smoothing_epochs.unwrap_or(0) * train.len().div_ceil(config.batch_size);
+    let args = &config.loss;
+    let loss = config.loss_config().loss(&images.train, &images.kept)?;
+    let steps = args.smoothing_epochs.unwrap_or(0) * images.train.len().div_ceil(config.batch_size);
     Ok(loss.scheduled(match args.smoothing_schedule {
         ScheduleKind::Constant => Schedule::Constant,
         ScheduleKind::Warmup => Schedule::WarmUp { over: steps as u64 },
@@ -371,8 +477,7 @@ fn numbers(path: &Path, classes: usize) -> Result<Vec<f64>> {
 }
 
 /// The distributions of the training images, over the classes that take part.
-fn soft_labels(path: &Path, args: &LossArgs, images: &Images) -> Result<Vec<f32>> {
-    let classes = images.train.classes;
+fn soft_labels(path: &Path, args: &LossArgs, (classes, kept): (usize, &[u32])) -> Result<Vec<f32>> {
     let safetensors = path.extension().is_some_and(|extension| extension == "safetensors");
     let (rows, columns, values) = match safetensors {
         true => checkpoint::load_matrix(path)?,
@@ -384,13 +489,13 @@ fn soft_labels(path: &Path, args: &LossArgs, images: &Images) -> Result<Vec<f32>
     if columns != classes {
         return Err(Error::data(path, format!("found rows of {columns} numbers, expected {classes}: one a class")));
     }
-    let needed = images.kept.iter().max().map_or(0, |&last| last as usize + 1);
+    let needed = kept.iter().max().map_or(0, |&last| last as usize + 1);
     if rows < needed {
         return Err(Error::data(path, format!("found {rows} rows, expected one for each of {needed} images")));
     }
     let allowed = args.allowed(classes)?.unwrap_or_else(|| vec![true; classes]);
-    let mut soft = Vec::with_capacity(images.kept.len() * classes);
-    for &image in &images.kept {
+    let mut soft = Vec::with_capacity(kept.len() * classes);
+    for &image in kept {
         let row = &values[image as usize * classes..][..classes];
         if let Some(bad) = row.iter().find(|v| !(v.is_finite() && **v >= 0.0)) {
             return Err(Error::data(path, format!("row {image}: found {bad}, expected numbers from 0 on")));
@@ -404,49 +509,4 @@ fn soft_labels(path: &Path, args: &LossArgs, images: &Images) -> Result<Vec<f32>
         soft.extend(part().map(|v| (v / total) as f32));
     }
     Ok(soft)
-}
-
-/// What the loss is, with the smoothing's meaning spelled out.
-pub fn describe(config: &Config, classes: usize) -> String {
-    let args = &config.loss;
-    let mut text = match args.kind {
-        Kind::Focal => format!("focal loss, gamma {}", args.focal_gamma.unwrap_or(2.0)),
-        Kind::ConfidencePenalty => format!("confidence penalty, beta {}", args.confidence_beta.unwrap_or(0.1)),
-        Kind::CrossEntropy => smoothing_line(config, args.allowed(classes).ok().flatten(), classes),
-    };
-    if let Some(weights) = &args.class_weights {
-        let weighting = args.class_weighting.unwrap_or_default().to_possible_value().expect("no weighting is hidden");
-        text += &format!(", class weights {weights} ({})", weighting.get_name());
-    }
-    if !args.class_mask.is_empty() {
-        text += &format!(", classes {:?} only", args.class_mask);
-    }
-    if let (Some(path), Ok(loss)) = (&args.teacher, args.distillation(classes)) {
-        let (temperature, alpha) = (loss.temperature(), loss.alpha());
-        text += &format!(", distilled from {} (temperature {temperature}, alpha {alpha})", path.display());
-    }
-    if let Some(path) = &args.soft_labels {
-        text += &format!(", soft labels of {}", path.display());
-    }
-    text
-}
-
-fn smoothing_line(config: &Config, allowed: Option<Vec<bool>>, classes: usize) -> String {
-    let (e, args) = (config.label_smoothing, &config.loss);
-    if e == 0.0 {
-        return "plain cross-entropy".into();
-    }
-    let c = allowed.map_or(classes, |allowed| allowed.iter().filter(|allowed| **allowed).count()) as f64;
-    let meaning = match (&args.smoothing_prior, config.smoothing_variant) {
-        (Some(prior), _) => format!("by the prior {prior}"),
-        (None, Variant::Uniform) => format!("uniform (= {:.4} off-target)", e * (c - 1.0) / c),
-        (None, Variant::OffTarget) => format!("off-target (= {:.4} uniform)", e * c / (c - 1.0)),
-    };
-    let over = args.smoothing_epochs.unwrap_or(0);
-    let schedule = match args.smoothing_schedule {
-        ScheduleKind::Constant => String::new(),
-        ScheduleKind::Warmup => format!(", from 0 over {over} epochs"),
-        ScheduleKind::Decay => format!(", falling to 0 over {over} epochs"),
-    };
-    format!("label smoothing {e} {meaning}{schedule}")
 }

@@ -9,6 +9,7 @@ mod devices;
 mod entry;
 mod eval;
 mod loss;
+mod model;
 mod plan;
 mod predict;
 mod preview;
@@ -54,6 +55,10 @@ enum Command {
     /// Measure training and inference on this machine, kernel by kernel.
     Bench(bench::Args),
     /// Print the list of dispatches of a training step, with work and memory. Needs no device.
+    ///
+    /// It needs no data either: what `--class-weights balanced` and `--smoothing-prior unigram` count changes no dispatch. The
+    /// files that the loss's flags name are read; soft labels must be as many as --train-images. That a teacher is asked, once
+    /// before the training, is no part of a step.
     Plan(plan::Args),
     /// List what can be computed on.
     Devices(devices::Args),

@@ -1,19 +1,26 @@
 //! `smoothcnn plan`.
 
+use clap::builder::Resettable;
 use serde::Serialize;
 use smoothcnn::activations::Activations;
 use smoothcnn::compile::{Job, compile};
+use smoothcnn::data::Dataset;
 use smoothcnn::fusion::Kernels;
+use smoothcnn::loss::Loss;
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
-use smoothcnn::smoothing::Smoothing;
 use smoothcnn::tuning::{Tiles, Tuning};
 use smoothcnn::{Error, Result};
 
-use super::common::{self, SmoothingArgs};
+use super::common;
+use super::config::EPOCHS;
+use super::loss::{LossArgs, LossConfig, Spread};
+use super::run::load_teacher;
 
 /// Prints what a training step of the seed network does.
+// A plan's --classes are how many there are.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("class_mask", |arg| arg.visible_alias(Resettable::Reset)))]
 pub struct Args {
     /// Channels x height x width of an image
     #[arg(long, value_name = "CxHxW", default_value = "1x28x28")]
@@ -39,8 +46,14 @@ pub struct Args {
     /// In what the fused kernels store what one layer gives to the next
     #[arg(long, value_enum, default_value = "f32")]
     activations: Activations,
+    /// Epsilon: how much of the target's mass is spread; 0 is plain cross-entropy [default: 0.1; 0 for other losses]
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    label_smoothing: Option<f64>,
+    /// Over which classes epsilon is spread
+    #[arg(long, value_enum, default_value = "uniform")]
+    smoothing_variant: Spread,
     #[command(flatten)]
-    smoothing: SmoothingArgs,
+    loss: LossArgs,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -64,10 +77,29 @@ struct Buffer {
 #[derive(Serialize)]
 struct Printed {
     parameters: usize,
+    loss: String,
     train: Vec<Step>,
     infer: Vec<Step>,
     buffers: Vec<Buffer>,
     total_bytes: u64,
+}
+
+/// The loss that the flags ask for, and what it is in words. Which kernels and buffers a loss has does not depend on the data,
+/// so that one image of each class stands for all of them.
+fn loss(args: &Args, net: &Network) -> Result<(Loss, String)> {
+    let (flags, variant) = args.loss.recorded(args.smoothing_variant, EPOCHS)?;
+    let epsilon = args.label_smoothing.unwrap_or(flags.usual_epsilon());
+    let config = LossConfig { args: &flags, epsilon, variant };
+    let one_each =
+        Dataset { shape: net.input, classes: net.classes, images: vec![], labels: (0..net.classes as u32).collect() };
+    // Of soft labels the last row: with it all are there.
+    let last = args.train_images.checked_sub(1).map(|last| u32::try_from(last).unwrap_or(u32::MAX));
+    let mut loss = config.loss(&one_each, last.as_slice())?;
+    if let Some(path) = &flags.teacher {
+        load_teacher(path, net)?;
+        loss = loss.with_teacher([].into())?;
+    }
+    Ok((loss, config.describe(net.classes)))
 }
 
 /// Runs the command.
@@ -78,11 +110,11 @@ pub fn run(args: Args) -> Result<u8> {
     }
     common::check_activations(args.activations, true, args.kernels)?;
     let net = Network::seed(input, args.classes)?;
-    let smoothing = Smoothing::new(args.smoothing.smoothing_variant, args.smoothing.label_smoothing, args.classes)?;
+    let (loss, described) = loss(&args, &net)?;
     let compiled = compile(&Job {
         net: &net,
         batch_size: args.batch_size,
-        loss: &smoothing.into(),
+        loss: &loss,
         optimizer: Optimizer::Adam(Adam::default()),
         train_images: args.train_images,
         test_images: args.test_images,
@@ -103,6 +135,7 @@ pub fn run(args: Args) -> Result<u8> {
     };
     let printed = Printed {
         parameters: net.parameter_count(),
+        loss: described,
         train: steps(compiled.train.clone()),
         infer: steps(compiled.infer.clone()),
         buffers: compiled.plan.buffers.iter().map(|b| Buffer { name: b.name.clone(), bytes: b.bytes }).collect(),
@@ -113,19 +146,24 @@ pub fn run(args: Args) -> Result<u8> {
         return Ok(0);
     }
     common::print(format_args!(
-        "seed network on {}, {} classes: {} parameters; batch size {}",
-        args.input, args.classes, printed.parameters, args.batch_size
+        "seed network on {}, {} classes: {} parameters; batch size {}; {}",
+        args.input, args.classes, printed.parameters, args.batch_size, printed.loss
     ))?;
+    // As wide as the widest.
+    let width = |of: fn(&Step) -> &str| {
+        printed.train.iter().chain(&printed.infer).map(|step| of(step).len()).max().unwrap_or_default()
+    };
+    let (labels, kernels) = (width(|step| &step.label), width(|step| &step.kernel));
     for (title, steps) in [("training step", &printed.train), ("inference", &printed.infer)] {
         let (bytes, flops): (u64, u64) = (steps.iter().map(|s| s.bytes).sum(), steps.iter().map(|s| s.flops).sum());
         common::print(format_args!("\n{title}: {} dispatches", steps.len()))?;
         common::print(format_args!(
-            "{:<28} {:<34} {:>14} {:>11} {:>10}",
+            "{:<labels$} {:<kernels$} {:>14} {:>11} {:>10}",
             "label", "kernel", "workgroups", "bound", "MFLOP"
         ))?;
         let line = |label: &str, kernel: &str, groups: &str, bytes: u64, flops: u64| {
             common::print(format_args!(
-                "{label:<28} {kernel:<34} {groups:>14} {:>11} {:>10.2}",
+                "{label:<labels$} {kernel:<kernels$} {groups:>14} {:>11} {:>10.2}",
                 common::bytes(bytes),
                 flops as f64 / 1e6
             ))

@@ -2,28 +2,19 @@
 
 use std::path::PathBuf;
 
-use smoothcnn::net::Network;
+use smoothcnn::ops::IGNORED;
 use smoothcnn::{Error, Result, checkpoint, metrics, temperature};
 
-use super::calibrate;
-use super::common::{self, DataArgs};
-use super::eval::{self, InferenceArgs};
+use super::common;
+use super::model::{Model, ModelArgs, class_mask};
 
 /// Writes a saved model's answers to the test images, a line an image, as CSV.
 ///
-/// The columns: the image's index, its label, the answer, the answer's probability, and the probability of each class.
+/// The columns: the image's index, its label (nothing where that is ignored), the answer, the answer's probability, and the probability of each class.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Weights, as safetensors under PyTorch's names
-    #[arg(long, value_name = "FILE")]
-    model: PathBuf,
     #[command(flatten)]
-    data: DataArgs,
-    #[command(flatten)]
-    inference: InferenceArgs,
-    /// Divide the logits by this: a number, or the temperature.toml that `smoothcnn calibrate` wrote
-    #[arg(long, value_name = "FILE|T", allow_negative_numbers = true)]
-    temperature: Option<String>,
+    model: ModelArgs,
     /// Where to write it [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -31,13 +22,12 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
-    let temperature = args.temperature.as_deref().map_or(Ok(1.0), calibrate::temperature)?;
-    let (_, test) = common::load_data(&args.data, None)?;
-    let net = Network::seed(test.shape, test.classes)?;
-    let (state, metadata) = common::load_params(&net, &args.model)?;
-    let logits = args.inference.logits(&net, (&args.model, &state, &metadata), args.data.data, &test)?;
+    let model = args.model.load()?;
+    let Model { net, metadata, test, temperature, .. } = &model;
+    let temperature = temperature.unwrap_or(1.0);
+    let logits = args.model.logits(&model, test)?;
     // A class that took no part in training has no probability.
-    let allowed = eval::class_mask(&args.model, &metadata, net.classes)?.unwrap_or_else(|| vec![true; net.classes]);
+    let allowed = class_mask(&args.model.model, metadata, net.classes)?.unwrap_or_else(|| vec![true; net.classes]);
     let kept: Vec<usize> = (0..net.classes).filter(|&class| allowed[class]).collect();
     let part: Vec<f64> = logits.chunks(net.classes).flat_map(|row| kept.iter().map(|&class| row[class])).collect();
     let mut probabilities = vec![0.0; logits.len()];
@@ -54,7 +44,8 @@ pub fn run(args: Args) -> Result<u8> {
     for (i, (row, label)) in probabilities.chunks(net.classes).zip(&test.labels).enumerate() {
         // The first of equals, as everywhere.
         let answer = (1..row.len()).fold(0, |top, k| if row[k] > row[top] { k } else { top });
-        let first = [i.to_string(), label.to_string(), answer.to_string(), row[answer].to_string()];
+        let label = if *label == IGNORED { String::new() } else { label.to_string() };
+        let first = [i.to_string(), label, answer.to_string(), row[answer].to_string()];
         writer.write_record(first.into_iter().chain(row.iter().map(f64::to_string))).map_err(failed)?;
     }
     let text = writer.into_inner().expect("a vector takes what is written to it");

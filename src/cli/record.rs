@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use smoothcnn::checkpoint;
-use smoothcnn::loss::Loss;
+use smoothcnn::loss::{BatchLoss, Loss};
 use smoothcnn::metrics::Metrics;
 use smoothcnn::net::Network;
 use smoothcnn::train::{Backend, EpochReport, Observer};
@@ -81,6 +81,7 @@ struct StepLine {
     epoch: usize,
     step: usize,
     loss: f64,
+    nll: f64,
 }
 
 /// An epoch's line. The measures' names begin with what they were measured on: `test` or `val`.
@@ -98,12 +99,11 @@ impl Serialize for EpochLine<'_> {
         map.serialize_entry("step", &self.report.step)?;
         map.serialize_entry("label_smoothing", &self.report.label_smoothing)?;
         map.serialize_entry("train_loss", &self.report.train_loss)?;
+        map.serialize_entry("train_nll", &self.report.train_nll)?;
         map.serialize_entry("train_excess_loss", &self.report.train_excess_loss)?;
         let m = &self.report.test;
         for (name, value) in [
-            ("loss", m.loss),
             ("nll", m.nll),
-            ("excess_loss", m.excess_loss),
             ("accuracy", m.accuracy),
             ("ece", m.ece),
             ("brier", m.brier),
@@ -117,12 +117,13 @@ impl Serialize for EpochLine<'_> {
     }
 }
 
+/// What was held back to the end. Unsmoothed: the nll is its loss.
 #[derive(Serialize)]
 struct TestLine {
     kind: &'static str,
     epoch: usize,
     #[serde(flatten)]
-    metrics: Metrics,
+    metrics: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Writes the record and shows the progress.
@@ -149,15 +150,19 @@ impl Recorder<'_> {
 
     /// The test set's measures, where it was held back to the end.
     pub fn last(&mut self, epoch: usize, metrics: Metrics) -> Result<()> {
-        let line = TestLine { kind: "test", epoch, metrics };
+        let Metrics { nll, accuracy, ece, .. } = metrics;
+        let Ok(serde_json::Value::Object(mut measures)) = serde_json::to_value(metrics) else {
+            unreachable!("a struct of numbers becomes an object")
+        };
+        measures.retain(|name, _| !["loss", "excess_loss"].contains(&name.as_str()));
+        let line = TestLine { kind: "test", epoch, metrics: measures };
         self.record(&line)?;
         if self.json {
             common::print_if_read(common::to_json(&line))?;
         } else {
-            let Metrics { loss, nll, excess_loss, accuracy, ece, .. } = &line.metrics;
             let (accuracy, blank) = (100.0 * accuracy, "");
             common::print_if_read(format_args!(
-                " test  {blank:>9}  {blank:>10}  {loss:>9.4}  {nll:>8.4}  {excess_loss:>11.4}  {accuracy:>7.2}%  {ece:>6.4}"
+                " test  {blank:>9}  {blank:>10}  {blank:>9}  {blank:>12}  {nll:>8.4}  {accuracy:>7.2}%  {ece:>6.4}"
             ))?;
         }
         Ok(())
@@ -165,7 +170,8 @@ impl Recorder<'_> {
 }
 
 impl Observer for Recorder<'_> {
-    fn step(&mut self, epoch: usize, step: usize, loss: f64) -> Result<()> {
+    fn step(&mut self, epoch: usize, step: usize, means: BatchLoss) -> Result<()> {
+        let BatchLoss { loss, nll } = means;
         if INTERRUPTED.load(Ordering::SeqCst) {
             return Err(Error::Interrupted);
         }
@@ -177,7 +183,7 @@ impl Observer for Recorder<'_> {
         }
         if step.is_multiple_of(self.log_every) {
             self.progress.set_prefix(format!("{loss:.4}"));
-            self.record(&StepLine { kind: "step", epoch, step, loss })?;
+            self.record(&StepLine { kind: "step", epoch, step, loss, nll })?;
         }
         Ok(())
     }
@@ -200,20 +206,18 @@ impl Observer for Recorder<'_> {
             }
             if !self.header_printed {
                 common::print_if_read(format_args!(
-                    "epoch  smoothing  train loss  {:>9}  {:>8}  {:>11}  accuracy     ece  images/s",
-                    format!("{} loss", self.measured),
-                    format!("{} nll", self.measured),
-                    format!("{} excess", self.measured)
+                    "epoch  smoothing  train loss  train nll  train excess  {:>8}  accuracy     ece  images/s",
+                    format!("{} nll", self.measured)
                 ))?;
             }
             common::print_if_read(format_args!(
-                "{:>5}  {:>9.4}  {:>10.4}  {:>9.4}  {:>8.4}  {:>11.4}  {:>7.2}%  {:>6.4}  {:>8.0}",
+                "{:>5}  {:>9.4}  {:>10.4}  {:>9.4}  {:>12.4}  {:>8.4}  {:>7.2}%  {:>6.4}  {:>8.0}",
                 report.epoch,
                 report.label_smoothing,
                 report.train_loss,
-                report.test.loss,
+                report.train_nll,
+                report.train_excess_loss,
                 report.test.nll,
-                report.test.excess_loss,
                 100.0 * report.test.accuracy,
                 report.test.ece,
                 images_per_second

@@ -19,8 +19,8 @@ use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs};
 use super::config::{Config, Images, images};
-use super::eval;
-use super::loss::{describe, loss};
+use super::loss::loss;
+use super::model;
 use super::record::{Recorder, metrics_file, progress_bar, stop_at_interrupt};
 
 pub const CONFIG: &str = "config.toml";
@@ -127,10 +127,15 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         return Err(Error::Usage(format!("--epochs: found {epochs}, expected at least the {done} that are done")));
     }
     let gpu = common::choose_device(&options.device, config.dtype)?;
-    common::check_activations(config.activations, gpu.is_some(), options.device.kernels.unwrap_or_default())?;
+    let device = DeviceArgs {
+        kernels: Some(options.device.kernels.or(config.kernels).unwrap_or(common::usual_kernels(config.dtype))),
+        ..options.device.clone()
+    };
+    config.kernels = device.kernels;
+    common::check_activations(config.activations, gpu.is_some(), device.kernels.unwrap_or_default())?;
     config.backend = gpu.as_ref().map_or("cpu".into(), |gpu| smoothcnn::gpu::device::describe(&gpu.info));
     let loss = match &config.loss.teacher {
-        Some(path) => loss.with_teacher(teacher_logits(path, &config, &net, train, (&gpu, &options.device))?.into())?,
+        Some(path) => loss.with_teacher(teacher_logits(path, &config, &net, train, (&gpu, &device))?.into())?,
         None => loss,
     };
     let setup = Setup {
@@ -142,10 +147,10 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         train,
         test: measured,
     };
-    config.tuning = common::tuning(gpu.as_ref(), &options.device, &setup, config.activations, config.tuning)?;
+    config.tuning = common::tuning(gpu.as_ref(), &device, &setup, config.activations, config.tuning)?;
     let backend_for = |setup, state| {
         let Config { activations, tuning, dtype, .. } = config;
-        common::backend_storing(activations, gpu.as_ref(), &options.device, tuning, dtype, setup, state)
+        common::backend_storing(activations, gpu.as_ref(), &device, tuning, dtype, setup, state)
     };
     let mut backend = backend_for(setup.clone(), &state)?;
 
@@ -175,7 +180,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         validation.as_ref().map(|held_out| format!(", {} validation", held_out.len())).unwrap_or_default(),
         test.len(),
         config.batch_size,
-        describe(&config, net.classes),
+        config.loss_config().describe(net.classes),
         out.display()
     ));
     let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
@@ -212,15 +217,23 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     if validation.is_some() {
         let setup = Setup { test, ..setup };
         let mut backend = backend_for(setup, &state)?;
-        let steps = config.epochs * train.len().div_ceil(config.batch_size);
-        let metrics = loss.evaluate(&backend.test_logits()?, &test.labels, net.classes, steps as u64);
+        let metrics = loss.validate(&backend.test_logits()?, &test.labels, net.classes);
         recorder.last(config.epochs, metrics)?;
     }
     let params = common::tensors(&net, "", &state.params);
     checkpoint::save(&out.join(MODEL), &params, config.dtype.dtype(), &metadata(&config, &loss, config.epochs))?;
     common::note(format_args!("model in {}", out.join(MODEL).display()));
     drop((backend, recorder));
-    Ok(Trained { out, net, images, loss, config, state, gpu, device: options.device.clone() })
+    Ok(Trained { out, net, images, loss, config, state, gpu, device })
+}
+
+/// A teacher, which must be of the student's own shape and know every class.
+pub fn load_teacher(path: &Path, net: &Network) -> Result<(State, Metadata)> {
+    let (state, metadata) = common::load_params(net, path)?;
+    if model::class_mask(path, &metadata, net.classes)?.is_some() {
+        return Err(Error::data(path, "found a model that was trained with a class mask, expected one of every class"));
+    }
+    Ok((state, metadata))
 }
 
 /// A teacher's logits of the training images, `[images, classes]`, from images normalised as in its own training.
@@ -231,17 +244,14 @@ fn teacher_logits(
     train: &Dataset,
     (gpu, device): (&Option<Arc<Gpu>>, &DeviceArgs),
 ) -> Result<Vec<f32>> {
-    let (state, metadata) = common::load_params(net, path)?;
-    if eval::class_mask(path, &metadata, net.classes)?.is_some() {
-        return Err(Error::data(path, "found a model that was trained with a class mask, expected one of every class"));
-    }
+    let (state, metadata) = load_teacher(path, net)?;
     let nothing = train.subset(&[]);
     let setup = Setup {
         net,
         batch_size: config.batch_size,
         loss: Smoothing::NONE.into(),
         optimizer: config.optimizer,
-        normalisation: eval::trained_normalisation(path, &metadata, config.data, train.shape[0])?,
+        normalisation: model::trained_normalisation(path, &metadata, config.data, train.shape[0])?,
         train: &nothing,
         test: train,
     };
@@ -280,6 +290,9 @@ fn metadata(config: &Config, loss: &Loss, epoch: usize) -> Metadata {
     if !config.loss.class_mask.is_empty() {
         let classes: Vec<_> = config.loss.class_mask.iter().map(usize::to_string).collect();
         metadata.insert("class_mask".into(), classes.join(","));
+    }
+    if let Some(ignored) = config.loss.ignore_index {
+        metadata.insert("ignore_index".into(), ignored.to_string());
     }
     if let (Some(_), Form::Weighted(loss)) = (&config.loss.smoothing_prior, loss.form()) {
         metadata.insert("smoothing_prior".into(), list(loss.prior()));

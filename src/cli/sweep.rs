@@ -1,6 +1,6 @@
 //! `smoothcnn sweep`: a grid of runs over epsilon, label noise and seeds, and the study that comes of it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,14 +10,16 @@ use std::time::Duration;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smoothcnn::gpu::DeviceKind;
+use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::report::{Story, plots};
 use smoothcnn::study::choice::Criterion;
 use smoothcnn::study::{Outcome, Study, choice, claims};
 use smoothcnn::{Error, Result, checkpoint};
 
 use super::common::{self, DeviceArgs};
-use super::config::{RunArgs, Varied, read_config};
+use super::config::{Config, RunArgs, Varied, read_config};
 use super::entry::{self, Entry};
+use super::loss::Kind;
 use super::record::{INTERRUPTED, stop_at_interrupt};
 use super::run::CONFIG;
 
@@ -295,7 +297,8 @@ fn collect(entries: &[Entry], out: &Path, args: &CollectArgs) -> Result<()> {
         let (missing, all) = (entries.len() - done.len(), entries.len());
         common::note(format_args!("{missing} of {all} runs are not done yet: what follows is without them"));
     }
-    checkpoint::write_atomic(&out.join(RESULTS), &results(study.outcomes())?)?;
+    let configs: HashMap<&str, &Config> = done.iter().map(|(entry, _)| (&entry.id[..], &entry.config)).collect();
+    checkpoint::write_atomic(&out.join(RESULTS), &results(study.outcomes(), &configs)?)?;
 
     let reference = claims::reference(&study, args.reference);
     let findings = reference.map(|reference| claims::findings(&study, reference)).unwrap_or_default();
@@ -354,6 +357,11 @@ fn facts(done: &[(&Entry, Outcome)], planned: usize) -> Vec<(&'static str, Strin
     let devices: BTreeSet<_> =
         done.iter().filter_map(|(entry, _)| read_config(&entry.out.join(CONFIG)).ok()).map(|c| c.backend).collect();
     let Outcome { train, validation, test, .. } = &done[0].1;
+    let loss = config.loss_config();
+    let epsilon = match config.loss.kind {
+        Kind::CrossEntropy => format!("{} ({}{})", list(|o| o.label_smoothing), loss.spread(), loss.schedule()),
+        Kind::Focal | Kind::ConfidencePenalty => "none".into(),
+    };
     vec![
         ("data", name(config.data.to_possible_value())),
         (
@@ -364,26 +372,34 @@ fn facts(done: &[(&Entry, Outcome)], planned: usize) -> Vec<(&'static str, Strin
             ),
         ),
         ("runs", format!("{} of {planned}", done.len())),
-        (
-            "epsilon",
-            match &config.loss.smoothing_prior {
-                None => {
-                    format!("{} ({})", list(|o| o.label_smoothing), name(config.smoothing_variant.to_possible_value()))
-                }
-                Some(prior) => format!("{} (by the prior {prior})", list(|o| o.label_smoothing)),
-            },
-        ),
+        ("loss", loss.describe_all()),
+        ("epsilon", epsilon),
         ("label noise", format!("{} ({})", list(|o| o.label_noise), name(config.labels.noise.to_possible_value()))),
         ("seeds", seeds.len().to_string()),
-        ("training", format!("{} epochs, batch size {}, {:?}", config.epochs, config.batch_size, config.optimizer)),
+        (
+            "training",
+            format!("{} epochs, batch size {}, {}", config.epochs, config.batch_size, optimizer(config.optimizer)),
+        ),
         ("device", devices.into_iter().collect::<Vec<_>>().join("; ")),
         ("time", format!("{:.0} s, all runs added up", done.iter().map(|(_, o)| o.seconds).sum::<f64>())),
         ("program", format!("smoothcnn {}", env!("CARGO_PKG_VERSION"))),
     ]
 }
 
+fn optimizer(optimizer: Optimizer) -> String {
+    let (name, lr, weight_decay) = match optimizer {
+        Optimizer::Adam(Adam { lr, weight_decay, .. }) => ("Adam".into(), lr, weight_decay),
+        Optimizer::AdamW(Adam { lr, weight_decay, .. }) => ("AdamW".into(), lr, weight_decay),
+        Optimizer::Sgd(Sgd { lr, momentum, nesterov, weight_decay }) => {
+            let nesterov = if nesterov { "Nesterov's " } else { "" };
+            (format!("SGD with {nesterov}momentum {momentum}"), lr, weight_decay)
+        }
+    };
+    format!("{name}, learning rate {lr}, weight decay {weight_decay}")
+}
+
 /// A line for each run.
-fn results(outcomes: &[Outcome]) -> Result<Vec<u8>> {
+fn results(outcomes: &[Outcome], configs: &HashMap<&str, &Config>) -> Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(vec![]);
     let written = |e: csv::Error| Error::Io { path: RESULTS.into(), source: e.into() };
     let sets = ["val", "val_scaled", "test", "test_scaled"];
@@ -405,6 +421,7 @@ fn results(outcomes: &[Outcome]) -> Result<Vec<u8>> {
         "id",
         "label_smoothing",
         "smoothing_variant",
+        "loss",
         "label_noise",
         "seed",
         "temperature",
@@ -420,11 +437,13 @@ fn results(outcomes: &[Outcome]) -> Result<Vec<u8>> {
     for o in outcomes {
         // Nothing is written for what there is none of.
         let some = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
-        let variant = o.smoothing_variant.to_possible_value().expect("no variant is hidden");
+        let loss = configs[&o.id[..]].loss_config();
         let mut row = vec![
             o.id.clone(),
             o.label_smoothing.to_string(),
-            variant.get_name().into(),
+            // As the flag has it.
+            if loss.args.smoothing_prior.is_some() { "prior".into() } else { loss.spread() },
+            loss.describe(o.classes),
             o.label_noise.to_string(),
             o.seed.to_string(),
             o.temperature.to_string(),

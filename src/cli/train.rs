@@ -26,8 +26,8 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceArgs,
     /// Train an entry of `smoothcnn sweep plan` and measure it for the study: a file, or - for standard input. Nothing is done
-    /// where it is done, and an interrupted run goes on. Of the other flags only --index, --device, --adapter and --kernels
-    /// count
+    /// where it is done, and an interrupted run goes on. Of the other flags only --index, --device, --adapter,
+    /// --kernels, --tiles, --autotune, --log-every and --json count
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "resume"])]
     entry: Option<PathBuf>,
     /// Which entry of a plan, from 0
@@ -36,8 +36,9 @@ pub struct Args {
     /// Folder of the run; must not hold one yet [default: the first free of runs/train1, runs/train2, …]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in this folder after its last whole epoch; its config.toml counts, and of the flags only
-    /// --epochs, --device, --adapter, --log-every and --json
+    /// Go on with the run in this folder after its last whole epoch. Its config.toml counts, and of the flags only --epochs (those
+    /// done included), --device, --adapter, --log-every, --json, and --kernels, --tiles and --autotune, without which the run
+    /// keeps its kernels and, where the device runs it, their form: others round differently
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "init"])]
     resume: Option<PathBuf>,
     /// Record the loss of every N-th step

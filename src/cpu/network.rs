@@ -9,7 +9,7 @@ use super::layout::Layout;
 use super::linear;
 use super::optimizer;
 use super::simd::{Real, machine_lanes};
-use crate::loss::{Batch, Form};
+use crate::loss::{Batch, BatchLoss, Form, mean};
 use crate::net::{Affine, Network, Op, Shape};
 use crate::ops::linear::Linear;
 use crate::ops::max_pool2d::MaxPool2d;
@@ -307,17 +307,29 @@ impl<T: Real> CpuNetwork<T> {
             form.backward(classes, logits, part, dloss, dlogits);
         });
         self.backward(&dlogits);
-        let loss = batch.mean(losses.iter().map(|loss| loss.wide()).sum::<f64>());
+        let loss = mean(losses.iter().map(|loss| loss.wide()).sum(), batch.weight);
         (self.losses, self.dlogits, self.dloss) = (losses, dlogits, dloss);
         loss
     }
 
-    /// One training step over the batch: the loss before the update, which is number `t` from 1.
-    pub fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> f64 {
+    /// The mean nll of the batch, by the logits of the last [`Self::forward`].
+    fn nll(&mut self, form: &Form, batch: Batch<T>) -> f64 {
+        let (n, classes) = (batch.labels.len(), self.net.classes);
+        let logits = &self.tensors[self.nodes.len()].values[..n * classes];
+        let parts = logits.par_chunks(LOSS_ROWS * classes).zip(self.losses.par_chunks_mut(LOSS_ROWS));
+        parts.enumerate().for_each(|(i, (logits, nlls))| {
+            form.nll(classes, logits, batch.part(i * LOSS_ROWS..i * LOSS_ROWS + nlls.len(), classes), nlls);
+        });
+        mean(self.losses.iter().map(|nll| nll.wide()).sum(), batch.counted)
+    }
+
+    /// One training step over the batch: its means before the update, which is number `t` from 1.
+    pub fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
         let loss = self.loss_and_gradient(form, batch);
+        let nll = self.nll(form, batch);
         optimizer::step(self.arch, optimizer, t, &mut self.params, &self.grads, &mut self.state);
         self.stale = true;
-        loss
+        BatchLoss { loss, nll }
     }
 }
 

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::network::CpuNetwork;
 use super::simd::Real;
 use crate::data::Dataset;
-use crate::loss::{Batch, Form};
+use crate::loss::{Batch, BatchLoss, Form};
 use crate::net::Network;
 use crate::ops::optimizer::Optimizer;
 use crate::oracle::optimizer::State;
@@ -34,7 +34,7 @@ impl<T: Real> HostNetwork<T> for CpuNetwork<T> {
         });
     }
 
-    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> f64 {
+    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
         self.train_step(form, batch, optimizer, t)
     }
 

@@ -10,6 +10,7 @@ use crate::activations::Activations;
 use crate::compile::{Compiled, Data, Job, compile, largest_batch};
 use crate::data::Dataset;
 use crate::fusion::Kernels;
+use crate::loss::{BatchLoss, of_each};
 use crate::ops::gather::affine;
 use crate::ops::optimizer::LOSS_PARTS;
 use crate::plan::{Slice, Step};
@@ -216,15 +217,16 @@ impl<'a> GpuTrainer<'a> {
         engine.write(at.order, &identity);
     }
 
-    /// A step over the images from `first` of `window` on, `weight` being theirs together.
-    fn step(&self, t: u64, slot: usize, first: usize, count: usize, weight: f64) -> Step {
+    /// A step over the images from `first` of the window on, `weights` being theirs together ([`Loss::weights`]).
+    fn step(&self, t: u64, slot: usize, first: usize, count: usize, weights: [f64; 2]) -> Step {
+        let [dloss, dnll] = weights.map(|weight| of_each(weight) as f32);
         let update = self.setup.optimizer.update(t);
         let step = Step {
             count: count as u32,
             first: first as u32,
             slot: slot as u32,
-            // The gradient of the mean of nothing is 0.
-            dloss: if weight > 0.0 { (1.0 / weight) as f32 } else { 0.0 },
+            dloss,
+            dnll,
             keep: update.keep as f32,
             l2: update.l2 as f32,
             step_size: update.step_size as f32,
@@ -255,16 +257,17 @@ impl Backend for GpuTrainer<'_> {
         &mut self,
         order: &[u32],
         updates: u64,
-        on_losses: &mut dyn FnMut(&[f64]) -> Result<()>,
+        on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<()>,
     ) -> Result<()> {
         let batch_size = self.setup.batch_size;
         let mut t = updates;
         let mut under_way = VecDeque::<Pending>::new();
         let mut last_result = Instant::now();
         let mut finish = |pending: Pending| -> Result<()> {
-            let parts = pending.wait::<f32>()?;
-            let sum = |parts: &[f32]| parts.iter().copied().map(f64::from).sum();
-            on_losses(&parts.chunks(LOSS_PARTS).map(sum).collect::<Vec<_>>())
+            let parts = pending.wait::<[f32; 2]>()?;
+            let sum = |parts: &[[f32; 2]], i: usize| parts.iter().map(|part| f64::from(part[i])).sum();
+            let means = |parts: &[_]| BatchLoss { loss: sum(parts, 0), nll: sum(parts, 1) };
+            on_losses(&parts.chunks(LOSS_PARTS).map(means).collect::<Vec<_>>())
         };
         for window in order.chunks(self.train.images(self.setup.train)) {
             Self::upload(&self.engine, self.setup.train, self.train, &self.compiled.train_data, window);
@@ -275,11 +278,11 @@ impl Backend for GpuTrainer<'_> {
                 while first < window.len() && steps.len() < self.steps_per_submission {
                     t += 1;
                     let count = batch_size.min(window.len() - first);
-                    let weight = self.setup.loss.weight(self.setup.train, &window[first..first + count]);
-                    steps.push(self.step(t, steps.len(), first, count, weight));
+                    let weights = self.setup.loss.weights(self.setup.train, &window[first..first + count]);
+                    steps.push(self.step(t, steps.len(), first, count, weights));
                     first += count;
                 }
-                let losses = self.compiled.step_losses.part(0, steps.len() * LOSS_PARTS);
+                let losses = self.compiled.step_losses.part(0, 2 * steps.len() * LOSS_PARTS);
                 under_way.push_back(self.engine.run(self.compiled.train.clone(), &steps, losses));
                 if under_way.len() > IN_FLIGHT {
                     finish(under_way.pop_front().expect("the queue was just seen to hold some"))?;
@@ -311,7 +314,7 @@ impl Backend for GpuTrainer<'_> {
                 let result = self.compiled.logits.part(0, count * self.setup.net.classes);
                 under_way.push_back(self.engine.run(
                     self.compiled.infer.clone(),
-                    &[self.step(1, 0, first, count, 0.0)],
+                    &[self.step(1, 0, first, count, [0.0; 2])],
                     result,
                 ));
                 if under_way.len() > IN_FLIGHT {

@@ -47,7 +47,7 @@ pub struct Buffers {
     pub teacher: Slice,
     /// Which images the epoch's are, `[images]`; the step says where its batch begins.
     pub order: Slice,
-    /// `[n]`.
+    /// Loss and nll of each row, `[n, 2]`.
     pub losses: Slice,
     /// Gradient of the logits, `[n, stride]`.
     pub dlogits: Slice,

@@ -166,15 +166,15 @@ pub struct Buffers {
     pub second: Slice,
     /// Copies of weights in the orders in which kernels read them.
     pub packed: Slice,
-    /// The batch's losses, `[n]`.
+    /// Loss and nll of each of the batch's images, `[n, 2]`.
     pub losses: Slice,
-    /// [`LOSS_PARTS`] for each step of a submission: together the batch's loss.
+    /// [`LOSS_PARTS`] pairs for each step of a submission: together the batch's mean loss and nll.
     pub step_losses: Slice,
 }
 
 impl Optimizer {
-    /// Records the update of all `len` (a multiple of 4) parameters, and the batch's loss into the step's slot of
-    /// `step_losses`: the sum of `losses` times the step's `dloss`, in [`LOSS_PARTS`] parts.
+    /// Records the update of all `len` (a multiple of 4) parameters, and the batch's means into the step's slot of
+    /// `step_losses`: the sums of `losses` times the step's `dloss` and `dnll`, in [`LOSS_PARTS`] parts.
     pub fn record(&self, plan: &mut Plan, len: usize, segments: &[Segment], at: &Buffers) -> Result<()> {
         assert!(len.is_multiple_of(4), "a thread owns four parameters");
         let count = word(segments.len());

@@ -44,7 +44,7 @@ pub struct Buffers {
     pub logits: Slice,
     /// Class indices, `[n]`.
     pub targets: Slice,
-    /// `[n]`.
+    /// Loss and nll of each row, `[n, 2]`.
     pub losses: Slice,
     /// Gradient of the logits.
     pub dlogits: Slice,

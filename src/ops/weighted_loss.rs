@@ -116,7 +116,7 @@ pub struct Buffers {
     pub targets: Targets,
     /// [`WeightedLoss::class_table`], `[classes, 2]`.
     pub class_table: Slice,
-    /// `[n]`.
+    /// Loss and nll of each row, `[n, 2]`.
     pub losses: Slice,
     /// Gradient of the logits, `[n, stride]`.
     pub dlogits: Slice,

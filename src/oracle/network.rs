@@ -1,7 +1,7 @@
 //! A whole network on the CPU path: forward, backward, and one training step.
 
 use super::{Real, conv2d, linear, max_pool2d, optimizer, relu};
-use crate::loss::{Batch, Form};
+use crate::loss::{Batch, BatchLoss, Form, mean};
 use crate::net::{Network, Op};
 use crate::ops::optimizer::Optimizer;
 
@@ -121,14 +121,22 @@ impl<T: Real> CpuNetwork<T> {
         let dloss = vec![T::of(batch.dloss()); n];
         form.backward(classes, logits, batch, &dloss, &mut dlogits);
         self.backward(&dlogits);
-        batch.mean(losses.iter().map(|l| l.wide()).sum::<f64>())
+        mean(losses.iter().map(|l| l.wide()).sum(), batch.weight)
     }
 
-    /// One training step over the batch: the loss before the update, which is number `t` from 1.
-    pub fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> f64 {
+    /// The mean nll of the batch, by the logits of the last [`Self::forward`].
+    fn nll(&self, form: &Form, batch: Batch<T>) -> f64 {
+        let mut nlls = vec![T::zero(); batch.labels.len()];
+        form.nll(self.net.classes, &self.activations[self.net.layers.len()], batch, &mut nlls);
+        mean(nlls.iter().map(|nll| nll.wide()).sum(), batch.counted)
+    }
+
+    /// One training step over the batch: its means before the update, which is number `t` from 1.
+    pub fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
         let loss = self.loss_and_gradient(form, batch);
+        let nll = self.nll(form, batch);
         optimizer::step(optimizer, t, &mut self.params, &self.grads, &mut self.state);
-        loss
+        BatchLoss { loss, nll }
     }
 }
 

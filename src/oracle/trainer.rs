@@ -7,7 +7,7 @@ use super::network::CpuNetwork;
 use super::optimizer;
 use crate::Result;
 use crate::data::Dataset;
-use crate::loss::{Batch, Form};
+use crate::loss::{Batch, BatchLoss, Form};
 use crate::net::Network;
 use crate::ops::optimizer::Optimizer;
 use crate::train::{Backend, Setup, State};
@@ -21,8 +21,8 @@ pub trait HostNetwork<T> {
     fn start(net: &Network, params: Vec<T>) -> Self;
     /// Makes the images `indices`, normalised, its batch.
     fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>);
-    /// One training step over the batch: the loss before the update, which is number `t` from 1.
-    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> f64;
+    /// One training step over the batch: its means before the update, which is number `t` from 1.
+    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss;
     /// The logits `[n, classes]` of the batch.
     fn logits(&mut self) -> &[T];
     /// The parameters, and the optimizer's memory.
@@ -45,7 +45,7 @@ impl<T: Real> HostNetwork<T> for CpuNetwork<T> {
         });
     }
 
-    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> f64 {
+    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
         self.train_step(form, batch, optimizer, t)
     }
 
@@ -86,7 +86,7 @@ impl<T: Real, N: HostNetwork<T>> Backend for HostTrainer<'_, T, N> {
         &mut self,
         order: &[u32],
         updates: u64,
-        on_losses: &mut dyn FnMut(&[f64]) -> Result<()>,
+        on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<()>,
     ) -> Result<()> {
         let Setup { net, train, batch_size, loss, optimizer, .. } = &self.setup;
         loss.check(net.classes, train)?;
@@ -101,7 +101,8 @@ impl<T: Real, N: HostNetwork<T>> Backend for HostTrainer<'_, T, N> {
                 rows.clear();
                 rows.extend(indices.iter().flat_map(row).map(|&v| T::of(v.into())));
             }
-            let batch = Batch { labels: &labels, rows: &rows, weight: loss.weight(train, indices) };
+            let [weight, counted] = loss.weights(train, indices);
+            let batch = Batch { labels: &labels, rows: &rows, weight, counted };
             on_losses(&[self.network.train_step(&loss.at(t), batch, optimizer, t)])?;
         }
         Ok(())

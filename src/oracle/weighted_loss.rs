@@ -89,6 +89,17 @@ pub fn forward<T: Real>(loss: &WeightedLoss, logits: &[T], targets: Targets<T>, 
     }
 }
 
+/// `logits [n, classes]` to `nlls [n]`: with the targets as they are, without smoothing or weights.
+pub fn nll<T: Real>(loss: &WeightedLoss, logits: &[T], targets: Targets<T>, nlls: &mut [T]) {
+    for (n, (row, out)) in logits.chunks(loss.classes()).zip(nlls).enumerate() {
+        *out = T::zero();
+        let Some(target) = Target::new(loss, targets, n) else { continue };
+        let (max, log_sum) = log_normaliser(loss, row);
+        let taking_part = (0..row.len()).filter(|&k| loss.allowed()[k]);
+        *out = taking_part.map(|k| target.mass_before(k) * (log_sum - (row[k] - max))).sum();
+    }
+}
+
 /// `logits`, `dloss [n]` (the losses' upstream gradient) to `dlogits [n, classes]`.
 pub fn backward<T: Real>(loss: &WeightedLoss, logits: &[T], targets: Targets<T>, dloss: &[T], dlogits: &mut [T]) {
     let classes = loss.classes();

@@ -96,7 +96,7 @@ fn the_gpu_trains_alike() {
         }
         let [cpu, gpu] =
             ["cpu", "gpu"].map(|device| metrics(&dir.path().join(format!("{device}{i}")), "epoch").remove(0));
-        for key in ["train_loss", "train_excess_loss", "test_loss", "test_nll", "test_excess_loss"] {
+        for key in ["train_loss", "train_nll", "train_excess_loss", "test_nll"] {
             match (cpu[key].as_f64(), gpu[key].as_f64()) {
                 (Some(a), Some(b)) => assert!((a - b).abs() <= 2e-3, "{flags:?}: {key} {a} and {b}"),
                 // There is no excess over a bound that is not there.
@@ -106,22 +106,28 @@ fn the_gpu_trains_alike() {
     }
 }
 
-/// Catches an epsilon that is not named, or figures that do not belong together: the excess is the loss above the entropy of
-/// the target at that epsilon, and plain cross-entropy's loss is the nll.
+/// Catches an epsilon that is not named, or figures that do not belong together: the excess is the loss above the mean entropy
+/// of the targets at their steps' epsilons, and plain cross-entropy's loss is the nll.
 #[test]
 fn epochs_name_their_epsilon_and_three_figures() {
     let dir = tempdir().unwrap();
     let flags = "--epochs 4 --label-smoothing 0.3 --smoothing-schedule decay --smoothing-epochs 3";
     let done = run(dir.path(), &format!("{TRAIN} {flags} --out run")).success();
     // Three steps an epoch: the last ones' times are 2, 5, 8 and 11 of 9.
-    for (line, time) in metrics(&dir.path().join("run"), "epoch").iter().zip([2.0, 5.0, 8.0, 9.0]) {
-        let e = 0.3 * (1.0 - time / 9.0);
+    for (line, time) in metrics(&dir.path().join("run"), "epoch").iter().zip([2.0, 5.0, 8.0, 11.0]) {
+        let e = 0.3 * (1.0 - f64::min(time, 9.0) / 9.0);
         assert!((number(line, "label_smoothing") - e).abs() < 1e-12, "{line}");
         let term = |q: f64| if q == 0.0 { 0.0 } else { -q * q.ln() };
-        let entropy = term(1.0 - 0.9 * e) + 9.0 * term(e / 10.0);
-        let excess = number(line, "test_loss") - number(line, "test_excess_loss");
-        assert!((excess - entropy).abs() < 1e-12, "{line}");
-        assert_eq!(e == 0.0, number(line, "test_loss") == number(line, "test_nll"), "{line}");
+        let entropy = |time: f64| {
+            let e = 0.3 * (1.0 - time.min(9.0) / 9.0);
+            term(1.0 - 0.9 * e) + 9.0 * term(e / 10.0)
+        };
+        let mean = (32.0 * entropy(time - 2.0) + 32.0 * entropy(time - 1.0) + 16.0 * entropy(time)) / 80.0;
+        let least = number(line, "train_loss") - number(line, "train_excess_loss");
+        assert!((least - mean).abs() < 1e-12, "{line}");
+        let plain = (number(line, "train_loss") - number(line, "train_nll")).abs() < 1e-12;
+        assert_eq!(plain, e == 0.0, "{line}");
+        assert!(line.get("test_loss").is_none(), "a validation is unsmoothed: {line}");
     }
     let said = stderr(&done).join("\n");
     assert!(said.contains("label smoothing 0.3 uniform") && said.contains("falling to 0 over 3 epochs"), "{said}");
@@ -146,16 +152,27 @@ fn ignored_labels_count_for_nothing() {
     let done = run(dir.path(), &format!("{train} --ignore-index 255 --val-split 0.25 --out run")).success();
     let said = stderr(&done).join("\n");
     assert!(said.contains("39 training (12 ignored), 9 validation and 36 test images"), "{said}");
-    let eval = "eval --data mnist --device cpu --model run/model.safetensors --json";
-    assert_fails(run(dir.path(), eval), 4, &["index 1 is 255"]);
-    let measured = stdout(&run(dir.path(), &format!("{eval} --ignore-index 255")).success());
-    assert_eq!(json_lines(&measured)[0]["images"], 36);
+
+    // The model knows what it was trained without, and a flag counts more.
+    let model = "--data mnist --device cpu --model run/model.safetensors";
+    let images = |flags: &str| {
+        let done = run(dir.path(), &format!("eval {model} --json {flags}")).success();
+        json_lines(&stdout(&done))[0]["images"].as_u64().unwrap()
+    };
+    assert_eq!((images(""), images("--ignore-index 255")), (36, 36));
+    assert_fails(run(dir.path(), &format!("eval {model} --ignore-index 7")), 4, &["index 1 is 255", "below 10"]);
+    run(dir.path(), &format!("calibrate {model} --val-images 24")).success();
+    // An image without a label has an answer all the same.
+    let table = stdout(&run(dir.path(), &format!("predict {model}")).success());
+    let labels: Vec<_> = table.lines().skip(1).map(|line| line.split(',').nth(1).unwrap()).collect();
+    let expected = (0..48).map(|i| if i % 4 == 1 { String::new() } else { (i % 3).to_string() });
+    assert_eq!(labels, expected.collect::<Vec<_>>());
 
     write_idx(&dir.path().join("nothing"), &[80], &[200; 80]);
     let flags = "--epochs 2 --train-labels nothing --ignore-index 200 --log-every 1";
     run(dir.path(), &format!("{TRAIN} {flags} --out idle")).success();
     let idle = dir.path().join("idle");
-    assert!(metrics(&idle, "step").iter().all(|step| number(step, "loss") == 0.0));
+    assert!(metrics(&idle, "step").iter().all(|step| number(step, "loss") == 0.0 && number(step, "nll") == 0.0));
     assert!(metrics(&idle, "epoch").iter().all(|epoch| number(epoch, "train_loss") == 0.0));
     // With SGD a gradient of zero moves nothing.
     run(dir.path(), &format!("{TRAIN} {flags} --opt sgd --out still")).success();
@@ -184,7 +201,7 @@ fn soft_labels_that_agree_are_labels() {
         let args = format!("{TRAIN} --epochs 1 --seed 3 --val-split 0.2 --soft-labels {file} --out {file}-run");
         run(dir.path(), &args).success();
         let soft = metrics(&dir.path().join(format!("{file}-run")), "epoch").remove(0);
-        for key in ["train_loss", "train_excess_loss", "val_nll"] {
+        for key in ["train_loss", "train_nll", "train_excess_loss", "val_nll"] {
             let (a, b) = (number(&hard, key), number(&soft, key));
             assert!((a - b).abs() < 1e-4, "{file}: {key} {a} and {b}");
         }
@@ -215,20 +232,78 @@ fn a_class_mask_is_measured_as_a_smaller_problem() {
     assert!(number(last, "mean_confidence") > 0.5 && number(last, "images") == 8.0, "{last}");
     let eval = run(dir.path(), "eval --model run/model.safetensors --device cpu --limit-test 40 --json").success();
     let found = &json_lines(&stdout(&eval))[0];
-    for key in ["images", "accuracy", "loss", "nll", "excess_loss", "ece", "ece_classwise"] {
+    for key in ["images", "accuracy", "nll", "ece", "ece_classwise"] {
         assert!((number(found, key) - number(last, key)).abs() < 1e-6, "{key}: {found}, {last}");
     }
+    // e = 0.1 over two classes.
+    let entropy = -0.95 * f64::ln(0.95) - 0.05 * f64::ln(0.05);
+    assert!((number(found, "loss") - number(found, "excess_loss") - entropy).abs() < 1e-12, "{found}");
     run(dir.path(), "calibrate run --device cpu").success();
 }
 
-/// Catches a run of before that cannot go on: its config.toml says nothing of the loss.
+/// Catches a run of before that cannot go on, or goes on otherwise: its config.toml says nothing of the loss or of the kernels.
 #[test]
-fn an_older_configuration_is_plain_smoothing() {
+fn an_older_configuration_is_plain_smoothing_on_the_usual_kernels() {
     let dir = tempdir().unwrap();
+    run(dir.path(), &format!("{TRAIN} --epochs 2 --out whole")).success();
     run(dir.path(), &format!("{TRAIN} --epochs 1 --out run")).success();
     let path = dir.path().join("run/config.toml");
-    assert!(!fs::read_to_string(&path).unwrap().contains("[loss]"));
+    let config = fs::read_to_string(&path).unwrap();
+    assert!(!config.contains("[loss]"));
+    let older = config.replace("kernels = \"fused\"\n", "");
+    assert_ne!(older, config);
+    fs::write(&path, older).unwrap();
     run(dir.path(), "train --device cpu --resume run --epochs 2").success();
+    let model = |run: &str| fs::read(dir.path().join(run).join("model.safetensors")).unwrap();
+    assert!(model("whole") == model("run"));
+}
+
+/// Catches a plan that knows fewer losses than training does, and one of other kernels than a loss needs, or without its rows.
+#[test]
+fn every_form_has_a_plan() {
+    let dir = folder();
+    let images = 70;
+    let plan = |flags: &str| {
+        let done = run(dir.path(), &format!("plan --train-images {images} --json {flags}")).success();
+        json_lines(&stdout(&done)).remove(0)
+    };
+    let plain = plan("");
+    for flags in FORMS.into_iter().chain(["--class-weights balanced", "--soft-labels votes --kernels reference"]) {
+        let plan = plan(flags);
+        let general = ["prior", "class-weights", "class-mask", "soft-labels"].iter().any(|word| flags.contains(word));
+        let shader = match flags {
+            _ if flags.contains("--loss") => "comparator_loss",
+            _ if flags.contains("--teacher") => "distillation_loss",
+            _ if general => "weighted_loss",
+            _ => "head",
+        };
+        let steps = plan["train"].as_array().unwrap();
+        let kernels: Vec<_> = steps.iter().map(|step| step["kernel"].as_str().unwrap()).collect();
+        let of_loss: Vec<_> =
+            kernels.iter().filter(|kernel| kernel.contains("loss") || kernel.contains("head")).collect();
+        assert!(of_loss.len() == 1 && of_loss[0].starts_with(shader), "{flags}: {kernels:?}");
+        assert_eq!(
+            plan["infer"].as_array().unwrap().len() > plain["infer"].as_array().unwrap().len(),
+            flags.contains("reference")
+        );
+        let rows = plan["buffers"].as_array().unwrap().iter().find(|buffer| buffer["name"] == "train.loss_rows");
+        let has_rows = flags.contains("--soft-labels") || flags.contains("--teacher");
+        assert_eq!(rows.map(|rows| number(rows, "bytes")), has_rows.then_some(f64::from(images * 10 * 4)), "{flags}");
+    }
+    assert_eq!(plan("--loss focal --focal-gamma 1.5")["loss"], "focal loss, gamma 1.5");
+    // What training refuses, and files that are too short for the images.
+    for (flags, code, parts) in [
+        ("--label-smoothing -0.1", 2, &["--label-smoothing", "found -0.1", "--allow-negative-smoothing"][..]),
+        ("--loss focal --class-mask 1,2", 2, &["--class-mask", "--loss focal"]),
+        ("--class-weights 1,2", 2, &["--class-weights", "found 2 weights", "expected 10"]),
+        ("--classes 12 --soft-labels votes --train-images 9", 4, &["votes", "rows of 10", "expected 12"]),
+        ("--soft-labels votes --train-images 81", 4, &["votes", "found 80 rows", "81 images"]),
+        ("--soft-labels votes", 4, &["votes", "found 80 rows", "60000 images"]),
+        ("--teacher none.safetensors", 4, &["none.safetensors", "no such file"]),
+        ("--input 1x32x32 --teacher teacher/model.safetensors", 4, &["teacher", "fc1.weight", "expected [128, 4096]"]),
+    ] {
+        assert_fails(run(dir.path(), &format!("plan {flags}")), code, parts);
+    }
 }
 
 /// Catches combinations that are taken in silence: one line with the flag, what was found and what was expected.

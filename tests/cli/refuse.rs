@@ -265,6 +265,9 @@ fn weights_that_do_not_fit() {
         ("label_smoothing", "much"),
         ("label_smoothing", "1.5"),
         ("smoothing_variant", "sideways"),
+        ("smoothing_prior", "1,2"),
+        ("class_mask", "1,12"),
+        ("ignore_index", "none"),
     ] {
         save(&tensors(), Metadata::from([(key.into(), value.into())]));
         check(&both[..1], 4, &[&format!("metadata {key}"), &format!("{value:?}")]);

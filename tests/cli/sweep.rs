@@ -95,7 +95,8 @@ fn entries_run_by_themselves_in_any_order() {
 #[test]
 fn a_sweep_that_was_killed_goes_on_to_the_same_results() {
     use std::os::unix::process::CommandExt;
-    let grid = GRID.replace("--epochs 2", "--epochs 25").replace("--label-noise 0,0.3 ", "");
+    // What takes time is the checkpoint after each epoch. These are enough of them for a run to be caught between two.
+    let grid = GRID.replace("--epochs 2", "--epochs 6").replace("--label-noise 0,0.3 ", "");
     let dir = tempdir().unwrap();
     run(dir.path(), &format!("sweep {grid}")).success();
     let expected = results(&dir.path().join("s"));
@@ -108,24 +109,62 @@ fn a_sweep_that_was_killed_goes_on_to_the_same_results() {
         starting.process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = starting.spawn().unwrap();
         let began = Instant::now();
-        let found = |name: &str| {
+        let found = |counts: fn(&Path) -> bool| {
             let runs = fs::read_dir(sweep.join("runs")).into_iter().flatten().flatten();
-            runs.filter(|run| run.path().join(name).exists()).count()
+            runs.filter(|run| counts(&run.path())).count()
         };
+        let done = || found(|run| run.join("result.json").exists());
+        let under_way =
+            || found(|run| run.join("checkpoint.safetensors").exists() && !run.join("result.json").exists());
         // One is done, and another has begun.
-        while found("result.json") == 0 || found("checkpoint.safetensors") == 0 {
+        while done() == 0 || under_way() == 0 {
             assert!(began.elapsed() < Duration::from_secs(120), "nothing after two minutes");
-            assert!(child.try_wait().unwrap().is_none() || found("result.json") == 4, "it ended by itself");
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself after {} runs", done());
             std::thread::sleep(Duration::from_millis(2));
         }
         let id = child.id();
         let whom = if all { format!("-{id}") } else { id.to_string() };
         assert!(Command::new("kill").args(["-KILL", "--", &whom]).status().unwrap().success());
         child.wait().unwrap();
-        assert!(found("result.json") < 4, "it was killed too late");
+        assert!(done() < 4, "it was killed too late");
         run(dir.path(), &format!("sweep {grid}")).success();
         assert_eq!(results(&sweep), expected, "all: {all}");
     }
+}
+
+/// Catches a report or a table that does not say which loss its runs had.
+#[test]
+fn the_loss_is_named() {
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join("prior.txt"), "1 2 3 4 5 6 7 8 9 10").unwrap();
+    let grid = GRID.replace("--label-noise 0,0.3 --seeds 2", "--seeds 1").replace("--epochs 2", "--epochs 1");
+    let weights = "1,1,1,1,1,1,1,1,1,2";
+    let flags = format!(
+        "--smoothing-variant prior --smoothing-prior prior.txt --smoothing-schedule warmup --class-weights {weights} \
+         --class-weighting sample --class-mask 1,2,3,4 --ignore-index 4"
+    );
+    run(dir.path(), &format!("sweep {grid} {flags}")).success();
+    let details = format!(", class weights {weights} (sample), classes [1, 2, 3, 4] only, label 4 ignored");
+    let page = fs::read_to_string(dir.path().join("s/report.html")).unwrap();
+    for (name, value) in [
+        ("loss", &format!("cross-entropy with label smoothing{details}")[..]),
+        ("epsilon", "0, 0.1 (by the prior prior.txt, from 0 over 1 epochs)"),
+        ("training", "1 epochs, batch size 32, Adam, learning rate 0.001, weight decay 0"),
+    ] {
+        assert!(page.contains(&format!("<dt>{name}</dt><dd>{value}</dd>")), "{name}: {page}");
+    }
+    let rows = results(&dir.path().join("s"));
+    let column = |name: &str| rows[0].iter().position(|found| found == name).unwrap();
+    let found: Vec<_> = rows[1..].iter().map(|row| [&row[column("smoothing_variant")], &row[column("loss")]]).collect();
+    let smoothed = format!("label smoothing 0.1 by the prior prior.txt, from 0 over 1 epochs{details}");
+    let plain = format!("plain cross-entropy{details}");
+    assert_eq!(found, [["prior", &plain[..]], ["prior", &smoothed[..]]]);
+
+    let grid = grid.replace("0,0.1", "0").replace("--out s", "--out f");
+    run(dir.path(), &format!("sweep {grid} --loss focal")).success();
+    let page = fs::read_to_string(dir.path().join("f/report.html")).unwrap();
+    assert!(page.contains("<dt>loss</dt><dd>focal loss, gamma 2</dd>"), "{page}");
+    assert!(page.contains("<dt>epsilon</dt><dd>none</dd>"), "{page}");
 }
 
 /// Catches a sweep that goes on without a word about a run that failed.
@@ -161,6 +200,16 @@ fn what_makes_no_sense_is_refused_before_anything_is_written() {
         2,
         &["--entry plan.json", "0 entries", "--index 0"],
     );
+    // A run that could not be measured is not trained first.
+    run(dir.path(), "sweep plan --seeds 1 --label-smoothing 0 --out s").success();
+    let plan = fs::read_to_string(dir.path().join("s/plan.json")).unwrap();
+    let without = plan.replace("\"val-split\":0.1", "\"val-split\":0.0");
+    assert_ne!(without, plan);
+    fs::write(dir.path().join("s/plan.json"), without).unwrap();
+    let before = snapshot(dir.path());
+    let parts = ["--entry", "val-split of 0", "expected images held out"];
+    assert_fails(run(dir.path(), "train --entry s/plan.json --device cpu"), 2, &parts);
+    assert_eq!(snapshot(dir.path()), before);
     fs::write(dir.path().join("other.json"), "{}").unwrap();
     assert_fails(run(dir.path(), "train --entry other.json"), 4, &["other.json", "an entry"]);
 }

@@ -79,12 +79,41 @@ fn preview_writes_a_picture() {
     }
 }
 
-/// Catches a command without help.
+/// Catches a command without help, and help that speaks of flags which the command does not have. Another command's are in
+/// backticks, with its name.
 #[test]
 fn every_command_explains_itself() {
     let dir = tempdir().unwrap();
-    for command in ["", "train", "eval", "check", "plan", "devices", "data", "data preview"] {
-        run(dir.path(), &format!("{command} --help")).success().stdout(predicate::str::contains("Usage: smoothcnn"));
+    for command in [
+        "",
+        "train",
+        "sweep",
+        "sweep plan",
+        "sweep run",
+        "sweep collect",
+        "eval",
+        "predict",
+        "calibrate",
+        "check",
+        "bench",
+        "plan",
+        "devices",
+        "data",
+        "data preview",
+    ] {
+        let help = stdout(&run(dir.path(), &format!("{command} --help")).success());
+        assert!(help.contains("Usage: smoothcnn"), "{command}");
+        assert!(!help.contains("[`"), "{command}: a link of the documentation: {help}");
+        let flags = |line: &str| -> Vec<String> {
+            let words = line.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+            words.filter(|word| word.starts_with("--")).map(str::to_owned).collect()
+        };
+        // A flag's own line begins with it, after a short form or none.
+        let own = help.lines().filter(|line| line.trim_start().starts_with('-')).flat_map(flags).collect::<Vec<_>>();
+        let of_others = |line: &str| line.split('`').step_by(2).flat_map(flags).collect::<Vec<_>>();
+        for flag in help.lines().filter(|line| !line.contains("[alias: ")).flat_map(of_others) {
+            assert!(own.contains(&flag), "{command} has no {flag}: {help}");
+        }
     }
     run(dir.path(), "--version").success().stdout(concat!("smoothcnn ", env!("CARGO_PKG_VERSION"), "\n"));
     run(dir.path(), "").code(2);

@@ -59,10 +59,12 @@ fn a_run_leaves_its_configuration_its_record_and_its_model() {
     for (i, line) in epochs.iter().enumerate() {
         assert_eq!((line["epoch"].as_u64(), line["step"].as_u64()), (Some(i as u64 + 1), Some(3 * i as u64 + 3)));
         // Each step counts with its images: 32, 32 and 16.
-        let losses: Vec<_> = steps[3 * i..][..3].iter().map(|step| number(step, "loss")).collect();
-        let mean = (32.0 * losses[0] + 32.0 * losses[1] + 16.0 * losses[2]) / 80.0;
-        assert!((number(line, "train_loss") - mean).abs() < 1e-9, "{line}");
-        assert!(number(line, "test_loss") > 0.0 && number(line, "test_nll") > 0.0, "{line}");
+        for figure in ["loss", "nll"] {
+            let of: Vec<_> = steps[3 * i..][..3].iter().map(|step| number(step, figure)).collect();
+            let mean = (32.0 * of[0] + 32.0 * of[1] + 16.0 * of[2]) / 80.0;
+            assert!((number(line, &format!("train_{figure}")) - mean).abs() < 1e-9, "{line}");
+        }
+        assert!(number(line, "test_nll") > 0.0, "{line}");
         for key in ["test_accuracy", "test_ece"] {
             assert!((0.0..=1.0).contains(&number(line, key)), "{line}");
         }
@@ -143,7 +145,7 @@ fn f64_trains_and_saves_in_64_bits() {
 /// Catches optimizer memory, update counts or orders that a resumed run does not take up where they were.
 #[test]
 fn a_resumed_run_equals_one_that_was_never_stopped() {
-    for flags in ["", "--opt sgd --lr 0.01", "--dtype f64"] {
+    for flags in ["", "--opt sgd --lr 0.01", "--dtype f64", "--kernels reference", "--dtype f64 --kernels fused"] {
         let dir = tempdir().unwrap();
         let train = format!("{TRAIN} {flags} --log-every 1");
         run(dir.path(), &format!("{train} --epochs 3 --out whole")).success();
@@ -156,6 +158,22 @@ fn a_resumed_run_equals_one_that_was_never_stopped() {
         let config = |run: &Path| fs::read(run.join("config.toml")).unwrap();
         assert_eq!(config(&whole), config(&parts), "{flags:?}");
     }
+}
+
+/// Catches kernels that are not recorded, though they change the bits, or that a flag cannot choose anew.
+#[test]
+fn a_resumed_run_keeps_its_kernels_unless_told_otherwise() {
+    let dir = tempdir().unwrap();
+    run(dir.path(), &format!("{TRAIN} --epochs 1 --kernels reference --out run")).success();
+    let config = || fs::read_to_string(dir.path().join("run/config.toml")).unwrap();
+    assert!(config().contains("kernels = \"reference\""), "{}", config());
+    let reference = model(&dir.path().join("run"));
+    run(dir.path(), &format!("{TRAIN} --epochs 1 --out other")).success();
+    assert!(reference != model(&dir.path().join("other")), "nothing depends on the kernels");
+    run(dir.path(), "train --device cpu --resume run --epochs 2").success();
+    assert!(config().contains("kernels = \"reference\""), "{}", config());
+    run(dir.path(), "train --device cpu --resume run --epochs 3 --kernels fused").success();
+    assert!(config().contains("kernels = \"fused\""), "{}", config());
 }
 
 /// Catches a resumed run on a GPU that takes the form of kernels that suits the adapter, and not the one that it began with.

@@ -73,6 +73,7 @@ fn networks() -> Vec<Network> {
 /// What a training run came to.
 #[derive(Debug, PartialEq)]
 struct Run {
+    /// Loss and nll of each step.
     losses: Vec<f64>,
     state: State,
     logits: Vec<f64>,
@@ -105,7 +106,7 @@ fn train_with(loss: Loss, net: &Network, optimizer: Optimizer, [batch_size, step
     let mut losses = vec![];
     backend
         .train_epoch(&order, 0, &mut |some| {
-            losses.extend_from_slice(some);
+            losses.extend(some.iter().flat_map(|means| [means.loss, means.nll]));
             Ok(())
         })
         .unwrap();

@@ -4,7 +4,7 @@ use smoothcnn::activations::Activations;
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::random_data;
 use smoothcnn::gpu::trainer::{GpuTrainer, Options};
-use smoothcnn::loss::Loss;
+use smoothcnn::loss::{BatchLoss, Loss};
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::{Smoothing, Variant};
@@ -20,7 +20,7 @@ fn train_with(
     activations: Activations,
     max_data_bytes: u64,
     interrupt: Option<usize>,
-) -> (State, Vec<f64>, Vec<f64>) {
+) -> (State, Vec<BatchLoss>, Vec<f64>) {
     let net = Network::seed([1, 8, 8], 4).unwrap();
     let (train, test) = (random_data(23, net.input, 4), random_data(9, net.input, 4));
     let setup = Setup {
@@ -56,7 +56,7 @@ fn train_with(
     (trainer.state().unwrap(), losses, trainer.test_logits().unwrap())
 }
 
-fn train(max_data_bytes: u64, interrupt: Option<usize>) -> (State, Vec<f64>, Vec<f64>) {
+fn train(max_data_bytes: u64, interrupt: Option<usize>) -> (State, Vec<BatchLoss>, Vec<f64>) {
     train_storing(Activations::F32, max_data_bytes, interrupt)
 }
 
@@ -64,7 +64,7 @@ fn train_storing(
     activations: Activations,
     max_data_bytes: u64,
     interrupt: Option<usize>,
-) -> (State, Vec<f64>, Vec<f64>) {
+) -> (State, Vec<BatchLoss>, Vec<f64>) {
     let loss = Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into();
     train_with(loss, activations, max_data_bytes, interrupt)
 }
@@ -104,7 +104,7 @@ fn neither_repeating_nor_resuming_nor_streaming_changes_a_bit_of_halves() {
 fn neither_resuming_nor_streaming_changes_a_bit_of_any_loss() {
     for (name, loss) in losses(4, 23).unwrap() {
         let whole = train_with(loss.clone(), Activations::F32, u64::MAX, None);
-        assert!(whole.1.iter().all(|loss| loss.is_finite()), "{name}: {:?}", whole.1);
+        assert!(whole.1.iter().all(|means| means.loss.is_finite() && means.nll.is_finite()), "{name}: {:?}", whole.1);
         assert!(whole == train_with(loss.clone(), Activations::F32, u64::MAX, Some(1)), "{name}, resumed");
         assert!(whole == train_with(loss, Activations::F32, 10 * 64, None), "{name}, streamed");
     }

@@ -1,6 +1,9 @@
 //! Laws of the smoothed loss, for both variants.
 
 use proptest::prelude::*;
+use smoothcnn::check::losses::losses;
+use smoothcnn::loss::{Batch, Form};
+use smoothcnn::ops::IGNORED;
 use smoothcnn::oracle::Real;
 use smoothcnn::smoothing::{Masses, Smoothing, Variant};
 
@@ -205,5 +208,33 @@ fn a_nan_reaches_the_loss() {
         logits[at] = f64::NAN;
         let (losses, dlogits) = loss(masses, &[0], &logits, &[1.0]);
         assert!(losses[0].is_nan() && dlogits.iter().all(|d| d.is_nan()), "{losses:?} {dlogits:?}");
+    }
+}
+
+/// Catches an nll that some form smooths, weighs, or takes from the teacher: whatever the loss is, it is -ln p of the label, or
+/// of a distribution the mean of that, over the classes that take part; 0 where the sample is ignored.
+#[test]
+fn the_nll_is_the_same_for_every_loss() {
+    let (n, classes) = (6, 5);
+    let logits = uniform(n * classes, -8.0, 8.0, 1);
+    let labels = [0, 1, IGNORED, 4, 2, 3];
+    for (name, loss) in losses(classes, n).unwrap() {
+        let rows: Vec<f64> = loss.rows().unwrap_or_default().iter().map(|&v| v.into()).collect();
+        let soft = matches!(loss.form(), Form::Weighted(_)) && !rows.is_empty();
+        let takes_part = |k: usize| match loss.form() {
+            Form::Weighted(loss) => loss.allowed()[k],
+            _ => true,
+        };
+        let mut found = vec![f64::NAN; n];
+        let batch = Batch { labels: &labels, rows: &rows, weight: 1.0, counted: 1.0 };
+        loss.form().nll(classes, &logits, batch, &mut found);
+        for (i, (row, &label)) in logits.chunks(classes).zip(&labels).enumerate() {
+            let total: f64 = (0..classes).filter(|&k| takes_part(k)).map(|k| row[k].exp()).sum();
+            let one_hot = |k: usize| f64::from(u8::from(k == label as usize));
+            let mass = |k: usize| if soft { rows[i * classes + k] } else { one_hot(k) };
+            let term = |k: usize| -mass(k) * (row[k].exp() / total).ln();
+            let expected: f64 = (0..classes).filter(|&k| takes_part(k)).map(term).sum();
+            assert!((found[i] - expected).abs() <= 1e-13, "{name}, {i}: {} against {expected}", found[i]);
+        }
     }
 }

@@ -1,14 +1,19 @@
-//! Laws of a whole training step: the same bits with any number of threads, and no memory of earlier batches.
+//! Laws of a whole training step: the same bits with any number of threads, and no memory of earlier batches. And of a whole
+//! training: where a schedule of epsilon leads to.
 
 use gemm::Parallelism;
-use smoothcnn::loss::{Batch, Form};
-use smoothcnn::net::Network;
+use smoothcnn::data::Dataset;
+use smoothcnn::loss::{Batch, Form, Loss};
+use smoothcnn::net::{Layer, Network};
 use smoothcnn::ops::linear::Linear;
-use smoothcnn::ops::optimizer::{Adam, Optimizer};
+use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss};
 use smoothcnn::oracle::Real;
 use smoothcnn::oracle::network::CpuNetwork;
 use smoothcnn::oracle::optimizer::step;
-use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
+use smoothcnn::train::{Backend, Setup};
+use smoothcnn::{cpu, oracle};
 
 use crate::op::{Op, integers, targets, uniform};
 
@@ -40,7 +45,7 @@ fn training_gives_the_same_bits_with_any_number_of_threads() {
         let mut bits: Vec<u64> = vec![];
         for t in 1..=3 {
             cpu.batch(21).copy_from_slice(&images);
-            bits.push(cpu.train_step(&FORM, Batch::new(&targets), &optimizer, t).to_bits());
+            bits.push(cpu.train_step(&FORM, Batch::new(&targets), &optimizer, t).loss.to_bits());
         }
         let vectors = [&cpu.params, &cpu.grads, &cpu.state.first, &cpu.state.second];
         bits.extend(vectors.into_iter().flatten().map(|v| u64::from(v.to_bits())));
@@ -135,7 +140,7 @@ fn a_training_step_is_the_gradient_then_the_update() {
         whole.batch(2).copy_from_slice(&images);
         parts.batch(2).copy_from_slice(&images);
         let loss = whole.train_step(&FORM, Batch::new(&labels), &optimizer, t);
-        assert_eq!(loss, parts.loss_and_gradient(&FORM, Batch::new(&labels)));
+        assert_eq!(loss.loss, parts.loss_and_gradient(&FORM, Batch::new(&labels)));
         step(&optimizer, t, &mut parts.params, &parts.grads, &mut parts.state);
         assert!(whole.params == parts.params, "step {t}");
     }
@@ -190,5 +195,92 @@ fn a_batch_is_the_mean_of_its_images() {
     for (i, (found, expected)) in cpu.grads.iter().zip(&gradient).enumerate() {
         // Sums of a few thousand terms in another order.
         assert!((found - expected).abs() <= 1e-13 * scale, "gradient {i}: {found} against {expected}");
+    }
+}
+
+/// Learning rate of [`gaps`]: the curvature of the loss is at most 1/2.
+const RATE: f64 = 2.0;
+
+/// Trains biases alone on one black image of class 1, whose logits they are, and gives the gap between its logit and the
+/// largest other one after each of these numbers of updates.
+fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> {
+    let net = Network::new([1, 1, 1], &[Layer::Flatten, Layer::linear(classes)]).unwrap();
+    let data = Dataset { shape: [1, 1, 1], classes, images: vec![0], labels: vec![1] };
+    let setup = Setup {
+        net: &net,
+        batch_size: 1,
+        loss: loss.clone(),
+        optimizer: Optimizer::Sgd(Sgd { lr: RATE, momentum: 0.0, nesterov: false, weight_decay: 0.0 }),
+        normalisation: vec![[0.0, 1.0]],
+        train: &data,
+        test: &data,
+    };
+    let zeros = vec![0.0; net.flat_len()];
+    let mut backend: Box<dyn Backend> = match fast {
+        true => Box::new(cpu::CpuTrainer::<f64>::new(setup, &zeros)),
+        false => Box::new(oracle::trainer::CpuTrainer::<f64>::new(setup, &zeros)),
+    };
+    let mut done = 0;
+    let gap_after = |&updates: &usize| {
+        backend.train_epoch(&vec![0; updates - done], done as u64, &mut |_| Ok(())).unwrap();
+        done = updates;
+        let logits = backend.test_logits().unwrap();
+        let others = (0..classes).filter(|&k| k != 1).map(|k| logits[k]);
+        logits[1] - others.fold(f64::NEG_INFINITY, f64::max)
+    };
+    updates.iter().map(gap_after).collect()
+}
+
+/// The losses with this epsilon and schedule over `classes` classes, in both forms that have them; each with the logit gap of
+/// its optimum at the full epsilon.
+fn scheduled(classes: usize, e: f64, schedule: Schedule) -> Vec<(Loss, f64)> {
+    let c = classes as f64;
+    let uniform = ((1.0 - e + e / c) / (e / c)).ln();
+    let off_target = ((1.0 - e) * (c - 1.0) / e).ln();
+    let kinds = [(Variant::Uniform, Prior::Uniform, uniform), (Variant::OffTarget, Prior::OffTarget, off_target)];
+    let both = |(variant, prior, gap)| {
+        let spec = Spec { epsilon: Epsilon::new(e).unwrap(), prior, ..Spec::new(classes) };
+        let forms = [
+            Form::Smoothed(Smoothing::new(variant, e, classes).unwrap()),
+            Form::Weighted(WeightedLoss::new(&spec).unwrap()),
+        ];
+        forms.map(|form| (Loss::new(form, e).scheduled(schedule), gap))
+    };
+    kinds.into_iter().flat_map(both).collect()
+}
+
+/// Catches a warm-up that stays below its full epsilon, or passes it: on its way the gap grows beyond the full epsilon's, and in
+/// the end it comes back to it.
+#[test]
+fn after_a_warm_up_the_optimum_is_that_of_the_full_epsilon() {
+    const OVER: usize = 600;
+    for (classes, e) in [(3, 0.3), (10, 0.1), (10, 0.5)] {
+        for (loss, expected) in scheduled(classes, e, Schedule::WarmUp { over: OVER as u64 }) {
+            for fast in [false, true] {
+                let found = gaps(&loss, classes, fast, &[OVER / 4, OVER + 5_000]);
+                assert!(found[0] > expected + 0.1, "{loss:?}: {found:?} on the way to {expected}");
+                assert!((found[1] - expected).abs() <= 1e-9, "{loss:?}: gap {}, expected {expected}", found[1]);
+            }
+        }
+    }
+}
+
+/// Catches a decay that stops above 0, where the gap would stay finite. Without smoothing gradient descent lets it grow for ever,
+/// as the logarithm of the updates t (Soudry et al. 2018): the gradient is p - onehot, so that gap' = rate C exp(-gap) where
+/// the others' p are small, and exp(gap) grows by rate C with each update.
+#[test]
+fn after_a_decay_the_gap_grows_as_without_smoothing() {
+    const OVER: usize = 600;
+    for (classes, e) in [(3, 0.3), (10, 0.1), (10, 0.5)] {
+        for (loss, full) in scheduled(classes, e, Schedule::Decay { over: OVER as u64 }) {
+            for fast in [false, true] {
+                let times = [OVER, 10 * OVER, 40 * OVER];
+                let found = gaps(&loss, classes, fast, &times);
+                assert!(found[0] > full + 0.1, "{loss:?}: {found:?} after the decay from {full}");
+                let growth = (found[2].exp() - found[1].exp()) / (times[2] - times[1]) as f64;
+                let expected = RATE * classes as f64;
+                assert!((growth / expected - 1.0).abs() <= 0.01, "{loss:?}: {growth} an update, expected {expected}");
+            }
+        }
     }
 }
