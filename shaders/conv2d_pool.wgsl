@@ -158,16 +158,15 @@ fn forward_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
     pool_tile(t, low, high);
 }
 
-// Both gradients of a block that is not the first layer: the first workgroups own parts of the weight's.
+// Both gradients of a block that is not the first layer.
 @compute @workgroup_size(WORKGROUP)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) local: u32) {
-    let at = flat_group(group, groups);
-    let of_weight = groups_of(dims.splits * (dims.c_in / 4u) * (dims.c_out / 4u));
-    if at < of_weight {
-        weight_part(at * WORKGROUP + local);
+    let own = share(group, groups, groups_of(dims.splits * (dims.c_in / 4u) * (dims.c_out / 4u)));
+    if own.first {
+        weight_part(own.at * WORKGROUP + local);
     } else {
-        input_tile((at - of_weight) * WORKGROUP + local);
+        input_tile(own.at * WORKGROUP + local);
     }
 }
 
@@ -175,12 +174,11 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
 @compute @workgroup_size(WORKGROUP)
 fn backward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                    @builtin(local_invocation_index) local: u32) {
-    let at = flat_group(group, groups);
-    let of_weight = groups_of(dims.splits * dims.c_in * (dims.c_out / 4u));
-    if at < of_weight {
-        weight_part_planes(at * WORKGROUP + local);
+    let own = share(group, groups, groups_of(dims.splits * dims.c_in * (dims.c_out / 4u)));
+    if own.first {
+        weight_part_planes(own.at * WORKGROUP + local);
     } else {
-        input_tile((at - of_weight) * WORKGROUP + local);
+        input_tile(own.at * WORKGROUP + local);
     }
 }
 

@@ -200,16 +200,15 @@ fn forward_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
     pool_tile(t, acc);
 }
 
-// Both gradients of a block that is not the first layer: the first workgroups own parts of the weight's.
+// Both gradients of a block that is not the first layer.
 @compute @workgroup_size(WORKGROUP)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
-    let at = flat_group(group, groups);
-    let of_weight = groups_of(dims.splits * (dims.c_in / 4u) * lane_groups(dims.c_out / 4u) * LANES);
-    if at < of_weight {
-        weight_part(at * (WORKGROUP / LANES) + subgroup, lane);
+    let own = share(group, groups, groups_of(dims.splits * (dims.c_in / 4u) * lane_groups(dims.c_out / 4u) * LANES));
+    if own.first {
+        weight_part(own.at * (WORKGROUP / LANES) + subgroup, lane);
     } else {
-        input_tile((at - of_weight) * (WORKGROUP / LANES) + subgroup, lane);
+        input_tile(own.at * (WORKGROUP / LANES) + subgroup, lane);
     }
 }
 
@@ -217,12 +216,11 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
 @compute @workgroup_size(WORKGROUP)
 fn backward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                    @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
-    let at = flat_group(group, groups);
-    let of_weight = groups_of(dims.splits * dims.c_in * lane_groups(dims.c_out / 4u) * LANES);
-    if at < of_weight {
-        weight_part_planes(at * (WORKGROUP / LANES) + subgroup, lane);
+    let own = share(group, groups, groups_of(dims.splits * dims.c_in * lane_groups(dims.c_out / 4u) * LANES));
+    if own.first {
+        weight_part_planes(own.at * (WORKGROUP / LANES) + subgroup, lane);
     } else {
-        input_tile((at - of_weight) * (WORKGROUP / LANES) + subgroup, lane);
+        input_tile(own.at * (WORKGROUP / LANES) + subgroup, lane);
     }
 }
 

@@ -169,16 +169,15 @@ fn forward_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
     pool_tile(o, s);
 }
 
-// Both gradients of a block that is not the first layer: the first workgroups own parts of the weight's.
+// Both gradients of a block that is not the first layer.
 @compute @workgroup_size(WORKGROUP)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) local: u32) {
-    let at = flat_group(group, groups);
-    let of_weight = dims.splits * eights(dims.c_in / 4u, 2u) * eights(dims.c_out / 4u, 8u);
-    if at < of_weight {
-        weight_tile(at, local);
+    let own = share(group, groups, dims.splits * eights(dims.c_in / 4u, 2u) * eights(dims.c_out / 4u, 8u));
+    if own.first {
+        weight_tile(own.at, local);
     } else {
-        input_tile(at - of_weight, local);
+        input_tile(own.at, local);
     }
 }
 
@@ -188,12 +187,11 @@ fn eights(blocks: u32, size: u32) -> u32 { return (blocks + size - 1u) / size; }
 @compute @workgroup_size(WORKGROUP)
 fn backward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                    @builtin(local_invocation_index) local: u32) {
-    let at = flat_group(group, groups);
-    let of_weight = groups_of(dims.splits * dims.c_in * (dims.c_out / 4u));
-    if at < of_weight {
-        weight_part_planes(at * WORKGROUP + local);
+    let own = share(group, groups, groups_of(dims.splits * dims.c_in * (dims.c_out / 4u)));
+    if own.first {
+        weight_part_planes(own.at * WORKGROUP + local);
     } else {
-        input_tile(at - of_weight, local);
+        input_tile(own.at, local);
     }
 }
 

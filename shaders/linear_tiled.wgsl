@@ -46,16 +46,15 @@ fn store_part(row: u32, local: u32, part: Row) {
     parts[(row * 2u + 1u) * WORKGROUP + local] = part.high;
 }
 
-// Both gradients: the first workgroups own those of the weight.
+// Both gradients.
 @compute @workgroup_size(WORKGROUP)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) local: u32) {
-    let at = flat_group(group, groups);
-    let of_weight = groups_of(tiles(dims.outputs) * tiles(dims.inputs));
-    if at < of_weight {
-        weight_tile(at * WORKGROUP + local);
+    let own = share(group, groups, groups_of(tiles(dims.outputs) * tiles(dims.inputs)));
+    if own.first {
+        weight_tile(own.at * WORKGROUP + local);
     } else {
-        input_tile((at - of_weight) * WORKGROUP + local);
+        input_tile(own.at * WORKGROUP + local);
     }
 }
 

@@ -71,16 +71,15 @@ fn reduce(n: u32, image: u32, o: u32, lane: u32) {
     store_y4(n + image, o, sum);
 }
 
-// Both gradients: the first workgroups own those of the weight.
+// Both gradients.
 @compute @workgroup_size(WORKGROUP)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
-    let at = flat_group(group, groups);
-    let of_weight = groups_of(parts_of(dims.outputs, 16u) * parts_of(dims.inputs, 8u * LANES) * LANES);
-    if at < of_weight {
-        weight_tile(at * SPLITS + subgroup, lane);
+    let own = share(group, groups, groups_of(parts_of(dims.outputs, 16u) * parts_of(dims.inputs, 8u * LANES) * LANES));
+    if own.first {
+        weight_tile(own.at * SPLITS + subgroup, lane);
     } else {
-        input_tile((at - of_weight) * SPLITS + subgroup, lane);
+        input_tile(own.at * SPLITS + subgroup, lane);
     }
 }
 
