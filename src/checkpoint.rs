@@ -3,6 +3,7 @@
 //!
 //! Format: <https://github.com/huggingface/safetensors#format>.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -17,13 +18,13 @@ pub type Metadata = BTreeMap<String, String>;
 
 /// One tensor to save.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
+pub struct Tensor<'a> {
     /// Its name in PyTorch's `state_dict`.
     pub name: String,
     /// Its dimensions; `[]` is a scalar.
     pub shape: Vec<usize>,
     /// Its elements in row-major order, as many as the product of `shape`.
-    pub data: Vec<f64>,
+    pub data: Cow<'a, [f64]>,
 }
 
 /// The number type of the tensors of a file that is written.
@@ -93,18 +94,29 @@ pub fn save(path: &Path, tensors: &[Tensor], dtype: Dtype, metadata: &Metadata) 
         Dtype::F64 => ("F64", 8),
     };
     let mut header = BTreeMap::from([("__metadata__", serde_json::json!(metadata))]);
-    let mut data = Vec::with_capacity(tensors.iter().map(|t| t.data.len() * size).sum());
-    for Tensor { name, shape, data: values } in tensors {
-        assert_eq!(shape.iter().product::<usize>(), values.len(), "elements of {name} {shape:?}");
-        let start = data.len();
-        for (i, &value) in values.iter().enumerate() {
+    let mut end = 0;
+    for Tensor { name, shape, data } in tensors {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "elements of {name} {shape:?}");
+        let start = end;
+        end += data.len() * size;
+        let info = serde_json::json!({ "dtype": word, "shape": shape, "data_offsets": [start, end] });
+        assert!(header.insert(name, info).is_none(), "two tensors are named {name}");
+    }
+    let mut text = serde_json::to_vec(&header).expect("maps of strings to JSON values");
+    text.resize(text.len().next_multiple_of(8), b' '); // the data starts at a multiple of 8
+
+    let mut bytes = Vec::with_capacity(8 + text.len() + end);
+    bytes.extend((text.len() as u64).to_le_bytes());
+    bytes.extend(text);
+    for Tensor { name, data, .. } in tensors {
+        for (i, &value) in data.iter().enumerate() {
             let finite = match dtype {
                 Dtype::F32 => {
-                    data.extend((value as f32).to_le_bytes());
+                    bytes.extend((value as f32).to_le_bytes());
                     (value as f32).is_finite()
                 }
                 Dtype::F64 => {
-                    data.extend(value.to_le_bytes());
+                    bytes.extend(value.to_le_bytes());
                     value.is_finite()
                 }
             };
@@ -114,15 +126,7 @@ pub fn save(path: &Path, tensors: &[Tensor], dtype: Dtype, metadata: &Metadata) 
                 return Err(Error::data(path, message));
             }
         }
-        let info = serde_json::json!({ "dtype": word, "shape": shape, "data_offsets": [start, data.len()] });
-        assert!(header.insert(name, info).is_none(), "two tensors are named {name}");
     }
-
-    let mut text = serde_json::to_vec(&header).expect("maps of strings to JSON values");
-    text.resize(text.len().next_multiple_of(8), b' '); // the data starts at a multiple of 8
-    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(text);
-    bytes.extend(data);
     write_atomic(path, &bytes)
 }
 
@@ -256,11 +260,11 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
-    fn sample() -> Vec<Tensor> {
+    fn sample() -> Vec<Tensor<'static>> {
         let tensor = |name: &str, shape: &[usize], data: &[f64]| Tensor {
             name: name.into(),
             shape: shape.into(),
-            data: data.into(),
+            data: data.to_vec().into(),
         };
         vec![
             tensor("fc1.weight", &[2, 3], &[0.1, -0.0, 1e-30, 4.0, -5.5, 6.25]),
@@ -342,7 +346,7 @@ mod tests {
         let path = folder.path().join("empty.safetensors");
         save(&path, &[], Dtype::F32, &Metadata::new()).unwrap();
         assert_eq!(load(&path, &[]).unwrap(), (vec![], Metadata::new()));
-        let empty = Tensor { name: "w".into(), shape: vec![0, 3], data: vec![] };
+        let empty = Tensor { name: "w".into(), shape: vec![0, 3], data: Cow::default() };
         save(&path, &[empty], Dtype::F32, &Metadata::new()).unwrap();
         assert_eq!(load(&path, &[("w".into(), vec![0, 3])]).unwrap().0, [Vec::<f64>::new()]);
     }
@@ -425,10 +429,10 @@ mod tests {
         let (folder, path) = saved(Dtype::F32);
         let before = fs::read(&path).unwrap();
         let mut tensors = sample();
-        tensors[1].data[1] = 1e39; // finite, but not as F32
+        tensors[1].data.to_mut()[1] = 1e39; // finite, but not as F32
         let error = save(&path, &tensors, Dtype::F32, &note()).unwrap_err();
         assert!(error.to_string().contains("not written: tensor fc1.bias: found 1"), "{error}");
-        tensors[1].data[1] = f64::NAN;
+        tensors[1].data.to_mut()[1] = f64::NAN;
         assert!(save(&path, &tensors, Dtype::F64, &note()).is_err());
         assert_eq!(fs::read(&path).unwrap(), before);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -285,7 +285,7 @@ pub fn tuning(
     if let Some(tuning) = device.tuning().or(recorded) {
         return Ok(Some(tuning));
     }
-    let hardware = gpu.info.device_type != wgpu::DeviceType::Cpu;
+    let hardware = gpu.is_hardware();
     let timed = device.autotune.map_or(hardware, |autotune| autotune == Autotune::On);
     Ok(Some(if timed { autotune::tuning(gpu, setup, activations)? } else { gpu.tuning() }))
 }
@@ -337,11 +337,11 @@ pub fn expected(net: &Network, prefix: &str) -> Vec<(String, Vec<usize>)> {
 }
 
 /// A flat vector as named tensors.
-pub fn tensors(net: &Network, prefix: &str, flat: &[f64]) -> Vec<Tensor> {
+pub fn tensors<'a>(net: &Network, prefix: &str, flat: &'a [f64]) -> Vec<Tensor<'a>> {
     let tensor = |p: &smoothcnn::net::Parameter| Tensor {
         name: format!("{prefix}{}", p.name),
         shape: p.shape.clone(),
-        data: flat[p.range()].to_vec(),
+        data: flat[p.range()].into(),
     };
     net.parameters.iter().map(tensor).collect()
 }

@@ -74,7 +74,7 @@ pub fn run(args: Args) -> Result<u8> {
         Bootstrap { resamples: args.bootstrap, accuracy_interval: accuracy, nll_interval: nll, ece_interval: ece }
     });
     if let Some(path) = &args.logits {
-        let tensor = Tensor { name: "logits".into(), shape: vec![test.len(), net.classes], data: logits };
+        let tensor = Tensor { name: "logits".into(), shape: vec![test.len(), net.classes], data: logits.into() };
         checkpoint::save(path, &[tensor], args.model.inference.dtype.dtype(), &Metadata::new())?;
     }
     if args.json {

@@ -281,6 +281,11 @@ impl Gpu {
         }
     }
 
+    /// Whether it is more than a driver that computes on the CPU.
+    pub fn is_hardware(&self) -> bool {
+        self.info.device_type != wgpu::DeviceType::Cpu
+    }
+
     /// Whether the device runs kernels in this form.
     pub fn runs(&self, tiles: Tiles) -> bool {
         let subgroups = [self.info.subgroup_min_size, self.info.subgroup_max_size];
@@ -288,7 +293,7 @@ impl Gpu {
             Tiles::Registers | Tiles::Workgroup => true,
             // That every subgroup is full, software drivers keep, and nobody else promises.
             Tiles::Lanes => {
-                self.info.device_type == wgpu::DeviceType::Cpu
+                !self.is_hardware()
                     && self.device.features().contains(wgpu::Features::SUBGROUP)
                     && subgroups == [LANES as u32; 2]
             }
@@ -313,16 +318,16 @@ impl Gpu {
 
     /// The forms that are fast on devices of this kind.
     pub fn tuning(&self) -> Tuning {
-        Tuning::all(match self.info.device_type {
-            _ if self.runs(Tiles::Lanes) => Tiles::Lanes,
-            wgpu::DeviceType::Cpu => Tiles::Registers,
-            _ => Tiles::Workgroup,
+        Tuning::all(match self.is_hardware() {
+            true => Tiles::Workgroup,
+            false if self.runs(Tiles::Lanes) => Tiles::Lanes,
+            false => Tiles::Registers,
         })
     }
 
     /// Bytes that can still be allocated, where that is known: a software driver's memory is the machine's.
     pub fn memory_available(&self) -> Option<u64> {
-        if self.info.device_type != wgpu::DeviceType::Cpu {
+        if self.is_hardware() {
             return None;
         }
         let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;

@@ -198,7 +198,7 @@ fn data_that_is_missing_or_damaged() {
 }
 
 /// The seed network's first weights, as tensors.
-fn tensors() -> Vec<Tensor> {
+fn tensors() -> Vec<Tensor<'static>> {
     let net = Network::seed([1, 28, 28], 10).unwrap();
     let flat = net.initial_parameters(0);
     let tensor = |p: &smoothcnn::net::Parameter| Tensor {
@@ -247,7 +247,7 @@ fn weights_that_do_not_fit() {
     for (damage, parts) in [
         ((|t| drop(t.remove(2))) as fn(&mut Vec<Tensor>), &["no tensor conv2.weight", "[64, 32, 3, 3]"][..]),
         (
-            |t| t.push(Tensor { name: "fc3.bias".into(), shape: vec![1], data: vec![0.0] }),
+            |t| t.push(Tensor { name: "fc3.bias".into(), shape: vec![1], data: vec![0.0].into() }),
             &["fc3.bias", "expected only"],
         ),
         (|t| t[4].shape.reverse(), &["tensor fc1.weight", "found shape [3136, 128]", "expected [128, 3136]"]),
