@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use smoothcnn::check::{Row, cases, ops, random, random_targets};
+use smoothcnn::check::{Row, cases, ops, random, random_targets, smoothed_loss};
 use smoothcnn::gpu::{Engine, Gpu};
 use smoothcnn::ops::smoothed_loss::{Buffers as LossBuffers, SmoothedLoss};
 use smoothcnn::ops::{AffineBuffers, relu};
@@ -150,7 +150,7 @@ fn bench(criterion: &mut Criterion) {
     }
     for &(n, classes, scale) in cases::SMOOTHED_LOSS {
         let smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };
-        right(ops::smoothed_loss(&bench.gpu, n, classes, scale, smoothing));
+        right(smoothed_loss::smoothed_loss(&bench.gpu, n, classes, scale, smoothing));
         let masses = smoothing.masses(classes);
         let (logits, targets, dloss) = (random(n * classes, 0), random_targets(n, classes, 1), vec![1.0 / n as f32; n]);
         let (mut losses, mut dlogits) = (vec![0.0; n], logits.clone());

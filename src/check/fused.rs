@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::cases::{self, Case};
 use super::compare::sum_tolerance;
-use super::ops::{affine_linear, pairs, step, sum_of_products, wide};
+use super::ops::{affine_linear, step, sum_of_products, wide};
 use super::probe::{POISON, Probe};
+use super::smoothed_loss::pairs;
 use super::{Row, halves, random, random_targets};
 use crate::Result;
 use crate::activations::Activations;

@@ -12,6 +12,7 @@ pub mod losses;
 pub mod network;
 pub mod ops;
 mod probe;
+pub mod smoothed_loss;
 pub mod weighted_loss;
 
 /// One output of one pass in one case, compared.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::compare::sum_tolerance;
-use super::ops::{pairs, step, wide};
+use super::ops::{step, wide};
 use super::probe::Probe;
+use super::smoothed_loss::pairs;
 use super::{Row, cases, random, random_targets};
 use crate::Result;
 use crate::gpu::Gpu;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use smoothcnn::check::cases::{self, Case};
 use smoothcnn::check::weighted_loss::{FEATURES, Features, weighted_loss};
-use smoothcnn::check::{comparator_loss, distillation_loss, fused, ops};
+use smoothcnn::check::{comparator_loss, distillation_loss, fused, ops, smoothed_loss};
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::distillation_loss::DistillationLoss;
@@ -39,7 +39,7 @@ fn smoothed_loss_cases() {
     for &(n, classes, scale) in cases::SMOOTHED_LOSS {
         for variant in [Variant::Uniform, Variant::OffTarget] {
             for epsilon in [0.0, 0.1, 0.45] {
-                assert_rows(ops::smoothed_loss(&GPU, n, classes, scale, Smoothing { variant, epsilon }));
+                assert_rows(smoothed_loss::smoothed_loss(&GPU, n, classes, scale, Smoothing { variant, epsilon }));
             }
         }
     }
@@ -143,7 +143,7 @@ proptest! {
     #[test]
     fn smoothed_loss_random_shapes(n in 1usize..20, classes in 2usize..300, epsilon in 0.0..0.49f64, off in any::<bool>()) {
         let variant = if off { Variant::OffTarget } else { Variant::Uniform };
-        assert_rows(ops::smoothed_loss(&GPU, n, classes, 4.0, Smoothing { variant, epsilon }));
+        assert_rows(smoothed_loss::smoothed_loss(&GPU, n, classes, 4.0, Smoothing { variant, epsilon }));
     }
 
     #[test]
