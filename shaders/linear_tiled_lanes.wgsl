@@ -35,7 +35,9 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     let o = at % across * 4u * LANES + lane * 4u;
     var acc0 = no_rows();
     var acc1 = no_rows();
-    for (var i = split; i < dims.inputs / 4u; i += SPLITS) {
+    // A run of the inputs each, so that a line of the cache serves all of its vectors.
+    let vectors = parts_of(dims.inputs / 4u, SPLITS);
+    for (var i = split * vectors; i < min((split + 1u) * vectors, dims.inputs / 4u); i++) {
         let four = place(i);
         let x0 = x_at(n + lane, batch.count, four);
         let x1 = x_at(n + LANES + lane, batch.count, four);

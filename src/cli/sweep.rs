@@ -370,6 +370,10 @@ fn facts(done: &[(&Entry, Outcome)], planned: usize) -> Vec<(&'static str, Strin
     vec![
         ("data", name(config.data.to_possible_value())),
         (
+            "network",
+            "the seed network: Conv2d(32), Conv2d(64), each with ReLU and MaxPool2d, Linear(128), Linear".into(),
+        ),
+        (
             "images",
             format!(
                 "{} to train on, {} held out, {} to test on",
