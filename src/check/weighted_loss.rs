@@ -99,7 +99,7 @@ impl Features {
 }
 
 /// One case of each kind that [`all`] runs over every shape.
-pub const FEATURES: [Features; 6] = {
+pub const FEATURES: [Features; 7] = {
     let plain = Features { soft: false, ignored: None, masked: false, prior: false, weighting: None, epsilon: 0.1 };
     let (pytorch, sample) = (Some(Weighting::PyTorch), Some(Weighting::Sample));
     [
@@ -108,6 +108,7 @@ pub const FEATURES: [Features; 6] = {
         Features { ignored: Some(3), masked: true, weighting: sample, ..plain },
         Features { prior: true, epsilon: -0.4, ..plain },
         Features { soft: true, weighting: pytorch, ..plain },
+        Features { soft: true, weighting: pytorch, epsilon: -0.8, ..plain },
         Features { soft: true, masked: true, prior: true, weighting: sample, ..plain },
     ]
 };
@@ -163,6 +164,7 @@ impl Case {
         let spread = 2.0 * f64::from(scale) + (classes as f64).ln();
         let terms = classes.div_ceil(64) + 16;
         let (mut loss_tolerance, mut gradient_tolerance) = (vec![], vec![]);
+        let sample_weights = oracle::weighted_loss::weights(&loss, at, n);
         for (row, logits) in wide_logits.chunks(classes).enumerate() {
             let Some(masses) = oracle::weighted_loss::masses(&loss, at, row) else {
                 loss_tolerance.extend([0.0; 2]);
@@ -170,9 +172,18 @@ impl Case {
                 continue;
             };
             let total: f64 = masses.iter().map(|a| a.abs()).sum();
-            let of_log = sum_tolerance(terms, spread) + 2e-6;
+            // A mass is the sum of two parts, whose rounding it inherits. Where e is negative they have unlike signs.
+            let size = |k: usize| {
+                let weight = match loss.weighting() {
+                    Weighting::PyTorch => loss.weights()[k],
+                    Weighting::Sample => sample_weights[row],
+                };
+                masses[k].abs() + 2.0 * (-loss.epsilon()).max(0.0) * loss.prior()[k] * weight
+            };
+            let sizes: f64 = (0..classes).filter(|&k| loss.allowed()[k]).map(size).sum();
+            let of_sum = sum_tolerance(terms, spread);
             // A plain target's masses add up to 1.
-            loss_tolerance.extend([of_log * total, of_log]);
+            loss_tolerance.extend([of_sum * sizes + 2e-6 * total, of_sum + 2e-6]);
             let largest = (0..classes).filter(|&k| loss.allowed()[k]).map(|k| logits[k]).fold(f64::MIN, f64::max);
             let exponential = |k: usize| if loss.allowed()[k] { (logits[k] - largest).exp() } else { 0.0 };
             let normaliser: f64 = (0..classes).map(exponential).sum();
@@ -182,9 +193,9 @@ impl Case {
                 }
                 let p = exponential(k) / normaliser;
                 // p's argument, and the sum of the masses; the masses themselves.
-                let relative = spread.max(8.0) * 8.0 * 2f64.powi(-24) + sum_tolerance(terms, 1.0);
-                total * p * relative
-                    + (8.0 * masses[k].abs() + 4.0 * (loss.epsilon() * loss.prior()[k]).abs()) * 2f64.powi(-24)
+                let relative = spread.max(8.0) * 8.0 * 2f64.powi(-24);
+                p * (total * relative + sizes * sum_tolerance(terms, 1.0))
+                    + (8.0 * size(k) + 4.0 * (loss.epsilon() * loss.prior()[k]).abs()) * 2f64.powi(-24)
                     + 1e-12
             }));
         }
