@@ -182,19 +182,6 @@ fn backward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
     }
 }
 
-// For the first layer, where nobody needs dx.
-@compute @workgroup_size(WORKGROUP)
-fn backward_weight_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-                          @builtin(local_invocation_index) local: u32) {
-    weight_part_planes(flat_thread(group, groups, local));
-}
-
-@compute @workgroup_size(WORKGROUP)
-fn backward_weight_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-                         @builtin(local_invocation_index) local: u32) {
-    weight_part_bytes(flat_thread(group, groups, local));
-}
-
 // dx for a padding of 1. Its positions are owned in 2x2 windows too; an odd row or column has a window of its own.
 fn input_tile(thread: u32) {
     let plane = vec2u(dims.h_in + 1u, dims.w_in + 1u) / 2u;

@@ -75,14 +75,7 @@ fn input_tile(at: u32) {
     for (var o = 0u; o < dims.stride / 4u; o++) {
         acc = multiply_tile(acc, load_dy(n, batch.count, o), w_rows(o * 4u, i), w_rows(o * 4u, high));
     }
-    store_dx(n, i, acc.r0);
-    store_dx(n + 1u, i, acc.r1);
-    store_dx(n + 2u, i, acc.r2);
-    store_dx(n + 3u, i, acc.r3);
-    store_dx(n + 4u, i, acc.r4);
-    store_dx(n + 5u, i, acc.r5);
-    store_dx(n + 6u, i, acc.r6);
-    store_dx(n + 7u, i, acc.r7);
+    store_dx_tile(n, i, acc);
 }
 
 fn weight_tile(at: u32) {
@@ -103,14 +96,7 @@ fn weight_tile(at: u32) {
         sum.low += low[0] + low[1] + low[2] + low[3];
         sum.high += high[0] + high[1] + high[2] + high[3];
     }
-    store_dw(o, i, acc.r0);
-    store_dw(o + 1u, i, acc.r1);
-    store_dw(o + 2u, i, acc.r2);
-    store_dw(o + 3u, i, acc.r3);
-    store_dw(o + 4u, i, acc.r4);
-    store_dw(o + 5u, i, acc.r5);
-    store_dw(o + 6u, i, acc.r6);
-    store_dw(o + 7u, i, acc.r7);
+    store_dw_tile(o, i, acc);
     if i == 0u {
         store_db(o, sum.low);
         store_db(o + 4u, sum.high);

@@ -113,17 +113,6 @@ fn input_tile(at: u32, lane: u32) {
     store_dx_tile(n + 8u, i, acc1);
 }
 
-fn store_dx_tile(n: u32, i: u32, t: Tile) {
-    store_dx(n, i, t.r0);
-    store_dx(n + 1u, i, t.r1);
-    store_dx(n + 2u, i, t.r2);
-    store_dx(n + 3u, i, t.r3);
-    store_dx(n + 4u, i, t.r4);
-    store_dx(n + 5u, i, t.r5);
-    store_dx(n + 6u, i, t.r6);
-    store_dx(n + 7u, i, t.r7);
-}
-
 // Four images at a time; lane k loads the gradients of image k % 4, those of eight outputs: the first or the last of its tile's.
 fn weight_tile(at: u32, lane: u32) {
     let across = parts_of(dims.inputs, 8u * LANES);
@@ -181,15 +170,4 @@ fn by_output(d: Four) -> Rows {
 
 fn add_images(sum: Row, d: Four) -> Row {
     return Row(sum.low + d.low[0] + d.low[1] + d.low[2] + d.low[3], sum.high + d.high[0] + d.high[1] + d.high[2] + d.high[3]);
-}
-
-fn store_dw_tile(o: u32, i: u32, t: Tile) {
-    store_dw(o, i, t.r0);
-    store_dw(o + 1u, i, t.r1);
-    store_dw(o + 2u, i, t.r2);
-    store_dw(o + 3u, i, t.r3);
-    store_dw(o + 4u, i, t.r4);
-    store_dw(o + 5u, i, t.r5);
-    store_dw(o + 6u, i, t.r6);
-    store_dw(o + 7u, i, t.r7);
 }

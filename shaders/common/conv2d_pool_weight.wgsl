@@ -68,3 +68,16 @@ fn weight_part_bytes(at: u32) {
     store_taps(split, o * 4u, c, acc);
     if c == 0u { store_bias(split, o * 4u, sum); }
 }
+
+// For the first layer, where nobody needs dx.
+@compute @workgroup_size(WORKGROUP)
+fn backward_weight_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                          @builtin(local_invocation_index) local: u32) {
+    weight_part_planes(flat_thread(group, groups, local));
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn backward_weight_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                         @builtin(local_invocation_index) local: u32) {
+    weight_part_bytes(flat_thread(group, groups, local));
+}

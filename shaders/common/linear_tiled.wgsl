@@ -71,6 +71,17 @@ fn bias_at(o: u32) -> f32 { return b[min(o, dims.outputs - 1u)]; }
 
 fn rectified(sum: vec4f) -> vec4f { return select(sum, vec4f(), (sum <= vec4f()) & vec4<bool>(dims.relu != 0u)); }
 
+fn store_dx_tile(n: u32, i: u32, t: Tile) {
+    store_dx(n, i, t.r0);
+    store_dx(n + 1u, i, t.r1);
+    store_dx(n + 2u, i, t.r2);
+    store_dx(n + 3u, i, t.r3);
+    store_dx(n + 4u, i, t.r4);
+    store_dx(n + 5u, i, t.r5);
+    store_dx(n + 6u, i, t.r6);
+    store_dx(n + 7u, i, t.r7);
+}
+
 fn store_dx(n: u32, i: u32, row: Row) {
     if n >= batch.count { return; }
     store_dx4(n, i, row.low);
@@ -95,6 +106,17 @@ fn dy_or_zero(n: u32, at: u32) -> vec4f { return select(vec4f(), dy_at(n, batch.
 fn x_rows(n: u32, at: Place) -> mat4x4f {
     return mat4x4f(x_at(n, batch.count, at), x_at(n + 1u, batch.count, at),
                    x_at(n + 2u, batch.count, at), x_at(n + 3u, batch.count, at));
+}
+
+fn store_dw_tile(o: u32, i: u32, t: Tile) {
+    store_dw(o, i, t.r0);
+    store_dw(o + 1u, i, t.r1);
+    store_dw(o + 2u, i, t.r2);
+    store_dw(o + 3u, i, t.r3);
+    store_dw(o + 4u, i, t.r4);
+    store_dw(o + 5u, i, t.r5);
+    store_dw(o + 6u, i, t.r6);
+    store_dw(o + 7u, i, t.r7);
 }
 
 fn store_dw(o: u32, i: u32, row: Row) {

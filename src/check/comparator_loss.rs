@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::compare::sum_tolerance;
 use super::ops::{step, wide};
 use super::probe::Probe;
-use super::smoothed_loss::pairs;
+use super::smoothed_loss::{nlls, pairs};
 use super::weighted_loss::padded;
 use super::{Row, cases, random, random_targets};
 use crate::Result;
@@ -14,7 +14,6 @@ use crate::ops::IGNORED;
 use crate::ops::comparator_loss::{Buffers, ComparatorLoss};
 use crate::oracle;
 use crate::plan::Step;
-use crate::smoothing::Smoothing;
 
 /// Both losses over `classes` classes, plain cross-entropy and an exponent below 1 among them.
 ///
@@ -59,8 +58,7 @@ pub fn comparator_loss(gpu: &Arc<Gpu>, n: usize, scale: f32, loss: ComparatorLos
     let dloss = random(n, 3);
     let mut want = vec![0.0; n];
     oracle::comparator_loss::forward(&loss, &wide(&logits), &targets, &mut want);
-    let mut nlls = vec![0.0; n];
-    oracle::smoothed_loss::forward(Smoothing::NONE.masses(classes), classes, &wide(&logits), &targets, &mut nlls);
+    let nlls = nlls(classes, &wide(&logits), &targets);
     let mut gradient = vec![0.0; n * classes];
     oracle::comparator_loss::backward(&loss, &wide(&logits), &targets, &wide(&dloss), &mut gradient);
 

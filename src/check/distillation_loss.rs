@@ -5,14 +5,13 @@ use std::sync::Arc;
 use super::compare::sum_tolerance;
 use super::ops::{step, wide};
 use super::probe::Probe;
-use super::smoothed_loss::pairs;
+use super::smoothed_loss::{nlls, pairs};
 use super::weighted_loss::padded;
 use super::{Row, cases, random, random_targets};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::ops::IGNORED;
 use crate::ops::distillation_loss::{Buffers, DistillationLoss};
-use crate::oracle;
 use crate::oracle::distillation_loss::{Logits, backward, forward};
 use crate::plan::Step;
 use crate::smoothing::{Smoothing, Variant};
@@ -52,9 +51,7 @@ pub fn distillation_loss(gpu: &Arc<Gpu>, n: usize, scale: f32, loss: Distillatio
     let logits = Logits { student: &wide_student, teacher: &wide_teacher };
     let mut losses = vec![0.0; n];
     forward(&loss, masses, logits, &targets, &mut losses);
-    let mut nlls = vec![0.0; n];
-    let plain = Smoothing::NONE.masses(classes);
-    oracle::smoothed_loss::forward(plain, classes, &wide_student, &targets, &mut nlls);
+    let nlls = nlls(classes, &wide_student, &targets);
 
     // Of a logarithm of a softmax: absolute. Of a softmax: relative to itself. As for the simple loss, at both temperatures.
     let of_log = |spread: f64| sum_tolerance(classes.div_ceil(64) + 16, spread) + 2e-6;

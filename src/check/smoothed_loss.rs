@@ -18,6 +18,13 @@ pub(super) fn pairs(losses: &[f64], nlls: &[f64]) -> Vec<f64> {
     losses.iter().zip(nlls).flat_map(|(&loss, &nll)| [loss, nll]).collect()
 }
 
+/// The nll of each row whose target is an index.
+pub(super) fn nlls(classes: usize, logits: &[f64], targets: &[u32]) -> Vec<f64> {
+    let mut nlls = vec![0.0; targets.len()];
+    oracle::smoothed_loss::forward(Smoothing::NONE.masses(classes), classes, logits, targets, &mut nlls);
+    nlls
+}
+
 /// The loss's passes, for logits up to `scale`.
 ///
 /// # Errors
@@ -38,9 +45,7 @@ pub fn smoothed_loss(gpu: &Arc<Gpu>, n: usize, classes: usize, scale: f32, smoot
 
     let mut losses = vec![0.0; n];
     oracle::smoothed_loss::forward(masses, classes, &wide(&logits), &targets, &mut losses);
-    let mut nlls = vec![0.0; n];
-    let plain = Smoothing::NONE.masses(classes);
-    oracle::smoothed_loss::forward(plain, classes, &wide(&logits), &targets, &mut nlls);
+    let nlls = nlls(classes, &wide(&logits), &targets);
     // Both are a difference of numbers as large as the logits; `log` and `exp` are off by a few units in the last place.
     let spread = 2.0 * f64::from(scale) + (classes as f64).ln();
     let loss_tolerance = vec![sum_tolerance(classes.div_ceil(64) + 16, spread) + 2e-6; n];
