@@ -243,28 +243,26 @@ impl Loss {
         metrics::evaluate(&part, &renamed, kept, Smoothing::NONE)
     }
 
-    /// The metrics of `logits` `[labels.len(), classes]` against `labels`, with this loss at update `t` as the loss. A class
+    /// The metrics of `logits` `[labels.len(), classes]` against `labels`, with this loss, at the full epsilon, as the loss. A class
     /// mask makes it a smaller problem: the images whose label is none of the classes that take part are left out, and so
     /// are the other classes' logits. Soft targets and a teacher's logits are those of training images: here labels count.
-    pub fn evaluate(&self, logits: &[f64], labels: &[u32], classes: usize, t: u64) -> Metrics {
-        let form = match self.at(t) {
-            Form::Distillation(_, smoothing) => Form::Smoothed(smoothing),
+    pub fn evaluate(&self, logits: &[f64], labels: &[u32], classes: usize) -> Metrics {
+        let form = match &self.form {
+            Form::Distillation(_, smoothing) => &Form::Smoothed(*smoothing),
             form => form,
         };
-        if let Form::Smoothed(smoothing) = form
+        if let &Form::Smoothed(smoothing) = form
             && labels.iter().all(|&label| (label as usize) < classes)
         {
             return metrics::evaluate(logits, labels, classes, smoothing);
         }
-        let (part, renamed, kept) = form.restricted(logits, labels, classes);
-        let metrics = metrics::evaluate(&part, &renamed, kept, Smoothing::NONE);
         let mut losses = vec![0.0; labels.len()];
         form.forward(classes, logits, Batch::new(labels), &mut losses);
         let weight: f64 = labels.iter().map(|&label| form.weight(label, classes, None)).sum();
-        let entropy = Entropy::new(&form, classes);
+        let entropy = Entropy::new(form, classes);
         let least: f64 = labels.iter().map(|&label| entropy.of(label, None)).sum();
         let sum: f64 = losses.iter().sum();
-        Metrics { loss: sum / weight, excess_loss: (sum - least) / weight, ..metrics }
+        Metrics { loss: sum / weight, excess_loss: (sum - least) / weight, ..self.validate(logits, labels, classes) }
     }
 }
 

@@ -66,7 +66,7 @@ pub fn run(args: Args) -> Result<u8> {
     let logits = args.model.logits(&model, &test)?;
     let scaled = temperature.map(|t| temperature::apply(&logits, t));
     let measured = scaled.as_deref().unwrap_or(&logits);
-    let metrics = loss.evaluate(measured, &test.labels, net.classes, 1);
+    let metrics = loss.evaluate(measured, &test.labels, net.classes);
     let bootstrap = (args.bootstrap > 0).then(|| {
         let (part, labels, kept) = loss.form().restricted(measured, &test.labels, net.classes);
         let predictions = metrics::predictions(&part, &labels, kept, Smoothing::NONE);
