@@ -4,6 +4,7 @@
 //! `cargo bench --bench step`; `-- fast/train` for a part of it.
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ fn epoch(backend: &mut dyn Backend, images: usize) -> Vec<BatchLoss> {
     let mut losses = vec![];
     let done = backend.train_epoch(&order, 0, &mut |some| {
         losses.extend_from_slice(some);
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     });
     done.expect("the device is there");
     losses

@@ -3,6 +3,7 @@
 //!
 //! A result counts only if its answer is right: every configuration first trains a few steps against the f64 oracle.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -172,7 +173,7 @@ impl Bench {
         let before = self.allocated();
         let began = Instant::now();
         let mut trainer = self.trainer(setup.clone(), &params)?;
-        trainer.backend().train_epoch(&order[..batch_size], 0, &mut |_| Ok(()))?;
+        trainer.backend().train_epoch(&order[..batch_size], 0, &mut |_| Ok(ControlFlow::Continue(())))?;
         let cold_start_seconds = began.elapsed().as_secs_f64();
         let allocated_bytes = self.allocated().saturating_sub(before);
         let trained = train_windows(trainer.backend(), &order, batch_size, self.seconds)?;
@@ -289,7 +290,7 @@ fn train_windows(backend: &mut dyn Backend, order: &[u32], batch_size: usize, se
     let began = Instant::now();
     while rates.len() < WINDOWS {
         let mut left = order.len();
-        let outcome = backend.train_epoch(order, updates, &mut |losses| {
+        backend.train_epoch(order, updates, &mut |losses| {
             updates += losses.len() as u64;
             let images = (losses.len() * batch_size).min(left);
             left -= images;
@@ -306,12 +307,8 @@ fn train_windows(backend: &mut dyn Backend, order: &[u32], batch_size: usize, se
                 }
             }
             // Ends the epoch where there is nothing more to measure.
-            if rates.len() == WINDOWS { Err(Error::Interrupted) } else { Ok(()) }
-        });
-        match outcome {
-            Ok(()) | Err(Error::Interrupted) => {}
-            Err(error) => return Err(error),
-        }
+            Ok(if rates.len() == WINDOWS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
     }
     Ok(spread(rates))
 }

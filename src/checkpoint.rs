@@ -1,16 +1,19 @@
 //! Weights as safetensors files, named as in PyTorch's `state_dict` (`conv1.weight`, `fc2.bias`, ...), so that
 //! `safetensors.torch.load_file` and `load_state_dict` take them as they are.
 //!
-//! Format: <https://github.com/huggingface/safetensors#format>.
+//! Format: <https://github.com/huggingface/safetensors#format>. Every file that is written here has a seal in its metadata:
+//! `sha256`, the SHA-256 of the whole file, with the seal's own 64 digits taken as zeros. A file that has one is held to it; those of
+//! other programs have none, and are read without.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype as FileDtype, TensorView};
 use safetensors::{SafeTensorError, SafeTensors};
+use sha2::{Digest, Sha256};
 
+use crate::fs::write_output;
 use crate::{Error, Result};
 
 /// Free text by key, in the file's header.
@@ -36,63 +39,48 @@ pub enum Dtype {
     F64,
 }
 
-/// Writes `bytes` to `path` so that a reader, or whoever looks after a crash, finds the whole old file or the whole new
-/// one: into a file beside it, synced to the disk, and then renamed over it.
-///
-/// A symbolic link at `path` is replaced, not followed.
-///
-/// # Errors
-///
-/// [`Error::Io`] with `path`. Whatever was at `path` is then as it was, and no other file is left behind (but if it is
-/// the sync of the folder that fails, after the rename, the new file is in place and whole).
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, bytes).map_err(Error::io(path))
+/// The seal's key in the metadata.
+const SEAL: &str = "sha256";
+/// Its digits before they are known.
+const NO_SEAL: [u8; 64] = [b'0'; 64];
+
+/// The seal of a file whose digits are at `at`.
+fn seal(bytes: &[u8], at: usize) -> String {
+    let mut hash = Sha256::new();
+    hash.update(&bytes[..at]);
+    hash.update(NO_SEAL);
+    hash.update(&bytes[at + NO_SEAL.len()..]);
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::{Error, ErrorKind};
-    let name = path.file_name().ok_or_else(|| Error::new(ErrorKind::InvalidInput, "expected a file's name"))?;
-    // The same folder, because a rename is atomic only within one file system.
-    let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let prefix = format!(".{}.", name.to_string_lossy());
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".tmp");
-    #[cfg(unix)]
-    {
-        // Temporary files are private by default, and this one stays: give it what the umask gives any other file.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder)?; // removed when dropped before `persist`
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    #[cfg(unix)]
-    match std::fs::File::open(folder)?.sync_all() {
-        // Some file systems cannot sync a folder; the file itself is safe.
-        Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {}
-        other => other?,
-    }
-    Ok(())
+/// Where the digits of a seal are: behind its key, in the file's header.
+fn seal_at(bytes: &[u8], digits: &str) -> Option<usize> {
+    let text = format!("\"{SEAL}\":\"{digits}\"");
+    let header = u64::from_le_bytes(*bytes.first_chunk()?).min(bytes.len() as u64 - 8) as usize;
+    let found = bytes[..8 + header].windows(text.len()).position(|window| window == text.as_bytes())?;
+    Some(found + text.len() - 1 - digits.len())
 }
 
-/// Writes `tensors` to `path` with [`write_atomic`], as `dtype`, with `metadata` in the header. Equal
+/// Writes `tensors` to `path` as [`write_output`] does, as `dtype`, with `metadata` and a seal in the header. Equal
 /// arguments give equal bytes.
 ///
 /// # Errors
 ///
 /// [`Error::Data`] if an element is NaN or infinite, or becomes so as `dtype`: [`load`] would refuse the file, so it
-/// must not replace one that it takes. [`Error::Io`] as [`write_atomic`].
+/// must not replace one that it takes. [`Error::Io`] as [`write_output`].
 ///
 /// # Panics
 ///
-/// If a tensor's shape and data disagree or a name is there twice: the caller's mistake.
+/// If a tensor's shape and data disagree, a name is there twice, or the metadata has a seal: the caller's mistake.
 pub fn save(path: &Path, tensors: &[Tensor], dtype: Dtype, metadata: &Metadata) -> Result<()> {
     // The header is written here, not with `safetensors::serialize`, which puts the metadata in a random order.
     let (word, size) = match dtype {
         Dtype::F32 => ("F32", 4),
         Dtype::F64 => ("F64", 8),
     };
+    let mut metadata = metadata.clone();
+    let zeros = String::from_utf8_lossy(&NO_SEAL).into_owned();
+    assert!(metadata.insert(SEAL.into(), zeros.clone()).is_none(), "metadata with a seal");
     let mut header = BTreeMap::from([("__metadata__", serde_json::json!(metadata))]);
     let mut end = 0;
     for Tensor { name, shape, data } in tensors {
@@ -127,7 +115,10 @@ pub fn save(path: &Path, tensors: &[Tensor], dtype: Dtype, metadata: &Metadata) 
             }
         }
     }
-    write_atomic(path, &bytes)
+    let at = seal_at(&bytes, &zeros).expect("the header was just written with it");
+    let digits = seal(&bytes, at);
+    bytes[at..][..digits.len()].copy_from_slice(digits.as_bytes());
+    write_output(path, &bytes)
 }
 
 /// Reads the weights at `path`: exactly the tensors `expected` (name, shape), and gives their elements in that order,
@@ -136,7 +127,7 @@ pub fn save(path: &Path, tensors: &[Tensor], dtype: Dtype, metadata: &Metadata) 
 /// # Errors
 ///
 /// [`Error::Data`], one line with the tensor, what was found and what was expected: no such file, not a safetensors
-/// file or a damaged one, a tensor missing, one too many, a wrong shape or number type, a NaN or an infinity.
+/// file or a damaged one, one that is not as its seal says, a tensor missing, one too many, a wrong shape or number type, a NaN or an infinity.
 /// [`Error::Io`] if the file is there and cannot be read.
 pub fn load(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Vec<Vec<f64>>, Metadata)> {
     let bad = |message: String| Error::data(path, message);
@@ -196,7 +187,16 @@ fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(Metadata, SafeTensors<'a>)
     };
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
     let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
-    Ok((header.metadata().clone().unwrap_or_default().into_iter().collect(), file))
+    let mut metadata: Metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    if let Some(digits) = metadata.remove(SEAL) {
+        let found = seal_at(bytes, &digits).filter(|_| digits.len() == NO_SEAL.len()).map(|at| seal(bytes, at));
+        if found.as_ref() != Some(&digits) {
+            let found =
+                format!("found a file that is not as it was written (its SHA-256 differs from {SEAL} in its metadata)");
+            return Err(Error::data(path, format!("{found}, expected a whole one; who changes a file drops that key")));
+        }
+    }
+    Ok((metadata, file))
 }
 
 /// Reads a file that holds one matrix: its rows, its columns, and its elements row by row.
@@ -205,9 +205,8 @@ fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(Metadata, SafeTensors<'a>)
 ///
 /// As [`load`]; [`Error::Data`] too if there is another number of tensors than one, or it has not two dimensions.
 pub fn load_matrix(path: &Path) -> Result<(usize, usize, Vec<f64>)> {
-    let bytes = std::fs::read(path).map_err(|e| Error::data(path, format!("{e}: expected a safetensors file")))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| Error::data(path, format!("found no safetensors file ({})", e.to_string().escape_debug())))?;
+    let bytes = read(path)?;
+    let (_, file) = parse(path, &bytes)?;
     let names = file.names();
     let shape = |name: &str| file.tensor(name).map(|view| view.shape().to_vec()).unwrap_or_default();
     let ([name], [rows, columns]) = (&names[..], &shape(names.first().copied().unwrap_or_default())[..]) else {
@@ -368,17 +367,22 @@ mod tests {
         }
         fs::write(&path, [&whole[..], &[0]].concat()).unwrap();
         assert!(refused(&path, &expected()).contains("no whole safetensors file"));
-        // Any one byte changed: read or refused in a line, never a panic.
-        for i in 0..whole.len() {
-            for flip in [0x01, 0x80, 0xff] {
+        // Any one bit changed is noticed, wherever it is but in the seal's own name: then there is no seal.
+        let text = String::from_utf8_lossy(&whole);
+        let name = text.find(SEAL).unwrap();
+        for i in (0..whole.len()).filter(|i| !(name..name + SEAL.len()).contains(i)) {
+            for bit in 0..8 {
                 let mut bytes = whole.clone();
-                bytes[i] ^= flip;
+                bytes[i] ^= 1 << bit;
                 fs::write(&path, bytes).unwrap();
-                if load(&path, &expected()).is_err() {
-                    refused(&path, &expected());
-                }
+                refused(&path, &expected());
             }
         }
+        fs::write(&path, [&whole[..whole.len() - 36], &[0; 36]].concat()).unwrap();
+        assert!(refused(&path, &expected()).contains("its SHA-256 differs"));
+        // A file of another program has none.
+        fs::write(&path, raw("F32", "[1]", &1f32.to_le_bytes())).unwrap();
+        assert_eq!(load(&path, &[("w".to_owned(), vec![1])]).unwrap().0, [[1.0]]);
         fs::write(&path, b"PK\x03\x04 a zip file, as torch.save writes").unwrap();
         assert!(refused(&path, &expected()).contains("no whole safetensors file"));
     }
@@ -436,36 +440,5 @@ mod tests {
         assert!(save(&path, &tensors, Dtype::F64, &note()).is_err());
         assert_eq!(fs::read(&path).unwrap(), before);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn write_atomic_replaces_or_leaves_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("f");
-        write_atomic(&path, b"old and longer").unwrap();
-        write_atomic(&path, b"new").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"new");
-
-        let taken = folder.path().join("taken");
-        fs::create_dir(&taken).unwrap();
-        for path in [&taken, &folder.path().join("no/such/folder"), Path::new("/"), Path::new("..")] {
-            let error = write_atomic(path, b"x").unwrap_err();
-            assert!(matches!(&error, Error::Io { path: p, .. } if p == path), "{error:?}");
-        }
-        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["f", "taken"]);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn files_get_the_usual_permissions() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let (plain, atomic) = (folder.path().join("plain"), folder.path().join("atomic"));
-        fs::write(&plain, b"x").unwrap();
-        write_atomic(&atomic, b"x").unwrap();
-        let mode = |path| fs::metadata(path).unwrap().permissions().mode();
-        assert_eq!(mode(plain), mode(atomic));
     }
 }

@@ -93,22 +93,69 @@ pub enum Error {
     #[error("sweep: {0}")]
     Run(String),
 
-    /// Ctrl-C.
-    #[error("interrupted")]
-    Interrupted,
+    /// A folder that another process works in.
+    #[error("{}: in use by {holder}, expected to be alone there", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// Who works there.
+        holder: String,
+    },
+
+    /// A signal asked for the end: Ctrl-C, or what a scheduler sends.
+    #[error("interrupted by {}", signal_name(*.0))]
+    Interrupted(
+        /// The signal's number.
+        u8,
+    ),
 }
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+fn signal_name(signal: u8) -> String {
+    match signal {
+        1 => "SIGHUP".into(),
+        2 => "Ctrl-C".into(),
+        15 => "SIGTERM".into(),
+        other => format!("signal {other}"),
+    }
+}
+
+/// The most characters of a message that are shown.
+const MOST: usize = 300;
+
+/// A message as it is shown: on one line, whatever a file or a driver put into it, and of at most 300 characters; of a longer one the
+/// middle is left out.
+pub fn one_line(message: &str) -> String {
+    let shown: Vec<char> = message
+        .chars()
+        .flat_map(|c| match c {
+            // Also what changes the direction or ends a line without being a control character.
+            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                c.escape_unicode().collect()
+            }
+            c if c.is_control() => c.escape_debug().collect::<Vec<_>>(),
+            c => vec![c],
+        })
+        .collect();
+    if shown.len() <= MOST {
+        return shown.into_iter().collect();
+    }
+    // What is wrong stands at the beginning, what to do at the end.
+    let (first, last) = (&shown[..MOST - 103], &shown[shown.len() - 100..]);
+    first.iter().copied().chain(" … ".chars()).chain(last.iter().copied()).collect()
+}
+
 impl Error {
-    /// The program's exit code: 2 usage, 3 no adapter, 4 data, 130 interrupted, 1 everything else.
+    /// The program's exit code: 2 usage, 3 no adapter, 4 data, 128 and the signal's number where one ended it (130 for
+    /// Ctrl-C), 1 everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Layer { .. } => 2,
             Self::NoAdapter(_) => 3,
             Self::Data { .. } => 4,
-            Self::Interrupted => 130,
+            Self::Interrupted(signal) => 128 + signal,
             _ => 1,
         }
     }
@@ -121,5 +168,30 @@ impl Error {
     /// A closure that turns an [`std::io::Error`] into [`Error::Io`] for `path`.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { path: path.as_ref().to_owned(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_of_at_most_300_characters() {
+        assert_eq!(one_line("plain: é"), "plain: é");
+        assert_eq!(one_line("a\nb\r\u{1b}[31mc\u{202e}d\0"), "a\\nb\\r\\u{1b}[31mc\\u{202e}d\\0");
+        let long = format!("begin {} end", "x\n".repeat(1000));
+        let shown = one_line(&long);
+        assert_eq!(shown.chars().count(), 300);
+        assert!(shown.starts_with("begin x\\nx") && shown.ends_with("x\\n end") && shown.contains(" … "), "{shown}");
+        let most = "é".repeat(300);
+        assert_eq!(one_line(&most), most);
+    }
+
+    #[test]
+    fn signals_have_the_shells_exit_codes() {
+        for (signal, code, said) in [(2, 130, "Ctrl-C"), (15, 143, "SIGTERM"), (1, 129, "SIGHUP")] {
+            let error = Error::Interrupted(signal);
+            assert_eq!((error.exit_code(), error.to_string()), (code, format!("interrupted by {said}")));
+        }
     }
 }

@@ -43,7 +43,8 @@
 //! | [`temperature`] | one number that calibrates a trained network's confidences |
 //! | [`study`] | what smoothing does on the user's own data: paired runs, verdicts on the six claims, the epsilon to use |
 //! | [`report`] | a study as a page and as text |
-//! | [`data`], [`checkpoint`], [`rng`], [`error`] | images, weights files, random numbers, errors |
+//! | [`data`], [`checkpoint`], [`run_folder`] | images, weights files, the folder of a run |
+//! | [`rng`], [`mod@fs`], [`error`] | random numbers, files that are whole or not there, errors |
 
 #![warn(missing_docs)]
 
@@ -55,6 +56,7 @@ pub mod compile;
 pub mod cpu;
 pub mod data;
 pub mod error;
+pub mod fs;
 pub mod fusion;
 #[cfg(test)]
 #[path = "../tests/common/golden.rs"]
@@ -68,6 +70,7 @@ pub mod oracle;
 pub mod plan;
 pub mod report;
 pub mod rng;
+pub mod run_folder;
 pub mod shaders;
 pub mod smoothing;
 pub mod study;

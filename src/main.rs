@@ -9,7 +9,7 @@ fn main() -> std::process::ExitCode {
     match cli::run(cli) {
         Ok(code) => code.into(),
         Err(error) => {
-            cli::note(format_args!("smoothcnn: {error}"));
+            cli::note(format_args!("smoothcnn: {}", smoothcnn::error::one_line(&error.to_string())));
             error.exit_code().into()
         }
     }

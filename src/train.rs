@@ -1,6 +1,7 @@
 //! Training: what both paths have in common. A [`Backend`] computes; [`run`] orders the data, checks every loss, and tells
 //! an [`Observer`] what happened.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::data::Dataset;
@@ -44,7 +45,9 @@ pub struct State {
 /// Something that trains.
 pub trait Backend {
     /// Trains on the images `order`, batch by batch. `updates` is how many updates there were before. `on_losses` gets
-    /// the means of each batch ([`crate::loss`]), in order, a few at a time; an error from it ends the epoch.
+    /// the means of each batch ([`crate::loss`]), in order, a few at a time; an error from it ends the epoch. Where it breaks off,
+    /// no further step is begun, those under way are finished and handed on as well, and [`Self::state`] is that after the last
+    /// of them.
     ///
     /// # Errors
     /// `on_losses`' own, and whatever the device reports.
@@ -52,7 +55,7 @@ pub trait Backend {
         &mut self,
         order: &[u32],
         updates: u64,
-        on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<()>,
+        on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<ControlFlow<()>>,
     ) -> Result<()>;
 
     /// The logits of the whole test set, `[images, classes]`.
@@ -60,6 +63,12 @@ pub trait Backend {
     /// # Errors
     /// Whatever the device reports.
     fn test_logits(&mut self) -> Result<Vec<f64>>;
+
+    /// The logits of other images of the same shape, `[images, classes]`.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    fn logits(&mut self, images: &Dataset) -> Result<Vec<f64>>;
 
     /// Parameters and the optimizer's memory.
     ///
@@ -91,6 +100,34 @@ impl Schedule {
         }
         order
     }
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Whole epochs that are done.
+    pub epochs: usize,
+    /// Steps that are done of the epoch after them.
+    pub steps: usize,
+    /// What those steps came to.
+    pub sums: Sums,
+}
+
+/// What the means of an epoch are made of, so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Of the losses, each with its weight.
+    pub loss: f64,
+    /// Of the nlls of the images that are not ignored.
+    pub nll: f64,
+    /// Of the images' weights.
+    pub weight: f64,
+    /// Images that are not ignored.
+    pub counted: f64,
+    /// Of the entropies of the targets, each with its weight: the least that the losses can come to.
+    pub entropy: f64,
+    /// Training time.
+    pub seconds: f64,
 }
 
 /// What one epoch came to.
@@ -126,59 +163,78 @@ pub trait Observer {
     fn epoch(&mut self, _report: &EpochReport, _backend: &mut dyn Backend) -> Result<()> {
         Ok(())
     }
+
+    /// Whether the run is to end after the steps under way. Asked after every few steps.
+    fn wants_stop(&self) -> bool {
+        false
+    }
+
+    /// After the last step of a run that was asked to end within an epoch: the error that it ends with.
+    fn stopped(&mut self, _progress: &Progress, _backend: &mut dyn Backend) -> Error {
+        Error::Interrupted(2)
+    }
 }
 
-/// Trains from after epoch `done` to the end of the schedule.
+/// Trains from `from` to the end of the schedule.
 ///
 /// # Errors
 /// [`Error::NonFinite`] as soon as a loss is not a number, the test's included: the update after the epoch's last loss may
-/// be the one that diverges. The backend's and the observer's errors too.
+/// be the one that diverges. The backend's and the observer's errors too; [`Observer::stopped`]'s where it was asked to end.
 pub fn run(
     backend: &mut dyn Backend,
     setup: &Setup,
     schedule: Schedule,
-    done: usize,
+    from: Progress,
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let images = setup.train.len();
     let steps_per_epoch = images.div_ceil(setup.batch_size);
-    for epoch in done + 1..=schedule.epochs {
+    for epoch in from.epochs + 1..=schedule.epochs {
         let order = schedule.order(epoch, images);
         let first_step = (epoch - 1) * steps_per_epoch;
-        let mut step = first_step;
-        let (mut sum, mut least, mut weights) = (BatchLoss::default(), 0.0, [0.0; 2]);
+        let mut at = Progress { epochs: epoch - 1, ..Progress::default() };
+        if at.epochs == from.epochs {
+            at = from;
+        }
+        let left = &order[images.min(at.steps * setup.batch_size)..];
         let began = Instant::now();
-        backend.train_epoch(&order, first_step as u64, &mut |losses| {
+        backend.train_epoch(left, (first_step + at.steps) as u64, &mut |losses| {
             for &means in losses {
-                let batch = order.chunks(setup.batch_size).nth(step - first_step).unwrap_or_default();
-                step += 1;
+                let batch = order.chunks(setup.batch_size).nth(at.steps).unwrap_or_default();
+                at.steps += 1;
+                let step = first_step + at.steps;
                 let BatchLoss { loss, nll } = means;
                 if !loss.is_finite() {
                     return Err(Error::NonFinite { epoch, step, loss, lr: setup.optimizer.lr() });
                 }
                 let [weight, counted] = setup.loss.weights(setup.train, batch);
-                sum.loss += loss * weight;
-                sum.nll += nll * counted;
-                weights[0] += weight;
-                weights[1] += counted;
-                least += setup.loss.entropy(setup.train, batch, step as u64);
+                at.sums.loss += loss * weight;
+                at.sums.nll += nll * counted;
+                at.sums.weight += weight;
+                at.sums.counted += counted;
+                at.sums.entropy += setup.loss.entropy(setup.train, batch, step as u64);
                 observer.step(epoch, step, means)?;
             }
-            Ok(())
+            Ok(if observer.wants_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
-        let seconds = began.elapsed().as_secs_f64();
+        at.sums.seconds += began.elapsed().as_secs_f64();
+        if at.steps < steps_per_epoch {
+            return Err(observer.stopped(&at, backend));
+        }
+        let step = first_step + at.steps;
         let logits = backend.test_logits()?;
         let test = setup.loss.validate(&logits, &setup.test.labels, setup.net.classes);
         if !test.loss.is_finite() {
             return Err(Error::NonFinite { epoch, step, loss: test.loss, lr: setup.optimizer.lr() });
         }
+        let Sums { loss, nll, weight, counted, entropy, seconds } = at.sums;
         let report = EpochReport {
             epoch,
             step,
             label_smoothing: setup.loss.epsilon(step as u64),
-            train_loss: mean(sum.loss, weights[0]),
-            train_nll: mean(sum.nll, weights[1]),
-            train_excess_loss: mean(sum.loss - least, weights[0]),
+            train_loss: mean(loss, weight),
+            train_nll: mean(nll, counted),
+            train_excess_loss: mean(loss - entropy, weight),
             test,
             seconds,
         };

@@ -1,5 +1,6 @@
 //! Whole training steps on a device against the f64 oracle.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::compare::compare;
@@ -136,7 +137,7 @@ pub fn against_oracle_rounding(
         backend.train_epoch(&order, 0, &mut |some| {
             losses.extend(some.iter().map(|means| means.loss));
             nlls.extend(some.iter().map(|means| means.nll));
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         Ok((losses, backend.state()?.params, backend.test_logits()?, nlls, before))
     };

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use smoothcnn::activations::Activations;
 use smoothcnn::bench::{Bench, Measured, Report};
-use smoothcnn::{Error, Result, checkpoint};
+use smoothcnn::fs::write_output;
+use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs, Precision};
 
@@ -76,7 +77,7 @@ pub fn run(args: Args) -> Result<u8> {
     }
     if let Some(path) = &args.save {
         let text = serde_json::to_string_pretty(&report).expect("plain structs with string keys always serialise");
-        checkpoint::write_atomic(path, text.as_bytes())?;
+        write_output(path, text.as_bytes())?;
     }
     if args.json {
         common::print_json(&report)?;

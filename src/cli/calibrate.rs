@@ -4,16 +4,17 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use smoothcnn::data::Dataset;
+use smoothcnn::fs::write_output;
 use smoothcnn::loss::restricted;
 use smoothcnn::net::Network;
+use smoothcnn::run_folder::{CONFIG, MODEL};
 use smoothcnn::smoothing::Smoothing;
 use smoothcnn::temperature::{self, End};
-use smoothcnn::{Error, Result, checkpoint, metrics};
+use smoothcnn::{Error, Result, metrics};
 
 use super::common::{self, DataArgs, DataKind};
 use super::config::{Images, images, read_config};
 use super::model::{self, InferenceArgs};
-use super::run::{CONFIG, MODEL};
 
 /// Fits a temperature to a saved model.
 #[derive(Debug, clap::Args)]
@@ -145,7 +146,7 @@ pub fn run(args: Args) -> Result<u8> {
         version: env!("CARGO_PKG_VERSION"),
     };
     let text = toml::to_string_pretty(&file).expect("a flat struct of numbers and strings always serialises");
-    checkpoint::write_atomic(&out, text.as_bytes())?;
+    write_output(&out, text.as_bytes())?;
     let report = Report {
         temperature: found.value,
         end: found.end,

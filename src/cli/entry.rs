@@ -1,27 +1,24 @@
 //! An entry of a sweep's plan: one run, trained, measured, and marked as done by its result.json.
 
-use std::fs::{self, File, TryLockError};
-use std::io::Read;
+use std::fs;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use smoothcnn::data::Dataset;
+use smoothcnn::fs::{remove, write_atomic};
 use smoothcnn::metrics::{self, calibration};
+use smoothcnn::run_folder::{CHECKPOINT, CONFIG, OwnFolder, PROJECTION, RESULT, RUN_FILES};
 use smoothcnn::smoothing::Smoothing;
 use smoothcnn::study::projection::{self, Projected, Set};
 use smoothcnn::study::{Measured, Outcome};
-use smoothcnn::{Error, Result, checkpoint, temperature};
+use smoothcnn::{Error, Result, temperature};
 
 use super::common;
 use super::config::{Config, read_config};
-use super::run::{self, CHECKPOINT, CONFIG, Folder, Options, Trained};
-
-/// Written last: a run that has it is done.
-pub const RESULT: &str = "result.json";
-/// What the report's projection shows, a line an image.
-pub const PROJECTION: &str = "projection.csv";
+use super::run::{self, Folder, Options, Trained};
 
 /// One run of a sweep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,12 +39,30 @@ impl Entry {
         Self { id, out, config }
     }
 
-    /// What the run left, if it is done.
+    /// Refuses an entry that no plan has: its id is its configuration's, and its folder's name is its id.
+    pub fn check(&self) -> Result<()> {
+        let expected = Self::new(Path::new(""), self.config.clone()).id;
+        let Self { id, out, .. } = self;
+        if *id != expected {
+            let message = format!("found an entry with the id {id:?}, expected {expected}, its configuration's");
+            return Err(Error::Usage(format!("--entry: {message}: make another plan for another configuration")));
+        }
+        if out.file_name() != Some(id.as_ref()) {
+            let message = format!("run {id}: found the folder {}, expected one called {id}", out.display());
+            return Err(Error::Usage(format!("--entry: {message}")));
+        }
+        Ok(())
+    }
+
+    /// What the run left, if it is done. A result that cannot be read is none: the run is done again.
     pub fn outcome(&self) -> Result<Option<Outcome>> {
         let path = self.out.join(RESULT);
-        match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| Error::data(&path, e.to_string())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        match fs::read(&path) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes)
+                .map_err(|e| common::note(format_args!("{}: {e}: this run counts as not done", path.display())))
+                .ok()),
+            // A file in the folder's place is for whoever trains the run to say.
+            Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => Ok(None),
             Err(source) => Err(Error::Io { path, source }),
         }
     }
@@ -98,19 +113,10 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
         let message = "found a val-split of 0, expected images held out, which the study measures on";
         return Err(Error::Usage(format!("--entry: run {id}: {message}")));
     }
-    fs::create_dir_all(out).map_err(Error::io(out))?;
-    // Locked as long as this process lives, however it ends.
-    let lock_path = out.with_extension("lock");
-    let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
-    match lock.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            common::note(format_args!("{id}: another process is at it; waiting for it to end"));
-            lock.lock()
-        }
-        Err(TryLockError::Error(error)) => Err(error),
-        Ok(()) => Ok(()),
-    }
-    .map_err(Error::io(&lock_path))?;
+    entry.check()?;
+    let own = OwnFolder::wait_for(out, &RUN_FILES, &mut |holder| {
+        common::note(format_args!("{id}: {holder} is at it; waiting for it to end"));
+    })?;
     if entry.outcome()?.is_some() {
         common::note(format_args!("{id}: done before"));
         return Ok(());
@@ -120,11 +126,11 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
         // It began with certain kernels, of a certain form, and goes on with them.
         let began_with = read_config(&out.join(CONFIG))?;
         (config.kernels, config.tuning) = (began_with.kernels, began_with.tuning);
-        Folder::Resumed(out.clone())
+        Folder::Resumed(own)
     } else {
-        // What a run without a whole epoch left is of no use.
-        fs::remove_dir_all(out).map_err(Error::io(out))?;
-        Folder::New(out.clone())
+        // What a run without a checkpoint left is of no use.
+        own.clear()?;
+        Folder::Taken(own)
     };
     let trained = run::train(config.clone(), folder, options)?;
     let images = &trained.images;
@@ -153,9 +159,14 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
         seconds: began.elapsed().as_secs_f64(),
     };
     write_projection(&trained)?;
-    checkpoint::write_atomic(&out.join(RESULT), common::to_json(&outcome).as_bytes())?;
+    let text = common::to_json(&outcome);
+    if let Err(error) = serde_json::from_str::<Outcome>(&text) {
+        // A measure that is no number would be written as null.
+        return Err(Error::Run(format!("run {id}: found a result that cannot be read back ({error}): {text}")));
+    }
+    write_atomic(&out.join(RESULT), text.as_bytes())?;
     // Its optimizer's memory is three quarters of the folder, and nobody goes on from here.
-    fs::remove_file(out.join(CHECKPOINT)).map_err(Error::io(out.join(CHECKPOINT)))
+    remove(&out.join(CHECKPOINT))
 }
 
 fn measured(trained: &Trained, logits: &[f64], images: &Dataset, temperature: f64) -> Measured {
@@ -192,7 +203,7 @@ const PROJECTED_IMAGES: usize = 100;
 /// Up to 100 images of each of the first three classes, of the training and of the test set.
 fn write_projection(trained: &Trained) -> Result<()> {
     let Some((templates, inputs)) = trained.last_weight(PROJECTED_CLASSES as usize) else { return Ok(()) };
-    let path = trained.out.join(PROJECTION);
+    let path = trained.folder.path().join(PROJECTION);
     let mut writer = csv::Writer::from_writer(vec![]);
     let full = |e: csv::Error| Error::Io { path: path.clone(), source: e.into() };
     for (set, images) in [(Set::Train, &trained.images.train), (Set::Test, &trained.images.test)] {
@@ -206,7 +217,7 @@ fn write_projection(trained: &Trained) -> Result<()> {
         }
     }
     let text = writer.into_inner().expect("a vector takes what is written to it");
-    checkpoint::write_atomic(&path, &text)
+    write_atomic(&path, &text)
 }
 
 /// What [`run`] left of the projection.

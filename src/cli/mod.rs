@@ -15,18 +15,20 @@ mod predict;
 mod preview;
 mod record;
 mod run;
+mod saved;
+mod signals;
 mod sweep;
 mod train;
 
 use clap::{Parser, Subcommand};
-use smoothcnn::Result;
+use smoothcnn::{Error, Result};
 
 pub use common::note;
 
 /// Trains convolutional classifiers with label smoothing, on hand-written GPU kernels or on the CPU.
 ///
 /// Results go to standard output, progress to standard error. Exit codes: 0 done, 1 failed, 2 usage, 3 no adapter,
-/// 4 bad data, 130 interrupted.
+/// 4 bad data, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
 pub struct Cli {
@@ -75,6 +77,7 @@ enum DataCommand {
 
 /// Runs a command. `Ok` carries the exit code: 1 where the command's own answer is "no".
 pub fn run(cli: Cli) -> Result<u8> {
+    signals::watch().map_err(Error::io("signals"))?;
     match cli.command {
         Command::Train(args) => train::run(*args),
         Command::Sweep(args) => sweep::run(*args),

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use smoothcnn::fs::write_output;
 use smoothcnn::ops::IGNORED;
-use smoothcnn::{Error, Result, checkpoint, metrics, temperature};
+use smoothcnn::{Error, Result, metrics, temperature};
 
 use super::common;
 use super::model::{Model, ModelArgs, class_mask};
@@ -50,7 +51,7 @@ pub fn run(args: Args) -> Result<u8> {
     }
     let text = writer.into_inner().expect("a vector takes what is written to it");
     match &args.out {
-        Some(out) => checkpoint::write_atomic(out, &text)?,
+        Some(out) => write_output(out, &text)?,
         None => common::print(String::from_utf8(text).expect("numbers and commas").trim_end())?,
     }
     Ok(0)

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use image::ImageEncoder;
+use smoothcnn::Result;
 use smoothcnn::data::digits::contact_sheet;
-use smoothcnn::{Result, checkpoint};
+use smoothcnn::fs::{is_standard_output, write_output};
 
 use super::common::{self, DataArgs};
 
@@ -32,7 +33,12 @@ pub fn run(args: Args) -> Result<u8> {
     image::codecs::png::PngEncoder::new(&mut png)
         .write_image(&sheet.pixels, sheet.width as u32, sheet.height as u32, image::ExtendedColorType::L8)
         .expect("a grey image of the stated size, written to memory, always encodes");
-    checkpoint::write_atomic(&args.output, &png)?;
-    common::print(format_args!("{}: {}x{} pixels", args.output.display(), sheet.width, sheet.height))?;
+    write_output(&args.output, &png)?;
+    let done = format!("{}: {}x{} pixels", args.output.display(), sheet.width, sheet.height);
+    if is_standard_output(&args.output) {
+        common::note(done);
+    } else {
+        common::print(done)?;
+    }
     Ok(0)
 }

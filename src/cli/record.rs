@@ -1,60 +1,24 @@
 //! The record of a training run, and what the user sees of it while it runs.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
-use serde::{Deserialize, Serialize};
-use smoothcnn::checkpoint;
-use smoothcnn::loss::{BatchLoss, Loss};
+use serde_json::Value;
+use smoothcnn::checkpoint::Metadata;
+use smoothcnn::loss::BatchLoss;
 use smoothcnn::metrics::Metrics;
 use smoothcnn::net::Network;
-use smoothcnn::train::{Backend, EpochReport, Observer};
+use smoothcnn::run_folder::METRICS;
+use smoothcnn::train::{Backend, EpochReport, Observer, Progress};
 use smoothcnn::{Error, Result};
 
-use super::common;
 use super::config::Config;
-use super::run::{CHECKPOINT, METRICS, write_checkpoint};
-
-/// Set by Ctrl-C, read after every step.
-pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// From here on Ctrl-C sets [`INTERRUPTED`]; a second one ends the program at once.
-pub fn stop_at_interrupt() {
-    // A second handler cannot be set; it would do the same.
-    let _ = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-    });
-}
-
-/// metrics.jsonl, holding the lines of the epochs that are done, ready for more.
-pub fn metrics_file(path: &Path, done: usize) -> Result<std::io::LineWriter<File>> {
-    #[derive(Deserialize)]
-    struct Line {
-        kind: String,
-        epoch: usize,
-    }
-    let mut kept = String::new();
-    if done > 0 {
-        let text = fs::read_to_string(path).map_err(Error::io(path))?;
-        for line in text.lines() {
-            // The last line may have been cut off by whatever ended the run. The test set is measured at the end, anew.
-            if serde_json::from_str::<Line>(line).is_ok_and(|l| l.epoch <= done && l.kind != "test") {
-                kept.push_str(line);
-                kept.push('\n');
-            }
-        }
-    }
-    checkpoint::write_atomic(path, kept.as_bytes())?;
-    let file = File::options().append(true).open(path).map_err(Error::io(path))?;
-    Ok(std::io::LineWriter::new(file))
-}
+use super::{common, saved, signals};
 
 /// Where standard error is no terminal, a plain line says this often how far it is.
 const PLAIN_LINE_EVERY: Duration = Duration::from_secs(10);
@@ -131,8 +95,11 @@ pub struct Recorder<'a> {
     pub metrics: std::io::LineWriter<File>,
     pub net: &'a Network,
     pub config: &'a Config,
-    pub loss: &'a Loss,
+    /// A model's, after so many epochs.
+    pub metadata: &'a dyn Fn(usize) -> Metadata,
     pub out: &'a Path,
+    /// The lines of the epochs that are done, without what a clock measured.
+    pub epochs: Vec<Value>,
     pub log_every: usize,
     pub json: bool,
     pub progress: ProgressBar,
@@ -140,12 +107,41 @@ pub struct Recorder<'a> {
     /// What is measured after each epoch: `test` or `val`.
     pub measured: &'static str,
     pub header_printed: bool,
+    /// Whether standard output takes what is printed.
+    pub printing: bool,
     pub last_line: Instant,
 }
 
 impl Recorder<'_> {
     fn record(&mut self, line: &impl Serialize) -> Result<()> {
         writeln!(self.metrics, "{}", common::to_json(line)).map_err(Error::io(self.out.join(METRICS)))
+    }
+
+    /// Prints a line of results. What is printed is in the record as well: that it cannot be printed does not end a training.
+    fn print(&mut self, line: impl std::fmt::Display) {
+        if !self.printing {
+            return;
+        }
+        match common::print_if_read(line) {
+            Ok(read) => self.printing = read,
+            Err(error) => {
+                self.printing = false;
+                common::note(format_args!("{error}; the results are in {} only", self.out.join(METRICS).display()));
+            }
+        }
+    }
+
+    /// The record, whole and on the disk.
+    pub fn end(&mut self) -> Result<()> {
+        let written = self.metrics.flush().and_then(|()| self.metrics.get_ref().sync_all());
+        written.map_err(Error::io(self.out.join(METRICS)))
+    }
+
+    /// Writes a checkpoint. The record is on the disk before it.
+    fn save(&mut self, progress: &Progress, backend: &mut dyn Backend) -> Result<()> {
+        self.end()?;
+        let metadata = ((self.metadata)(progress.epochs), self.config.dtype);
+        saved::write(self.out, self.net, &backend.state()?, metadata, progress, &self.epochs)
     }
 
     /// The test set's measures, where it was held back to the end.
@@ -158,12 +154,12 @@ impl Recorder<'_> {
         let line = TestLine { kind: "test", epoch, metrics: measures };
         self.record(&line)?;
         if self.json {
-            common::print_if_read(common::to_json(&line))?;
+            self.print(common::to_json(&line));
         } else {
             let (accuracy, blank) = (100.0 * accuracy, "");
-            common::print_if_read(format_args!(
+            self.print(format_args!(
                 " test  {blank:>9}  {blank:>10}  {blank:>9}  {blank:>12}  {nll:>8.4}  {accuracy:>7.2}%  {ece:>6.4}"
-            ))?;
+            ));
         }
         Ok(())
     }
@@ -172,9 +168,6 @@ impl Recorder<'_> {
 impl Observer for Recorder<'_> {
     fn step(&mut self, epoch: usize, step: usize, means: BatchLoss) -> Result<()> {
         let BatchLoss { loss, nll } = means;
-        if INTERRUPTED.load(Ordering::SeqCst) {
-            return Err(Error::Interrupted);
-        }
         self.progress.inc(self.config.batch_size as u64);
         if self.progress.is_hidden() && self.last_line.elapsed() > PLAIN_LINE_EVERY {
             let (done, epochs) = (self.progress.position().min(self.images as u64), self.config.epochs);
@@ -192,25 +185,23 @@ impl Observer for Recorder<'_> {
         let images_per_second = self.images as f64 / report.seconds;
         let line = EpochLine { measured: self.measured, report, images_per_second };
         self.record(&line)?;
-        write_checkpoint(
-            &self.out.join(CHECKPOINT),
-            self.net,
-            &backend.state()?,
-            (self.config, self.loss),
-            report.epoch,
-        )?;
-        // The record is on the disk: a reader that went away does not end the training.
-        let show = || -> Result<bool> {
-            if self.json {
-                return common::print_if_read(common::to_json(&line));
-            }
+        let mut timeless = serde_json::to_value(&line).expect("a map of numbers always serialises");
+        for clock in ["seconds", "images_per_second"] {
+            timeless[clock] = Value::Null;
+        }
+        self.epochs.push(timeless);
+        self.save(&Progress { epochs: report.epoch, ..Progress::default() }, backend)?;
+        let mut text = String::new();
+        if self.json {
+            text = common::to_json(&line);
+        } else {
             if !self.header_printed {
-                common::print_if_read(format_args!(
-                    "epoch  smoothing  train loss  train nll  train excess  {:>8}  accuracy     ece  images/s",
+                text += &format!(
+                    "epoch  smoothing  train loss  train nll  train excess  {:>8}  accuracy     ece  images/s\n",
                     format!("{} nll", self.measured)
-                ))?;
+                );
             }
-            common::print_if_read(format_args!(
+            text += &format!(
                 "{:>5}  {:>9.4}  {:>10.4}  {:>9.4}  {:>12.4}  {:>8.4}  {:>7.2}%  {:>6.4}  {:>8.0}",
                 report.epoch,
                 report.label_smoothing,
@@ -221,17 +212,29 @@ impl Observer for Recorder<'_> {
                 100.0 * report.test.accuracy,
                 report.test.ece,
                 images_per_second
-            ))
-        };
+            );
+        }
         // On a terminal the bar and the results share the screen: the bar steps aside.
         if std::io::stdout().is_terminal() {
-            self.progress.suspend(show)?;
+            let progress = self.progress.clone();
+            progress.suspend(|| self.print(text));
         } else {
-            show()?;
+            self.print(text);
         }
         self.header_printed = true;
         self.progress.set_message(format!("{}/{}", report.epoch + 1, self.config.epochs));
         self.progress.reset();
         Ok(())
+    }
+
+    fn wants_stop(&self) -> bool {
+        signals::received().is_some()
+    }
+
+    fn stopped(&mut self, progress: &Progress, backend: &mut dyn Backend) -> Error {
+        match self.save(progress, backend) {
+            Ok(()) => Error::Interrupted(signals::received().unwrap_or(2)),
+            Err(error) => error,
+        }
     }
 }

@@ -1,7 +1,5 @@
 //! A training run: its folder, and what is in it.
 
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,25 +7,22 @@ use std::time::Instant;
 use clap::ValueEnum;
 use smoothcnn::checkpoint::{self, Metadata};
 use smoothcnn::data::Dataset;
+use smoothcnn::fs::write_atomic;
 use smoothcnn::gpu::Gpu;
 use smoothcnn::loss::{Form, Loss};
 use smoothcnn::net::Network;
 use smoothcnn::ops::IGNORED;
+use smoothcnn::run_folder::{CONFIG, FLIPPED, MODEL, OwnFolder};
 use smoothcnn::smoothing::Smoothing;
-use smoothcnn::train::{self, Schedule, Setup, State};
+use smoothcnn::train::{self, Progress, Schedule, Setup, State};
 use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs};
 use super::config::{Config, Images, images};
 use super::loss::loss;
-use super::model;
-use super::record::{Recorder, metrics_file, progress_bar, stop_at_interrupt};
-
-pub const CONFIG: &str = "config.toml";
-pub const METRICS: &str = "metrics.jsonl";
-pub const MODEL: &str = "model.safetensors";
-pub const CHECKPOINT: &str = "checkpoint.safetensors";
-const FLIPPED: &str = "flipped.txt";
+use super::record::{Recorder, progress_bar};
+use super::saved::{self, Saved};
+use super::{model, signals};
 
 /// Where a run's folder is.
 pub enum Folder {
@@ -35,8 +30,10 @@ pub enum Folder {
     New(PathBuf),
     /// The first free of runs/train1, runs/train2, …
     Free,
-    /// Here, where a run is to go on after its last whole epoch.
-    Resumed(PathBuf),
+    /// Here, for a new run.
+    Taken(OwnFolder),
+    /// Here, where a run is to go on from its checkpoint; from the beginning, if it has none.
+    Resumed(OwnFolder),
 }
 
 /// What does not change a run's results.
@@ -51,7 +48,7 @@ pub struct Options {
 
 /// A run that is over.
 pub struct Trained {
-    pub out: PathBuf,
+    pub folder: OwnFolder,
     pub net: Network,
     pub images: Images,
     loss: Loss,
@@ -113,18 +110,27 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     let loss = loss(&config, &images)?;
     let normalisation = config.normalisation(train)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
-    let (state, done) = match (&folder, &config.init) {
-        (Folder::Resumed(out), _) => read_checkpoint(&net, &out.join(CHECKPOINT))?,
-        (_, Some(init)) => (common::load_params(&net, init)?.0, 0),
-        (_, None) => {
-            let params = net.initial_parameters(config.seed).into_iter().map(f64::from).collect();
-            let zeros = vec![0.0; net.flat_len()];
-            (State { params, first: zeros.clone(), second: zeros }, 0)
+    let steps_per_epoch = train.len().div_ceil(config.batch_size);
+    let saved = match &folder {
+        Folder::Resumed(folder) => saved::read(folder.path(), &net, steps_per_epoch)?,
+        _ => None,
+    };
+    let Saved { state, progress, epochs } = match (saved, &config.init) {
+        (Some(saved), _) => saved,
+        (None, init) => {
+            let state = match init {
+                Some(init) => common::load_params(&net, init)?.0,
+                None => initial(&net, config.seed),
+            };
+            Saved { state, progress: Progress::default(), epochs: vec![] }
         }
     };
+    let done = progress.epochs + usize::from(progress.steps > 0);
     if done > config.epochs {
         let epochs = config.epochs;
-        return Err(Error::Usage(format!("--epochs: found {epochs}, expected at least the {done} that are done")));
+        return Err(Error::Usage(format!(
+            "--epochs: found {epochs}, expected at least the {done} that are done or begun"
+        )));
     }
     let gpu = common::choose_device(&options.device, config.dtype)?;
     let device = DeviceArgs {
@@ -154,22 +160,25 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     };
     let mut backend = backend_for(setup.clone(), &state)?;
 
-    let out = match folder {
-        Folder::Resumed(out) => out,
-        Folder::New(out) => new_run(out)?,
-        Folder::Free => {
-            let free = |i: &usize| !Path::new(&format!("runs/train{i}")).exists();
-            let i = (1..).find(free).expect("some number is free");
-            new_run(format!("runs/train{i}").into())?
-        }
+    let folder = match folder {
+        Folder::Resumed(folder) | Folder::Taken(folder) => folder,
+        Folder::New(out) => OwnFolder::new_run(&out)?,
+        Folder::Free => OwnFolder::first_free(Path::new("runs"), "train")?,
     };
+    let out = folder.path();
+    if !folder.is_locked() {
+        let shown = out.display();
+        common::note(format_args!(
+            "{shown}: this file system has no locks: see to it that no other process works there"
+        ));
+    }
     let text = toml::to_string_pretty(&config).expect("a flat struct of numbers and strings always serialises");
-    checkpoint::write_atomic(&out.join(CONFIG), text.as_bytes())?;
+    write_atomic(&out.join(CONFIG), text.as_bytes())?;
     if !flipped.is_empty() {
         let lines: String = flipped.iter().map(|flip| format!("{}\n", flip.file_index)).collect();
-        checkpoint::write_atomic(&out.join(FLIPPED), lines.as_bytes())?;
+        write_atomic(&out.join(FLIPPED), lines.as_bytes())?;
     }
-    stop_at_interrupt();
+    let ending_well = signals::ending_well();
 
     let ignored = train.labels.iter().filter(|&&label| label == IGNORED).count();
     common::note(format_args!(
@@ -184,47 +193,58 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         out.display()
     ));
     let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
+    let metadata = |epoch: usize| metadata(&config, &loss, epoch);
     let mut recorder = Recorder {
-        metrics: metrics_file(&out.join(METRICS), done)?,
+        metrics: saved::record(out, &progress, &epochs, steps_per_epoch, common::note)?,
         net: &net,
         config: &config,
-        loss: &loss,
-        out: &out,
+        metadata: &metadata,
+        out,
+        epochs,
         log_every: options.log_every,
         json: options.json,
         progress: progress_bar(train.len(), config.epochs),
         images: train.len(),
         measured: if validation.is_some() { "val" } else { "test" },
         header_printed: false,
+        printing: true,
         last_line: Instant::now(),
     };
-    let outcome = train::run(backend.as_mut(), &setup, schedule, done, &mut recorder);
+    let outcome = train::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
     recorder.progress.finish_and_clear();
-    recorder.metrics.flush().map_err(Error::io(out.join(METRICS)))?;
-    if matches!(outcome, Err(Error::Interrupted)) {
-        if out.join(CHECKPOINT).exists() {
-            let shown = out.display();
-            common::note(format_args!(
-                "stopped; `smoothcnn train --resume {shown}` goes on after the last whole epoch"
-            ));
-        } else {
-            common::note(format_args!("stopped before the first epoch was over: there is nothing to go on from"));
-        }
+    if matches!(outcome, Err(Error::Interrupted(_))) {
+        say_how_to_go_on(out);
     }
     outcome?;
 
+    // The model is safe before anything else is done.
     let state = backend.state()?;
+    let params = common::tensors(&net, "", &state.params);
+    checkpoint::save(&out.join(MODEL), &params, config.dtype.dtype(), &metadata(config.epochs))?;
+    drop(ending_well);
+    if let Some(signal) = signals::received() {
+        say_how_to_go_on(out);
+        return Err(Error::Interrupted(signal));
+    }
     if validation.is_some() {
-        let setup = Setup { test, ..setup };
-        let mut backend = backend_for(setup, &state)?;
-        let metrics = loss.validate(&backend.test_logits()?, &test.labels, net.classes);
+        let metrics = loss.validate(&backend.logits(test)?, &test.labels, net.classes);
         recorder.last(config.epochs, metrics)?;
     }
-    let params = common::tensors(&net, "", &state.params);
-    checkpoint::save(&out.join(MODEL), &params, config.dtype.dtype(), &metadata(&config, &loss, config.epochs))?;
+    recorder.end()?;
     common::note(format_args!("model in {}", out.join(MODEL).display()));
     drop((backend, recorder));
-    Ok(Trained { out, net, images, loss, config, state, gpu, device })
+    Ok(Trained { folder, net, images, loss, config, state, gpu, device })
+}
+
+fn say_how_to_go_on(out: &Path) {
+    common::note(format_args!("stopped; `smoothcnn train --resume {}` goes on from there", out.display()));
+}
+
+/// A run's first parameters, and an empty optimizer's memory.
+fn initial(net: &Network, seed: u64) -> State {
+    let zeros = vec![0.0; net.flat_len()];
+    let params = net.initial_parameters(seed).into_iter().map(f64::from).collect();
+    State { params, first: zeros.clone(), second: zeros }
 }
 
 /// A teacher, which must be of the student's own shape and know every class.
@@ -260,22 +280,6 @@ fn teacher_logits(
     Ok(logits.into_iter().map(|v| v as f32).collect())
 }
 
-/// Makes the folder of a new run.
-fn new_run(out: PathBuf) -> Result<PathBuf> {
-    if out.join(CONFIG).exists() {
-        let shown = out.display();
-        return Err(Error::Usage(format!(
-            "--out {shown}: found a run there, expected a new folder (or --resume {shown})"
-        )));
-    }
-    if out.exists() && !out.is_dir() {
-        let source = std::io::Error::new(std::io::ErrorKind::NotADirectory, "found a file, expected a new folder");
-        return Err(Error::Io { path: out, source });
-    }
-    fs::create_dir_all(&out).map_err(Error::io(&out))?;
-    Ok(out)
-}
-
 fn metadata(config: &Config, loss: &Loss, epoch: usize) -> Metadata {
     let list = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
     let variant = config.smoothing_variant.to_possible_value().expect("no variant is hidden");
@@ -298,31 +302,4 @@ fn metadata(config: &Config, loss: &Loss, epoch: usize) -> Metadata {
         metadata.insert("smoothing_prior".into(), list(loss.prior()));
     }
     metadata
-}
-
-/// The three parts of a checkpoint, by the prefix of their tensors' names.
-const PARTS: [&str; 3] = ["", "optimizer.first.", "optimizer.second."];
-
-pub fn write_checkpoint(
-    path: &Path,
-    net: &Network,
-    state: &State,
-    (config, loss): (&Config, &Loss),
-    epoch: usize,
-) -> Result<()> {
-    let flats = [&state.params, &state.first, &state.second];
-    let tensors: Vec<_> =
-        PARTS.iter().zip(flats).flat_map(|(prefix, flat)| common::tensors(net, prefix, flat)).collect();
-    checkpoint::save(path, &tensors, config.dtype.dtype(), &metadata(config, loss, epoch))
-}
-
-/// The state after the last whole epoch, and which that was.
-fn read_checkpoint(net: &Network, path: &Path) -> Result<(State, usize)> {
-    let expected: Vec<_> = PARTS.iter().flat_map(|prefix| common::expected(net, prefix)).collect();
-    let (tensors, metadata) = checkpoint::load(path, &expected)?;
-    let epoch = metadata.get("epoch").and_then(|text| text.parse().ok());
-    let epoch = epoch.ok_or_else(|| Error::data(path, "metadata epoch: found no number, expected the epochs done"))?;
-    let mut flats = tensors.chunks(net.parameters.len()).map(|part| common::flatten(net, part));
-    let mut next = || flats.next().expect("load gives every tensor that is expected");
-    Ok((State { params: next(), first: next(), second: next() }, epoch))
 }

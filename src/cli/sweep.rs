@@ -3,24 +3,24 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use smoothcnn::fs::{remove, write_atomic};
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::report::{Story, plots};
+use smoothcnn::run_folder::{CONFIG, OwnFolder};
 use smoothcnn::study::choice::Criterion;
 use smoothcnn::study::{Outcome, Study, choice, claims};
-use smoothcnn::{Error, Result, checkpoint};
+use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs};
 use super::config::{Config, RunArgs, Varied, read_config};
 use super::entry::{self, Entry};
 use super::loss::Kind;
-use super::record::{INTERRUPTED, stop_at_interrupt};
-use super::run::CONFIG;
+use super::signals;
 
 /// Trains a grid of runs and says what label smoothing does on this data, and which epsilon to use.
 ///
@@ -119,6 +119,15 @@ const RESULTS: &str = "results.csv";
 const REPORT: &str = "report.html";
 /// The report's first picture, on its own.
 const CURVES: &str = "curves.svg";
+/// Every file of a sweep's folder, beside its runs.
+const FILES: [&str; 4] = [PLAN, RESULTS, REPORT, CURVES];
+
+/// The folder of a sweep, to write in: made if it is not there, and waited for where another process writes in it.
+fn folder(out: &Path) -> Result<OwnFolder> {
+    OwnFolder::wait_for(out, &FILES, &mut |holder| {
+        common::note(format_args!("{}: {holder} writes there; waiting for it to end", out.display()));
+    })
+}
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
@@ -134,8 +143,11 @@ pub fn run(args: Args) -> Result<u8> {
             let Args { plan: args, local, collect: how, .. } = args;
             check_collect(&how)?;
             let entries = plan(&args)?;
-            train_all(&entries, &args.out, &local)?;
-            collect(&entries, &args.out, &how)?;
+            let trained = train_all(&entries, &args.out, &local);
+            if matches!(trained, Ok(()) | Err(Error::Run(_))) && any_done(&entries)? {
+                collect(&entries, &args.out, &how)?;
+            }
+            trained?;
         }
     }
     Ok(0)
@@ -168,9 +180,9 @@ fn plan(args: &PlanArgs) -> Result<Vec<Entry>> {
             }
         }
     }
-    fs::create_dir_all(out).map_err(Error::io(out))?;
+    let _folder = folder(out)?;
     let lines: Vec<_> = entries.iter().map(common::to_json).collect();
-    checkpoint::write_atomic(&out.join(PLAN), format!("[\n{}\n]\n", lines.join(",\n")).as_bytes())?;
+    write_atomic(&out.join(PLAN), format!("[\n{}\n]\n", lines.join(",\n")).as_bytes())?;
     Ok(entries)
 }
 
@@ -179,18 +191,34 @@ fn read_plan(out: &Path) -> Result<Vec<Entry>> {
     let text = fs::read_to_string(&path).map_err(|e| {
         Error::data(&path, format!("{e}: expected the folder of a sweep, made by `smoothcnn sweep plan`"))
     })?;
-    serde_json::from_str(&text)
-        .map_err(|e| Error::data(&path, format!("{e}; expected a plan of `smoothcnn sweep plan`")))
+    let entries: Vec<Entry> = serde_json::from_str(&text)
+        .map_err(|e| Error::data(&path, format!("{e}; expected a plan of `smoothcnn sweep plan`")))?;
+    entries.iter().try_for_each(|entry| entry.check().map_err(|e| Error::data(&path, e.to_string())))?;
+    Ok(entries)
 }
 
-/// A run's standard error, beside its folder.
+fn any_done(entries: &[Entry]) -> Result<bool> {
+    for entry in entries {
+        if entry.outcome()?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A run's standard error, beside its folder: what every attempt said.
 fn log(entry: &Entry) -> PathBuf {
     entry.out.with_extension("log")
 }
 
-/// Trains what is not done, each run in a process of its own. The first failure ends the sweep, after the runs under way.
+/// How a run ended that failed, beside its folder: it is tried again after those that were never tried.
+fn failed(entry: &Entry) -> PathBuf {
+    entry.out.with_extension("failed")
+}
+
+/// Trains what is not done, each run in a process of its own. One that fails does not stop the others.
 fn train_all(entries: &[Entry], out: &Path, local: &LocalArgs) -> Result<()> {
-    stop_at_interrupt();
+    let _ending_well = signals::ending_well();
     let mut open = vec![];
     for entry in entries {
         if entry.outcome()?.is_none() {
@@ -201,6 +229,7 @@ fn train_all(entries: &[Entry], out: &Path, local: &LocalArgs) -> Result<()> {
         common::note(format_args!("all {} runs are done", entries.len()));
         return Ok(());
     }
+    open.sort_by_key(|entry| failed(entry).exists());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = match local.jobs {
         Some(jobs) => jobs,
@@ -223,29 +252,14 @@ fn train_all(entries: &[Entry], out: &Path, local: &LocalArgs) -> Result<()> {
         .expect("the template is well formed");
     bar.set_style(style.progress_chars("=> "));
 
-    let start = |entry: &Entry| -> Result<Child> {
-        fs::create_dir_all(entry.out.parent().unwrap_or(Path::new("."))).map_err(Error::io(out))?;
-        let entry_path = entry.out.with_extension("json");
-        checkpoint::write_atomic(&entry_path, common::to_json(entry).as_bytes())?;
-        let log_path = log(entry);
-        let log = File::create(&log_path).map_err(Error::io(&log_path))?;
-        let program = std::env::current_exe().map_err(Error::io("this program's own file"))?;
-        let mut command = Command::new(program);
-        command.args(["train", "--entry"]).arg(&entry_path).args(local.device.flags());
-        // The results do not depend on it.
-        if std::env::var_os("RAYON_NUM_THREADS").is_none() {
-            command.env("RAYON_NUM_THREADS", threads.to_string());
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().map_err(Error::io("smoothcnn train"))
-    };
     let mut waiting = open.into_iter();
     let mut under_way: Vec<(&Entry, Child)> = vec![];
-    let mut failure = None;
+    let mut failures: Vec<(&Entry, String)> = vec![];
     loop {
-        let stopping = INTERRUPTED.load(Ordering::SeqCst) || failure.is_some();
+        let stopping = signals::received().is_some();
         while !stopping && under_way.len() < jobs {
             let Some(entry) = waiting.next() else { break };
-            under_way.push((entry, start(entry)?));
+            under_way.push((entry, start(entry, threads, local)?));
         }
         if under_way.is_empty() {
             break;
@@ -253,34 +267,71 @@ fn train_all(entries: &[Entry], out: &Path, local: &LocalArgs) -> Result<()> {
         std::thread::sleep(Duration::from_millis(20));
         let mut still = vec![];
         for (entry, mut child) in under_way {
+            if stopping {
+                // It ends with its standard input.
+                drop(child.stdin.take());
+            }
             match child.try_wait().map_err(Error::io("smoothcnn train"))? {
                 None => still.push((entry, child)),
                 Some(status) if status.success() => {
+                    remove(&failed(entry))?;
                     bar.inc(1);
                     if bar.is_hidden() {
                         common::note(format_args!("{}/{} runs", bar.position(), bar.length().unwrap_or(0)));
                     }
                 }
-                Some(status) => failure = failure.or(Some((entry, status.code()))),
+                // It was asked to end.
+                Some(_) if signals::received().is_some() => {}
+                Some(status) => {
+                    let said = how_it_ended(entry, status);
+                    write_atomic(&failed(entry), format!("{said}\n").as_bytes())?;
+                    bar.suspend(|| common::note(format_args!("run {} {said}", entry.id)));
+                    failures.push((entry, said));
+                }
             }
         }
         under_way = still;
     }
     bar.finish_and_clear();
-    if INTERRUPTED.load(Ordering::SeqCst) {
+    if let Some(signal) = signals::received() {
         common::note(format_args!("stopped; `smoothcnn sweep run {}` goes on", out.display()));
-        return Err(Error::Interrupted);
+        return Err(Error::Interrupted(signal));
     }
-    match failure {
-        None => Ok(()),
-        Some((entry, code)) => {
-            let log = log(entry);
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            let said = said.lines().rev().find_map(|line| line.strip_prefix("smoothcnn: ")).unwrap_or("no word");
-            let code = code.map_or("by a signal".into(), |code| format!("with exit code {code}"));
-            Err(Error::Run(format!("run {} ended {code}: {said}; all that it said is in {}", entry.id, log.display())))
-        }
+    let [(entry, said), others @ ..] = &failures[..] else { return Ok(()) };
+    for (entry, said) in others {
+        common::note(format_args!("failed: run {} {said}", entry.id));
     }
+    let also = if others.is_empty() { String::new() } else { format!(" ({} others failed too)", others.len()) };
+    let log = log(entry);
+    Err(Error::Run(format!("run {} {said}{also}; all that it said is in {}", entry.id, log.display())))
+}
+
+/// Starts a run in a process of its own, which ends when this one does, however that ends.
+fn start(entry: &Entry, threads: usize, local: &LocalArgs) -> Result<Child> {
+    let runs = entry.out.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(runs).map_err(Error::io(runs))?;
+    let entry_path = entry.out.with_extension("json");
+    write_atomic(&entry_path, common::to_json(entry).as_bytes())?;
+    let log_path = log(entry);
+    let log = File::options().create(true).append(true).open(&log_path).map_err(Error::io(&log_path))?;
+    let program = std::env::current_exe().map_err(Error::io("this program's own file"))?;
+    let mut command = Command::new(program);
+    command.args(["train", "--entry"]).arg(&entry_path).args(local.device.flags());
+    // The results do not depend on it.
+    if std::env::var_os("RAYON_NUM_THREADS").is_none() {
+        command.env("RAYON_NUM_THREADS", threads.to_string());
+    }
+    command.env(signals::ENDS_WITH_STDIN, "1").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+    command.spawn().map_err(Error::io("smoothcnn train"))
+}
+
+/// How a run ended that failed, in words.
+fn how_it_ended(entry: &Entry, status: ExitStatus) -> String {
+    let said = fs::read(log(entry)).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let said = said.lines().rev().find_map(|line| line.strip_prefix("smoothcnn: ")).unwrap_or("no word");
+    let code = status.code().map_or("by a signal".into(), |code| format!("with exit code {code}"));
+    format!("ended {code}: {said}")
 }
 
 fn check_collect(args: &CollectArgs) -> Result<()> {
@@ -302,8 +353,9 @@ fn collect(entries: &[Entry], out: &Path, args: &CollectArgs) -> Result<()> {
         let (missing, all) = (entries.len() - done.len(), entries.len());
         common::note(format_args!("{missing} of {all} runs are not done yet: what follows is without them"));
     }
+    let _folder = folder(out)?;
     let configs: HashMap<&str, &Config> = done.iter().map(|(entry, _)| (&entry.id[..], &entry.config)).collect();
-    checkpoint::write_atomic(&out.join(RESULTS), &results(study.outcomes(), &configs)?)?;
+    write_atomic(&out.join(RESULTS), &results(study.outcomes(), &configs)?)?;
 
     let reference = claims::reference(&study, args.reference);
     let findings = reference.map(|reference| claims::findings(&study, reference)).unwrap_or_default();
@@ -333,8 +385,8 @@ fn collect(entries: &[Entry], out: &Path, args: &CollectArgs) -> Result<()> {
         predictions,
         projections,
     };
-    checkpoint::write_atomic(&out.join(REPORT), story.html()?.as_bytes())?;
-    checkpoint::write_atomic(&out.join(CURVES), plots::curves(&study)?.as_bytes())?;
+    write_atomic(&out.join(REPORT), story.html()?.as_bytes())?;
+    write_atomic(&out.join(CURVES), plots::curves(&study)?.as_bytes())?;
     if args.json {
         common::print_json(&serde_json::json!({
             "runs": done.len(), "reference": reference, "findings": story.findings, "choices": story.choices,

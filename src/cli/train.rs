@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use smoothcnn::Result;
+use smoothcnn::run_folder::{CONFIG, OwnFolder};
 
 use super::common::{self, DeviceArgs};
 use super::config::{Config, RunArgs, Varied, read_config};
 use super::entry;
-use super::run::{self, CONFIG, Folder, Options};
+use super::run::{self, Folder, Options};
 
 /// Trains the seed network and writes the run to a folder: config.toml, metrics.jsonl, model.safetensors.
 #[derive(Debug, clap::Args)]
@@ -33,10 +34,10 @@ pub struct Args {
     /// Which entry of a plan, from 0
     #[arg(long, value_name = "N", requires = "entry")]
     index: Option<usize>,
-    /// Folder of the run; must not hold one yet [default: the first free of runs/train1, runs/train2, …]
+    /// Folder of the run: a new or an empty one, or one with a run that was ended before its first checkpoint [default: the first free of runs/train1, runs/train2, …]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in this folder after its last whole epoch. Its config.toml counts, and of the flags only --epochs (those
+    /// Go on with the run in this folder, from its checkpoint. Its config.toml counts, and of the flags only --epochs (those
     /// done included), --device, --adapter, --log-every, --json, and --kernels, --tiles and --autotune, without which the run
     /// keeps its kernels and, where the device runs it, their form: others round differently
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "init"])]
@@ -57,9 +58,11 @@ pub fn run(args: Args) -> Result<u8> {
         entry::run(&entry::read(&path, index)?, &options)?;
         return Ok(0);
     }
+    // Nobody else may change the run while its configuration is read.
+    let resume = resume.map(|out| OwnFolder::open_run(&out)).transpose()?;
     let config = match &resume {
-        Some(out) => {
-            let config = read_config(&out.join(CONFIG))?;
+        Some(folder) => {
+            let config = read_config(&folder.path().join(CONFIG))?;
             Config { epochs: run.epochs.unwrap_or(config.epochs), ..config }
         }
         None => {
@@ -68,7 +71,7 @@ pub fn run(args: Args) -> Result<u8> {
         }
     };
     let folder = match (resume, out) {
-        (Some(out), _) => Folder::Resumed(out),
+        (Some(folder), _) => Folder::Resumed(folder),
         (None, Some(out)) => Folder::New(out),
         (None, None) => Folder::Free,
     };

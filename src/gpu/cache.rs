@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::write_atomic;
+use crate::fs::write_atomic;
 use crate::shaders;
 
 const MAGIC: &[u8; 8] = b"smoothcn";

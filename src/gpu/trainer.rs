@@ -1,6 +1,7 @@
 //! Training on a GPU: the plan of a step, replayed many times a submission, with the data set on the device.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -247,6 +248,34 @@ impl<'a> GpuTrainer<'a> {
         }
     }
 
+    /// The logits of `images`, of which so many are on the device at once.
+    fn infer(&self, images: &Dataset, residence: Residence) -> Result<Vec<f64>> {
+        let order: Vec<u32> = (0..images.len() as u32).collect();
+        let mut logits = Vec::with_capacity(order.len() * self.setup.net.classes);
+        let mut under_way = VecDeque::<Pending>::new();
+        let mut finish = |pending: Pending| -> Result<()> {
+            logits.extend(pending.wait::<f32>()?.into_iter().map(f64::from));
+            Ok(())
+        };
+        for window in order.chunks(residence.images(images).max(1)) {
+            Self::upload(&self.engine, images, residence, &self.compiled.test_data, window);
+            for first in (0..window.len()).step_by(self.setup.batch_size) {
+                let count = self.setup.batch_size.min(window.len() - first);
+                let result = self.compiled.logits.part(0, count * self.setup.net.classes);
+                under_way.push_back(self.engine.run(
+                    self.compiled.infer.clone(),
+                    &[self.step(1, 0, first, count, [0.0; 2])],
+                    result,
+                ));
+                if under_way.len() > IN_FLIGHT {
+                    finish(under_way.pop_front().expect("the queue was just seen to hold some"))?;
+                }
+            }
+        }
+        under_way.into_iter().try_for_each(finish)?;
+        Ok(logits)
+    }
+
     fn wide(&self, slice: Slice) -> Result<Vec<f64>> {
         Ok(self.engine.read::<f32>(slice)?.into_iter().map(f64::from).collect())
     }
@@ -257,19 +286,19 @@ impl Backend for GpuTrainer<'_> {
         &mut self,
         order: &[u32],
         updates: u64,
-        on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<()>,
+        on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let batch_size = self.setup.batch_size;
         let mut t = updates;
         let mut under_way = VecDeque::<Pending>::new();
         let mut last_result = Instant::now();
-        let mut finish = |pending: Pending| -> Result<()> {
+        let mut finish = |pending: Pending| -> Result<ControlFlow<()>> {
             let parts = pending.wait::<[f32; 2]>()?;
             let sum = |parts: &[[f32; 2]], i: usize| parts.iter().map(|part| f64::from(part[i])).sum();
             let means = |parts: &[_]| BatchLoss { loss: sum(parts, 0), nll: sum(parts, 1) };
             on_losses(&parts.chunks(LOSS_PARTS).map(means).collect::<Vec<_>>())
         };
-        for window in order.chunks(self.train.images(self.setup.train)) {
+        'epoch: for window in order.chunks(self.train.images(self.setup.train)) {
             Self::upload(&self.engine, self.setup.train, self.train, &self.compiled.train_data, window);
             self.upload_rows(window);
             let mut first = 0;
@@ -285,7 +314,9 @@ impl Backend for GpuTrainer<'_> {
                 let losses = self.compiled.step_losses.part(0, 2 * steps.len() * LOSS_PARTS);
                 under_way.push_back(self.engine.run(self.compiled.train.clone(), &steps, losses));
                 if under_way.len() > IN_FLIGHT {
-                    finish(under_way.pop_front().expect("the queue was just seen to hold some"))?;
+                    if finish(under_way.pop_front().expect("the queue was just seen to hold some"))?.is_break() {
+                        break 'epoch;
+                    }
                     let took = last_result.elapsed();
                     last_result = Instant::now();
                     if took < SUBMISSION / 2 {
@@ -296,33 +327,25 @@ impl Backend for GpuTrainer<'_> {
                 }
             }
         }
-        under_way.into_iter().try_for_each(finish)
+        // Asked to stop or not: what is under way belongs to the state.
+        under_way.into_iter().try_for_each(|pending| finish(pending).map(|_| ()))
     }
 
     fn test_logits(&mut self) -> Result<Vec<f64>> {
-        let order: Vec<u32> = (0..self.setup.test.len() as u32).collect();
-        let mut logits = Vec::with_capacity(order.len() * self.setup.net.classes);
-        let mut under_way = VecDeque::<Pending>::new();
-        let mut finish = |pending: Pending| -> Result<()> {
-            logits.extend(pending.wait::<f32>()?.into_iter().map(f64::from));
-            Ok(())
-        };
-        for window in order.chunks(self.test.images(self.setup.test)) {
-            Self::upload(&self.engine, self.setup.test, self.test, &self.compiled.test_data, window);
-            for first in (0..window.len()).step_by(self.setup.batch_size) {
-                let count = self.setup.batch_size.min(window.len() - first);
-                let result = self.compiled.logits.part(0, count * self.setup.net.classes);
-                under_way.push_back(self.engine.run(
-                    self.compiled.infer.clone(),
-                    &[self.step(1, 0, first, count, [0.0; 2])],
-                    result,
-                ));
-                if under_way.len() > IN_FLIGHT {
-                    finish(under_way.pop_front().expect("the queue was just seen to hold some"))?;
-                }
-            }
+        self.infer(self.setup.test, self.test)
+    }
+
+    fn logits(&mut self, images: &Dataset) -> Result<Vec<f64>> {
+        // They pass through where the test set is, which is then brought back.
+        let room = self.test.images(self.setup.test);
+        let batch_size = self.setup.batch_size;
+        let window = if room < batch_size { room } else { room / batch_size * batch_size };
+        let logits = self.infer(images, Residence::Window(window))?;
+        if self.test == Residence::Whole {
+            let at = self.compiled.test_data;
+            self.engine.write(at.images, &self.setup.test.images);
+            self.engine.write(at.labels, &self.setup.test.labels);
         }
-        under_way.into_iter().try_for_each(finish)?;
         Ok(logits)
     }
 

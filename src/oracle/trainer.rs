@@ -1,5 +1,7 @@
 //! Training on the CPU, on the oracle's network or on the fast one ([`crate::cpu`]).
 
+use std::ops::ControlFlow;
+
 use rayon::prelude::*;
 
 use super::Real;
@@ -86,7 +88,7 @@ impl<T: Real, N: HostNetwork<T>> Backend for HostTrainer<'_, T, N> {
         &mut self,
         order: &[u32],
         updates: u64,
-        on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<()>,
+        on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let Setup { net, train, batch_size, loss, optimizer, .. } = &self.setup;
         loss.check(net.classes, train)?;
@@ -103,17 +105,22 @@ impl<T: Real, N: HostNetwork<T>> Backend for HostTrainer<'_, T, N> {
             }
             let [weight, counted] = loss.weights(train, indices);
             let batch = Batch { labels: &labels, rows: &rows, weight, counted };
-            on_losses(&[self.network.train_step(&loss.at(t), batch, optimizer, t)])?;
+            if on_losses(&[self.network.train_step(&loss.at(t), batch, optimizer, t)])?.is_break() {
+                break;
+            }
         }
         Ok(())
     }
 
     fn test_logits(&mut self) -> Result<Vec<f64>> {
-        let test = self.setup.test;
-        let indices: Vec<u32> = (0..test.len() as u32).collect();
-        let mut logits = Vec::with_capacity(test.len() * self.setup.net.classes);
+        self.logits(self.setup.test)
+    }
+
+    fn logits(&mut self, images: &Dataset) -> Result<Vec<f64>> {
+        let indices: Vec<u32> = (0..images.len() as u32).collect();
+        let mut logits = Vec::with_capacity(images.len() * self.setup.net.classes);
         for indices in indices.chunks(self.setup.batch_size) {
-            self.network.gather(test, indices, &self.normalised);
+            self.network.gather(images, indices, &self.normalised);
             logits.extend(self.network.logits().iter().map(|x| x.wide()));
         }
         Ok(logits)

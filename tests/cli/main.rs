@@ -4,6 +4,7 @@ mod activations;
 mod bench;
 mod calibrate;
 mod eval;
+mod folders;
 mod labels;
 mod loss;
 mod predict;

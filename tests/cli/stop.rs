@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::tempdir;
 
-use super::{TRAIN, assert_fails, command, metrics, run};
+use super::{TRAIN, assert_fails, command, metrics, run, timeless};
 
 /// Waits until metrics.jsonl of `run` has a line with `text`.
 fn wait_for(run: &Path, text: &str, child: &mut Child) {
@@ -18,40 +18,119 @@ fn wait_for(run: &Path, text: &str, child: &mut Child) {
     }
 }
 
-/// Catches a Ctrl-C that kills without a word, or leaves a model that was not trained to the end, or an epoch that
-/// cannot be resumed.
+/// Sends a signal.
+#[cfg(unix)]
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Catches a signal that kills without a word, or leaves a model that was not trained to the end, or whose run goes on to other
+/// bits than if nothing had happened: stopped within an epoch, its first one included, or after some.
 #[cfg(unix)]
 #[test]
-fn ctrl_c_ends_a_run_that_can_be_resumed() {
-    // In the first epoch; after it.
-    for (images, wait, resumable) in [(10_000, r#""kind":"step""#, false), (16, r#""epoch":2"#, true)] {
+fn a_signal_ends_a_run_that_goes_on_to_the_same_bits() {
+    for (flags, name, code, epochs, wait) in [
+        ("--limit-train 1600", "-INT", 130, 2, r#""step":20,"#),
+        ("--limit-train 1600", "-TERM", 143, 2, r#""step":220,"#),
+        ("--limit-train 100 --val-split 0.2 --label-noise 0.2 --dtype f64", "-HUP", 129, 12, r#""epoch":2,"#),
+        ("--limit-train 160 --kernels reference --opt sgd --lr 0.01", "-TERM", 143, 1, r#""step":9,"#),
+    ] {
         let dir = tempdir().unwrap();
-        let out = dir.path().join("run");
-        let args = format!(
-            "train --device cpu --limit-train {images} --limit-test 10 --batch-size 8 --epochs 100000 --log-every 1 \
-             --out run"
-        );
-        let mut child = command(dir.path(), &args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let train =
+            format!("train --device cpu {flags} --limit-test 10 --batch-size 8 --epochs {epochs} --log-every 1");
+        run(dir.path(), &format!("{train} --out whole")).success();
+        let (whole, out) = (dir.path().join("whole"), dir.path().join("run"));
+        let mut stopped = command(dir.path(), &format!("{train} --out run"));
+        let mut child = stopped.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         wait_for(&out, wait, &mut child);
-        let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-        assert!(kill.success());
+        signal(&child, name);
         let ended = child.wait_with_output().unwrap();
         let said = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!(ended.status.code(), Some(130), "{said}");
-        assert_eq!(said.matches("smoothcnn: interrupted").count(), 1, "{said}");
+        assert_eq!(ended.status.code(), Some(code), "{said}");
+        assert_eq!(said.matches("smoothcnn: interrupted by ").count(), 1, "{said}");
+        assert!(said.contains("smoothcnn train --resume run"), "{said}");
         assert!(!out.join("model.safetensors").exists());
+        let steps = metrics(&out, "step").len();
+        assert!(steps < metrics(&whole, "step").len(), "it was stopped too late");
 
-        let done = metrics(&out, "epoch").len();
-        assert_eq!(done > 0, resumable, "{done} epochs done");
-        assert_eq!(said.contains("smoothcnn train --resume run"), resumable, "{said}");
-        let resume = format!("train --device cpu --resume run --epochs {}", done + 1);
-        if resumable {
-            run(dir.path(), &resume).success();
-            assert_eq!(metrics(&out, "epoch").len(), done + 1);
-            assert!(out.join("model.safetensors").is_file());
-        } else {
-            assert_fails(run(dir.path(), &resume), 4, &["checkpoint.safetensors", "no such file"]);
+        run(dir.path(), "train --device cpu --log-every 1 --resume run").success();
+        let bytes = |run: &Path| std::fs::read(run.join("model.safetensors")).unwrap();
+        assert!(bytes(&whole) == bytes(&out), "{flags}: stopped after {steps} steps, the models differ");
+        assert_eq!(timeless(metrics(&whole, "epoch")), timeless(metrics(&out, "epoch")), "{flags}");
+        assert_eq!(metrics(&whole, "step"), metrics(&out, "step"), "{flags}");
+        assert_eq!(metrics(&whole, "test"), metrics(&out, "test"), "{flags}");
+    }
+}
+
+/// Catches a signal that is lost while nothing is there to be brought to an end, and a second one that is not the end.
+#[cfg(unix)]
+#[test]
+fn a_signal_counts_in_every_phase_and_a_second_one_at_once() {
+    // Drawing 60,000 digits takes a while, in every command.
+    let dir = tempdir().unwrap();
+    run(dir.path(), &format!("{TRAIN} --epochs 1 --out run")).success();
+    for args in ["train --device cpu --out other", "eval --device cpu --model run/model.safetensors --data digits"] {
+        for (name, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+            let mut child = command(dir.path(), args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(150));
+            signal(&child, name);
+            assert_eq!(child.wait().unwrap().code(), Some(code), "{args}");
+            assert!(!dir.path().join("other").exists());
         }
+    }
+    // One step of this takes long: the second signal does not wait for it.
+    let long = "train --device cpu --kernels reference --dtype f64 --limit-train 4000 --batch-size 4000 --limit-test 10 --out long";
+    let mut child = command(dir.path(), long).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !dir.path().join("long/metrics.jsonl").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(&child, "-TERM");
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(child.try_wait().unwrap().is_none(), "the step is brought to its end");
+    signal(&child, "-TERM");
+    let began = Instant::now();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+/// Catches a run that ends with its terminal though it was started with nohup.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_that_was_ignored_from_the_start_stays_so() {
+    let dir = tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_smoothcnn");
+    let args =
+        "train --device cpu --limit-train 3000 --limit-test 10 --batch-size 32 --log-every 1 --epochs 1 --out run";
+    let line = format!("trap '' HUP; exec {program} {args}");
+    let mut child =
+        Command::new("sh").args(["-c", &line]).current_dir(dir.path()).stdout(Stdio::null()).spawn().unwrap();
+    wait_for(&dir.path().join("run"), r#""step":5,"#, &mut child);
+    signal(&child, "-HUP");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// Catches a run that was killed in its first epoch and can neither be resumed nor begun again.
+#[cfg(unix)]
+#[test]
+fn a_run_killed_in_its_first_epoch_is_begun_again() {
+    let dir = tempdir().unwrap();
+    let train = "train --device cpu --limit-train 2000 --limit-test 10 --batch-size 8 --epochs 1 --log-every 1 --label-noise 0.1";
+    run(dir.path(), &format!("{train} --out whole")).success();
+    let bytes = |run: &str| std::fs::read(dir.path().join(run).join("model.safetensors")).unwrap();
+    for again in ["train --device cpu --log-every 1 --resume run".to_owned(), format!("{train} --out run")] {
+        let mut killed = command(dir.path(), &format!("{train} --out run"));
+        let mut child = killed.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let out = dir.path().join("run");
+        wait_for(&out, r#""step":5,"#, &mut child);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What a writer that was killed leaves.
+        std::fs::write(out.join(".checkpoint.safetensors.Ab3dE6.tmp"), "x").unwrap();
+        run(dir.path(), &again).success();
+        assert!(bytes("whole") == bytes("run"), "{again}");
+        assert_eq!(metrics(&dir.path().join("whole"), "step"), metrics(&out, "step"));
+        assert!(super::snapshot(&out).keys().all(|name| !name.ends_with(".tmp")), "{:?}", super::snapshot(&out).keys());
+        std::fs::remove_dir_all(out).unwrap();
     }
 }
 

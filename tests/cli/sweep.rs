@@ -167,16 +167,93 @@ fn the_loss_is_named() {
     assert!(page.contains("<dt>epsilon</dt><dd>none</dd>"), "{page}");
 }
 
-/// Catches a sweep that goes on without a word about a run that failed.
+/// Catches a sweep that goes on without a word about a run that failed, or that stops at it.
 #[test]
-fn a_run_that_fails_is_named_with_what_it_said() {
+fn a_run_that_fails_is_named_and_the_others_are_done() {
     let dir = tempdir().unwrap();
     let failed = run(dir.path(), &format!("sweep {GRID} --lr 1e30")).code(1);
     let said = super::stderr(&failed).join("\n");
-    for part in ["smoothcnn: sweep: run ", "exit code 1", "the loss is ", ".log"] {
+    for part in ["smoothcnn: sweep: run ", "exit code 1", "the loss is ", ".log", "(7 others failed too)"] {
         assert!(said.contains(part), "{said}");
     }
+    assert_eq!(said.matches("\nfailed: run ").count(), 7, "{said}");
     assert!(!dir.path().join("s/report.html").exists());
+
+    // One whose folder cannot be made.
+    let dir = tempdir().unwrap();
+    run(dir.path(), &format!("sweep plan {}", GRID.replace("--device cpu ", ""))).success();
+    let plan = fs::read_to_string(dir.path().join("s/plan.json")).unwrap();
+    let plan: Vec<serde_json::Value> = serde_json::from_str(&plan).unwrap();
+    let first = dir.path().join(plan[0]["out"].as_str().unwrap());
+    fs::create_dir_all(first.parent().unwrap()).unwrap();
+    fs::write(&first, "in the way").unwrap();
+    let sweep = format!("sweep {GRID}");
+    let failed = run(dir.path(), &sweep).code(1);
+    let said = super::stderr(&failed).join("\n");
+    assert!(
+        said.contains(&format!("smoothcnn: sweep: run {} ended with exit code 1: ", plan[0]["id"].as_str().unwrap())),
+        "{said}"
+    );
+    assert_eq!(results(&dir.path().join("s")).len(), 1 + 7, "the others are done and reported");
+
+    // A repetition begins with what was never tried: here, one whose result is damaged.
+    let last = dir.path().join(plan[7]["out"].as_str().unwrap());
+    let result = fs::read_to_string(last.join("result.json")).unwrap();
+    let damaged = result.replacen("\"nll\":", "\"nll\":null,\"x\":", 1);
+    assert_ne!(damaged, result);
+    fs::write(last.join("result.json"), damaged).unwrap();
+    let again = run(dir.path(), &format!("{sweep} --jobs 1")).code(1);
+    let said = super::stderr(&again).join("\n");
+    assert!(said.contains("counts as not done") && said.contains("2 of 8 runs to do"), "{said}");
+    let (done, failed) = (said.find("1/2 runs").unwrap(), said.find("ended with exit code 1").unwrap());
+    assert!(done < failed, "{said}");
+    let log = fs::read_to_string(first.with_extension("log")).unwrap();
+    assert_eq!(log.matches("smoothcnn: ").count(), 2, "every attempt is in the log: {log}");
+    fs::remove_file(&first).unwrap();
+    run(dir.path(), &sweep).success();
+    assert_eq!(results(&dir.path().join("s")).len(), 1 + 8);
+    assert!(!first.with_extension("failed").exists());
+}
+
+/// Catches runs that are left to themselves when their sweep ends, however it ends; and a signal that loses a run.
+#[cfg(target_os = "linux")]
+#[test]
+fn runs_end_with_their_sweep() {
+    let grid = GRID.replace("--epochs 2", "--epochs 400");
+    for (signal, code) in [("-KILL", None), ("-TERM", Some(143)), ("-INT", Some(130)), ("-HUP", Some(129))] {
+        let dir = tempdir().unwrap();
+        let here = dir.path().canonicalize().unwrap();
+        let of_sweep = || {
+            let processes = fs::read_dir("/proc").unwrap().flatten();
+            processes.filter(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == here)).count()
+        };
+        let mut starting = command(dir.path(), &format!("sweep {grid} --jobs 2"));
+        let mut child = starting.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let began = Instant::now();
+        let checkpoints = || {
+            let runs = fs::read_dir(dir.path().join("s/runs")).into_iter().flatten().flatten();
+            runs.filter(|run| run.path().join("checkpoint.safetensors").exists()).count()
+        };
+        while checkpoints() < 2 {
+            assert!(began.elapsed() < Duration::from_secs(60), "no runs after a minute");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(of_sweep() >= 3, "the sweep and two runs");
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), code, "{signal}");
+        let began = Instant::now();
+        while of_sweep() > 0 {
+            assert!(began.elapsed() < Duration::from_secs(20), "{signal}: {} processes are left", of_sweep());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(checkpoints() >= 2, "they can go on");
+        assert!(
+            fs::read_dir(dir.path().join("s/runs"))
+                .unwrap()
+                .flatten()
+                .all(|f| f.path().extension() != Some("failed".as_ref()))
+        );
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Whole networks against the f64 oracle.
 
+use std::ops::ControlFlow;
+
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::{against_oracle, images, random_data};
 use smoothcnn::check::{random, random_targets};
@@ -107,7 +109,7 @@ fn train_with(loss: Loss, net: &Network, optimizer: Optimizer, [batch_size, step
     backend
         .train_epoch(&order, 0, &mut |some| {
             losses.extend(some.iter().flat_map(|means| [means.loss, means.nll]));
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })
         .unwrap();
     Run { losses, logits: backend.test_logits().unwrap(), state: backend.state().unwrap() }
@@ -279,14 +281,14 @@ fn going_on_from_a_state_is_going_on() {
     };
     let order: Vec<u32> = (0..40).collect();
     let mut first = CpuTrainer::<f32>::new(setup.clone(), &net.initial_parameters(1));
-    first.train_epoch(&order, 0, &mut |_| Ok(())).unwrap();
+    first.train_epoch(&order, 0, &mut |_| Ok(ControlFlow::Continue(()))).unwrap();
     let state = first.state().unwrap();
     let mut second = CpuTrainer::<f32>::new(setup, &net.initial_parameters(2));
     second.test_logits().unwrap();
     second.set_state(&state);
     assert_eq!(first.test_logits().unwrap(), second.test_logits().unwrap());
     for trainer in [&mut first, &mut second] {
-        trainer.train_epoch(&order, 5, &mut |_| Ok(())).unwrap();
+        trainer.train_epoch(&order, 5, &mut |_| Ok(ControlFlow::Continue(()))).unwrap();
     }
     assert_eq!(first.state().unwrap(), second.state().unwrap());
 }

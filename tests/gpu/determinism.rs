@@ -1,5 +1,7 @@
 //! The same seed on the same device gives the same bits; where the data lies and how steps are grouped changes nothing.
 
+use std::ops::ControlFlow;
+
 use smoothcnn::activations::Activations;
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::random_data;
@@ -44,7 +46,7 @@ fn train_with(
         trainer
             .train_epoch(&SCHEDULE.order(epoch, 23), updates, &mut |some| {
                 losses.extend_from_slice(some);
-                Ok(())
+                Ok(ControlFlow::Continue(()))
             })
             .unwrap();
         if interrupt == Some(epoch) {

@@ -7,7 +7,7 @@ use smoothcnn::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::net::{Layer, Network};
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::Smoothing;
-use smoothcnn::train::{self, Backend, Observer, Schedule, Setup};
+use smoothcnn::train::{self, Backend, Observer, Progress, Schedule, Setup};
 use smoothcnn::tuning::{Tiles, Tuning};
 
 use super::GPU;
@@ -42,7 +42,7 @@ fn train(activations: Activations, tiles: Tiles, lit: usize, weight: f32) -> (Ve
     let mut trainer = GpuTrainer::with_options(&GPU, setup.clone(), &params, options).unwrap();
     let logits = trainer.test_logits().unwrap();
     let schedule = Schedule { epochs: 1, seed: 0, shuffle: false };
-    (logits, train::run(&mut trainer, &setup, schedule, 0, &mut Nobody))
+    (logits, train::run(&mut trainer, &setup, schedule, Progress::default(), &mut Nobody))
 }
 
 /// Catches an activation above 65504 that becomes an infinity and then, under weights below 0, the 0 of the next ReLU; and one

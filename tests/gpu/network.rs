@@ -1,5 +1,7 @@
 //! Whole training steps on the device against the f64 oracle.
 
+use std::ops::ControlFlow;
+
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::{images, random_data, training};
 use smoothcnn::fusion::Kernels;
@@ -129,7 +131,7 @@ fn the_gradient_is_that_of_the_reference_kernels() {
     let [reference, fused] = [Kernels::Reference, Kernels::Fused].map(|kernels| -> Vec<f32> {
         let options = Options { kernels, ..Options::default() };
         let mut trainer = GpuTrainer::with_options(&GPU, setup.clone(), &net.initial_parameters(1), options).unwrap();
-        trainer.train_epoch(&[0, 1, 2, 3, 4, 5], 0, &mut |_| Ok(())).unwrap();
+        trainer.train_epoch(&[0, 1, 2, 3, 4, 5], 0, &mut |_| Ok(ControlFlow::Continue(()))).unwrap();
         trainer.engine().read(trainer.compiled().gradient).unwrap()
     });
     assert_eq!((reference.len(), fused.len()), (net.flat_len(), net.flat_len()));

@@ -1,6 +1,8 @@
 //! Laws of a whole training step: the same bits with any number of threads, and no memory of earlier batches. And of a whole
 //! training: where a schedule of epsilon leads to.
 
+use std::ops::ControlFlow;
+
 use gemm::Parallelism;
 use smoothcnn::data::Dataset;
 use smoothcnn::loss::{Batch, Form, Loss};
@@ -222,7 +224,7 @@ fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> 
     };
     let mut done = 0;
     let gap_after = |&updates: &usize| {
-        backend.train_epoch(&vec![0; updates - done], done as u64, &mut |_| Ok(())).unwrap();
+        backend.train_epoch(&vec![0; updates - done], done as u64, &mut |_| Ok(ControlFlow::Continue(()))).unwrap();
         done = updates;
         let logits = backend.test_logits().unwrap();
         let others = (0..classes).filter(|&k| k != 1).map(|k| logits[k]);

@@ -1,0 +1,178 @@
+//! What a run goes on from: its checkpoint, and the record beside it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::LineWriter;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+use smoothcnn::checkpoint::{self, Metadata};
+use smoothcnn::fs::write_atomic;
+use smoothcnn::net::Network;
+use smoothcnn::run_folder::{CHECKPOINT, METRICS, MODEL};
+use smoothcnn::train::{Progress, State, Sums};
+use smoothcnn::{Error, Result};
+
+use super::common::{self, Precision};
+
+/// The three parts of a checkpoint, by the prefix of their tensors' names.
+const PARTS: [&str; 3] = ["", "optimizer.first.", "optimizer.second."];
+
+/// A run as its checkpoint has it.
+pub struct Saved {
+    pub state: State,
+    pub progress: Progress,
+    /// The record's lines of the whole epochs, without what a clock measured.
+    pub epochs: Vec<Value>,
+}
+
+/// Writes a checkpoint; `metadata` is that of a model.
+pub fn write(
+    out: &Path,
+    net: &Network,
+    state: &State,
+    (mut metadata, precision): (Metadata, Precision),
+    progress: &Progress,
+    epochs: &[Value],
+) -> Result<()> {
+    let flats = [&state.params, &state.first, &state.second];
+    let tensors: Vec<_> =
+        PARTS.iter().zip(flats).flat_map(|(prefix, flat)| common::tensors(net, prefix, flat)).collect();
+    metadata.insert("epochs".into(), common::to_json(&epochs));
+    if progress.steps > 0 {
+        let Sums { loss, nll, weight, counted, entropy, seconds } = progress.sums;
+        // A number's shortest decimal form reads back to the same bits, NaN included.
+        let sums = [loss, nll, weight, counted, entropy, seconds].map(|sum| sum.to_string());
+        metadata.insert("steps".into(), progress.steps.to_string());
+        metadata.insert("sums".into(), sums.join(","));
+    }
+    checkpoint::save(&out.join(CHECKPOINT), &tensors, precision.dtype(), &metadata)
+}
+
+/// Reads the checkpoint of the run in `out`, whose epochs have `steps_per_epoch` steps. `None` where the run ended before it had
+/// one.
+pub fn read(out: &Path, net: &Network, steps_per_epoch: usize) -> Result<Option<Saved>> {
+    let path = &out.join(CHECKPOINT);
+    if !path.exists() && !out.join(MODEL).exists() && recorded_epochs(out) < 2 {
+        return Ok(None);
+    }
+    let expected: Vec<_> = PARTS.iter().flat_map(|prefix| common::expected(net, prefix)).collect();
+    let (tensors, metadata) = checkpoint::load(path, &expected)?;
+    let progress = progress(path, &metadata)?;
+    if progress.steps >= steps_per_epoch.max(1) {
+        let found = progress.steps;
+        let message = format!("metadata steps: found {found} of an epoch, expected fewer than its {steps_per_epoch}");
+        return Err(Error::data(path, message));
+    }
+    let epochs = metadata.get("epochs").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let mut flats = tensors.chunks(net.parameters.len()).map(|part| common::flatten(net, part));
+    let mut next = || flats.next().expect("load gives every tensor that is expected");
+    Ok(Some(Saved { state: State { params: next(), first: next(), second: next() }, progress, epochs }))
+}
+
+fn progress(path: &Path, metadata: &Metadata) -> Result<Progress> {
+    let wrong =
+        |key: &str, expected: &str| Error::data(path, format!("metadata {key}: found none, expected {expected}"));
+    let number = |key: &str| metadata.get(key).and_then(|text| text.parse::<usize>().ok());
+    let epochs = number("epoch").ok_or_else(|| wrong("epoch", "the epochs done"))?;
+    if !metadata.contains_key("steps") {
+        return Ok(Progress { epochs, ..Progress::default() });
+    }
+    let steps = number("steps").ok_or_else(|| wrong("steps", "the steps done"))?;
+    let sums =
+        metadata.get("sums").and_then(|text| text.split(',').map(|sum| sum.parse().ok()).collect::<Option<Vec<f64>>>());
+    let Some([loss, nll, weight, counted, entropy, seconds]) = sums.as_deref().and_then(|sums| sums.as_array()) else {
+        return Err(wrong("sums", "six numbers"));
+    };
+    let [loss, nll, weight, counted, entropy, seconds] = [*loss, *nll, *weight, *counted, *entropy, *seconds];
+    Ok(Progress { epochs, steps, sums: Sums { loss, nll, weight, counted, entropy, seconds } })
+}
+
+/// A line of the record, as far as its place goes.
+#[derive(Deserialize)]
+struct Line {
+    kind: String,
+    epoch: usize,
+    #[serde(default)]
+    step: usize,
+}
+
+/// How many epochs the record in `out` has a line of.
+fn recorded_epochs(out: &Path) -> usize {
+    let text = fs::read(out.join(METRICS)).unwrap_or_default();
+    let lines = String::from_utf8_lossy(&text);
+    lines.lines().filter(|line| serde_json::from_str::<Line>(line).is_ok_and(|line| line.kind == "epoch")).count()
+}
+
+/// The record in `out` with the lines up to `progress`, ready for more. A damaged line is left out; the lines of epochs that are lost
+/// come from the checkpoint. Whoever is to know of that is told.
+pub fn record(
+    out: &Path,
+    progress: &Progress,
+    epochs: &[Value],
+    steps_per_epoch: usize,
+    tell: impl Fn(String),
+) -> Result<LineWriter<File>> {
+    let path = out.join(METRICS);
+    let mut kept = String::new();
+    if *progress != Progress::default() {
+        let text = match fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                tell(format!("{}: found no such file; the lines of its steps are lost", path.display()));
+                String::new()
+            }
+            Err(source) => return Err(Error::Io { path, source }),
+        };
+        let mut restored = vec![];
+        let (mut steps, mut lines, damaged) = sorted(&text);
+        for (i, line) in epochs.iter().enumerate() {
+            lines.entry(i + 1).or_insert_with(|| {
+                restored.push(i + 1);
+                line.to_string()
+            });
+        }
+        let last = progress.epochs * steps_per_epoch + progress.steps;
+        for epoch in 1..=progress.epochs + 1 {
+            let of_epoch = steps.remove(&epoch).unwrap_or_default();
+            let done = of_epoch.into_iter().filter(|(step, _)| *step <= last).map(|(_, line)| line);
+            // The epoch under way has no line of its own yet.
+            let own = lines.remove(&epoch).filter(|_| epoch <= progress.epochs);
+            done.chain(own).for_each(|line| kept += &(line + "\n"));
+        }
+        if damaged > 0 {
+            tell(format!("{}: found {damaged} damaged lines, which are left out", path.display()));
+        }
+        if !restored.is_empty() {
+            let shown = path.display();
+            tell(format!(
+                "{shown}: the lines of epochs {restored:?} were lost; they are restored, without their times"
+            ));
+        }
+    }
+    write_atomic(&path, kept.as_bytes())?;
+    let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
+    Ok(LineWriter::new(file))
+}
+
+/// The lines of steps by epoch, with the step; the line of each epoch; and how many lines are damaged. The test set is
+/// measured at the end, anew.
+type Sorted = (BTreeMap<usize, Vec<(usize, String)>>, BTreeMap<usize, String>, usize);
+
+fn sorted(text: &str) -> Sorted {
+    let (mut steps, mut epochs, mut damaged) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::new(), 0);
+    for line in text.split_inclusive('\n') {
+        match (serde_json::from_str::<Line>(line), line.strip_suffix('\n')) {
+            // Cut off by whatever ended the run, after the last checkpoint.
+            (_, None) => {}
+            (Ok(found), Some(line)) => match found.kind.as_str() {
+                "step" => steps.entry(found.epoch).or_default().push((found.step, line.to_owned())),
+                "epoch" => drop(epochs.insert(found.epoch, line.to_owned())),
+                _ => {}
+            },
+            (Err(_), Some(_)) => damaged += 1,
+        }
+    }
+    (steps, epochs, damaged)
+}
