@@ -169,7 +169,7 @@ pub trait Observer {
         false
     }
 
-    /// After the last step of a run that was asked to end within an epoch: the error that it ends with.
+    /// After the last step of a run that was asked to end: the error that it ends with.
     fn stopped(&mut self, _progress: &Progress, _backend: &mut dyn Backend) -> Error {
         Error::Interrupted(2)
     }
@@ -195,6 +195,9 @@ pub fn run(
         let mut at = Progress { epochs: epoch - 1, ..Progress::default() };
         if at.epochs == from.epochs {
             at = from;
+        }
+        if observer.wants_stop() {
+            return Err(observer.stopped(&at, backend));
         }
         let left = &order[images.min(at.steps * setup.batch_size)..];
         let began = Instant::now();

@@ -8,6 +8,7 @@ mod failures;
 mod halves;
 mod network;
 mod ops;
+mod stopping;
 
 use std::sync::{Arc, LazyLock};
 
