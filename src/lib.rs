@@ -43,7 +43,7 @@
 //! | [`temperature`] | one number that calibrates a trained network's confidences |
 //! | [`study`] | what smoothing does on the user's own data: paired runs, verdicts on the six claims, the epsilon to use |
 //! | [`report`] | a study as a page and as text |
-//! | [`data`], [`checkpoint`], [`rng`], [`error`] | images, weights files, random numbers, errors |
+//! | [`data`], [`checkpoint`], [`input`], [`rng`], [`error`] | images, weights files, files that a user names, random numbers, errors |
 
 #![warn(missing_docs)]
 
@@ -60,6 +60,7 @@ pub mod fusion;
 #[path = "../tests/common/golden.rs"]
 mod golden;
 pub mod gpu;
+pub mod input;
 pub mod loss;
 pub mod metrics;
 pub mod net;
