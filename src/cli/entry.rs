@@ -12,11 +12,11 @@ use smoothcnn::metrics::{self, calibration};
 use smoothcnn::smoothing::Smoothing;
 use smoothcnn::study::projection::{self, Projected, Set};
 use smoothcnn::study::{Measured, Outcome};
-use smoothcnn::{Error, Result, checkpoint, temperature};
+use smoothcnn::{Error, Result, checkpoint, input, temperature};
 
-use super::common;
 use super::config::{Config, read_config};
 use super::run::{self, CHECKPOINT, CONFIG, Folder, Options, Trained};
+use super::{common, parse};
 
 /// Written last: a run that has it is done.
 pub const RESULT: &str = "result.json";
@@ -25,6 +25,7 @@ pub const PROJECTION: &str = "projection.csv";
 
 /// One run of a sweep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Entry {
     /// The first 16 hexadecimal digits of the SHA-256 of the configuration as JSON.
     pub id: String,
@@ -42,6 +43,11 @@ impl Entry {
         Self { id, out, config }
     }
 
+    /// The same, read from the file at `path`, which refusals name.
+    fn read_from(self, path: &Path) -> Result<Self> {
+        Ok(Self { config: self.config.read_from(path)?, ..self })
+    }
+
     /// What the run left, if it is done.
     pub fn outcome(&self) -> Result<Option<Outcome>> {
         let path = self.out.join(RESULT);
@@ -53,27 +59,41 @@ impl Entry {
     }
 }
 
+enum Entries {
+    One(Box<Entry>),
+    Many(Vec<Entry>),
+}
+
+/// The entries of a plan.
+pub fn entries(path: &Path, text: &str) -> Result<Vec<Entry>> {
+    parse::json(path, text, EXPECTED)
+}
+
+/// What a file of entries is expected to be.
+const EXPECTED: &str = "an entry of `smoothcnn sweep plan`, or its plan";
+
 /// The entry in a file, `-` being standard input: the file's only one, or number `index` of a plan, from 0.
 pub fn read(path: &Path, index: Option<usize>) -> Result<Entry> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Entries {
-        One(Box<Entry>),
-        Many(Vec<Entry>),
-    }
-    let mut text = String::new();
-    let read = if path == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).map(|_| ())
-    } else {
-        fs::read_to_string(path).map(|read| text = read)
+    let text = match path == Path::new("-") {
+        true => {
+            let mut text = String::new();
+            let read = std::io::stdin().take(input::TEXT).read_to_string(&mut text);
+            read.map_err(|e| Error::data(path, format!("{e}: expected {EXPECTED}")))?;
+            text
+        }
+        false => input::read_text(path, EXPECTED)?,
     };
-    read.map_err(|e| Error::data(path, format!("{e}: expected an entry of `smoothcnn sweep plan`")))?;
-    let not_one =
-        || Error::data(path, "found something else, expected an entry of `smoothcnn sweep plan`, or its plan");
-    match (serde_json::from_str(&text).map_err(|_| not_one())?, index) {
+    // A plan is a list.
+    let entries = match text.trim_start().starts_with('[') {
+        true => Entries::Many(entries(path, &text)?),
+        false => Entries::One(Box::new(parse::json::<Entry>(path, &text, EXPECTED)?.read_from(path)?)),
+    };
+    match (entries, index) {
         (Entries::One(entry), None) => Ok(*entry),
-        (Entries::Many(mut entries), Some(index)) if index < entries.len() => Ok(entries.swap_remove(index)),
-        (Entries::Many(mut entries), None) if entries.len() == 1 => Ok(entries.remove(0)),
+        (Entries::Many(mut entries), Some(index)) if index < entries.len() => {
+            entries.swap_remove(index).read_from(path)
+        }
+        (Entries::Many(mut entries), None) if entries.len() == 1 => entries.remove(0).read_from(path),
         (entries, index) => {
             let found = match entries {
                 Entries::One(_) => "one entry".to_owned(),
@@ -120,6 +140,7 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
         // It began with certain kernels, of a certain form, and goes on with them.
         let began_with = read_config(&out.join(CONFIG))?;
         (config.kernels, config.tuning) = (began_with.kernels, began_with.tuning);
+        (config.backend, config.data_set) = (began_with.backend, began_with.data_set);
         Folder::Resumed(out.clone())
     } else {
         // What a run without a whole epoch left is of no use.

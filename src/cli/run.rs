@@ -99,14 +99,16 @@ impl Trained {
             test: images,
         };
         let Self { gpu, device, config, .. } = self;
-        common::backend_storing(config.activations, gpu.as_ref(), device, config.tuning, config.dtype, setup, state)?
-            .test_logits()
+        let Config { activations, tuning, dtype, .. } = *config;
+        let mut backend = common::backend_storing(activations, gpu.as_ref(), device, tuning, dtype, setup, state)?;
+        common::finite(backend.test_logits()?, net.classes)
     }
 }
 
 /// Trains, and writes the run's folder.
 pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Trained> {
     let images = images(&config)?;
+    config.data_set = Some(images.record.clone());
     let Images { train, validation, test, flipped, .. } = &images;
     let measured = validation.as_ref().unwrap_or(test);
     let net = Network::seed(train.shape, train.classes)?;
@@ -126,14 +128,19 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         let epochs = config.epochs;
         return Err(Error::Usage(format!("--epochs: found {epochs}, expected at least the {done} that are done")));
     }
-    let gpu = common::choose_device(&options.device, config.dtype)?;
+    let resumed = matches!(folder, Folder::Resumed(_));
+    let asked = if resumed { options.device.resumed(&config.backend) } else { options.device.clone() };
+    let gpu = common::choose_device(&asked, config.dtype)?;
+    if resumed {
+        common::check_resumed(&asked, gpu.as_deref(), &config.backend)?;
+    }
     let device = DeviceArgs {
-        kernels: Some(options.device.kernels.or(config.kernels).unwrap_or(common::usual_kernels(config.dtype))),
-        ..options.device.clone()
+        kernels: Some(asked.kernels.or(config.kernels).unwrap_or(common::usual_kernels(config.dtype))),
+        ..asked
     };
     config.kernels = device.kernels;
     common::check_activations(config.activations, gpu.is_some(), device.kernels.unwrap_or_default())?;
-    config.backend = gpu.as_ref().map_or("cpu".into(), |gpu| smoothcnn::gpu::device::describe(&gpu.info));
+    config.backend = common::backend_name(gpu.as_deref());
     let loss = match &config.loss.teacher {
         Some(path) => loss.with_teacher(teacher_logits(path, &config, &net, train, (&gpu, &device))?.into())?,
         None => loss,
@@ -297,6 +304,7 @@ fn metadata(config: &Config, loss: &Loss, epoch: usize) -> Metadata {
     if let (Some(_), Form::Weighted(loss)) = (&config.loss.smoothing_prior, loss.form()) {
         metadata.insert("smoothing_prior".into(), list(loss.prior()));
     }
+    metadata.extend([config.trained_on().metadata()]);
     metadata
 }
 
@@ -310,6 +318,8 @@ pub fn write_checkpoint(
     (config, loss): (&Config, &Loss),
     epoch: usize,
 ) -> Result<()> {
+    // Said here, where it is known why: a file of weights would be refused as bad data.
+    state.check(epoch, config.optimizer.lr())?;
     let flats = [&state.params, &state.first, &state.second];
     let tensors: Vec<_> =
         PARTS.iter().zip(flats).flat_map(|(prefix, flat)| common::tensors(net, prefix, flat)).collect();
