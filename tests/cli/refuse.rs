@@ -91,7 +91,8 @@ fn plans_of_nonsense() {
     refused(dir.path(), "plan --classes 1", 2, &["--classes", "found 1,", "expected 2"]);
     refused(dir.path(), &format!("plan --classes {most}"), 2, &["--classes", "expected 2"]);
     refused(dir.path(), "plan --label-smoothing 2", 2, &["--label-smoothing", "found 2,"]);
-    for flags in [format!("--batch-size {most}"), format!("--train-images {most}"), format!("--test-images {most}")] {
+    let flags = ["--batch-size 4294967295".into(), format!("--train-images {most}"), format!("--test-images {most}")];
+    for flags in flags {
         refused(dir.path(), &format!("plan {flags}"), 1, &["buffer ", "elements"]);
     }
     refused(dir.path(), "plan --input 65536x65536x65536", 1, &["buffer ", "elements"]);
