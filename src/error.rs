@@ -81,6 +81,17 @@ pub enum Error {
         lr: f64,
     },
 
+    /// Something that was computed and is not a number.
+    #[error("{what} is {found}, expected a finite number: {advice}")]
+    NoNumber {
+        /// What was computed.
+        what: String,
+        /// What it came to.
+        found: f64,
+        /// Why it may be so, or what to do.
+        advice: String,
+    },
+
     /// Logits and labels that no temperature can be fitted to.
     #[error("temperature: {0}")]
     Fit(String),

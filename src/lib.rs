@@ -44,7 +44,7 @@
 //! | [`study`] | what smoothing does on the user's own data: paired runs, verdicts on the six claims, the epsilon to use |
 //! | [`report`] | a study as a page and as text |
 //! | [`data`], [`checkpoint`], [`run_folder`] | images, weights files, the folder of a run |
-//! | [`rng`], [`mod@fs`], [`error`] | random numbers, files that are whole or not there, errors |
+//! | [`rng`], [`mod@fs`], [`input`], [`error`] | random numbers, files that are whole or not there, files that a user names, errors |
 
 #![warn(missing_docs)]
 
@@ -62,6 +62,7 @@ pub mod fusion;
 #[path = "../tests/common/golden.rs"]
 mod golden;
 pub mod gpu;
+pub mod input;
 pub mod loss;
 pub mod metrics;
 pub mod net;

@@ -2,11 +2,9 @@
 
 mod cli;
 
-use clap::Parser;
-
 fn main() -> std::process::ExitCode {
-    let cli = cli::Cli::parse();
-    match cli::run(cli) {
+    let (cli, given) = cli::parse();
+    match cli::run(cli, &given) {
         Ok(code) => code.into(),
         Err(error) => {
             cli::note(format_args!("smoothcnn: {}", smoothcnn::error::one_line(&error.to_string())));

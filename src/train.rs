@@ -42,6 +42,26 @@ pub struct State {
     pub second: Vec<f64>,
 }
 
+impl State {
+    /// Refuses parameters, or memory of the optimizer, that are no numbers.
+    ///
+    /// # Errors
+    /// [`Error::NoNumber`].
+    pub fn check(&self, epoch: usize, lr: f64) -> Result<()> {
+        let parts = [("parameter", &self.params), ("first moment", &self.first), ("second moment", &self.second)];
+        for (name, values) in parts {
+            if let Some(i) = values.iter().position(|value| !value.is_finite()) {
+                return Err(Error::NoNumber {
+                    what: format!("after epoch {epoch} the optimizer's {name} {i}"),
+                    found: values[i],
+                    advice: format!("lower --lr (it is {lr:?}), or check the data"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Something that trains.
 pub trait Backend {
     /// Trains on the images `order`, batch by batch. `updates` is how many updates there were before. `on_losses` gets

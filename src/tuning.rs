@@ -34,7 +34,7 @@ pub enum Autotune {
 
 /// The forms that a network's fused kernels have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct Tuning {
     /// Forward of convolution, ReLU and pooling.
     pub conv_forward: Tiles,

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use smoothcnn::activations::Activations;
 use smoothcnn::bench::{Bench, Measured, Report};
 use smoothcnn::fs::write_output;
-use smoothcnn::{Error, Result};
+use smoothcnn::{Error, Result, input};
 
 use super::common::{self, DeviceArgs, Precision};
+use super::given::Given;
+use super::parse;
 
 /// Measures training and inference of the seed network on this machine. Every answer is checked against the oracle first.
 #[derive(Debug, clap::Args)]
@@ -41,8 +43,9 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<u8> {
+pub fn run(args: Args, given: &Given) -> Result<u8> {
     if !args.table.is_empty() {
+        given.only("--table", &[])?;
         return table(&args.table);
     }
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
@@ -90,9 +93,8 @@ fn shape([c, h, w]: [usize; 3]) -> String {
 }
 
 fn read(path: &std::path::Path) -> Result<Report> {
-    let text =
-        std::fs::read_to_string(path).map_err(|e| Error::data(path, format!("{e}: expected a file of --save")))?;
-    serde_json::from_str(&text).map_err(|e| Error::data(path, format!("{e}: expected a file of --save")))
+    let expected = "a file of --save";
+    parse::json(path, &input::read_text(path, expected)?, expected)
 }
 
 /// What was measured, and what is unusual about it.

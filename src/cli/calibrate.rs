@@ -1,7 +1,8 @@
 //! `smoothcnn calibrate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use smoothcnn::data::Dataset;
 use smoothcnn::fs::write_output;
@@ -10,23 +11,33 @@ use smoothcnn::net::Network;
 use smoothcnn::run_folder::{CONFIG, MODEL};
 use smoothcnn::smoothing::Smoothing;
 use smoothcnn::temperature::{self, End};
-use smoothcnn::{Error, Result, metrics};
+use smoothcnn::{Error, Result, checkpoint, input, metrics};
 
-use super::common::{self, DataArgs, DataKind};
 use super::config::{Images, images, read_config};
-use super::model::{self, InferenceArgs};
+use super::dataset::{DataArgs, DataKind, Part, Record, labelled};
+use super::model::{self, Found, InferenceArgs};
+use super::{common, parse};
 
 /// Fits a temperature to a saved model.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The folder of a run of `train --val-split`: its model, its data, its held-out images
-    #[arg(required_unless_present = "model", conflicts_with_all = ["model", "data", "data_dir", "limit_train", "limit_test", "val_images"])]
+    #[arg(required_unless_present = "model", conflicts_with_all = ["model", "data", "limit_train", "limit_test", "val_images"])]
     run: Option<PathBuf>,
     /// Weights, as safetensors under PyTorch's names
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
+    /// Keep only the first N training images [default: as in training, where it is the model's own data]
+    #[arg(long, value_name = "N", value_parser = common::at_least_one)]
+    limit_train: Option<usize>,
+    /// Keep only the first N test images [default: as in training, where it is the model's own data]
+    #[arg(long, value_name = "N", value_parser = common::at_least_one)]
+    limit_test: Option<usize>,
+    /// Take the data of the model or run though its images are not those that it was trained with
+    #[arg(long)]
+    allow_changed_data: bool,
     /// Fit on the last N training images (after --limit-train), which the model should not have been trained on
     /// [default: 5000, or a tenth of the training set if that is less]
     #[arg(long, value_name = "N", value_parser = common::at_least_one)]
@@ -94,25 +105,55 @@ struct Report {
 /// The model, and what it is fitted on and reported on.
 struct Source {
     model: PathBuf,
-    data: DataArgs,
+    data: DataKind,
     validation: Dataset,
     test: Dataset,
 }
 
 fn source(args: &Args) -> Result<Source> {
-    let Some(run) = &args.run else {
-        let model = args.model.clone().expect("clap asks for a run or a model");
-        let (train, test) = common::load_data(&args.data, model::ignore_index(&model)?)?;
-        let val_images = args.val_images.unwrap_or((train.len() / 10).clamp(1, 5000));
-        return Ok(Source { model, data: args.data.clone(), validation: last(&train, val_images)?, test });
-    };
+    match (&args.run, &args.model) {
+        (Some(run), _) => of_run(run, args),
+        (None, Some(model)) => of_model(model, args),
+        // clap asks for one of them.
+        (None, None) => Err(Error::Usage("--model: found none and no run, expected one of the two".into())),
+    }
+}
+
+fn of_run(run: &Path, args: &Args) -> Result<Source> {
     let file = run.join(CONFIG);
-    let config = read_config(&file)?;
+    let mut config = read_config(&file)?;
+    config.move_data(&args.data, args.allow_changed_data)?;
+    if config.labels.val_split == 0.0 {
+        let message = "found a run without --val-split, expected held-out images; --model FILE fits on others";
+        return Err(Error::data(&file, message));
+    }
     let Images { validation, test, .. } = images(&config)?;
-    let validation = validation.ok_or_else(|| {
-        Error::data(&file, "found a run without --val-split, expected held-out images; --model FILE fits on others")
-    })?;
-    Ok(Source { model: run.join(MODEL), data: config.data_args(), validation, test })
+    let validation = validation.expect("a split that is not 0 leaves images on both sides");
+    Ok(Source { model: run.join(MODEL), data: config.data, validation, test })
+}
+
+fn of_model(path: &Path, args: &Args) -> Result<Source> {
+    let metadata = checkpoint::load_metadata(path)?;
+    let ignored = model::ignore_index(path, &metadata)?;
+    let known = model::trained_on(path, &metadata)?;
+    let limits = [args.limit_train, args.limit_test];
+    let parts = (known.as_ref(), &[Part::Train, Part::Test][..]);
+    let Found { source, train, test } = model::find(&args.data, limits, parts, args.allow_changed_data, ignored)?;
+    common::note(format_args!("data: {}, {} training and {} test images", source.describe(), train.len(), test.len()));
+    let n = args.val_images.unwrap_or((train.len() / 10).clamp(1, 5000));
+    let validation = last(&train, n)?;
+    // Whatever the folder, and whether or not others follow them.
+    if let Some(Record { train_images: trained, .. }) =
+        known.and_then(|known| known.images).filter(|record| record.begins(Part::Train, &train, ignored))
+        && train.len() - n < trained
+    {
+        let found = format!("the last {n} of {} training images, and the first {trained} trained it", train.len());
+        let message = "a temperature fitted on them would be too low, and none is written";
+        let expected = "expected images that are new to it: train with --val-split and give the run's folder, or with \
+                        --limit-train and give --limit-train and --val-images that reach beyond it";
+        return Err(Error::Fit(format!("found {found}: {message}; {expected}")));
+    }
+    Ok(Source { model: path.to_owned(), data: source.data, validation, test: labelled(&test) })
 }
 
 /// Runs the command.
@@ -126,20 +167,34 @@ pub fn run(args: Args) -> Result<u8> {
         labels: [&images.labels[..], &test.labels].concat(),
         ..images
     };
-    let logits = args.inference.logits(&net, (&model, &state, &metadata), data.data, &both)?;
+    let logits = args.inference.logits(&net, (&model, &state, &metadata), data, &both)?;
     let (of_validation, of_test) = logits.split_at(val_images * net.classes);
     // Of the classes that took part in training.
     let allowed = model::class_mask(&model, &metadata, net.classes)?.unwrap_or_else(|| vec![true; net.classes]);
     let (of_validation, validation_labels, classes) = restricted(&allowed, of_validation, &both.labels[..val_images]);
     let (of_test, test_labels, _) = restricted(&allowed, of_test, &both.labels[val_images..]);
+    if test_labels.is_empty() {
+        return Err(Error::Fit("found no test image that counts, expected at least one".into()));
+    }
 
     let found = temperature::fit(&of_validation, &validation_labels, classes)?;
+    if let Some(why) = match found.end {
+        End::Minimum | End::Flat => None,
+        End::Coldest => Some("as where every answer is right"),
+        End::Hottest => Some("as where the answers are no better than chance"),
+    } {
+        let (value, n) = (found.value, validation_labels.len());
+        return Err(Error::Fit(format!(
+            "found {value}, the end of its range, and none is written: the nll of {n} validation images falls all the way \
+             there, {why}; expected a minimum within the range, as more images may have"
+        )));
+    }
     let out = args.out.unwrap_or_else(|| model.with_file_name("temperature.toml"));
     let file = File {
         temperature: found.value,
         end: found.end,
         model: &model.display().to_string(),
-        data: data.data,
+        data,
         val_images,
         nll_before: found.nll_before,
         nll_after: found.nll_after,
@@ -165,10 +220,7 @@ pub fn run(args: Args) -> Result<u8> {
 fn show(report: &Report) -> Result<()> {
     let end = match report.end {
         End::Minimum => "the least nll on the validation images",
-        End::Coldest => "the least allowed: the nll falls all the way, as where every answer is right",
-        End::Hottest => {
-            "the largest allowed: the nll falls all the way, as where the answers are no better than chance"
-        }
+        End::Coldest | End::Hottest => "an end of its range",
         End::Flat => "each image's logits are all equal: no temperature changes anything",
     };
     common::print(format_args!("temperature {:.6}: {end}", report.temperature))?;
@@ -194,9 +246,19 @@ fn last(all: &Dataset, n: usize) -> Result<Dataset> {
 
 /// The temperature that `eval --temperature` names: a number, or a file that this command wrote.
 pub fn temperature(text: &str) -> Result<f64> {
+    // All that this command writes; a file of another hand needs the temperature only.
     #[derive(Deserialize)]
+    #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+    #[expect(dead_code, reason = "the others are named so that a misspelt one is found")]
     struct Given {
         temperature: f64,
+        end: Option<IgnoredAny>,
+        model: Option<IgnoredAny>,
+        data: Option<IgnoredAny>,
+        val_images: Option<IgnoredAny>,
+        nll_before: Option<IgnoredAny>,
+        nll_after: Option<IgnoredAny>,
+        version: Option<IgnoredAny>,
     }
     let [least, most] = temperature::RANGE;
     let expected = format!("expected a temperature from {least} to {most}");
@@ -207,9 +269,8 @@ pub fn temperature(text: &str) -> Result<f64> {
             Err(Error::Usage(format!("--temperature: found {text}, {expected}")))
         };
     }
-    let read = std::fs::read_to_string(text)
-        .map_err(|e| Error::data(text, format!("{e}: expected a number, or a file of `smoothcnn calibrate`")))?;
-    let Given { temperature } = toml::from_str(&read).map_err(|e| Error::data(text, e.message().replace('\n', " ")))?;
+    let read = input::read_text(Path::new(text), "a number, or a file of `smoothcnn calibrate`")?;
+    let Given { temperature, .. } = parse::toml(Path::new(text), &read)?;
     if !(least..=most).contains(&temperature) {
         return Err(Error::data(text, format!("temperature: found {temperature}, {expected}")));
     }

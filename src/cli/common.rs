@@ -1,20 +1,16 @@
-//! What the commands share: data sets and devices as flags, and printing.
+//! What the commands share: devices as flags, backends, and printing.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use smoothcnn::activations::Activations;
 use smoothcnn::checkpoint::{self, Dtype, Metadata, Tensor};
-use smoothcnn::data::digits::{self, Digits};
-use smoothcnn::data::{Dataset, cifar, idx};
 use smoothcnn::fusion::Kernels;
 use smoothcnn::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::gpu::{Choice, DeviceKind, Gpu, autotune, cache, device};
 use smoothcnn::net::Network;
-use smoothcnn::ops::IGNORED;
 use smoothcnn::train::{Backend, Setup, State};
 use smoothcnn::tuning::{Autotune, Tiles, Tuning};
 use smoothcnn::{Error, Result, cpu, oracle};
@@ -51,39 +47,6 @@ pub fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain structs with string keys always serialise")
 }
 
-/// Which images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DataKind {
-    /// Built in: drawn by the program, 28x28, ten classes.
-    Digits,
-    /// MNIST's IDX files.
-    Mnist,
-    /// Fashion-MNIST's IDX files.
-    FashionMnist,
-    /// CIFAR-10's binary files.
-    #[value(name = "cifar-10")]
-    #[serde(rename = "cifar-10")]
-    Cifar10,
-}
-
-/// Flags that choose a data set.
-#[derive(Clone, Debug, clap::Args)]
-pub struct DataArgs {
-    /// Data set
-    #[arg(long, value_enum, default_value = "digits")]
-    pub data: DataKind,
-    /// Folder with the data set's files, plain or .gz, under their published names
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    pub data_dir: PathBuf,
-    /// Keep only the first N training images
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub limit_train: Option<usize>,
-    /// Keep only the first N test images
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub limit_test: Option<usize>,
-}
-
 /// Flags that choose what to compute on.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DeviceArgs {
@@ -106,6 +69,13 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
+    /// The same for a run that goes on and is `recorded` to have begun on the CPU path: it stays there, where nobody says
+    /// otherwise.
+    pub fn resumed(&self, recorded: &str) -> Self {
+        let stays = recorded == CPU && self.device == DeviceKind::Auto && self.adapter.is_none();
+        Self { device: if stays { DeviceKind::Cpu } else { self.device }, ..self.clone() }
+    }
+
     /// The form of the kernels that the flags ask for.
     pub fn tuning(&self) -> Option<Tuning> {
         self.tiles.map(Tuning::all)
@@ -132,11 +102,14 @@ impl DeviceArgs {
     }
 }
 
+/// The most of anything that a flag counts: products of a few such numbers and of sizes are far from what 64 bits hold.
+pub const MOST: usize = u32::MAX as usize;
+
 /// For flags that count something.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(n) if n >= 1 => Ok(n),
-        _ => Err(format!("found {text:?}, expected a whole number of at least 1")),
+        Ok(n) if (1..=MOST).contains(&n) => Ok(n),
+        _ => Err(format!("found {text:?}, expected a whole number of at least 1 and at most {MOST}")),
     }
 }
 
@@ -147,70 +120,6 @@ pub fn input_shape(text: &str) -> Result<[usize; 3]> {
     let size = |part: &str| part.parse().ok().filter(|size| (1..=1 << 16).contains(size));
     let sizes: Vec<usize> = text.split('x').map(size).collect::<Option<_>>().ok_or_else(wrong)?;
     sizes.try_into().map_err(|_| wrong())
-}
-
-/// Training and test set, cut to the limits. Training images with the label `ignored` count for nothing; the test set is
-/// without such images.
-pub fn load_data(args: &DataArgs, ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
-    let (train, test) = load_marked(args, ignored)?;
-    Ok((train, if ignored.is_some() { labelled(&test) } else { test }))
-}
-
-/// The images whose label is not ignored.
-pub fn labelled(images: &Dataset) -> Dataset {
-    let counts = (0..images.len() as u32).filter(|&i| images.labels[i as usize] != IGNORED);
-    images.subset(&counts.collect::<Vec<_>>())
-}
-
-/// Training and test set, cut to the limits. The label `ignored` has become [`IGNORED`] in both.
-pub fn load_marked(args: &DataArgs, ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
-    let (mut train, mut test) = match args.data {
-        // A larger set begins with the smaller one: only what is kept is drawn.
-        DataKind::Digits => {
-            let all = Digits::default();
-            let kept = |limit: Option<usize>, n: usize| limit.map_or(n, |limit| limit.min(n));
-            let (train, test) = (kept(args.limit_train, all.train), kept(args.limit_test, all.test));
-            Digits { train, test, ..all }.generate()
-        }
-        DataKind::Mnist => idx::load_dir_ignoring(&args.data_dir, "MNIST", 10, ignored)?,
-        DataKind::FashionMnist => idx::load_dir_ignoring(&args.data_dir, "FashionMNIST", 10, ignored)?,
-        DataKind::Cifar10 => cifar::load_dir(&args.data_dir)?,
-    };
-    train.truncate(args.limit_train.unwrap_or(usize::MAX));
-    test.truncate(args.limit_test.unwrap_or(usize::MAX));
-    if ignored.is_some() {
-        // IDX files have been read so; the other formats have classes only.
-        for label in train.labels.iter_mut().chain(&mut test.labels) {
-            if ignored == Some((*label).into()) {
-                *label = IGNORED;
-            }
-        }
-    }
-    Ok((train, test))
-}
-
-/// Mean and standard deviation of each channel: what was given, else the data set's usual values.
-pub fn normalisation(data: DataKind, mean: &[f64], std: &[f64], channels: usize) -> Result<Vec<[f64; 2]>> {
-    let (usual_mean, usual_std) = match data {
-        DataKind::Digits => (vec![digits::MEAN_AND_STD.0], vec![digits::MEAN_AND_STD.1]),
-        DataKind::Mnist => (vec![0.1307], vec![0.3081]),
-        DataKind::FashionMnist => (vec![0.2860], vec![0.3530]),
-        DataKind::Cifar10 => (vec![0.4914, 0.4822, 0.4465], vec![0.2470, 0.2435, 0.2616]),
-    };
-    let one_each = |flag: &str, given: &[f64], usual: Vec<f64>| match given.len() {
-        0 => Ok(usual),
-        1 => Ok(vec![given[0]; channels]),
-        n if n == channels => Ok(given.to_vec()),
-        n => Err(Error::Usage(format!("{flag}: found {n} values, expected 1 or one for each of {channels} channels"))),
-    };
-    let (mean, std) = (one_each("--mean", mean, usual_mean)?, one_each("--std", std, usual_std)?);
-    if let Some(bad) = std.iter().find(|std| !(std.is_finite() && **std > 0.0)) {
-        return Err(Error::Usage(format!("--std: found {bad}, expected numbers above 0")));
-    }
-    if let Some(bad) = mean.iter().find(|mean| !mean.is_finite()) {
-        return Err(Error::Usage(format!("--mean: found {bad}, expected numbers")));
-    }
-    Ok(mean.into_iter().zip(std).map(|(mean, std)| [mean, std]).collect())
 }
 
 /// In which precision to compute.
@@ -257,6 +166,31 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
             Ok(None)
         }
     }
+}
+
+/// The CPU path, as a run records it.
+const CPU: &str = "cpu";
+
+/// What a run records that it computes on.
+pub fn backend_name(gpu: Option<&Gpu>) -> String {
+    gpu.map_or(CPU.into(), |gpu| device::describe(&gpu.info))
+}
+
+/// Refuses to go on on the CPU path, unasked, with a run that is `recorded` to have begun on a GPU; says it where the device is
+/// another one for another reason.
+pub fn check_resumed(args: &DeviceArgs, gpu: Option<&Gpu>, recorded: &str) -> Result<()> {
+    let now = backend_name(gpu);
+    if recorded.is_empty() || recorded == now {
+        return Ok(());
+    }
+    if gpu.is_none() && args.device != DeviceKind::Cpu {
+        return Err(Error::Usage(format!(
+            "--device: found no GPU for a run that began on {recorded}, and on the CPU path its bits will differ; \
+             expected --device cpu for that"
+        )));
+    }
+    note(format_args!("the run began on {recorded}: from here on its bits differ"));
+    Ok(())
 }
 
 /// Refuses activations that are stored in another way than they are computed where nothing but the fused kernels of a GPU
@@ -329,6 +263,18 @@ pub fn backend_storing<'a>(
     };
     backend.set_state(state);
     Ok(backend)
+}
+
+/// The logits `[images, classes]`, if all are numbers; else which is the first that is none.
+pub fn finite(logits: Vec<f64>, classes: usize) -> Result<Vec<f64>> {
+    match logits.iter().position(|logit| !logit.is_finite()) {
+        None => Ok(logits),
+        Some(at) => Err(Error::NoNumber {
+            what: format!("image {}: the network's output {}", at / classes, at % classes),
+            found: logits[at],
+            advice: "its weights are too large, as those of a training that diverged".into(),
+        }),
+    }
 }
 
 /// The names and shapes of a network's parameters, each with a prefix.

@@ -1,6 +1,5 @@
 //! What a run depends on: its config.toml, and the images that follow from it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -13,19 +12,29 @@ use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::smoothing::Variant;
 use smoothcnn::tuning::Tuning;
-use smoothcnn::{Error, Result};
+use smoothcnn::{Error, Result, input};
 
-use super::common::{self, DataArgs, DataKind, Precision};
+use super::common::{self, MOST, Precision};
+use super::dataset::{self, DataArgs, DataKind, Part, Record, Source, TrainedOn, labelled, recorded};
 use super::loss::{LossArgs, LossConfig, Spread};
+use super::parse;
 
 /// Epochs of a run where nobody says.
 pub const EPOCHS: usize = 10;
+/// SGD's momentum where nobody says.
+const MOMENTUM: f64 = 0.9;
 
 /// Flags that `train` and `sweep` share: all that a run depends on but epsilon, the rate of label noise and the seed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
     #[command(flatten)]
     pub data: DataArgs,
+    /// Keep only the first N training images
+    #[arg(long, value_name = "N", value_parser = common::at_least_one)]
+    pub limit_train: Option<usize>,
+    /// Keep only the first N test images
+    #[arg(long, value_name = "N", value_parser = common::at_least_one)]
+    pub limit_test: Option<usize>,
     /// Times through the training set [default: 10]
     #[arg(long, value_name = "N", value_parser = common::at_least_one)]
     pub epochs: Option<usize>,
@@ -38,10 +47,10 @@ pub struct RunArgs {
     /// Optimizer
     #[arg(long, value_enum, default_value = "adam")]
     pub opt: OptimizerKind,
-    /// SGD's momentum
-    #[arg(long, default_value_t = 0.9, allow_negative_numbers = true)]
-    pub momentum: f64,
-    /// Nesterov's form of SGD's momentum
+    /// With --opt sgd: its momentum [default: 0.9]
+    #[arg(long, allow_negative_numbers = true)]
+    pub momentum: Option<f64>,
+    /// With --opt sgd: Nesterov's form of its momentum
     #[arg(long)]
     pub nesterov: bool,
     /// Weight decay: an L2 term for adam and sgd, decoupled for adamw
@@ -56,9 +65,9 @@ pub struct RunArgs {
     /// measured once, at the end [default: none; 0.1 in a sweep]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub val_split: Option<f64>,
-    /// To which class a label flips
-    #[arg(long, value_enum, default_value = "symmetric")]
-    pub noise: Noise,
+    /// With --label-noise: to which class a label flips [default: symmetric]
+    #[arg(long, value_enum)]
+    pub noise: Option<Noise>,
     /// IDX labels that replace the training set's, as CIFAR-10N's; the first ones where there are more
     #[arg(long, value_name = "FILE")]
     pub train_labels: Option<PathBuf>,
@@ -92,7 +101,7 @@ pub enum OptimizerKind {
 
 /// What changes which images are trained on, and with which labels.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct Labels {
     pub val_split: f64,
     pub label_noise: f64,
@@ -103,10 +112,11 @@ pub struct Labels {
 
 /// Everything a run depends on, as written to config.toml.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
     pub version: String,
     pub data: DataKind,
+    /// From the root, but for what is built in.
     pub data_dir: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_train: Option<usize>,
@@ -139,6 +149,15 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuning: Option<Tuning>,
     pub optimizer: Optimizer,
+    /// The images that the run began with. A plan is without it, and so is an entry's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_set: Option<Record>,
+    /// The file that it was read from, which a refusal names. Without one it comes from flags.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+    /// Whether the run goes on with images that are not those that it began with.
+    #[serde(skip)]
+    pub allow_changed_data: bool,
 }
 
 /// What the runs of a sweep differ in.
@@ -152,26 +171,32 @@ pub struct Varied {
 impl RunArgs {
     /// The configuration that the flags ask for.
     pub fn config(&self, varied: Varied) -> Result<Config> {
-        let non_negative = |flag: &str, value: f64| {
-            if value.is_finite() && value >= 0.0 {
-                Ok(value)
-            } else {
-                Err(Error::Usage(format!("{flag}: found {value}, expected a number of at least 0")))
+        let Self { lr, weight_decay, nesterov, .. } = *self;
+        let optimizer = match self.opt {
+            OptimizerKind::Adam | OptimizerKind::Adamw => {
+                let found = [("--momentum", self.momentum.is_some()), ("--nesterov", nesterov)];
+                if let Some((flag, _)) = found.iter().find(|(_, given)| *given) {
+                    let opt = self.opt.to_possible_value().map(|opt| opt.get_name().to_owned()).unwrap_or_default();
+                    return Err(Error::Usage(format!("{flag}: found with --opt {opt}, expected --opt sgd with it")));
+                }
+                let adam = Adam { lr, weight_decay, ..Adam::default() };
+                if self.opt == OptimizerKind::Adam { Optimizer::Adam(adam) } else { Optimizer::AdamW(adam) }
+            }
+            OptimizerKind::Sgd => {
+                Optimizer::Sgd(Sgd { lr, momentum: self.momentum.unwrap_or(MOMENTUM), nesterov, weight_decay })
             }
         };
-        let lr = non_negative("--lr", self.lr)?;
-        let weight_decay = non_negative("--weight-decay", self.weight_decay)?;
-        let momentum = non_negative("--momentum", self.momentum)?;
         let epochs = self.epochs.unwrap_or(EPOCHS);
         let (loss, smoothing_variant) = self.loss.recorded(self.smoothing_variant, epochs)?;
-        let adam = Adam { lr, weight_decay, ..Adam::default() };
+        let Source { data, data_dir, .. } = self.data.source()?;
+        let path = |flag, path: &Option<PathBuf>| path.as_deref().map(|path| recorded(flag, path)).transpose();
         Ok(Config {
             version: env!("CARGO_PKG_VERSION").into(),
-            data: self.data.data,
-            data_dir: self.data.data_dir.clone(),
-            limit_train: self.data.limit_train,
-            limit_test: self.data.limit_test,
-            init: self.init.clone(),
+            data,
+            data_dir,
+            limit_train: self.limit_train,
+            limit_test: self.limit_test,
+            init: path("--init", &self.init)?,
             epochs,
             batch_size: self.batch_size,
             label_smoothing: varied.label_smoothing,
@@ -188,22 +213,32 @@ impl RunArgs {
             labels: Labels {
                 val_split: self.val_split.unwrap_or(0.0),
                 label_noise: varied.label_noise,
-                noise: self.noise,
-                train_labels: self.train_labels.clone(),
+                noise: self.noise.unwrap_or_default(),
+                train_labels: path("--train-labels", &self.train_labels)?,
             },
             loss,
-            optimizer: match self.opt {
-                OptimizerKind::Adam => Optimizer::Adam(adam),
-                OptimizerKind::Adamw => Optimizer::AdamW(adam),
-                OptimizerKind::Sgd => Optimizer::Sgd(Sgd { lr, momentum, nesterov: self.nesterov, weight_decay }),
-            },
+            optimizer,
+            data_set: None,
+            file: None,
+            allow_changed_data: false,
         })
+    }
+
+    /// Refuses a kind of noise where no rate of it was `given`.
+    pub fn check_noise(&self, given: bool) -> Result<()> {
+        match self.noise.and_then(|noise| noise.to_possible_value()) {
+            Some(noise) if !given => {
+                let noise = noise.get_name();
+                Err(Error::Usage(format!("--noise: found {noise} alone, expected --label-noise with it")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 impl Config {
-    pub fn data_args(&self) -> DataArgs {
-        DataArgs {
+    pub fn source(&self) -> Source {
+        Source {
             data: self.data,
             data_dir: self.data_dir.clone(),
             limit_train: self.limit_train,
@@ -211,18 +246,68 @@ impl Config {
         }
     }
 
+    /// The same run, with its data where the flags say that it moved to.
+    pub fn move_data(&mut self, args: &DataArgs, allow_changed: bool) -> Result<()> {
+        if let (Some(_), Some(source)) = (&args.data_dir, args.own(&self.trained_on())?) {
+            self.data_dir = source.data_dir;
+        }
+        self.allow_changed_data = allow_changed;
+        Ok(())
+    }
+
+    /// What the run's model is to say of its data.
+    pub fn trained_on(&self) -> TrainedOn {
+        TrainedOn {
+            data: self.data,
+            dir: (self.data != DataKind::Digits).then(|| self.data_dir.clone()),
+            limit_train: self.limit_train,
+            limit_test: self.limit_test,
+            images: self.data_set.clone(),
+        }
+    }
+
     pub fn loss_config(&self) -> LossConfig<'_> {
         LossConfig { args: &self.loss, epsilon: self.label_smoothing, variant: self.smoothing_variant }
     }
 
-    /// Refuses what no data can mend.
+    /// The same, read from the file at `path`, which is named in place of flags from here on. Refuses what makes no sense.
+    pub fn read_from(mut self, path: &Path) -> Result<Self> {
+        self.file = Some(path.to_owned());
+        self.check()?;
+        Ok(self)
+    }
+
+    /// Refuses what no data can mend, wherever it comes from.
     pub fn check(&self) -> Result<()> {
+        self.named(self.check_fields())
+    }
+
+    fn check_fields(&self) -> Result<()> {
+        let counts = [
+            ("--epochs", Some(self.epochs)),
+            ("--batch-size", Some(self.batch_size)),
+            ("--limit-train", self.limit_train),
+            ("--limit-test", self.limit_test),
+            ("--smoothing-epochs", self.loss.smoothing_epochs),
+        ];
+        for (flag, count) in counts {
+            if let Some(count) = count.filter(|count| !(1..=MOST).contains(count)) {
+                let expected = format!("a whole number of at least 1 and at most {MOST}");
+                return Err(Error::Usage(format!("{flag}: found {count}, expected {expected}")));
+            }
+        }
+        // TOML has no larger ones.
+        if i64::try_from(self.seed).is_err() {
+            return Err(Error::Usage(format!("--seed: found {}, expected at most {}", self.seed, i64::MAX)));
+        }
         let Labels { val_split, label_noise, .. } = self.labels;
         for (flag, value, most) in [("--val-split", val_split, 0.9), ("--label-noise", label_noise, 1.0)] {
             if !(0.0..=most).contains(&value) {
                 return Err(Error::Usage(format!("{flag}: found {value}, expected a number from 0 to {most}")));
             }
         }
+        self.optimizer.check()?;
+        dataset::check_normalisation(["--mean", "--std"], [&self.mean, &self.std])?;
         if self.dtype == Precision::F64 && self.activations == Activations::F16 {
             let expected = "--dtype f32: f64 is the CPU path's";
             return Err(Error::Usage(format!("--activations f16: found --dtype f64, expected {expected}")));
@@ -243,15 +328,44 @@ impl Config {
         self.loss.smoothing(Variant::Uniform, self.label_smoothing, 2).map(|_| ())
     }
 
+    /// What was refused of flags, as refused of the file where the configuration is from one: by its keys.
+    pub fn named<T>(&self, result: Result<T>) -> Result<T> {
+        let Some(file) = &self.file else { return result };
+        result.map_err(|error| match error {
+            Error::Usage(message) => match message.strip_prefix("--").and_then(|rest| rest.split_once(": ")) {
+                Some((flag, rest)) if !flag.contains(' ') => Error::data(file, format!("{}: {rest}", self.key(flag))),
+                _ => Error::data(file, message),
+            },
+            other => other,
+        })
+    }
+
+    /// The key that a flag is recorded under.
+    fn key(&self, flag: &str) -> String {
+        let names = [flag.to_owned(), flag.replace('-', "_")];
+        // Paths that are no text cannot be in a file.
+        let table = toml::Table::try_from(self).unwrap_or_default();
+        let inner = |(name, value): (&String, &toml::Value)| {
+            let key = names.iter().find(|key| value.get(key.as_str()).is_some())?;
+            Some(format!("{name}.{key}"))
+        };
+        match names.iter().find(|key| table.contains_key(*key)) {
+            Some(key) => key.clone(),
+            None => table.iter().find_map(inner).unwrap_or_else(|| flag.to_owned()),
+        }
+    }
+
     /// Mean and standard deviation of each channel of `images`.
     pub fn normalisation(&self, images: &Dataset) -> Result<Vec<[f64; 2]>> {
-        common::normalisation(self.data, &self.mean, &self.std, images.shape[0])
+        let names = ["--mean", "--std"];
+        self.named(dataset::normalisation(self.data, names, [&self.mean, &self.std], images.shape[0]))
     }
 }
 
+/// Reads a run's config.toml.
 pub fn read_config(path: &Path) -> Result<Config> {
-    let text = fs::read_to_string(path).map_err(|e| Error::data(path, format!("{e}: expected the folder of a run")))?;
-    toml::from_str(&text).map_err(|e| Error::data(path, e.message().replace('\n', " ")))
+    let text = input::read_text(path, "the configuration of a run")?;
+    parse::toml::<Config>(path, &text)?.read_from(path)
 }
 
 /// What a run trains on and measures on.
@@ -263,6 +377,8 @@ pub struct Images {
     pub kept: Vec<u32>,
     /// Whose label noise has changed.
     pub flipped: Vec<Flip>,
+    /// What the data set is known by.
+    pub record: Record,
 }
 
 /// A training image with a wrong label.
@@ -274,50 +390,66 @@ pub struct Flip {
     pub file_index: u32,
 }
 
-/// The data set, with other labels, a split and noise where they are asked for, in this order. Labels that are ignored are so
-/// in the training set; the other sets are without their images, and without those of classes that take no part.
+/// The data set: with other labels where they are asked for; without classes that take no part and labels that are ignored;
+/// then split; then with noise among the labels that are left and count. In this order, so that a share is always one of what
+/// counts. In the training set such labels are [`IGNORED`]; the other sets are without their images.
 pub fn images(config: &Config) -> Result<Images> {
     config.check()?;
+    config.named(read_images(config))
+}
+
+fn read_images(config: &Config) -> Result<Images> {
     let Labels { val_split, label_noise, noise, train_labels } = &config.labels;
     let ignored = config.loss.ignore_index;
-    let (mut train, mut test) = common::load_data(&config.data_args(), ignored)?;
+    let source = config.source();
+    let places = train_labels.is_some() || config.loss.soft_labels.is_some();
+    let (mut train, test) = source.load_checked(ignored, places)?;
+    if let (Some(record), false) = (&config.data_set, config.allow_changed_data) {
+        record.check(&source, (Part::Train, &train), config.limit_train, ignored)?;
+        record.check(&source, (Part::Test, &test), config.limit_test, ignored)?;
+    }
+    let record = Record::new(&source, [&train, &test], ignored);
+    let mut test = if ignored.is_some() { labelled(&test) } else { test };
     if let Some(path) = train_labels {
         train.labels = replaced_labels(path, &train, ignored)?;
     }
+    let classes = train.classes;
+    let allowed = config.loss.allowed(classes)?.unwrap_or_else(|| vec![true; classes]);
+    let takes_part = |label: u32| allowed.get(label as usize).is_some_and(|allowed| *allowed);
+    let part: Vec<u32> = (0..classes as u32).filter(|&class| takes_part(class)).collect();
+    train.labels.iter_mut().filter(|label| !takes_part(**label)).for_each(|label| *label = IGNORED);
+    if part.len() < classes {
+        let of_part = (0..test.len() as u32).filter(|&i| takes_part(test.labels[i as usize]));
+        test = test.subset(&of_part.collect::<Vec<_>>());
+    }
+    common::note(format_args!(
+        "data: {}, {} training and {} test images",
+        source.describe(),
+        record.train_images,
+        record.test_images
+    ));
+
     let mut validation = None;
     let mut kept: Vec<u32> = (0..train.len() as u32).collect();
     if *val_split > 0.0 {
-        let (rest, held_out) =
-            labels::stratified_split(&train.labels, train.classes, *val_split, config.seed ^ SPLIT_SEED);
-        if rest.is_empty() || held_out.is_empty() {
-            let message =
-                format!("--val-split: found {val_split}, which leaves one side of {} images empty", train.len());
+        let (rest, held_out) = labels::stratified_split(&train.labels, classes, *val_split, config.seed ^ SPLIT_SEED);
+        let n = train.labels.iter().filter(|label| **label != IGNORED).count();
+        // Where nothing counts the loss says so.
+        if n > 0 && [0, n].contains(&held_out.len()) {
+            let message = format!("--val-split: found {val_split}, which leaves one side of {n} images empty");
             return Err(Error::Usage(message));
         }
         validation = Some(train.subset(&held_out));
         train = train.subset(&rest);
         kept = rest;
     }
-    let classes = train.classes;
-    let flipped = labels::flip(&mut train.labels, classes, *label_noise, *noise, config.seed ^ NOISE_SEED);
+    let flipped = labels::flip(&mut train.labels, &part, *label_noise, *noise, config.seed ^ NOISE_SEED);
     let flipped = flipped.into_iter().map(|index| Flip { index, file_index: kept[index as usize] }).collect();
-    if let Some(allowed) = config.loss.allowed(classes)? {
-        let takes_part = |images: &Dataset| {
-            let indices = 0..images.len() as u32;
-            images.subset(&indices.filter(|&i| allowed[images.labels[i as usize] as usize]).collect::<Vec<_>>())
-        };
-        test = takes_part(&test);
-        validation = validation.map(|held_out| takes_part(&held_out));
-        let out = train.labels.iter_mut().filter(|label| allowed.get(**label as usize) == Some(&false));
-        out.for_each(|label| *label = IGNORED);
+    if test.is_empty() {
+        let message = "found no test image that counts, expected at least one";
+        return Err(Error::Usage(format!("--class-mask or --ignore-index: {message}")));
     }
-    for (what, images) in [("test", Some(&test)), ("validation", validation.as_ref())] {
-        if images.is_some_and(Dataset::is_empty) {
-            let message = format!("found no {what} image that counts, expected at least one");
-            return Err(Error::Usage(format!("--class-mask or --ignore-index: {message}")));
-        }
-    }
-    Ok(Images { train, validation, test, kept, flipped })
+    Ok(Images { train, validation, test, kept, flipped, record })
 }
 
 /// What the seed is mixed with, so that split and noise do not share random numbers with weights and order.

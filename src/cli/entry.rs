@@ -14,14 +14,15 @@ use smoothcnn::run_folder::{CHECKPOINT, CONFIG, OwnFolder, PROJECTION, RESULT, R
 use smoothcnn::smoothing::Smoothing;
 use smoothcnn::study::projection::{self, Projected, Set};
 use smoothcnn::study::{Measured, Outcome};
-use smoothcnn::{Error, Result, temperature};
+use smoothcnn::{Error, Result, input, temperature};
 
-use super::common;
 use super::config::{Config, read_config};
 use super::run::{self, Folder, Options, Trained};
+use super::{common, parse};
 
 /// One run of a sweep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Entry {
     /// The first 16 hexadecimal digits of the SHA-256 of the configuration as JSON.
     pub id: String,
@@ -55,6 +56,12 @@ impl Entry {
     }
 
     /// What the run left, if it is done. A result that cannot be read is none: the run is done again.
+    /// The same, read from the file at `path`, which refusals name.
+    fn read_from(self, path: &Path) -> Result<Self> {
+        Ok(Self { config: self.config.read_from(path)?, ..self })
+    }
+
+    /// What the run left, if it is done.
     pub fn outcome(&self) -> Result<Option<Outcome>> {
         let path = self.out.join(RESULT);
         match fs::read(&path) {
@@ -68,27 +75,41 @@ impl Entry {
     }
 }
 
+enum Entries {
+    One(Box<Entry>),
+    Many(Vec<Entry>),
+}
+
+/// The entries of a plan.
+pub fn entries(path: &Path, text: &str) -> Result<Vec<Entry>> {
+    parse::json(path, text, EXPECTED)
+}
+
+/// What a file of entries is expected to be.
+const EXPECTED: &str = "an entry of `smoothcnn sweep plan`, or its plan";
+
 /// The entry in a file, `-` being standard input: the file's only one, or number `index` of a plan, from 0.
 pub fn read(path: &Path, index: Option<usize>) -> Result<Entry> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Entries {
-        One(Box<Entry>),
-        Many(Vec<Entry>),
-    }
-    let mut text = String::new();
-    let read = if path == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).map(|_| ())
-    } else {
-        fs::read_to_string(path).map(|read| text = read)
+    let text = match path == Path::new("-") {
+        true => {
+            let mut text = String::new();
+            let read = std::io::stdin().take(input::TEXT).read_to_string(&mut text);
+            read.map_err(|e| Error::data(path, format!("{e}: expected {EXPECTED}")))?;
+            text
+        }
+        false => input::read_text(path, EXPECTED)?,
     };
-    read.map_err(|e| Error::data(path, format!("{e}: expected an entry of `smoothcnn sweep plan`")))?;
-    let not_one =
-        || Error::data(path, "found something else, expected an entry of `smoothcnn sweep plan`, or its plan");
-    match (serde_json::from_str(&text).map_err(|_| not_one())?, index) {
+    // A plan is a list.
+    let entries = match text.trim_start().starts_with('[') {
+        true => Entries::Many(entries(path, &text)?),
+        false => Entries::One(Box::new(parse::json::<Entry>(path, &text, EXPECTED)?.read_from(path)?)),
+    };
+    match (entries, index) {
         (Entries::One(entry), None) => Ok(*entry),
-        (Entries::Many(mut entries), Some(index)) if index < entries.len() => Ok(entries.swap_remove(index)),
-        (Entries::Many(mut entries), None) if entries.len() == 1 => Ok(entries.remove(0)),
+        (Entries::Many(mut entries), Some(index)) if index < entries.len() => {
+            entries.swap_remove(index).read_from(path)
+        }
+        (Entries::Many(mut entries), None) if entries.len() == 1 => entries.remove(0).read_from(path),
         (entries, index) => {
             let found = match entries {
                 Entries::One(_) => "one entry".to_owned(),
@@ -126,6 +147,7 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
         // It began with certain kernels, of a certain form, and goes on with them.
         let began_with = read_config(&out.join(CONFIG))?;
         (config.kernels, config.tuning) = (began_with.kernels, began_with.tuning);
+        (config.backend, config.data_set) = (began_with.backend, began_with.data_set);
         Folder::Resumed(own)
     } else {
         // What a run without a checkpoint left is of no use.

@@ -10,9 +10,10 @@ use smoothcnn::metrics::bootstrap::{self, Interval, Intervals};
 use smoothcnn::metrics::{self, Metrics};
 use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss};
 use smoothcnn::smoothing::{Epsilon, Prior, Smoothing, Variant};
-use smoothcnn::{Result, temperature};
+use smoothcnn::{Error, Result, temperature};
 
 use super::common;
+use super::dataset::labelled;
 use super::model::{Model, ModelArgs, class_mask, from_training, numbers};
 
 /// Measures a saved model on a test set.
@@ -27,7 +28,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     smoothing_variant: Option<Variant>,
     /// 95 % intervals of accuracy, nll and ece from N resamples of the test set, always the same ones (1000 is usual)
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = resamples)]
     bootstrap: usize,
     /// Write the logits, `[images, classes]`, as safetensors, as they are without --temperature
     #[arg(long, value_name = "FILE")]
@@ -57,16 +58,31 @@ struct Bootstrap {
     ece_interval: Interval,
 }
 
+/// More resamples than anyone needs: their statistics are kept until the last is drawn.
+const MOST_RESAMPLES: usize = 1_000_000;
+
+fn resamples(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n <= MOST_RESAMPLES => Ok(n),
+        _ => Err(format!("found {text:?}, expected a whole number of at most {MOST_RESAMPLES}")),
+    }
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
     let model = args.model.load()?;
-    let test = common::labelled(&model.test);
+    let test = labelled(&model.test);
     let Model { net, metadata, temperature, .. } = &model;
     let loss = loss(&args, metadata, net.classes)?;
     let logits = args.model.logits(&model, &test)?;
     let scaled = temperature.map(|t| temperature::apply(&logits, t));
     let measured = scaled.as_deref().unwrap_or(&logits);
     let metrics = loss.evaluate(measured, &test.labels, net.classes);
+    if metrics.images == 0 {
+        let found =
+            "none of the test images counts: each label is ignored, or of a class that took no part in training";
+        return Err(Error::Usage(format!("--ignore-index: found that {found}; expected at least one")));
+    }
     let bootstrap = (args.bootstrap > 0).then(|| {
         let (part, labels, kept) = loss.form().restricted(measured, &test.labels, net.classes);
         let predictions = metrics::predictions(&part, &labels, kept, Smoothing::NONE);
@@ -87,25 +103,26 @@ pub fn run(args: Args) -> Result<u8> {
 
 fn show(metrics: &Metrics, bootstrap: Option<&Bootstrap>) -> Result<()> {
     for (name, value, interval) in [
-        ("loss", metrics.loss, None),
-        ("nll", metrics.nll, bootstrap.map(|b| b.nll_interval)),
-        ("accuracy", metrics.accuracy, bootstrap.map(|b| b.accuracy_interval)),
-        ("error", metrics.error, None),
-        ("ece", metrics.ece, bootstrap.map(|b| b.ece_interval)),
-        ("brier", metrics.brier, None),
-        ("mean confidence", metrics.mean_confidence, None),
-        ("ece, equal mass", metrics.ece_equal_mass, None),
-        ("ece, classwise", metrics.ece_classwise, None),
-        ("mce", metrics.mce, None),
+        ("loss", Some(metrics.loss), None),
+        ("nll", Some(metrics.nll), bootstrap.map(|b| b.nll_interval)),
+        ("accuracy", Some(metrics.accuracy), bootstrap.map(|b| b.accuracy_interval)),
+        ("error", Some(metrics.error), None),
+        ("ece", Some(metrics.ece), bootstrap.map(|b| b.ece_interval)),
+        ("brier", Some(metrics.brier), None),
+        ("mean confidence", Some(metrics.mean_confidence), None),
+        ("ece, equal mass", Some(metrics.ece_equal_mass), None),
+        ("ece, classwise", Some(metrics.ece_classwise), None),
+        ("mce", Some(metrics.mce), None),
         // Where there are no such answers there is no mean.
-        ("conf. if right", metrics.confidence_right.unwrap_or(f64::NAN), None),
-        ("conf. if wrong", metrics.confidence_wrong.unwrap_or(f64::NAN), None),
-        ("above 0.99", metrics.above_99, None),
-        ("aurc", metrics.aurc, None),
-        ("excess loss", metrics.excess_loss, None),
+        ("conf. if right", metrics.confidence_right, None),
+        ("conf. if wrong", metrics.confidence_wrong, None),
+        ("above 0.99", Some(metrics.above_99), None),
+        ("aurc", Some(metrics.aurc), None),
+        ("excess loss", Some(metrics.excess_loss), None),
     ] {
         let interval = interval.map_or(String::new(), |i| format!("  (95 %: {:.6} to {:.6})", i.low, i.high));
-        common::print(format_args!("{name:<16} {value:.6}{interval}"))?;
+        let value = value.map_or("none".into(), |value| format!("{value:.6}"));
+        common::print(format_args!("{name:<16} {value}{interval}"))?;
     }
     common::print(format_args!("{:<16} {}", "images", metrics.images))
 }

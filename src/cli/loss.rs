@@ -1,7 +1,6 @@
 //! The flags that describe the loss, and the loss that they and the training set make.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -13,9 +12,10 @@ use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
 use smoothcnn::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
-use smoothcnn::{Error, Result, checkpoint};
+use smoothcnn::{Error, Result, checkpoint, input};
 
 use super::config::{Config, Images};
+use super::dataset::recorded;
 
 /// What is computed for each sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ pub enum ScheduleKind {
 
 /// Flags that describe the loss, but for epsilon and over which classes it is spread. In config.toml they are `[loss]`.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct LossArgs {
     /// Loss
     #[arg(long = "loss", value_enum, default_value = "cross-entropy")]
@@ -155,11 +155,11 @@ impl LossArgs {
             }
         };
         let scheduled = self.smoothing_schedule != ScheduleKind::Constant;
-        if let (false, Some(epochs)) = (scheduled, self.smoothing_epochs) {
-            return usage(format!("--smoothing-epochs: found {epochs}, expected --smoothing-schedule with it"));
-        }
-        let smoothing_epochs = scheduled.then(|| self.smoothing_epochs.unwrap_or(epochs));
-        Ok((Self { smoothing_epochs, ..self.clone() }, variant))
+        let smoothing_epochs = self.smoothing_epochs.or(scheduled.then_some(epochs));
+        let path = |flag, path: &Option<PathBuf>| path.as_deref().map(|path| recorded(flag, path)).transpose();
+        let soft_labels = path("--soft-labels", &self.soft_labels)?;
+        let teacher = path("--teacher", &self.teacher)?;
+        Ok((Self { smoothing_epochs, soft_labels, teacher, ..self.clone() }, variant))
     }
 
     /// How a teacher is distilled.
@@ -240,6 +240,18 @@ impl LossConfig<'_> {
             if let Some((flag, _)) = found.iter().find(|(_, given)| *given) {
                 return usage(format!("{flag}: found with --loss {}, expected cross-entropy", name(args.kind)));
             }
+        }
+        if let (Some(prior), Variant::OffTarget) = (&args.smoothing_prior, self.variant) {
+            return usage(format!("--smoothing-prior: found {prior}, expected a smoothing variant of uniform with it"));
+        }
+        match (args.smoothing_schedule, args.smoothing_epochs) {
+            (ScheduleKind::Constant, Some(epochs)) => {
+                return usage(format!("--smoothing-epochs: found {epochs}, expected --smoothing-schedule with it"));
+            }
+            (ScheduleKind::Warmup | ScheduleKind::Decay, None) => {
+                return usage("--smoothing-epochs: found none, expected how many the schedule takes".into());
+            }
+            _ => {}
         }
         if let (None, Some(weighting)) = (&args.class_weights, args.class_weighting) {
             let weighting = weighting.to_possible_value().expect("no weighting is hidden");
@@ -406,12 +418,20 @@ impl LossConfig<'_> {
 /// The loss of a run: that of its configuration, over its images. A teacher's logits are still to come.
 pub fn loss(config: &Config, images: &Images) -> Result<Loss> {
     let args = &config.loss;
-    let loss = config.loss_config().loss(&images.train, &images.kept)?;
-    let steps = args.smoothing_epochs.unwrap_or(0) * images.train.len().div_ceil(config.batch_size);
+    let loss = config.named(config.loss_config().loss(&images.train, &images.kept))?;
+    let all: Vec<u32> = (0..images.train.len() as u32).collect();
+    if loss.weights(&images.train, &all)[0] == 0.0 {
+        let n = all.len();
+        return config.named(usage(format!(
+            "--ignore-index, --class-mask or --class-weights: found none of {n} training images that counts, expected at least one"
+        )));
+    }
+    let steps_per_epoch = images.train.len().div_ceil(config.batch_size) as u64;
+    let over = (args.smoothing_epochs.unwrap_or(0) as u64).saturating_mul(steps_per_epoch);
     Ok(loss.scheduled(match args.smoothing_schedule {
         ScheduleKind::Constant => Schedule::Constant,
-        ScheduleKind::Warmup => Schedule::WarmUp { over: steps as u64 },
-        ScheduleKind::Decay => Schedule::Decay { over: steps as u64 },
+        ScheduleKind::Warmup => Schedule::WarmUp { over },
+        ScheduleKind::Decay => Schedule::Decay { over },
     }))
 }
 
@@ -464,7 +484,7 @@ fn class_weights(text: &str, train: &Dataset, allowed: &Option<Vec<bool>>) -> Re
 
 /// A file of numbers, one for each class, with blanks, commas or line ends between them.
 fn numbers(path: &Path, classes: usize) -> Result<Vec<f64>> {
-    let text = fs::read_to_string(path).map_err(|e| Error::data(path, format!("{e}: expected {classes} numbers")))?;
+    let text = input::read_text(path, &format!("{classes} numbers"))?;
     let mut numbers = vec![];
     for word in text.split([',', ' ', '\t', '\n', '\r']).filter(|word| !word.is_empty()) {
         let bad = || Error::data(path, format!("found {word:?}, expected {classes} numbers from 0 on"));
@@ -479,13 +499,18 @@ fn numbers(path: &Path, classes: usize) -> Result<Vec<f64>> {
 /// The distributions of the training images, over the classes that take part.
 fn soft_labels(path: &Path, args: &LossArgs, (classes, kept): (usize, &[u32])) -> Result<Vec<f32>> {
     let safetensors = path.extension().is_some_and(|extension| extension == "safetensors");
-    let (rows, columns, values) = match safetensors {
-        true => checkpoint::load_matrix(path)?,
+    let (rows, columns, counts, numbers) = match safetensors {
+        true => {
+            let (rows, columns, numbers) = checkpoint::load_matrix(path)?;
+            (rows, columns, vec![], numbers)
+        }
         false => {
             let counts = idx::read_counts(path)?;
-            (counts.rows, counts.columns, counts.values.into_iter().map(f64::from).collect())
+            (counts.rows, counts.columns, counts.values, vec![])
         }
     };
+    // Not widened as a whole: a file of bytes may be large.
+    let value = |i: usize| if safetensors { numbers[i] } else { counts[i].into() };
     if columns != classes {
         return Err(Error::data(path, format!("found rows of {columns} numbers, expected {classes}: one a class")));
     }
@@ -496,7 +521,8 @@ fn soft_labels(path: &Path, args: &LossArgs, (classes, kept): (usize, &[u32])) -
     let allowed = args.allowed(classes)?.unwrap_or_else(|| vec![true; classes]);
     let mut soft = Vec::with_capacity(kept.len() * classes);
     for &image in kept {
-        let row = &values[image as usize * classes..][..classes];
+        let first = image as usize * classes;
+        let row: Vec<f64> = (first..first + classes).map(value).collect();
         if let Some(bad) = row.iter().find(|v| !(v.is_finite() && **v >= 0.0)) {
             return Err(Error::data(path, format!("row {image}: found {bad}, expected numbers from 0 on")));
         }

@@ -5,11 +5,14 @@ mod calibrate;
 mod check;
 mod common;
 mod config;
+mod dataset;
 mod devices;
 mod entry;
 mod eval;
+mod given;
 mod loss;
 mod model;
+mod parse;
 mod plan;
 mod predict;
 mod preview;
@@ -18,12 +21,14 @@ mod run;
 mod saved;
 mod signals;
 mod sweep;
+mod threads;
 mod train;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use smoothcnn::{Error, Result};
 
 pub use common::note;
+pub use given::Given;
 
 /// Trains convolutional classifiers with label smoothing, on hand-written GPU kernels or on the CPU.
 ///
@@ -75,17 +80,26 @@ enum DataCommand {
     Preview(preview::Args),
 }
 
+/// Reads the command line, or ends the program with what is wrong with it; and says what it gives.
+pub fn parse() -> (Cli, Given) {
+    let mut command = Cli::command();
+    let matches = command.get_matches_mut();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
+    (cli, Given::new(&command, &matches))
+}
+
 /// Runs a command. `Ok` carries the exit code: 1 where the command's own answer is "no".
-pub fn run(cli: Cli) -> Result<u8> {
+pub fn run(cli: Cli, given: &Given) -> Result<u8> {
     signals::watch().map_err(Error::io("signals"))?;
+    threads::start()?;
     match cli.command {
-        Command::Train(args) => train::run(*args),
+        Command::Train(args) => train::run(*args, given),
         Command::Sweep(args) => sweep::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Check(args) => check::run(args),
-        Command::Bench(args) => bench::run(args),
+        Command::Bench(args) => bench::run(args, given),
         Command::Plan(args) => plan::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Data(DataCommand::Preview(args)) => preview::run(args),

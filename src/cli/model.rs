@@ -6,12 +6,15 @@ use smoothcnn::checkpoint::{self, Metadata};
 use smoothcnn::data::Dataset;
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
+use smoothcnn::run_folder::{CHECKPOINT, CONFIG, MODEL};
 use smoothcnn::smoothing::Smoothing;
 use smoothcnn::train::{Setup, State};
 use smoothcnn::{Error, Result};
 
 use super::calibrate;
-use super::common::{self, DataArgs, DataKind, DeviceArgs, Precision};
+use super::common::{self, DeviceArgs, Precision};
+use super::config::read_config;
+use super::dataset::{self, DataArgs, DataKind, Part, Source, TrainedOn};
 
 /// Flags that `eval` and `predict` share.
 #[derive(Debug, clap::Args)]
@@ -21,6 +24,12 @@ pub struct ModelArgs {
     pub model: PathBuf,
     #[command(flatten)]
     pub data: DataArgs,
+    /// Keep only the first N test images [default: as in training, where it is the model's own data]
+    #[arg(long, value_name = "N", value_parser = common::at_least_one)]
+    pub limit_test: Option<usize>,
+    /// Take the model's own data set though its images are not those that the model was trained with
+    #[arg(long)]
+    pub allow_changed_data: bool,
     /// This label, whatever number it is, is none: `eval` leaves such images out, `predict` answers them and writes no label
     /// [default: as in training]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -37,29 +46,98 @@ pub struct Model {
     pub net: Network,
     pub state: State,
     pub metadata: Metadata,
+    pub data: DataKind,
     /// The test images; those whose label is ignored have [`smoothcnn::ops::IGNORED`].
     pub test: Dataset,
     pub temperature: Option<f64>,
 }
 
 impl ModelArgs {
-    /// Reads the files that the flags name.
+    /// Reads the files that the flags name, and says which images they are.
     pub fn load(&self) -> Result<Model> {
         let temperature = self.temperature.as_deref().map(calibrate::temperature).transpose()?;
+        let metadata = checkpoint::load_metadata(&self.model)?;
         let ignored = match self.ignore_index {
             Some(ignored) => Some(ignored),
-            None => ignore_index(&self.model)?,
+            None => ignore_index(&self.model, &metadata)?,
         };
-        let (_, test) = common::load_marked(&self.data, ignored)?;
+        let known = trained_on(&self.model, &metadata)?;
+        let limits = [Some(0), self.limit_test];
+        let Found { source, test, .. } =
+            find(&self.data, limits, (known.as_ref(), &[Part::Test]), self.allow_changed_data, ignored)?;
         let net = Network::seed(test.shape, test.classes)?;
         let (state, metadata) = common::load_params(&net, &self.model)?;
-        Ok(Model { net, state, metadata, test, temperature })
+        let others = known.filter(|known| known.data != source.data);
+        let others = others.map_or(String::new(), |known| format!(" (the model is of {})", known.data.name()));
+        common::note(format_args!("data: {}, {} test images{others}", source.describe(), test.len()));
+        Ok(Model { net, state, metadata, data: source.data, test, temperature })
     }
 
     /// The logits `[images, classes]` of the model for these images.
-    pub fn logits(&self, Model { net, state, metadata, .. }: &Model, images: &Dataset) -> Result<Vec<f64>> {
-        self.inference.logits(net, (&self.model, state, metadata), self.data.data, images)
+    pub fn logits(&self, Model { net, state, metadata, data, .. }: &Model, images: &Dataset) -> Result<Vec<f64>> {
+        self.inference.logits(net, (&self.model, state, metadata), *data, images)
     }
+}
+
+/// The data that the model at `path` was trained on: what its metadata says of it, else, for a run's model of an earlier
+/// version, the run's configuration beside it.
+pub fn trained_on(path: &Path, metadata: &Metadata) -> Result<Option<TrainedOn>> {
+    if let Some(found) = TrainedOn::of_model(path, metadata)? {
+        return Ok(Some(found));
+    }
+    let beside = path.with_file_name(CONFIG);
+    let of_run = [MODEL, CHECKPOINT].iter().any(|name| path.file_name() == Some(name.as_ref())) && beside.is_file();
+    of_run.then(|| Ok(read_config(&beside)?.trained_on())).transpose()
+}
+
+/// A data set that a model is asked about.
+pub struct Found {
+    pub source: Source,
+    pub train: Dataset,
+    pub test: Dataset,
+}
+
+/// Finds the images that the flags name: those that the model is `known` to be of, unless another set is named. Of the model's
+/// own the `parts` that are used must be as they were in its training, unless `allow_changed`. Limits are the flags', of
+/// training and test images, else the model's.
+pub fn find(
+    args: &DataArgs,
+    [limit_train, limit_test]: [Option<usize>; 2],
+    (known, parts): (Option<&TrainedOn>, &[Part]),
+    allow_changed: bool,
+    ignored: Option<i64>,
+) -> Result<Found> {
+    let own = known.map(|known| Ok((known, args.own(known)?))).transpose()?;
+    let Some((known, Some(own))) = own else {
+        let source = Source { limit_train, limit_test, ..args.source()? };
+        let (train, test) = source.load(ignored)?;
+        return Ok(Found { source, train, test });
+    };
+    // All that the model had is needed to know it again, also where less is asked about.
+    let used = |part: Part| known.images.is_some() && parts.contains(&part);
+    let limit = |part: Part, asked: Option<usize>, known: Option<usize>| match (asked, known) {
+        (Some(asked), Some(known)) if used(part) => Some(asked.max(known)),
+        (Some(_), None) if used(part) => None,
+        (asked, known) => asked.or(known),
+    };
+    let source = Source {
+        limit_train: limit(Part::Train, limit_train, own.limit_train),
+        limit_test: limit(Part::Test, limit_test, own.limit_test),
+        ..own
+    };
+    let (mut train, mut test) = source.load(ignored)?;
+    if let (Some(record), false) = (&known.images, allow_changed) {
+        for part in parts {
+            let (images, limit) = match part {
+                Part::Train => (&train, known.limit_train),
+                Part::Test => (&test, known.limit_test),
+            };
+            record.check(&source, (*part, images), limit, ignored)?;
+        }
+    }
+    train.truncate(limit_train.or(known.limit_train).unwrap_or(usize::MAX));
+    test.truncate(limit_test.or(known.limit_test).unwrap_or(usize::MAX));
+    Ok(Found { source, train, test })
 }
 
 /// Flags of what computes a saved model's logits, and how.
@@ -102,7 +180,8 @@ impl InferenceArgs {
             test: images,
         };
         let gpu = common::choose_device(&self.device, self.dtype)?;
-        common::backend(gpu.as_ref(), &self.device, self.device.tuning(), self.dtype, setup, state)?.test_logits()
+        let mut backend = common::backend(gpu.as_ref(), &self.device, self.device.tuning(), self.dtype, setup, state)?;
+        common::finite(backend.test_logits()?, net.classes)
     }
 
     /// Each channel's mean and standard deviation: the flags', else those of training, else the data set's usual ones.
@@ -138,9 +217,15 @@ fn normalisation(
         let parse = |text: &str| numbers(text).filter(|values| values.iter().all(|&value| valid(value)));
         if flag.is_empty() { from_training(model, metadata, key, parse) } else { Ok(flag.to_vec()) }
     };
+    let of_model = [mean.is_empty(), std.is_empty()];
     let mean = trained_with(mean, "mean", f64::is_finite)?;
     let std = trained_with(std, "std", |std| std.is_finite() && std > 0.0)?;
-    common::normalisation(data, &mean, &std, channels)
+    let name = |of_model, flag, key| if of_model { key } else { flag };
+    let names = [name(of_model[0], "--mean", "metadata mean"), name(of_model[1], "--std", "metadata std")];
+    dataset::normalisation(data, names, [&mean, &std], channels).map_err(|error| match error {
+        Error::Usage(message) if message.starts_with("metadata") => Error::data(model, message),
+        other => other,
+    })
 }
 
 /// What training left in the model's metadata under `key`; the default where it left nothing, as in PyTorch's files.
@@ -168,11 +253,12 @@ pub fn class_mask(model: &Path, metadata: &Metadata, classes: usize) -> Result<O
         for class in text.split(',') {
             *allowed.get_mut(class.parse::<usize>().ok()?)? = true;
         }
-        Some(Some(allowed))
+        // Among fewer than two there is nothing to choose.
+        (allowed.iter().filter(|allowed| **allowed).count() >= 2).then_some(Some(allowed))
     })
 }
 
 /// The label that training ignored, if one. What the data is read with, so that it is known before the network is.
-pub fn ignore_index(model: &Path) -> Result<Option<i64>> {
-    from_training(model, &checkpoint::load_metadata(model)?, "ignore_index", |text| text.parse().ok().map(Some))
+pub fn ignore_index(model: &Path, metadata: &Metadata) -> Result<Option<i64>> {
+    from_training(model, metadata, "ignore_index", |text| text.parse().ok().map(Some))
 }

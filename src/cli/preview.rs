@@ -3,17 +3,21 @@
 use std::path::PathBuf;
 
 use image::ImageEncoder;
-use smoothcnn::Result;
 use smoothcnn::data::digits::contact_sheet;
 use smoothcnn::fs::{is_standard_output, write_output};
+use smoothcnn::{Error, Result};
 
-use super::common::{self, DataArgs};
+use super::common;
+use super::dataset::{DataArgs, Source};
 
 /// Writes a contact sheet of training images.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     data: DataArgs,
+    /// Keep only the first N training images
+    #[arg(long, value_name = "N", value_parser = common::at_least_one)]
+    limit_train: Option<usize>,
     /// The PNG to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -22,13 +26,27 @@ pub struct Args {
     columns: usize,
 }
 
+/// On a side of the sheet: more than most programs show.
+const MOST_PIXELS: u64 = 1 << 15;
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
-    let (train, _) = common::load_data(&args.data, None)?;
+    let source = Source { limit_train: args.limit_train, limit_test: Some(0), ..args.data.source()? };
+    let (train, _) = source.load(None)?;
+    common::note(format_args!("data: {}, {} training images", source.describe(), train.len()));
     let mut counts = vec![0; train.classes];
     train.labels.iter().for_each(|&label| counts[label as usize] += 1);
     let most = counts.into_iter().max().unwrap_or(0);
-    let sheet = contact_sheet(&train, args.columns.min(most));
+    let columns = args.columns.min(most);
+    // Each pixel is drawn as two by two.
+    let [_, h, w] = train.shape.map(|size| 2 * size as u64);
+    let (width, height) = (w * columns as u64, h * train.classes as u64);
+    if width.max(height) > MOST_PIXELS {
+        return Err(Error::Usage(format!(
+            "--columns: found {columns}, which makes a sheet of {width}x{height} pixels, expected at most {MOST_PIXELS} on a side"
+        )));
+    }
+    let sheet = contact_sheet(&train, columns);
     let mut png = vec![];
     image::codecs::png::PngEncoder::new(&mut png)
         .write_image(&sheet.pixels, sheet.width as u32, sheet.height as u32, image::ExtendedColorType::L8)

@@ -141,7 +141,10 @@ impl Recorder<'_> {
     fn save(&mut self, progress: &Progress, backend: &mut dyn Backend) -> Result<()> {
         self.end()?;
         let metadata = ((self.metadata)(progress.epochs), self.config.dtype);
-        saved::write(self.out, self.net, &backend.state()?, metadata, progress, &self.epochs)
+        let state = backend.state()?;
+        // Said here, where it is known why: a file of weights would be refused as bad data.
+        state.check(progress.epochs, self.config.optimizer.lr())?;
+        saved::write(self.out, self.net, &state, metadata, progress, &self.epochs)
     }
 
     /// The test set's measures, where it was held back to the end.

@@ -96,14 +96,16 @@ impl Trained {
             test: images,
         };
         let Self { gpu, device, config, .. } = self;
-        common::backend_storing(config.activations, gpu.as_ref(), device, config.tuning, config.dtype, setup, state)?
-            .test_logits()
+        let Config { activations, tuning, dtype, .. } = *config;
+        let mut backend = common::backend_storing(activations, gpu.as_ref(), device, tuning, dtype, setup, state)?;
+        common::finite(backend.test_logits()?, net.classes)
     }
 }
 
 /// Trains, and writes the run's folder.
 pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Trained> {
     let images = images(&config)?;
+    config.data_set = Some(images.record.clone());
     let Images { train, validation, test, flipped, .. } = &images;
     let measured = validation.as_ref().unwrap_or(test);
     let net = Network::seed(train.shape, train.classes)?;
@@ -132,14 +134,19 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
             "--epochs: found {epochs}, expected at least the {done} that are done or begun"
         )));
     }
-    let gpu = common::choose_device(&options.device, config.dtype)?;
+    let resumed = matches!(folder, Folder::Resumed(_));
+    let asked = if resumed { options.device.resumed(&config.backend) } else { options.device.clone() };
+    let gpu = common::choose_device(&asked, config.dtype)?;
     let device = DeviceArgs {
-        kernels: Some(options.device.kernels.or(config.kernels).unwrap_or(common::usual_kernels(config.dtype))),
-        ..options.device.clone()
+        kernels: Some(asked.kernels.or(config.kernels).unwrap_or(common::usual_kernels(config.dtype))),
+        ..asked
     };
     config.kernels = device.kernels;
     common::check_activations(config.activations, gpu.is_some(), device.kernels.unwrap_or_default())?;
-    config.backend = gpu.as_ref().map_or("cpu".into(), |gpu| smoothcnn::gpu::device::describe(&gpu.info));
+    if resumed {
+        common::check_resumed(&device, gpu.as_deref(), &config.backend)?;
+    }
+    config.backend = common::backend_name(gpu.as_deref());
     let loss = match &config.loss.teacher {
         Some(path) => loss.with_teacher(teacher_logits(path, &config, &net, train, (&gpu, &device))?.into())?,
         None => loss,
@@ -301,5 +308,6 @@ fn metadata(config: &Config, loss: &Loss, epoch: usize) -> Metadata {
     if let (Some(_), Form::Weighted(loss)) = (&config.loss.smoothing_prior, loss.form()) {
         metadata.insert("smoothing_prior".into(), list(loss.prior()));
     }
+    metadata.extend([config.trained_on().metadata()]);
     metadata
 }

@@ -14,7 +14,7 @@ use smoothcnn::report::{Story, plots};
 use smoothcnn::run_folder::{CONFIG, OwnFolder};
 use smoothcnn::study::choice::Criterion;
 use smoothcnn::study::{Outcome, Study, choice, claims};
-use smoothcnn::{Error, Result};
+use smoothcnn::{Error, Result, input};
 
 use super::common::{self, DeviceArgs};
 use super::config::{Config, RunArgs, Varied, read_config};
@@ -79,7 +79,8 @@ pub struct PlanArgs {
     )]
     label_smoothing: Vec<f64>,
     /// The shares of the training labels that are flipped
-    #[arg(long, value_name = "RATE,…", value_delimiter = ',', default_value = "0", allow_negative_numbers = true)]
+    /// [default: 0]
+    #[arg(long, value_name = "RATE,…", value_delimiter = ',', allow_negative_numbers = true)]
     label_noise: Vec<f64>,
     /// So many runs of each, with seeds from 0. Runs of one seed start alike and see the images in the same order
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = common::at_least_one)]
@@ -156,6 +157,9 @@ pub fn run(args: Args) -> Result<u8> {
 /// The share of the training images that is held out where nobody says.
 const VAL_SPLIT: f64 = 0.1;
 
+/// More than anyone trains.
+const MOST_RUNS: usize = 100_000;
+
 /// Writes the plan and gives it. A plan that was there before is replaced: runs go by what they are, not by their place.
 fn plan(args: &PlanArgs) -> Result<Vec<Entry>> {
     let PlanArgs { run, label_smoothing, label_noise, seeds, out } = args;
@@ -164,6 +168,17 @@ fn plan(args: &PlanArgs) -> Result<Vec<Entry>> {
         return Err(Error::Usage(
             "--val-split: found 0, expected images to hold out: everything is chosen on them".into(),
         ));
+    }
+    run.check_noise(!label_noise.is_empty())?;
+    if out.to_str().is_none() {
+        return Err(Error::Usage(format!("--out: found {out:?}, expected a path in UTF-8, which plan.json can hold")));
+    }
+    let label_noise = if label_noise.is_empty() { &vec![0.0] } else { label_noise };
+    let runs = [label_smoothing.len(), label_noise.len()].iter().fold(*seeds, |all, &n| all.saturating_mul(n));
+    if runs > MOST_RUNS {
+        return Err(Error::Usage(format!(
+            "--seeds: found {seeds}, which makes {runs} runs, expected at most {MOST_RUNS}"
+        )));
     }
     let mut entries = vec![];
     let mut known = HashSet::new();
@@ -188,11 +203,8 @@ fn plan(args: &PlanArgs) -> Result<Vec<Entry>> {
 
 fn read_plan(out: &Path) -> Result<Vec<Entry>> {
     let path = out.join(PLAN);
-    let text = fs::read_to_string(&path).map_err(|e| {
-        Error::data(&path, format!("{e}: expected the folder of a sweep, made by `smoothcnn sweep plan`"))
-    })?;
-    let entries: Vec<Entry> = serde_json::from_str(&text)
-        .map_err(|e| Error::data(&path, format!("{e}; expected a plan of `smoothcnn sweep plan`")))?;
+    let text = input::read_text(&path, "the plan of a sweep, made by `smoothcnn sweep plan`")?;
+    let entries = entry::entries(&path, &text)?;
     entries.iter().try_for_each(|entry| entry.check().map_err(|e| Error::data(&path, e.to_string())))?;
     Ok(entries)
 }

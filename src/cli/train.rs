@@ -8,6 +8,7 @@ use smoothcnn::run_folder::{CONFIG, OwnFolder};
 use super::common::{self, DeviceArgs};
 use super::config::{Config, RunArgs, Varied, read_config};
 use super::entry;
+use super::given::Given;
 use super::run::{self, Folder, Options};
 
 /// Trains the seed network and writes the run to a folder: config.toml, metrics.jsonl, model.safetensors.
@@ -19,8 +20,9 @@ pub struct Args {
     #[arg(long, value_name = "E", allow_negative_numbers = true)]
     label_smoothing: Option<f64>,
     /// Flip this share of the training labels (those held out stay as they are); flipped.txt lists which
-    #[arg(long, value_name = "RATE", default_value_t = 0.0, allow_negative_numbers = true)]
-    label_noise: f64,
+    /// [default: 0]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    label_noise: Option<f64>,
     /// Seed of the initial weights, of the order of the images, of the split and of the noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -28,7 +30,7 @@ pub struct Args {
     device: DeviceArgs,
     /// Train an entry of `smoothcnn sweep plan` and measure it for the study: a file, or - for standard input. Nothing is done
     /// where it is done, and an interrupted run goes on. Of the other flags only --index, --device, --adapter,
-    /// --kernels, --tiles, --autotune, --log-every and --json count
+    /// --kernels, --tiles, --autotune, --log-every and --json may be given
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "resume"])]
     entry: Option<PathBuf>,
     /// Which entry of a plan, from 0
@@ -37,11 +39,15 @@ pub struct Args {
     /// Folder of the run: a new or an empty one, or one with a run that was ended before its first checkpoint [default: the first free of runs/train1, runs/train2, …]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in this folder, from its checkpoint. Its config.toml counts, and of the flags only --epochs (those
-    /// done included), --device, --adapter, --log-every, --json, and --kernels, --tiles and --autotune, without which the run
-    /// keeps its kernels and, where the device runs it, their form: others round differently
+    /// Go on with the run in this folder, from its checkpoint. Its config.toml counts; other flags are refused, but for
+    /// --epochs (those done included), --data-dir, where its data has moved, --log-every, --json, and --device, --adapter,
+    /// --kernels, --tiles and --autotune, without which the run keeps its kind of device, its kernels and, where the device runs
+    /// it, their form: others round differently
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "init"])]
     resume: Option<PathBuf>,
+    /// Go on though the images are not those that the run began with: its steps are counted as if they had always been these
+    #[arg(long, requires = "resume")]
+    allow_changed_data: bool,
     /// Record the loss of every N-th step
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = common::at_least_one)]
     log_every: usize,
@@ -50,27 +56,36 @@ pub struct Args {
     json: bool,
 }
 
+/// The flags that do not change what is computed, but for rounding.
+const DEVICE: [&str; 7] = ["--device", "--adapter", "--kernels", "--tiles", "--autotune", "--log-every", "--json"];
+
 /// Runs the command.
-pub fn run(args: Args) -> Result<u8> {
-    let Args { run, label_smoothing, label_noise, seed, device, entry, index, out, resume, log_every, json } = args;
-    let options = Options { device, log_every, json };
-    if let Some(path) = entry {
-        entry::run(&entry::read(&path, index)?, &options)?;
+pub fn run(args: Args, given: &Given) -> Result<u8> {
+    let Args { run, label_smoothing, label_noise, seed, device, .. } = args;
+    let options = Options { device, log_every: args.log_every, json: args.json };
+    if let Some(path) = args.entry {
+        given.only("--entry", &[&["--index"], &DEVICE[..]].concat())?;
+        entry::run(&entry::read(&path, args.index)?, &options)?;
         return Ok(0);
     }
+    if args.resume.is_some() {
+        given.only("--resume", &[&["--epochs", "--data-dir", "--allow-changed-data"], &DEVICE[..]].concat())?;
+    }
     // Nobody else may change the run while its configuration is read.
-    let resume = resume.map(|out| OwnFolder::open_run(&out)).transpose()?;
+    let resume = args.resume.map(|out| OwnFolder::open_run(&out)).transpose()?;
     let config = match &resume {
         Some(folder) => {
-            let config = read_config(&folder.path().join(CONFIG))?;
+            let mut config = read_config(&folder.path().join(CONFIG))?;
+            config.move_data(&run.data, args.allow_changed_data)?;
             Config { epochs: run.epochs.unwrap_or(config.epochs), ..config }
         }
         None => {
+            run.check_noise(label_noise.is_some())?;
             let label_smoothing = label_smoothing.unwrap_or(run.loss.usual_epsilon());
-            run.config(Varied { label_smoothing, label_noise, seed })?
+            run.config(Varied { label_smoothing, label_noise: label_noise.unwrap_or(0.0), seed })?
         }
     };
-    let folder = match (resume, out) {
+    let folder = match (resume, args.out) {
         (Some(folder), _) => Folder::Resumed(folder),
         (None, Some(out)) => Folder::New(out),
         (None, None) => Folder::Free,

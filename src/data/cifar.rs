@@ -3,7 +3,7 @@
 //! Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, and the data set's page.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Dataset;
 use super::idx::{find, open};
@@ -23,12 +23,7 @@ const MAX_RECORDS: usize = 100_000;
 /// [`Error::Data`] if there is no training batch or no test batch, or a file is damaged, empty, not made of whole records,
 /// or has a label above 9.
 pub fn load_dir(dir: &Path) -> Result<(Dataset, Dataset)> {
-    let unpacked = dir.join("cifar-10-batches-bin");
-    let holds_test = |folder: &&Path| find(folder, "test_batch.bin").is_some();
-    let Some(folder) = [dir, &unpacked].into_iter().find(holds_test) else {
-        let message = format!("found no test_batch.bin (plain or .gz), neither here nor in {}", unpacked.display());
-        return Err(Error::data(dir, message));
-    };
+    let folder = &folder(dir)?;
     let read = |names: &[String]| -> Result<Dataset> {
         let mut data = Dataset { shape: SHAPE, classes: CLASSES, images: vec![], labels: vec![] };
         for path in names.iter().filter_map(|name| find(folder, name)) {
@@ -36,11 +31,49 @@ pub fn load_dir(dir: &Path) -> Result<(Dataset, Dataset)> {
         }
         Ok(data)
     };
-    let train = read(&[1, 2, 3, 4, 5].map(|i| format!("data_batch_{i}.bin")))?;
+    let train = read(&BATCHES.map(batch))?;
     if train.is_empty() {
         return Err(Error::data(folder, "found none of data_batch_1.bin to data_batch_5.bin (plain or .gz)"));
     }
     Ok((train, read(&["test_batch.bin".into()])?))
+}
+
+/// Checks that every training image of `train`, as [`load_dir`] read it, is at its place in the published set, where labels that
+/// come in a file of their own expect it.
+///
+/// # Errors
+/// [`Error::Data`] where a batch is missing, or the training set is not the published one's 50,000 images.
+pub fn check_places(dir: &Path, train: &Dataset) -> Result<()> {
+    let folder = folder(dir)?;
+    if let Some(missing) = BATCHES.map(batch).into_iter().find(|name| find(&folder, name).is_none()) {
+        return Err(Error::data(folder, format!("found no {missing}, expected every training batch")));
+    }
+    let (found, expected) = (train.len(), BATCHES.len() * PUBLISHED_RECORDS);
+    if found != expected {
+        return Err(Error::data(folder, format!("found {found} training images, expected the published {expected}")));
+    }
+    Ok(())
+}
+
+const BATCHES: [usize; 5] = [1, 2, 3, 4, 5];
+/// Of each batch.
+const PUBLISHED_RECORDS: usize = 10_000;
+
+fn batch(i: usize) -> String {
+    format!("data_batch_{i}.bin")
+}
+
+/// Where the files are.
+fn folder(dir: &Path) -> Result<PathBuf> {
+    let unpacked = dir.join("cifar-10-batches-bin");
+    let holds_test = |folder: &&Path| find(folder, "test_batch.bin").is_some();
+    match [dir, &unpacked].into_iter().find(holds_test) {
+        Some(folder) => Ok(folder.to_owned()),
+        None => {
+            let message = format!("found no test_batch.bin (plain or .gz), neither here nor in {}", unpacked.display());
+            Err(Error::data(dir, message))
+        }
+    }
 }
 
 /// Adds a file's records.

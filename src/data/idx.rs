@@ -4,7 +4,6 @@
 //! dd is the number of dimensions; one word for each dimension follows.
 //! Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", section on file formats.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::Dataset;
 use crate::ops::IGNORED;
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 
 /// The most data a file may announce: 2 GiB. The largest sets in this format (EMNIST) have about 0.5 GiB.
 const MAX_BYTES: u128 = 1 << 31;
@@ -209,10 +208,7 @@ fn read<const D: usize>(path: &Path, what: &str) -> Result<([usize; D], Vec<u8>)
 
 /// The file's bytes, decompressed if they begin as gzip does (1f 8b: RFC 1952, 2.3.1), and whether they did.
 pub(super) fn open(path: &Path) -> Result<(Box<dyn Read>, bool)> {
-    let file = File::open(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Error::data(path, "no such file"),
-        _ => Error::io(path)(error),
-    })?;
+    let file = input::open(path, "a file of data, plain or gzip")?;
     let mut bytes = BufReader::with_capacity(1 << 16, file);
     let gzip = bytes.fill_buf().map_err(Error::io(path))?.starts_with(&[0x1f, 0x8b]);
     Ok((if gzip { Box::new(MultiGzDecoder::new(bytes)) } else { Box::new(bytes) }, gzip))

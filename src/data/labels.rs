@@ -6,29 +6,36 @@ use crate::rng::Philox;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Noise {
-    /// Any other class, each as likely (van Rooyen et al. 2015).
+    /// Any other class that takes part, each as likely (van Rooyen et al. 2015).
     #[default]
     Symmetric,
-    /// The next class, the last one's being the first (Han et al. 2018).
+    /// The next class that takes part, the last one's being the first (Han et al. 2018).
     PairFlip,
 }
 
-/// Flips `round(rate * labels)` labels, chosen at random, and gives their indices in ascending order. Every chosen label
-/// changes. The labels that a higher rate flips include those of a lower one. Labels that are no class stay as they are.
-pub fn flip(labels: &mut [u32], classes: usize, rate: f64, noise: Noise, seed: u64) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..labels.len() as u32).collect();
-    Philox::new(seed, 0).shuffle(&mut order);
-    let count = (rate * labels.len() as f64).round() as usize;
-    order.truncate(count);
-    let mut flipped: Vec<u32> = order.into_iter().filter(|&i| (labels[i as usize] as usize) < classes).collect();
+/// Flips `round(rate * eligible)` labels, chosen at random, and gives their indices in ascending order. Eligible are the labels
+/// among the classes `part` (ascending), and each chosen one becomes another of these classes. The labels that a higher rate
+/// flips include those of a lower one. Labels of other classes, and those that are no class, stay as they are.
+pub fn flip(labels: &mut [u32], part: &[u32], rate: f64, noise: Noise, seed: u64) -> Vec<u32> {
+    let n = part.len() as u32;
+    if n < 2 {
+        return vec![];
+    }
+    let place = |label: u32| part.binary_search(&label).ok();
+    let mut flipped: Vec<u32> = (0..labels.len() as u32).collect();
+    Philox::new(seed, 0).shuffle(&mut flipped);
+    flipped.retain(|&i| place(labels[i as usize]).is_some());
+    flipped.truncate((rate * flipped.len() as f64).round() as usize);
     for &i in &flipped {
         let by = match noise {
             // One stream for each image: its new label does not depend on how many others are flipped.
-            Noise::Symmetric => 1 + Philox::new(seed, 1 + u64::from(i)).below(classes as u32 - 1),
+            Noise::Symmetric => 1 + Philox::new(seed, 1 + u64::from(i)).below(n - 1),
             Noise::PairFlip => 1,
         };
         let label = &mut labels[i as usize];
-        *label = (*label + by) % classes as u32;
+        if let Some(at) = place(*label) {
+            *label = part[(at + by as usize) % part.len()];
+        }
     }
     flipped.sort_unstable();
     flipped
@@ -58,6 +65,8 @@ pub fn stratified_split(labels: &[u32], classes: usize, share: f64, seed: u64) -
 mod tests {
     use super::*;
 
+    const ALL: [u32; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+
     fn labels() -> Vec<u32> {
         (0..10_000).map(|i| i * 7 % 10).collect()
     }
@@ -68,7 +77,7 @@ mod tests {
             [(Noise::Symmetric, 0.2), (Noise::Symmetric, 0.4), (Noise::PairFlip, 0.3), (Noise::Symmetric, 0.0)]
         {
             let (clean, mut noisy) = (labels(), labels());
-            let flipped = flip(&mut noisy, 10, rate, noise, 3);
+            let flipped = flip(&mut noisy, &ALL, rate, noise, 3);
             let differs: Vec<u32> = (0..10_000).filter(|&i| clean[i as usize] != noisy[i as usize]).collect();
             assert_eq!((flipped.len(), flipped), ((rate * 1e4) as usize, differs), "{noise:?} {rate}");
             assert!(noisy.iter().all(|&label| label < 10));
@@ -78,7 +87,7 @@ mod tests {
     #[test]
     fn symmetric_noise_is_even_over_the_other_classes_and_pair_flip_is_the_next() {
         let mut noisy = vec![4; 9_000];
-        flip(&mut noisy, 10, 1.0, Noise::Symmetric, 1);
+        flip(&mut noisy, &ALL, 1.0, Noise::Symmetric, 1);
         let count = |class| noisy.iter().filter(|&&label| label == class).count();
         assert!(
             (0..10).filter(|&c| c != 4).all(|c| (900..1100).contains(&count(c))),
@@ -86,15 +95,34 @@ mod tests {
             (0..10).map(count).collect::<Vec<_>>()
         );
         let mut noisy = vec![9; 5];
-        flip(&mut noisy, 10, 1.0, Noise::PairFlip, 1);
+        flip(&mut noisy, &ALL, 1.0, Noise::PairFlip, 1);
         assert_eq!(noisy, [0; 5]);
+    }
+
+    #[test]
+    fn the_rate_is_among_what_counts_and_flips_stay_within_it() {
+        for noise in [Noise::Symmetric, Noise::PairFlip] {
+            // Among them are classes that take no part, and labels that are ignored.
+            let clean: Vec<u32> = (0..1000).map(|i| if i % 4 == 0 { u32::MAX } else { i % 10 }).collect();
+            let part = [1, 4, 7, 9];
+            let counts = |label: &u32| part.contains(label);
+            let mut noisy = clean.clone();
+            let flipped = flip(&mut noisy, &part, 0.5, noise, 7);
+            let eligible = clean.iter().filter(|label| counts(label)).count();
+            assert_eq!(flipped.len(), (0.5 * eligible as f64).round() as usize, "{noise:?}");
+            for (i, (was, is)) in clean.iter().zip(&noisy).enumerate() {
+                assert_eq!(was != is, flipped.contains(&(i as u32)), "{noise:?} {i}");
+                assert!(was == is || counts(was) && counts(is), "{noise:?} {i}: {was} became {is}");
+            }
+        }
+        assert!(flip(&mut [1, 1], &[1], 1.0, Noise::Symmetric, 1).is_empty(), "there is no other class");
     }
 
     #[test]
     fn more_noise_adds_to_less_and_the_seed_decides() {
         let run = |rate, seed| {
             let mut noisy = labels();
-            (flip(&mut noisy, 10, rate, Noise::Symmetric, seed), noisy)
+            (flip(&mut noisy, &ALL, rate, Noise::Symmetric, seed), noisy)
         };
         let ((few, some), (many, more)) = (run(0.1, 5), run(0.3, 5));
         assert!(few.iter().all(|i| many.contains(i) && some[*i as usize] == more[*i as usize]));

@@ -5,6 +5,10 @@ pub mod digits;
 pub mod idx;
 pub mod labels;
 
+use sha2::{Digest, Sha256};
+
+use crate::ops::IGNORED;
+
 /// Labelled images of one shape, as bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dataset {
@@ -46,10 +50,43 @@ impl Dataset {
         Self { images, labels, ..*self }
     }
 
+    /// The SHA-256, in hexadecimal digits, of the first `n` images: of the line `n channels height width`, of their bytes, and of
+    /// their labels, a byte each. `ignored` is the label, as the file has it, that has become [`IGNORED`]: what is ignored makes
+    /// no difference.
+    pub fn sha256(&self, n: usize, ignored: Option<i64>) -> String {
+        let n = n.min(self.len());
+        let [c, h, w] = self.shape;
+        let mut hash = Sha256::new();
+        hash.update(format!("{n} {c} {h} {w}\n"));
+        hash.update(&self.images[..n * self.pixels()]);
+        // Labels are below 256 in every format.
+        let label = |&label: &u32| if label == IGNORED { ignored.unwrap_or(-1) as u8 } else { label as u8 };
+        hash.update(self.labels[..n].iter().map(label).collect::<Vec<_>>());
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Keeps the first `n` images (all of them if there are fewer).
     pub fn truncate(&mut self, n: usize) {
         let n = n.min(self.len());
         self.images.truncate(n * self.pixels());
         self.labels.truncate(n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_of_what_the_files_have() {
+        let data =
+            |labels: &[u32], shape| Dataset { shape, classes: 3, images: (0..8).collect(), labels: labels.to_vec() };
+        let of = |labels: &[u32]| data(labels, [1, 2, 2]).sha256(2, None);
+        // `printf '2 1 2 2\n\0\1\2\3\4\5\6\7\0\2' | sha256sum`
+        assert_eq!(of(&[0, 2]), "c6554aa83c5999d9c677ee88f52a1d1df744b7f65b844fde4c6e0ec812d4963d");
+        assert_ne!(of(&[0, 2]), of(&[0, 1]));
+        assert_ne!(of(&[0, 2]), data(&[0, 2], [1, 1, 4]).sha256(2, None));
+        assert_ne!(of(&[0, 2]), data(&[0, 2], [1, 2, 2]).sha256(1, None));
+        assert_eq!(of(&[0, 2]), data(&[0, IGNORED], [1, 2, 2]).sha256(9, Some(2)));
     }
 }

@@ -9,9 +9,9 @@
 //! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`.
 
 use super::WORKGROUP;
-use crate::Result;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 use crate::shaders::{ADAM, SGD};
+use crate::{Error, Result};
 
 /// Parts in which a step's loss is stored: one for each thread that adds some.
 pub const LOSS_PARTS: usize = WORKGROUP;
@@ -30,6 +30,7 @@ pub enum Optimizer {
 
 /// What Adam and AdamW have in common.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Adam {
     /// Learning rate.
     pub lr: f64,
@@ -49,6 +50,7 @@ impl Default for Adam {
 
 /// SGD's settings.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Sgd {
     /// Learning rate.
     pub lr: f64,
@@ -80,6 +82,41 @@ impl Optimizer {
         match self {
             Self::Adam(a) | Self::AdamW(a) => a.lr,
             Self::Sgd(s) => s.lr,
+        }
+    }
+
+    /// Refuses settings with which no training makes sense.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], naming the flag, or what would be the flag of a setting that has none.
+    pub fn check(&self) -> Result<()> {
+        let in_range = |flag: &str, value: f64, holds: bool, expected: &str| {
+            if holds { Ok(()) } else { Err(Error::Usage(format!("{flag}: found {value}, expected {expected}"))) }
+        };
+        let not_negative =
+            |flag: &str, value: f64| in_range(flag, value, value.is_finite() && value >= 0.0, "a number of at least 0");
+        let (lr, weight_decay) = match self {
+            Self::Adam(a) | Self::AdamW(a) => (a.lr, a.weight_decay),
+            Self::Sgd(s) => (s.lr, s.weight_decay),
+        };
+        not_negative("--lr", lr)?;
+        not_negative("--weight-decay", weight_decay)?;
+        match self {
+            Self::Adam(a) | Self::AdamW(a) => {
+                for beta in a.betas {
+                    let holds = beta >= 0.0 && (beta as f32) < 1.0;
+                    in_range("--betas", beta, holds, "two numbers from 0 on, below 1")?;
+                }
+                // The divisor of a parameter without a gradient.
+                in_range("--eps", a.eps, a.eps.is_finite() && a.eps as f32 > 0.0, "a number above 0")
+            }
+            Self::Sgd(s) => {
+                not_negative("--momentum", s.momentum)?;
+                match s.nesterov && s.momentum == 0.0 {
+                    true => Err(Error::Usage("--nesterov: found with a momentum of 0, expected one above 0".into())),
+                    false => Ok(()),
+                }
+            }
         }
     }
 

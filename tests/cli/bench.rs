@@ -42,12 +42,13 @@ fn what_makes_no_sense_is_refused() {
     let dir = tempdir().unwrap();
     fs::write(dir.path().join("other.json"), "{}").unwrap();
     for (args, code, parts) in [
-        ("--compare other.json", 4, ["other.json", "--save"]),
-        ("--compare nowhere.json", 4, ["nowhere.json", "--save"]),
+        ("--device cpu --compare other.json", 4, ["other.json", "--save"]),
+        ("--device cpu --compare nowhere.json", 4, ["nowhere.json", "--save"]),
         ("--table other.json", 4, ["other.json", "--save"]),
-        ("--seconds 0", 2, ["--seconds", "above 0"]),
-        ("--input 8x8", 2, ["--input", "1x28x28"]),
+        ("--device cpu --table other.json", 2, ["--device", "--table"]),
+        ("--device cpu --seconds 0", 2, ["--seconds", "above 0"]),
+        ("--device cpu --input 8x8", 2, ["--input", "1x28x28"]),
     ] {
-        assert_fails(run(dir.path(), &format!("bench --device cpu {args}")), code, &parts);
+        assert_fails(run(dir.path(), &format!("bench {args}")), code, &parts);
     }
 }

@@ -16,7 +16,8 @@ use smoothcnn::train::{Backend, Setup};
 
 use super::{command, number};
 
-const DATA: &str = "--data digits --device cpu --limit-train 240 --limit-test 60";
+/// The images after the first 140 are new to the model.
+const TRAIN: &str = "--data digits --device cpu --limit-train 140 --limit-test 60";
 
 /// Runs the program in `folder` and gives its exit code, standard output and standard error.
 fn run(folder: &Path, line: &str) -> (i32, String, String) {
@@ -64,11 +65,12 @@ fn logits(folder: &Path, images: &Dataset) -> Vec<f64> {
 fn what_is_fitted_and_what_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path();
-    let train = format!("train {DATA} --epochs 2 --batch-size 32 --lr 0.003 --label-smoothing 0.2 --out run");
+    let train = format!("train {TRAIN} --epochs 4 --batch-size 32 --lr 0.003 --label-smoothing 0.2 --out run");
     assert_eq!(run(folder, &train).0, 0);
 
-    let model = format!("--model run/model.safetensors {DATA}");
-    let found = json(folder, &format!("calibrate {model} --val-images 100 --batch-size 37"));
+    let model = "--model run/model.safetensors --device cpu";
+    let fresh = "--limit-train 240";
+    let found = json(folder, &format!("calibrate {model} {fresh} --val-images 100 --batch-size 37"));
     let (train, test) = Digits { train: 240, test: 60, ..Digits::default() }.generate();
     let pixels = train.pixels();
     let last = |n: usize| Dataset {
@@ -122,17 +124,21 @@ fn what_is_fitted_and_what_is_reported() {
     }
 
     // A tenth of the training set is the default, and another file is a matter of asking.
-    let tenth = json(folder, &format!("calibrate {model} --out other.toml"));
+    let tenth = json(folder, &format!("calibrate {model} {fresh} --out other.toml"));
     assert_eq!(number(&tenth["validation"], "images"), 24.0);
     assert_eq!(tenth["file"], "other.toml");
     assert!(folder.join("other.toml").exists());
     assert_eq!(std::fs::read_to_string(folder.join("run/temperature.toml")).unwrap(), text);
-    let (code, out, _) = run(folder, &format!("calibrate {model} --out other.toml"));
+    let (code, out, _) = run(folder, &format!("calibrate {model} {fresh} --out other.toml"));
     assert!(code == 0 && out.contains("test (report only)"), "{out}");
 
     for (line, code, says) in [
-        ("calibrate --val-images 241", 2, "--val-images: found 241, expected at most the 240 training images"),
-        ("calibrate --val-images 0", 2, "at least 1"),
+        (
+            "calibrate --limit-train 240 --val-images 241",
+            2,
+            "--val-images: found 241, expected at most the 240 training images",
+        ),
+        ("calibrate --limit-train 240 --val-images 0", 2, "at least 1"),
         ("eval --temperature -1", 2, "--temperature: found -1, expected a temperature from 0.001 to 1000"),
         ("eval --temperature none.toml", 4, "none.toml: "),
         ("eval --temperature run/config.toml", 4, "temperature"),
@@ -142,7 +148,7 @@ fn what_is_fitted_and_what_is_reported() {
     }
     // That the images must be new to the model is for the user to see to: the help has to say so.
     assert!(run(folder, "calibrate --help").1.contains("makes the fit optimistic"));
-    measures(folder, &model, &of_test, &test.labels);
+    measures(folder, model, &of_test, &test.labels);
 }
 
 /// Catches keys that are missing or hold another measure, and intervals of other numbers than those reported.
