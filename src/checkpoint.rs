@@ -11,7 +11,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype as FileDtype, TensorView};
 use safetensors::{SafeTensorError, SafeTensors};
 
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 
 /// Free text by key, in the file's header.
 pub type Metadata = BTreeMap<String, String>;
@@ -179,12 +179,7 @@ pub fn load_metadata(path: &Path) -> Result<Metadata> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let bad = |found: &str| Error::data(path, format!("{found}, expected weights in a safetensors file"));
-    std::fs::read(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => bad("no such file"),
-        _ if path.is_dir() => bad("found a folder"),
-        _ => Error::io(path)(e),
-    })
+    input::read(path, input::WEIGHTS, "weights in a safetensors file")
 }
 
 fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(Metadata, SafeTensors<'a>)> {
@@ -205,7 +200,7 @@ fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(Metadata, SafeTensors<'a>)
 ///
 /// As [`load`]; [`Error::Data`] too if there is another number of tensors than one, or it has not two dimensions.
 pub fn load_matrix(path: &Path) -> Result<(usize, usize, Vec<f64>)> {
-    let bytes = std::fs::read(path).map_err(|e| Error::data(path, format!("{e}: expected a safetensors file")))?;
+    let bytes = input::read(path, input::WEIGHTS, "a matrix in a safetensors file")?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| Error::data(path, format!("found no safetensors file ({})", e.to_string().escape_debug())))?;
     let names = file.names();

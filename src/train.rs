@@ -198,7 +198,7 @@ pub fn run(
             label_smoothing: setup.loss.epsilon(step as u64),
             train_loss: mean(sum.loss, weights[0]),
             train_nll: mean(sum.nll, weights[1]),
-            train_excess_loss: mean(sum.loss - least, weights[0]),
+            train_excess_loss: setup.loss.excess(sum.loss, least, weights[0]),
             test,
             seconds,
         };
