@@ -14,7 +14,7 @@ use safetensors::{SafeTensorError, SafeTensors};
 use sha2::{Digest, Sha256};
 
 use crate::fs::write_output;
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 
 /// Free text by key, in the file's header.
 pub type Metadata = BTreeMap<String, String>;
@@ -170,12 +170,7 @@ pub fn load_metadata(path: &Path) -> Result<Metadata> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let bad = |found: &str| Error::data(path, format!("{found}, expected weights in a safetensors file"));
-    std::fs::read(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => bad("no such file"),
-        _ if path.is_dir() => bad("found a folder"),
-        _ => Error::io(path)(e),
-    })
+    input::read(path, input::WEIGHTS, "weights in a safetensors file")
 }
 
 fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(Metadata, SafeTensors<'a>)> {
@@ -205,7 +200,7 @@ fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(Metadata, SafeTensors<'a>)
 ///
 /// As [`load`]; [`Error::Data`] too if there is another number of tensors than one, or it has not two dimensions.
 pub fn load_matrix(path: &Path) -> Result<(usize, usize, Vec<f64>)> {
-    let bytes = read(path)?;
+    let bytes = input::read(path, input::WEIGHTS, "a matrix in a safetensors file")?;
     let (_, file) = parse(path, &bytes)?;
     let names = file.names();
     let shape = |name: &str| file.tensor(name).map(|view| view.shape().to_vec()).unwrap_or_default();

@@ -103,6 +103,14 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     if n == 0 {
         return Err(Error::Usage("--batch-size: found 0, expected at least 1".into()));
     }
+    // Every buffer of a batch is a small multiple of this: what does not wrap here is checked against 32 bits below.
+    let widest =
+        net.layers.iter().map(|layer| layer.output.len()).chain([net.input.iter().product()]).max().unwrap_or(0);
+    if n.checked_mul(widest).is_none_or(|len| len > usize::MAX >> 16) {
+        return Err(Error::OverLimit(format!(
+            "buffer of {n} images of {widest} elements each: expected fewer than 2^32"
+        )));
+    }
     let mut plan = Plan::default();
     let pixels: usize = net.input.iter().product();
     let data = |plan: &mut Plan, name: &str, images: usize| -> Result<Data> {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use crate::cpu::memory::available;
 use crate::{Error, Result};
 
 /// The most that a file of text may hold: configurations, plans, reports.
@@ -34,10 +35,20 @@ pub fn open(path: &Path, expected: &str) -> Result<File> {
 /// The bytes of a regular file of at most `most` bytes.
 ///
 /// # Errors
-/// As [`open`]; [`Error::Data`] for a larger file too.
+/// As [`open`]; [`Error::Data`] for a larger file too; [`Error::OverLimit`] for one that the memory does not hold.
 pub fn read(path: &Path, most: u64, expected: &str) -> Result<Vec<u8>> {
+    let file = open(path, expected)?;
+    let len = file.metadata().map_err(Error::io(path))?.len().min(most);
+    // Asked of the system only where it may matter.
+    if len > TEXT
+        && let Some(available) = available()
+        && len > available
+    {
+        let message = format!("found {len} bytes, and {available} bytes of memory are available");
+        return Err(Error::OverLimit(format!("{}: {message}", path.display())));
+    }
     let mut bytes = vec![];
-    open(path, expected)?.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io(path))?;
     if bytes.len() as u64 > most {
         return Err(Error::data(path, format!("found more than {most} bytes, expected {expected}")));
     }

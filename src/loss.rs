@@ -87,9 +87,16 @@ pub fn of_each(weight: f64) -> f64 {
     if weight > 0.0 { 1.0 / weight } else { 0.0 }
 }
 
-/// A mean from its sum. That of nothing is 0; a NaN stays one.
+/// A mean from its sum. That of nothing is 0, also where the samples have a loss and weigh nothing; what is no number becomes
+/// NaN. So it is on a device, which multiplies each loss with [`of_each`].
 pub fn mean(sum: f64, weight: f64) -> f64 {
-    if weight > 0.0 { sum / weight } else { sum }
+    if weight > 0.0 { sum / weight } else { sum * 0.0 + 0.0 }
+}
+
+/// By how much a loss exceeds the least that it can be. Rounding alone can make it less, and then it is 0; NaN stays, where there
+/// is no least.
+pub(crate) fn excess(difference: f64) -> f64 {
+    if difference < 0.0 { 0.0 } else { difference }
 }
 
 /// The loss's buffers in a plan.
@@ -236,6 +243,13 @@ impl Loss {
         indices.iter().map(|&i| entropy.of(train.labels[i as usize], self.row(i, train.classes))).sum()
     }
 
+    /// The mean by which losses exceed the least that they can be, from their sum, the sum of the least ([`Self::entropy`]) and
+    /// their weight. Never below 0, but with a confidence penalty, which has no target whose entropy it could not go below.
+    pub fn excess(&self, sum: f64, least: f64, weight: f64) -> f64 {
+        let found = mean(sum - least, weight);
+        if matches!(self.form, Form::Comparator(_)) { found } else { excess(found) }
+    }
+
     /// The metrics of `logits` `[labels.len(), classes]` against `labels`, with plain cross-entropy as the loss: a
     /// validation is unsmoothed. A class mask makes it a smaller problem, as in [`Self::evaluate`].
     pub fn validate(&self, logits: &[f64], labels: &[u32], classes: usize) -> Metrics {
@@ -262,7 +276,8 @@ impl Loss {
         let entropy = Entropy::new(form, classes);
         let least: f64 = labels.iter().map(|&label| entropy.of(label, None)).sum();
         let sum: f64 = losses.iter().sum();
-        Metrics { loss: sum / weight, excess_loss: (sum - least) / weight, ..self.validate(logits, labels, classes) }
+        let excess_loss = self.excess(sum, least, weight);
+        Metrics { loss: mean(sum, weight), excess_loss, ..self.validate(logits, labels, classes) }
     }
 }
 

@@ -257,7 +257,7 @@ pub fn run(
             label_smoothing: setup.loss.epsilon(step as u64),
             train_loss: mean(loss, weight),
             train_nll: mean(nll, counted),
-            train_excess_loss: mean(loss - entropy, weight),
+            train_excess_loss: setup.loss.excess(loss, entropy, weight),
             test,
             seconds,
         };

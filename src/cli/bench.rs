@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use smoothcnn::activations::Activations;
 use smoothcnn::bench::{Bench, Measured, Report};
+use smoothcnn::cpu::memory;
 use smoothcnn::fs::write_output;
+use smoothcnn::fusion::Kernels;
+use smoothcnn::net::Network;
 use smoothcnn::{Error, Result, input};
 
 use super::common::{self, DeviceArgs, Precision};
@@ -63,7 +66,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     show(header(&report))?;
     for &input in &inputs {
         for &batch_size in &args.batch_size {
-            let results = match bench.measure(input, batch_size) {
+            let results = match fits(&bench, input, batch_size).and_then(|()| bench.measure(input, batch_size)) {
                 Ok(results) => results,
                 // A batch too large for the device is a fact about the device, and no reason to stop.
                 Err(Error::OverLimit(reason)) => {
@@ -86,6 +89,29 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         common::print_json(&report)?;
     }
     Ok(0)
+}
+
+/// Refuses what the host has no memory for: two sets of two batches of images, the oracle that answers are held against, and
+/// without a GPU a trainer and a tester.
+fn fits(bench: &Bench, input: [usize; 3], batch_size: usize) -> Result<()> {
+    let net = Network::seed(input, 10)?;
+    memory::check_state(&net, false)?;
+    let of = |kernels, train, infer| memory::of_backend::<f32>(&net, kernels, train, infer).total();
+    let pixels = input.iter().product::<usize>() as u64;
+    let images = (batch_size as u64).saturating_mul(4).saturating_mul(pixels);
+    let oracle = memory::of_backend::<f64>(&net, Kernels::Reference, batch_size.min(16), batch_size.min(16)).total();
+    let backends = match bench.gpu {
+        Some(_) => 0,
+        None => of(bench.kernels, batch_size, batch_size).saturating_add(of(bench.kernels, 0, batch_size)),
+    };
+    let needed = images.saturating_add(oracle).saturating_add(backends);
+    match memory::available() {
+        Some(available) if needed > available => {
+            let [needed, available] = [needed, available].map(common::bytes);
+            Err(Error::OverLimit(format!("needs {needed} of memory, and {available} is available")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn shape([c, h, w]: [usize; 3]) -> String {

@@ -76,6 +76,32 @@ impl DeviceArgs {
         Self { device: if stays { DeviceKind::Cpu } else { self.device }, ..self.clone() }
     }
 
+    /// Refuses flags that have no effect beside the others.
+    fn check(&self, precision: Precision) -> Result<()> {
+        let name = |value: Option<clap::builder::PossibleValue>| {
+            value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+        };
+        let tiles = self.tiles.map(|tiles| ("--tiles", name(tiles.to_possible_value())));
+        let autotune = self.autotune.map(|autotune| ("--autotune", name(autotune.to_possible_value())));
+        let why = if self.device == DeviceKind::Cpu {
+            "--device cpu"
+        } else if precision == Precision::F64 {
+            "--dtype f64"
+        } else if self.kernels == Some(Kernels::Reference) {
+            "--kernels reference"
+        } else if let (Some(_), Some((flag, found))) = (&tiles, &autotune) {
+            return Err(Error::Usage(format!("{flag}: found {found} with --tiles, expected one of the two")));
+        } else {
+            return Ok(());
+        };
+        match tiles.or(autotune) {
+            Some((flag, found)) => Err(Error::Usage(format!(
+                "{flag}: found {found} with {why}, expected a GPU's fused kernels, which it is about"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// The form of the kernels that the flags ask for.
     pub fn tuning(&self) -> Option<Tuning> {
         self.tiles.map(Tuning::all)
@@ -145,6 +171,7 @@ impl Precision {
 
 /// Chooses what to compute on and says so on standard error.
 pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<Arc<Gpu>>> {
+    args.check(precision)?;
     if precision == Precision::F64 {
         if args.device == DeviceKind::Gpu || args.adapter.is_some() {
             return Err(Error::Usage("--dtype f64: found a GPU asked for, expected --device cpu".into()));
@@ -215,18 +242,26 @@ pub fn tuning(
     recorded: Option<Tuning>,
 ) -> Result<Option<Tuning>> {
     let Some(gpu) = gpu else { return Ok(recorded) };
-    let recorded = recorded.filter(|&tuning| gpu.offers(tuning).is_ok());
+    // Where timing is asked for, what was recorded does not stand in its way.
+    let kept = |tuning: &Tuning| gpu.offers(*tuning).is_ok() && device.autotune != Some(Autotune::On);
+    let recorded = recorded.filter(kept);
     if let Some(tuning) = device.tuning().or(recorded) {
         return Ok(Some(tuning));
     }
     let hardware = gpu.is_hardware();
     let timed = device.autotune.map_or(hardware, |autotune| autotune == Autotune::On);
-    Ok(Some(if timed { autotune::tuning(gpu, setup, activations)? } else { gpu.tuning() }))
+    Ok(Some(if timed { autotune::tuning(gpu, &fitted(setup.clone()), activations)? } else { gpu.tuning() }))
 }
 
 /// The kernels where nobody chooses: in f64 it is the oracle that is asked for.
 pub fn usual_kernels(precision: Precision) -> Kernels {
     if precision == Precision::F64 { Kernels::Reference } else { Kernels::Fused }
+}
+
+/// The same with a batch that is no larger than the set that it is taken from: a device's buffers are made for whole batches.
+pub fn fitted(setup: Setup) -> Setup {
+    let set = if setup.train.is_empty() { setup.test } else { setup.train };
+    Setup { batch_size: setup.batch_size.min(set.len().max(1)), ..setup }
 }
 
 /// A backend for `setup`, starting from `state`, that stores activations as they are computed.
@@ -251,8 +286,23 @@ pub fn backend_storing<'a>(
     setup: Setup<'a>,
     state: &State,
 ) -> Result<Box<dyn Backend + 'a>> {
-    let params: Vec<f32> = state.params.iter().map(|&p| p as f32).collect();
     let kernels = device.kernels.unwrap_or(usual_kernels(precision));
+    let setup = if gpu.is_some() { fitted(setup) } else { setup };
+    if gpu.is_none() {
+        let sets = [setup.train.len(), setup.test.len()];
+        let memory = match precision {
+            Precision::F32 => cpu::memory::check::<f32>(setup.net, kernels, setup.batch_size, sets)?,
+            Precision::F64 => cpu::memory::check::<f64>(setup.net, kernels, setup.batch_size, sets)?,
+        };
+        if !setup.train.is_empty() {
+            note(format_args!(
+                "memory: about {}, of which a batch takes {}",
+                bytes(memory.total()),
+                bytes(memory.batch)
+            ));
+        }
+    }
+    let params: Vec<f32> = state.params.iter().map(|&p| p as f32).collect();
     let options = Options { kernels, tuning, activations, ..Options::default() };
     let mut backend: Box<dyn Backend> = match (gpu, precision, kernels) {
         (Some(gpu), ..) => Box::new(GpuTrainer::with_options(gpu, setup, &params, options)?),
@@ -303,6 +353,7 @@ pub fn flatten(net: &Network, tensors: &[Vec<f64>]) -> Vec<f64> {
 
 /// Parameters from a file, with the optimizer's memory empty.
 pub fn load_params(net: &Network, path: &std::path::Path) -> Result<(State, Metadata)> {
+    cpu::memory::check_state(net, false)?;
     let (tensors, metadata) = checkpoint::load(path, &expected(net, ""))?;
     let zeros = vec![0.0; net.flat_len()];
     Ok((State { params: flatten(net, &tensors), first: zeros.clone(), second: zeros }, metadata))

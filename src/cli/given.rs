@@ -30,6 +30,14 @@ impl Given {
         }
     }
 
+    /// Refuses the flags `idle`, which have no effect with `with`.
+    pub fn without(&self, with: &str, idle: &[&str]) -> Result<()> {
+        match self.0.iter().find(|given| idle.contains(&&given[..])) {
+            Some(found) => Err(Error::Usage(format!("{found}: found with {with}, which leaves it no effect"))),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses whatever was given with `with` beside `with` itself and the flags `allowed`, all that count there.
     pub fn only(&self, with: &str, allowed: &[&str]) -> Result<()> {
         let counts = |given: &&String| **given == with || allowed.contains(&&given[..]);

@@ -100,7 +100,7 @@ pub fn run(cli: Cli, given: &Given) -> Result<u8> {
         Command::Calibrate(args) => calibrate::run(args),
         Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args, given),
-        Command::Plan(args) => plan::run(args),
+        Command::Plan(args) => plan::run(args, given),
         Command::Devices(args) => devices::run(args),
         Command::Data(DataCommand::Preview(args)) => preview::run(args),
     }

@@ -10,10 +10,11 @@ use smoothcnn::loss::Loss;
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::tuning::{Tiles, Tuning};
-use smoothcnn::{Error, Result};
+use smoothcnn::{Error, Result, cpu};
 
 use super::common;
 use super::config::EPOCHS;
+use super::given::Given;
 use super::loss::{LossArgs, LossConfig, Spread};
 use super::run::load_teacher;
 
@@ -82,6 +83,8 @@ struct Printed {
     infer: Vec<Step>,
     buffers: Vec<Buffer>,
     total_bytes: u64,
+    /// What the CPU path would take in its place.
+    cpu_bytes: u64,
 }
 
 /// The loss that the flags ask for, and what it is in words. Which kernels and buffers a loss has does not depend on the data,
@@ -103,7 +106,10 @@ fn loss(args: &Args, net: &Network) -> Result<(Loss, String)> {
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<u8> {
+pub fn run(args: Args, given: &Given) -> Result<u8> {
+    if args.kernels == Kernels::Reference {
+        given.without("--kernels reference", &["--tiles"])?;
+    }
     let input = common::input_shape(&args.input)?;
     if !(2..=1 << 16).contains(&args.classes) {
         return Err(Error::Usage(format!("--classes: found {}, expected 2 to 65536", args.classes)));
@@ -140,6 +146,10 @@ pub fn run(args: Args) -> Result<u8> {
         infer: steps(compiled.infer.clone()),
         buffers: compiled.plan.buffers.iter().map(|b| Buffer { name: b.name.clone(), bytes: b.bytes }).collect(),
         total_bytes: compiled.plan.bytes(),
+        cpu_bytes: {
+            let [train, infer] = [args.train_images, args.test_images].map(|images| images.min(args.batch_size));
+            cpu::memory::of_backend::<f32>(&net, args.kernels, train, infer).total()
+        },
     };
     if args.json {
         common::print_json(&printed)?;
@@ -185,5 +195,6 @@ pub fn run(args: Args) -> Result<u8> {
     for buffer in largest.iter().take(8) {
         common::print(format_args!("{:<28} {:>11}", buffer.name, common::bytes(buffer.bytes)))?;
     }
+    common::print(format_args!("\nmemory on the CPU path: about {}", common::bytes(printed.cpu_bytes)))?;
     Ok(0)
 }

@@ -109,6 +109,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     let Images { train, validation, test, flipped, .. } = &images;
     let measured = validation.as_ref().unwrap_or(test);
     let net = Network::seed(train.shape, train.classes)?;
+    smoothcnn::cpu::memory::check_state(&net, true)?;
     let loss = loss(&config, &images)?;
     let normalisation = config.normalisation(train)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();

@@ -105,6 +105,16 @@ impl Stage {
         }
     }
 
+    /// At most so many bytes do [`Sums`] take after [`Self::clear`].
+    pub fn sums_bytes<T: Real>(&self) -> usize {
+        let windows = self.rows_at_once() * self.pool.output_plane()[1];
+        let row = self.dw_row().max(self.dims.kernel[1] * self.dims.input[0]);
+        let numbers = self.padded_c_out() * (self.dims.kernel[0] * row + 2);
+        let terms = self.dims.c_out * windows * (1 + self.window());
+        let counts = self.dims.c_out + windows * self.window();
+        numbers * size_of::<T>() + terms * size_of::<Term<T>>() + counts * size_of::<u32>()
+    }
+
     /// Adds one image's part to the sums, and writes `dx`.
     pub fn backward<T: Real>(&self, arch: Arch, packed: &Packed<T>, image: Image<T>, sums: &mut Sums<T>) {
         arch.dispatch(Backward { stage: self, packed, image, sums });

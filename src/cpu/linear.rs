@@ -17,6 +17,11 @@ const INPUTS_PER_PART: usize = 1024;
 /// Images, and outputs, of a tile: 16 sums in registers.
 const TILE: usize = 4;
 
+/// Elements of scratch that an image takes in [`forward`].
+pub fn parts_len(d: &Linear) -> usize {
+    if d.inputs < WIDE { 0 } else { d.inputs.div_ceil(INPUTS_PER_PART) * d.outputs }
+}
+
 /// `x [n, inputs]`, `w [outputs, inputs]`, `b [outputs]` to `y [n, outputs]`. `parts` is scratch, and grows to
 /// `[parts, n, outputs]`.
 pub fn forward<T: Real>(arch: Arch, d: &Linear, [x, w, b]: [&[T]; 3], y: &mut [T], parts: &mut Vec<T>) {

@@ -19,6 +19,7 @@ pub mod conv2d_backward;
 pub mod layout;
 pub mod linear;
 pub mod max_pool2d;
+pub mod memory;
 pub mod network;
 pub mod optimizer;
 pub mod simd;

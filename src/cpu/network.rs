@@ -7,6 +7,7 @@ use super::conv2d::{Packed, Stage};
 use super::conv2d_backward::{Image, Sums};
 use super::layout::Layout;
 use super::linear;
+use super::memory::ImageBytes;
 use super::optimizer;
 use super::simd::{Real, machine_lanes};
 use crate::loss::{Batch, BatchLoss, Form, mean};
@@ -112,6 +113,35 @@ impl<T: Real> CpuNetwork<T> {
             stale: true,
             images: 0,
             net: net.clone(),
+        }
+    }
+
+    /// How much memory a batch takes, worked out and not allocated.
+    pub fn image_bytes(net: &Network) -> ImageBytes {
+        let (nodes, layouts) = fuse::<T>(net, machine_lanes::<T>(Arch::new()));
+        let size = size_of::<T>();
+        let trained = |node: &Node<T>| matches!(node, Node::Stage { .. } | Node::Linear { .. });
+        let first_trained = nodes.iter().position(trained).unwrap_or(nodes.len());
+        let (mut forward, mut band, mut sums) = (layouts.iter().map(|layout| layout.len).sum::<usize>() * size, 0, 0);
+        for (node, layout) in nodes.iter().zip(&layouts[1..]) {
+            match node {
+                Node::Stage { stage, .. } => {
+                    forward += stage.argmax_len();
+                    band = band.max(stage.band_len() * size);
+                    sums = sums.max(stage.sums_bytes::<T>());
+                }
+                Node::MaxPool2d { .. } => forward += layout.len * size_of::<u32>(),
+                Node::Linear { dims, .. } => forward += linear::parts_len(dims) * size,
+                Node::Repack | Node::Relu => {}
+            }
+        }
+        let backward = layouts.iter().skip(first_trained + 1).map(|layout| layout.len).sum::<usize>() * size;
+        // Losses and the logits' gradient.
+        let losses = (2 + net.classes) * size;
+        ImageBytes {
+            forward: forward as u64,
+            backward: (backward + losses) as u64,
+            scratch: (MAX_CHUNKS * (band + sums)) as u64,
         }
     }
 

@@ -27,6 +27,7 @@ pub mod selective;
 #[cfg(test)]
 mod tests;
 
+use crate::loss::excess;
 use crate::smoothing::{Masses, Smoothing};
 
 /// How many bins the calibration errors sort the probabilities into (Guo et al. 2017 use 15).
@@ -65,7 +66,7 @@ pub struct Metrics {
     pub above_99: f64,
     /// Area under the risk-coverage curve.
     pub aurc: f64,
-    /// By how much the smoothed loss exceeds the least it can be.
+    /// By how much the smoothed loss exceeds the least it can be: at least 0, NaN for a negative epsilon.
     pub excess_loss: f64,
 }
 
@@ -124,7 +125,7 @@ pub fn evaluate(logits: &[f64], labels: &[u32], classes: usize, smoothing: Smoot
         confidence_wrong: confidence(false),
         above_99: sum(above) / n,
         aurc: selective::aurc(&predictions),
-        excess_loss: loss - smoothing.target_entropy(classes),
+        excess_loss: excess(loss - smoothing.target_entropy(classes)),
     }
 }
 

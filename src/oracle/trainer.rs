@@ -92,7 +92,7 @@ impl<T: Real, N: HostNetwork<T>> Backend for HostTrainer<'_, T, N> {
     ) -> Result<()> {
         let Setup { net, train, batch_size, loss, optimizer, .. } = &self.setup;
         loss.check(net.classes, train)?;
-        let mut labels = Vec::with_capacity(*batch_size);
+        let mut labels = vec![];
         let mut rows = vec![];
         for (t, indices) in (updates + 1..).zip(order.chunks(*batch_size)) {
             self.network.gather(train, indices, &self.normalised);
