@@ -131,8 +131,8 @@ pub trait Observer {
 /// Trains from after epoch `done` to the end of the schedule.
 ///
 /// # Errors
-/// [`Error::NonFinite`] as soon as a loss is not a number, the test's included: the update after the epoch's last loss may
-/// be the one that diverges. The backend's and the observer's errors too.
+/// [`Error::NonFinite`] as soon as a loss is not a number, the test's included; [`Error::Diverged`] as soon as a parameter or
+/// the optimizer's memory is not. The backend's and the observer's errors too.
 pub fn run(
     backend: &mut dyn Backend,
     setup: &Setup,
@@ -152,9 +152,12 @@ pub fn run(
             for &means in losses {
                 let batch = order.chunks(setup.batch_size).nth(step - first_step).unwrap_or_default();
                 step += 1;
-                let BatchLoss { loss, nll } = means;
+                let BatchLoss { loss, nll, diverged } = means;
                 if !loss.is_finite() {
                     return Err(Error::NonFinite { epoch, step, loss, lr: setup.optimizer.lr() });
+                }
+                if diverged {
+                    return Err(Error::Diverged { epoch, step, lr: setup.optimizer.lr() });
                 }
                 let [weight, counted] = setup.loss.weights(setup.train, batch);
                 sum.loss += loss * weight;

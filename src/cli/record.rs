@@ -171,7 +171,7 @@ impl Recorder<'_> {
 
 impl Observer for Recorder<'_> {
     fn step(&mut self, epoch: usize, step: usize, means: BatchLoss) -> Result<()> {
-        let BatchLoss { loss, nll } = means;
+        let BatchLoss { loss, nll, .. } = means;
         if INTERRUPTED.load(Ordering::SeqCst) {
             return Err(Error::Interrupted);
         }
