@@ -32,5 +32,7 @@ fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     let v = dims.beta2 * second[at] + dims.one_minus_beta2 * g * g;
     first[at] = m;
     second[at] = v;
-    keep(at, segment, p - batch.step_size * m / (sqrt(v) / batch.denominator + dims.eps));
+    let value = p - batch.step_size * m / (sqrt(v) / batch.denominator + dims.eps);
+    keep(at, segment, value);
+    watch(max(exponents(value), max(exponents(m), exponents(v))));
 }

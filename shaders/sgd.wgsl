@@ -26,5 +26,7 @@ fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     let g = gradient(at, segment) + batch.l2 * p;
     let m = dims.momentum * first[at] + g;
     first[at] = m;
-    keep(at, segment, p - batch.step_size * select(m, g + dims.momentum * m, dims.nesterov != 0u));
+    let value = p - batch.step_size * select(m, g + dims.momentum * m, dims.nesterov != 0u);
+    keep(at, segment, value);
+    watch(max(exponents(value), exponents(m)));
 }

@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::activations::Activations;
 use crate::check::network::{against_oracle_rounding, random_data, tensors_in_halves};
 use crate::fusion::Kernels;
+use crate::gpu::clock::{Clock, Times};
+use crate::gpu::device::describe;
 use crate::gpu::trainer::{GpuTrainer, Options};
-use crate::gpu::{Engine, Gpu, device};
+use crate::gpu::{Engine, Gpu};
 use crate::net::Network;
 use crate::ops::ceiling;
 use crate::ops::optimizer::{Adam, Optimizer};
@@ -35,7 +37,7 @@ pub struct Report {
     /// In what activations were stored.
     #[serde(default, skip_serializing_if = "Activations::is_default")]
     pub activations: Activations,
-    /// What it can do at most; absent for the CPU path and for devices without timestamps.
+    /// What it can do at most; absent for the CPU path.
     pub ceilings: Option<Ceilings>,
     /// One for each configuration.
     pub results: Vec<Measured>,
@@ -71,8 +73,11 @@ pub struct Measured {
     pub plan_bytes: u64,
     /// Bytes that the device's allocator handed out for it; 0 where it does not say.
     pub allocated_bytes: u64,
-    /// Each dispatch of a step; empty where the device has no timestamps.
+    /// Each dispatch of a step; empty for the CPU path.
     pub kernels: Vec<KernelTime>,
+    /// Whose clock timed them: the host's where the device's cannot be believed.
+    #[serde(default)]
+    pub clock: Clock,
     /// The largest share of its tolerance that the check against the oracle used, in percent.
     pub tolerance_used: f64,
 }
@@ -140,7 +145,7 @@ impl Bench {
         Ok(Report {
             version: env!("CARGO_PKG_VERSION").into(),
             unix_time: std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_secs()),
-            device: self.gpu.as_ref().map_or_else(cpu, |gpu| device::describe(&gpu.info)),
+            device: self.gpu.as_ref().map_or_else(cpu, |gpu| describe(&gpu.info)),
             activations: self.activations,
             ceilings: self.gpu.as_ref().map(ceilings).transpose()?.flatten(),
             results: vec![],
@@ -194,6 +199,7 @@ impl Bench {
             plan_bytes: 0,
             allocated_bytes,
             kernels: vec![],
+            clock: Clock::Device,
             tolerance_used,
         };
         let mut results = [measured("train", trained), measured("infer", inferred)];
@@ -208,7 +214,7 @@ impl Bench {
             };
             for (result, range) in results.iter_mut().zip([compiled.train.clone(), compiled.infer.clone()]) {
                 result.plan_bytes = compiled.plan.bytes();
-                result.kernels = kernel_times(engine, range, &step)?;
+                (result.kernels, result.clock) = kernel_times(engine, range, &step)?;
             }
         }
         Ok(results)
@@ -328,21 +334,24 @@ fn infer_windows(backend: &mut dyn Backend, images: usize, seconds: f64) -> Resu
     Ok(spread(rates))
 }
 
-/// Each dispatch's median time over a few steps.
-fn kernel_times(engine: &Engine, range: std::ops::Range<usize>, step: &Step) -> Result<Vec<KernelTime>> {
+/// Each dispatch's median time over a few steps, and by whose clock.
+fn kernel_times(engine: &Engine, range: std::ops::Range<usize>, step: &Step) -> Result<(Vec<KernelTime>, Clock)> {
     const STEPS: usize = 5;
-    let mut times = vec![vec![]; range.len()];
-    for _ in 0..STEPS {
-        let Some(seconds) = engine.profile(range.clone(), step)? else { return Ok(vec![]) };
-        times.iter_mut().zip(seconds).for_each(|(all, one)| all.push(one));
-    }
+    let profiles: Vec<Times> = (0..STEPS).map(|_| engine.profile(range.clone(), step)).collect::<Result<_>>()?;
+    let clock = if profiles.iter().all(|times| times.clock == Clock::Device) { Clock::Device } else { Clock::Host };
+    let profiles: Vec<_> = match clock {
+        Clock::Device => profiles.into_iter().map(|times| times.seconds).collect(),
+        // A clock that is wrong once is not asked again.
+        Clock::Host => (0..STEPS).map(|_| engine.profile_on_host(range.clone(), step)).collect::<Result<_>>()?,
+    };
+    let times = (0..range.len()).map(|i| profiles.iter().map(|seconds| seconds[i]).collect());
     let kernel = |(dispatch, times): (&crate::plan::Dispatch, Vec<f64>)| KernelTime {
         label: dispatch.label.clone(),
         seconds: spread(times)[0],
         flops: dispatch.flops,
         bytes: dispatch.bytes,
     };
-    Ok(engine.plan().dispatches[range].iter().zip(times).map(kernel).collect())
+    Ok((engine.plan().dispatches[range].iter().zip(times).map(kernel).collect(), clock))
 }
 
 /// What the device can do at most, if it can be timed.
@@ -356,8 +365,14 @@ fn ceilings(gpu: &Arc<Gpu>) -> Result<Option<Ceilings>> {
     // A single workgroup, to time launches.
     ceiling::copy(&mut plan, 1, x, y)?;
     let engine = Engine::new(gpu, plan)?;
-    let times = kernel_times(&engine, 0..2, &Step::default())?;
-    let [copy, multiply_add] = times.as_slice() else { return Ok(None) };
+    let (times, _) = kernel_times(&engine, 0..2, &Step::default())?;
+    let [copy, multiply_add] = times.as_slice() else { unreachable!("a time for each of two dispatches") };
+    let rate = |amount: u64, seconds: f64| (seconds > 0.0).then_some(amount as f64 / seconds);
+    let (Some(bytes_per_second), Some(flops_per_second)) =
+        (rate(copy.bytes, copy.seconds), rate(multiply_add.flops, multiply_add.seconds))
+    else {
+        return Ok(None);
+    };
 
     let one = y.part(0, 1);
     let timed = |steps: usize| -> Result<f64> {
@@ -372,8 +387,8 @@ fn ceilings(gpu: &Arc<Gpu>) -> Result<Option<Ceilings>> {
     };
     let (few, many) = (timed(1)?, timed(201)?);
     Ok(Some(Ceilings {
-        bytes_per_second: copy.bytes as f64 / copy.seconds,
-        flops_per_second: multiply_add.flops as f64 / multiply_add.seconds,
+        bytes_per_second,
+        flops_per_second,
         submit_seconds: few,
         dispatch_seconds: (many - few).max(0.0) / 200.0,
     }))

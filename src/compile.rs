@@ -12,7 +12,8 @@ use crate::loss::{self, Form, Loss};
 use crate::net::{Affine, Network, Op, PARAMETER_ALIGNMENT, Parameter};
 use crate::ops::conv2d_pool::{self, Input, Layout, Places};
 use crate::ops::head::Head;
-use crate::ops::optimizer::{Buffers, LOSS_PARTS, Optimizer, Segment};
+use crate::ops::optimizer::{Buffers, Optimizer, SLOT_WORDS, Segment};
+use crate::ops::seal::{self, Extent};
 use crate::ops::{AffineBuffers, gather, relu, smoothed_loss};
 use crate::plan::{Plan, Slice};
 use crate::tuning::Tuning;
@@ -61,8 +62,10 @@ pub struct Compiled {
     pub plan: Plan,
     /// The dispatches of a training step.
     pub train: Range<usize>,
-    /// The dispatches of inference on the test set.
+    /// The dispatches of inference on the test set. The last one seals the logits.
     pub infer: Range<usize>,
+    /// The dispatches that seal the state: parameters and the optimizer's memory.
+    pub seal_state: Range<usize>,
     /// The dispatches to run once after parameters were written: they make the copies of weights.
     pub load: Range<usize>,
     /// The training set.
@@ -75,7 +78,11 @@ pub struct Compiled {
     pub loss_rows: Option<Slice>,
     /// `[batch, classes]`.
     pub logits: Slice,
-    /// [`LOSS_PARTS`] pairs for each step of a submission, whose sums are its mean loss and nll.
+    /// The logits' seal ([`seal`]).
+    pub logits_seal: Slice,
+    /// The seals of parameters, first and second moment.
+    pub state_seals: [Slice; 3],
+    /// A [`Slot`](crate::ops::optimizer::Slot) for each step of a submission.
     pub step_losses: Slice,
     /// All parameters, and the optimizer's memory.
     pub flat: Buffers,
@@ -103,6 +110,9 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     if n == 0 {
         return Err(Error::Usage("--batch-size: found 0, expected at least 1".into()));
     }
+    if n >= u32::MAX as usize {
+        return Err(Error::OverLimit(format!("--batch-size: found {n}, expected less than {}", u32::MAX)));
+    }
     // Every buffer of a batch is a small multiple of this: what does not wrap here is checked against 32 bits below.
     let widest =
         net.layers.iter().map(|layer| layer.output.len()).chain([net.input.iter().product()]).max().unwrap_or(0);
@@ -122,9 +132,9 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     };
     let train_data = data(&mut plan, "train", job.train_images)?;
     let test_data = data(&mut plan, "test", job.test_images)?;
-    let normalisation = plan.buffer("normalisation", net.input[0] * 2)?;
+    let normalisation = plan.buffer("normalisation", net.input[0].saturating_mul(2))?;
     let losses = plan.buffer("batch.losses", n.saturating_mul(2))?;
-    let step_losses = plan.buffer("step_losses", job.loss_slots.saturating_mul(2 * LOSS_PARTS))?;
+    let step_losses = plan.buffer("step_losses", job.loss_slots.saturating_mul(SLOT_WORDS))?;
 
     let flat_len = net.flat_len();
     let stages = stages(net, job.kernels, job.tuning, job.activations);
@@ -164,7 +174,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     } else if !looks_up_labels {
         gather::labels(&mut plan, "train", n, labels, order, targets)?;
     }
-    let dlogits = plan.buffer("logits.grad", n * net.classes.next_multiple_of(4))?;
+    let dlogits = plan.buffer("logits.grad", n.saturating_mul(net.classes.next_multiple_of(4)))?;
     let rows = |plan: &mut Plan| plan.buffer("train.loss_rows", job.train_images.saturating_mul(net.classes));
     let loss_rows = job.loss.rows().map(|_| rows(&mut plan)).transpose()?;
     match (stages.last(), job.loss.form()) {
@@ -197,20 +207,34 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     }
     recorder.data = test_data;
     recorder.forward(&mut plan, stages.len())?;
+    let extent = Extent::Rows(net.classes, n);
+    let logits_seal = plan.buffer("logits.seal", extent.seal_len())?;
+    seal::close(&mut plan, "logits", extent, logits, logits_seal)?;
     let infer = train.end..plan.dispatches.len();
     recorder.pack(&mut plan)?;
     let load = infer.end..plan.dispatches.len();
+    let mut seal = |name: &str, words: Slice| {
+        let extent = Extent::Words(words.bytes as usize / 4);
+        let at = plan.buffer(format!("{name}.seal"), extent.seal_len())?;
+        seal::close(&mut plan, name, extent, words, at).map(|()| at)
+    };
+    let state_seals =
+        [seal("params", flat.params)?, seal("optimizer.first", flat.first)?, seal("optimizer.second", flat.second)?];
+    let seal_state = load.end..plan.dispatches.len();
 
     Ok(Compiled {
         plan,
         train,
         infer,
+        seal_state,
         load,
         train_data,
         test_data,
         normalisation,
         loss_rows,
         logits,
+        logits_seal,
+        state_seals,
         step_losses,
         flat,
         gradient: flat.grads.part(0, flat_len),
@@ -270,7 +294,7 @@ impl Recorder<'_> {
     fn allocate(&mut self, plan: &mut Plan) -> Result<()> {
         for (i, stage) in self.stages.iter().enumerate() {
             let last = &self.net.layers[stage.layers.end - 1];
-            let len = self.n * last.output.len();
+            let len = self.n.saturating_mul(last.output.len());
             let output = match last.op {
                 Op::Flatten => self.tensors[i],
                 _ => plan.buffer(format!("{}.out", stage.name), len.div_ceil(stage.kind.stored().per_word()))?,
@@ -279,9 +303,9 @@ impl Recorder<'_> {
                 (Kind::Layer, Op::MaxPool2d(_)) => {
                     Some(Extra::Argmax(plan.buffer(format!("{}.argmax", stage.name), len)?))
                 }
-                (Kind::Block(block, _), _) => {
-                    Some(Extra::Codes(plan.buffer(format!("{}.codes", stage.name), self.n * block.codes_len())?))
-                }
+                (Kind::Block(block, _), _) => Some(Extra::Codes(
+                    plan.buffer(format!("{}.codes", stage.name), self.n.saturating_mul(block.codes_len()))?,
+                )),
                 _ => None,
             };
             self.tensors.push(output);
@@ -390,14 +414,14 @@ impl Recorder<'_> {
             }
             let wanted = layers.start > self.net.first_trained();
             let dx = match wanted {
-                true => plan.buffer(format!("{name}.in.grad"), n * layer.input.len())?,
+                true => plan.buffer(format!("{name}.in.grad"), n.saturating_mul(layer.input.len()))?,
                 false => dy,
             };
             match kind {
                 Kind::Block(block, at) => {
                     if !ready {
                         let last =
-                            plan.buffer(format!("{name}.out.grad"), n * block.output().iter().product::<usize>())?;
+                            plan.buffer(format!("{name}.out.grad"), n.saturating_mul(block.output().iter().product()))?;
                         block.channels_last(plan, name, n, dy, last)?;
                         dy = last;
                     }
@@ -409,7 +433,7 @@ impl Recorder<'_> {
                     let buffers = self.affine(i, at);
                     if d.relu && !ready {
                         let features = self.net.layers[layers.end - 1].output.len();
-                        let masked = plan.buffer(format!("{name}.out.grad"), n * features)?;
+                        let masked = plan.buffer(format!("{name}.out.grad"), n.saturating_mul(features))?;
                         relu::backward(plan, name, n, features, [buffers.y, dy, masked])?;
                         dy = masked;
                     }

@@ -92,6 +92,19 @@ pub enum Error {
         advice: String,
     },
 
+    /// A parameter, or a number of the optimizer's memory, stopped being a number.
+    #[error(
+        "a parameter or the optimizer's memory is not finite after epoch {epoch}, step {step}: lower --lr (it is {lr:?})"
+    )]
+    Diverged {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step, from 1, over the whole run.
+        step: usize,
+        /// The learning rate.
+        lr: f64,
+    },
+
     /// Logits and labels that no temperature can be fitted to.
     #[error("temperature: {0}")]
     Fit(String),

@@ -67,6 +67,8 @@ pub struct BatchLoss {
     pub loss: f64,
     /// Of the plain negative log-likelihood, unsmoothed and unweighted ([`Form::nll`]). 0 where every sample is ignored.
     pub nll: f64,
+    /// Whether, after the step, a parameter or a number of the optimizer's memory is not finite.
+    pub diverged: bool,
 }
 
 impl<'a, T> Batch<'a, T> {

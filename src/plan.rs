@@ -56,6 +56,8 @@ uniform! {
         kept: f32,
         /// The mass that goes by the prior.
         epsilon: f32,
+        /// A number that no other step of the plan had: what holds it is of this step.
+        stamp: u32,
     }
 }
 
@@ -119,6 +121,13 @@ pub struct Dispatch {
     pub flops: u64,
     /// Bytes that it must at least read and write: every bound part once, unless its operation knows better.
     pub bytes: u64,
+}
+
+impl Dispatch {
+    /// How much there is to do, in operations: a byte that is moved counts as one.
+    pub fn work(&self) -> u64 {
+        self.flops.saturating_add(self.bytes)
+    }
 }
 
 /// How many threads or workgroups a dispatch needs.

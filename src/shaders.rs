@@ -3,6 +3,8 @@
 
 use std::sync::OnceLock;
 
+use crate::tuning::Tiles;
+
 /// A WGSL file with the common files it builds on.
 pub struct Shader {
     /// The file's stem, with `_f16` where it stores activations in halves.
@@ -21,6 +23,8 @@ pub struct Entry {
     pub name: String,
     /// Threads of a workgroup along x, y, z.
     pub workgroup_size: [u32; 3],
+    /// Bytes that a workgroup's threads share.
+    pub workgroup_memory: u32,
     /// What it binds, by binding number.
     pub bindings: Vec<Binding>,
 }
@@ -98,6 +102,7 @@ shaders! {
     LINEAR_TILED_LANES_F16 = "linear_tiled_lanes" + "_f16" with "linear_tiled" & "f16" & "linear_tiled_f16",
     MAX_POOL2D = "max_pool2d",
     RELU = "relu",
+    SEAL = "seal",
     SGD = "sgd" with "optimizer",
     SMOOTHED_LOSS = "smoothed_loss" with "reduce",
     WEIGHTED_LOSS = "weighted_loss" with "reduce",
@@ -119,6 +124,16 @@ impl Shader {
     pub fn entry(&self, name: &str) -> Option<&Entry> {
         self.entries().iter().find(|entry| entry.name == name)
     }
+}
+
+/// The shaders of a form of the fused kernels.
+pub fn of_form(tiles: Tiles) -> impl Iterator<Item = &'static Shader> {
+    let name = move |shader: &Shader| match tiles {
+        Tiles::Registers => ["conv2d_pool", "linear_tiled"].contains(&shader.file),
+        Tiles::Workgroup => ["conv2d_pool_tiled", "linear_tiled"].contains(&shader.file),
+        Tiles::Lanes => ["conv2d_pool_lanes", "linear_tiled_lanes"].contains(&shader.file),
+    };
+    ALL.iter().copied().filter(move |shader| name(shader))
 }
 
 /// What a device must offer for a shader that not every device of WebGPU or Vulkan does. The host checks it before it takes such
@@ -149,7 +164,14 @@ fn reflect(name: &str, source: &str) -> Vec<Entry> {
             .filter_map(|(_, variable)| binding(&module, variable))
             .collect();
         bindings.sort_by_key(|binding| binding.number);
-        Entry { name: point.name.clone(), workgroup_size: point.workgroup_size, bindings }
+        let shared = module
+            .global_variables
+            .iter()
+            .filter(|(handle, variable)| used(*handle) && matches!(variable.space, naga::AddressSpace::WorkGroup));
+        // Each variable starts where any type may.
+        let bytes = |ty| module.types[ty].inner.size(module.to_ctx()).next_multiple_of(16);
+        let workgroup_memory = shared.map(|(_, variable)| bytes(variable.ty)).sum();
+        Entry { name: point.name.clone(), workgroup_size: point.workgroup_size, workgroup_memory, bindings }
     };
     module.entry_points.iter().enumerate().map(entry).collect()
 }

@@ -42,26 +42,6 @@ pub struct State {
     pub second: Vec<f64>,
 }
 
-impl State {
-    /// Refuses parameters, or memory of the optimizer, that are no numbers.
-    ///
-    /// # Errors
-    /// [`Error::NoNumber`].
-    pub fn check(&self, epoch: usize, lr: f64) -> Result<()> {
-        let parts = [("parameter", &self.params), ("first moment", &self.first), ("second moment", &self.second)];
-        for (name, values) in parts {
-            if let Some(i) = values.iter().position(|value| !value.is_finite()) {
-                return Err(Error::NoNumber {
-                    what: format!("after epoch {epoch} the optimizer's {name} {i}"),
-                    found: values[i],
-                    advice: format!("lower --lr (it is {lr:?}), or check the data"),
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Something that trains.
 pub trait Backend {
     /// Trains on the images `order`, batch by batch. `updates` is how many updates there were before. `on_losses` gets
@@ -198,8 +178,8 @@ pub trait Observer {
 /// Trains from `from` to the end of the schedule.
 ///
 /// # Errors
-/// [`Error::NonFinite`] as soon as a loss is not a number, the test's included: the update after the epoch's last loss may
-/// be the one that diverges. The backend's and the observer's errors too; [`Observer::stopped`]'s where it was asked to end.
+/// [`Error::NonFinite`] as soon as a loss is not a number, the test's included; [`Error::Diverged`] as soon as a parameter or
+/// the optimizer's memory is not. The backend's and the observer's errors too; [`Observer::stopped`]'s where it was asked to end.
 pub fn run(
     backend: &mut dyn Backend,
     setup: &Setup,
@@ -226,9 +206,12 @@ pub fn run(
                 let batch = order.chunks(setup.batch_size).nth(at.steps).unwrap_or_default();
                 at.steps += 1;
                 let step = first_step + at.steps;
-                let BatchLoss { loss, nll } = means;
+                let BatchLoss { loss, nll, diverged } = means;
                 if !loss.is_finite() {
                     return Err(Error::NonFinite { epoch, step, loss, lr: setup.optimizer.lr() });
+                }
+                if diverged {
+                    return Err(Error::Diverged { epoch, step, lr: setup.optimizer.lr() });
                 }
                 let [weight, counted] = setup.loss.weights(setup.train, batch);
                 at.sums.loss += loss * weight;

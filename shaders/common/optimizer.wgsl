@@ -2,7 +2,7 @@
 // added here because no dispatch of its own is then needed.
 //
 //   gradient[p] = grads[p]; where a segment holds p, the sum over s of grads[partials + s * stride + p - first]
-//   step_losses[slot, i] = (dloss, dnll) * sum over n = i, i + WORKGROUP, ... of losses[n]; together the batch's means
+//   step_losses[slot].losses[i] = (dloss, dnll) * sum over n = i, i + WORKGROUP, ... of losses[n]; together the batch's means
 //
 // One thread owns four parameters. The first workgroup has none: it adds the losses. What its threads have is added on the
 // host, so that no thread waits for another.
@@ -23,7 +23,15 @@ struct Segment {
 @group(0) @binding(6) var<storage, read> segments: array<Segment>;       // [segments]
 @group(0) @binding(7) var<storage, read_write> packed: array<f32>;       // every copy
 @group(0) @binding(8) var<storage, read> losses: array<vec2f>;           // [n]: loss, nll
-@group(0) @binding(9) var<storage, read_write> step_losses: array<vec2f>;  // [slots, WORKGROUP]
+@group(0) @binding(9) var<storage, read_write> step_losses: array<Slot>;  // [slots]
+
+// What the host reads of a step. Both words hold stamps and nobody clears them, so that what an earlier step left there says
+// nothing of this one.
+struct Slot {
+    losses: array<vec2f, WORKGROUP>,
+    stamp: u32,           // of the last step that wrote here
+    broken: atomic<u32>,  // of the last step after which a parameter or a moment was not finite
+}
 
 const NONE = 0xffffffffu;
 
@@ -94,6 +102,19 @@ fn add_losses(local: u32) {
     for (var n = local; n < batch.count; n += WORKGROUP) {
         own += losses[n];
     }
-    step_losses[batch.slot * WORKGROUP + local] = vec2f(batch.dloss, batch.dnll) * own;
+    step_losses[batch.slot].losses[local] = vec2f(batch.dloss, batch.dnll) * own;
+    if local == 0u { step_losses[batch.slot].stamp = batch.stamp; }
+}
+
+// The bits of the exponents: all of them are set in what is not finite, and in nothing else. A compiler that may take every
+// number for finite (Metal's usual mode) would drop a test of the numbers; these are whole numbers to it.
+const EXPONENT = 0x7f800000u;
+
+fn exponents(v: vec4f) -> vec4u { return bitcast<vec4u>(v) & vec4u(EXPONENT); }
+
+// Raises the step's flag if one of the exponents is that of a number that is not finite.
+fn watch(exponents: vec4u) {
+    let largest = max(exponents.xy, exponents.zw);
+    if max(largest.x, largest.y) == EXPONENT { atomicStore(&step_losses[batch.slot].broken, batch.stamp); }
 }
 

@@ -13,5 +13,6 @@ struct Step {
     off: f32,
     kept: f32,         // what the target keeps of its own: on - off, or 1 - e; rounded once, on the host
     epsilon: f32,      // e, what goes by the prior
+    stamp: u32,        // a number that no other step of this plan had: what holds it is of this step
 }
 @group(0) @binding(0) var<uniform> batch: Step;

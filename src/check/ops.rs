@@ -18,7 +18,8 @@ use crate::ops::conv2d_pool::{Conv2dPool, Layout, Places};
 use crate::ops::linear::Linear;
 use crate::ops::linear_tiled::LinearTiled;
 use crate::ops::max_pool2d::MaxPool2d;
-use crate::ops::optimizer::{Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, Segment, Sgd};
+use crate::ops::optimizer::{Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Segment, Sgd};
+use crate::ops::seal::{self, Extent};
 use crate::ops::{AffineBuffers, gather, relu};
 use crate::oracle;
 use crate::plan::{Slice, Step};
@@ -62,6 +63,7 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
     for image in [[1, 1, 1], [1, 28, 28], [3, 5, 7]] {
         each(self::gather(gpu, 3, image)?);
     }
+    each(seal(gpu)?);
     super::fused::all(gpu, each)
 }
 
@@ -424,6 +426,7 @@ impl OptimizerCase {
         const T: u64 = 3;
         const LOSSES: usize = 131;
         const SLOT: usize = 2;
+        const STAMP: u32 = 0x4048_f5c3;
         let len = self.len;
         let (op, sgd) = match optimizer {
             Optimizer::Adam(_) | Optimizer::AdamW(_) => ("adam", false),
@@ -461,9 +464,12 @@ impl OptimizerCase {
         }
         let losses = random(2 * LOSSES, 5);
         let factors = [step(LOSSES).dloss, step(LOSSES).dnll].map(f64::from);
-        let before = [0.25; 2 * LOSS_PARTS * 4];
+        let before = [0.25; SLOT_WORDS * 4];
         let mut step_losses = wide(&before);
-        for (i, sum) in step_losses[2 * LOSS_PARTS * SLOT..][..2 * LOSS_PARTS].iter_mut().enumerate() {
+        let slot = &mut step_losses[SLOT_WORDS * SLOT..][..SLOT_WORDS];
+        // The second stamp stays what it was: every number is finite.
+        slot[2 * LOSS_PARTS] = f32::from_bits(STAMP).into();
+        for (i, sum) in slot[..2 * LOSS_PARTS].iter_mut().enumerate() {
             *sum = losses.iter().skip(i).step_by(2 * LOSS_PARTS).map(|&v| f64::from(v) * factors[i % 2]).sum();
         }
         let loss_tolerance = vec![sum_tolerance(LOSSES.div_ceil(LOSS_PARTS), factors[0] * 3.0); before.len()];
@@ -484,6 +490,7 @@ impl OptimizerCase {
         optimizer.record(&mut probe.plan, len, &self.segments, &at)?;
         let step = Step {
             slot: SLOT as u32,
+            stamp: STAMP,
             keep: update.keep as f32,
             l2: update.l2 as f32,
             step_size: update.step_size as f32,
@@ -492,6 +499,35 @@ impl OptimizerCase {
         };
         probe.run(op, case, step)
     }
+}
+
+/// The seals of a fixed number of words, and of some for each of a batch's images.
+///
+/// # Errors
+/// What the device reports.
+pub fn seal(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
+    const STAMP: u32 = 0xdead_beef;
+    let mut rows = vec![];
+    for (extent, images) in [(Extent::Words(1), 1), (Extent::Words(70_001), 1), (Extent::Rows(10, 9), 7)] {
+        let words: Vec<u32> = random(70_001, 6).iter().map(|v| v.to_bits()).collect();
+        let (len, used) = match extent {
+            Extent::Words(len) => (len, len),
+            Extent::Rows(row, rows) => (row * rows, row * images),
+        };
+        let threads = extent.seal_len() / 2;
+        let share = |thread: usize| {
+            let own = (thread..used).step_by(threads);
+            own.fold(0u32, |sum, w| sum.wrapping_add(words[w].wrapping_mul(2 * w as u32 + 1)))
+        };
+        let want: Vec<u32> = (0..threads).flat_map(|thread| [STAMP, share(thread)]).collect();
+        assert!(seal::holds(&want, STAMP, &words[..used]), "the host's own sum");
+        let mut probe = Probe::new(gpu);
+        let from = probe.words("words", &words[..len])?;
+        let at = probe.output_words("seal", want)?;
+        seal::close(&mut probe.plan, "check", extent, from, at)?;
+        rows.extend(probe.run("seal", &format!("{extent:?}, {used} words"), Step { stamp: STAMP, ..step(images) })?);
+    }
+    Ok(rows)
 }
 
 /// The gather of a batch from the middle of an order, with its normalisation.

@@ -7,6 +7,7 @@ use smoothcnn::bench::{Bench, Measured, Report};
 use smoothcnn::cpu::memory;
 use smoothcnn::fs::write_output;
 use smoothcnn::fusion::Kernels;
+use smoothcnn::gpu::clock::Clock;
 use smoothcnn::net::Network;
 use smoothcnn::{Error, Result, input};
 
@@ -169,6 +170,11 @@ fn describe(result: &Measured, report: &Report, earlier: Option<&Report>) -> Str
         return text;
     }
     let total = result.kernel_seconds();
+    // Of a kernel that is shorter than a tick of the clock there is no rate.
+    let rate = |amount: u64, seconds: f64| match seconds > 0.0 {
+        true => format!("{:.2}", amount as f64 / seconds / 1e9),
+        false => "-".to_owned(),
+    };
     text += &format!(
         "; {} dispatches, plan {} ({} allocated), idle {:.0}%",
         result.kernels.len(),
@@ -180,20 +186,23 @@ fn describe(result: &Measured, report: &Report, earlier: Option<&Report>) -> Str
         let floor = result.floor_seconds(ceilings);
         text += &format!("; floor {:.2} ms, {:.0}% of it reached", floor * 1e3, 100.0 * floor / result.step_seconds());
     }
+    if result.clock == Clock::Host {
+        text += "\n  by the host's clock, with a submission for each kernel: the device's clock cannot be believed";
+    }
     text += &format!(
         "\n  {:<32} {:>10} {:>6} {:>9} {:>9} {:>8} {:>8}",
         "kernel", "us", "share", "MFLOP", "MB", "GFLOP/s", "GB/s"
     );
     for k in &result.kernels {
         text += &format!(
-            "\n  {:<32} {:>10.1} {:>5.1}% {:>9.2} {:>9.2} {:>8.2} {:>8.2}",
+            "\n  {:<32} {:>10.1} {:>5.1}% {:>9.2} {:>9.2} {:>8} {:>8}",
             k.label,
             k.seconds * 1e6,
-            100.0 * k.seconds / total,
+            100.0 * k.seconds / total.max(f64::MIN_POSITIVE),
             k.flops as f64 / 1e6,
             k.bytes as f64 / 1e6,
-            k.flops as f64 / k.seconds / 1e9,
-            k.bytes as f64 / k.seconds / 1e9
+            rate(k.flops, k.seconds),
+            rate(k.bytes, k.seconds)
         );
     }
     text

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use smoothcnn::check::{Row, losses, network, ops};
 use smoothcnn::fusion::Kernels;
-use smoothcnn::gpu::{DeviceKind, Gpu, device};
+use smoothcnn::gpu::choose::choose;
+use smoothcnn::gpu::{Choice, DeviceKind};
 use smoothcnn::net::Network;
 use smoothcnn::smoothing::{Smoothing, Variant};
 use smoothcnn::{Error, Result};
@@ -24,10 +25,10 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
-    let choice = device::choose(DeviceKind::Gpu, args.adapter.as_deref())?;
-    let Some(adapter) = choice.adapter else { return Err(Error::NoAdapter(choice.reason)) };
-    common::note(format_args!("device: {}", choice.reason));
-    let gpu = Arc::new(Gpu::open(&adapter)?);
+    let Choice { gpu, reason, notes, .. } = choose(DeviceKind::Gpu, args.adapter.as_deref(), None)?;
+    notes.into_iter().for_each(|line| common::note(format_args!("device: {line}")));
+    let Some(gpu) = gpu.map(Arc::new) else { return Err(Error::NoAdapter(reason)) };
+    common::note(format_args!("device: {reason}"));
 
     let mut table = Table { json: args.json, read: true, rows: 0, failures: 0, worst: 0.0 };
     if !args.json {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use smoothcnn::activations::Activations;
 use smoothcnn::checkpoint::{self, Dtype, Metadata, Tensor};
 use smoothcnn::fusion::Kernels;
+use smoothcnn::gpu::choose::choose;
 use smoothcnn::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::gpu::{Choice, DeviceKind, Gpu, autotune, cache, device};
 use smoothcnn::net::Network;
@@ -182,17 +183,13 @@ pub fn choose_device(args: &DeviceArgs, precision: Precision) -> Result<Option<A
     if let (DeviceKind::Cpu, Some(adapter)) = (args.device, &args.adapter) {
         return Err(Error::Usage(format!("--adapter: found {adapter:?} with --device cpu, expected one of the two")));
     }
-    let Choice { adapter, reason } = device::choose(args.device, args.adapter.as_deref())?;
-    match adapter {
-        Some(adapter) => {
-            note(format_args!("device: {reason}"));
-            Gpu::open_with(&adapter, cache::folder()).map(|gpu| Some(Arc::new(gpu)))
-        }
-        None => {
-            note(format_args!("device: {reason} ({} threads)", rayon::current_num_threads()));
-            Ok(None)
-        }
+    let Choice { gpu, reason, notes, .. } = choose(args.device, args.adapter.as_deref(), cache::folder())?;
+    notes.into_iter().for_each(|line| note(format_args!("device: {line}")));
+    match &gpu {
+        Some(_) => note(format_args!("device: {reason}")),
+        None => note(format_args!("device: {reason} ({} threads)", rayon::current_num_threads())),
     }
+    Ok(gpu.map(Arc::new))
 }
 
 /// The CPU path, as a run records it.
@@ -250,7 +247,12 @@ pub fn tuning(
     }
     let hardware = gpu.is_hardware();
     let timed = device.autotune.map_or(hardware, |autotune| autotune == Autotune::On);
-    Ok(Some(if timed { autotune::tuning(gpu, &fitted(setup.clone()), activations)? } else { gpu.tuning() }))
+    if !timed {
+        return Ok(Some(gpu.tuning()));
+    }
+    let autotune::Chosen { tuning, notes } = autotune::tuning(gpu, &fitted(setup.clone()), activations)?;
+    notes.into_iter().for_each(note);
+    Ok(Some(tuning))
 }
 
 /// The kernels where nobody chooses: in f64 it is the oracle that is asked for.

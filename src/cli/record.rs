@@ -141,10 +141,7 @@ impl Recorder<'_> {
     fn save(&mut self, progress: &Progress, backend: &mut dyn Backend) -> Result<()> {
         self.end()?;
         let metadata = ((self.metadata)(progress.epochs), self.config.dtype);
-        let state = backend.state()?;
-        // Said here, where it is known why: a file of weights would be refused as bad data.
-        state.check(progress.epochs, self.config.optimizer.lr())?;
-        saved::write(self.out, self.net, &state, metadata, progress, &self.epochs)
+        saved::write(self.out, self.net, &backend.state()?, metadata, progress, &self.epochs)
     }
 
     /// The test set's measures, where it was held back to the end.
@@ -170,7 +167,7 @@ impl Recorder<'_> {
 
 impl Observer for Recorder<'_> {
     fn step(&mut self, epoch: usize, step: usize, means: BatchLoss) -> Result<()> {
-        let BatchLoss { loss, nll } = means;
+        let BatchLoss { loss, nll, .. } = means;
         self.progress.inc(self.config.batch_size as u64);
         if self.progress.is_hidden() && self.last_line.elapsed() > PLAIN_LINE_EVERY {
             let (done, epochs) = (self.progress.position().min(self.images as u64), self.config.epochs);

@@ -357,9 +357,9 @@ impl<T: Real> CpuNetwork<T> {
     pub fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
         let loss = self.loss_and_gradient(form, batch);
         let nll = self.nll(form, batch);
-        optimizer::step(self.arch, optimizer, t, &mut self.params, &self.grads, &mut self.state);
+        let finite = optimizer::step(self.arch, optimizer, t, &mut self.params, &self.grads, &mut self.state);
         self.stale = true;
-        BatchLoss { loss, nll }
+        BatchLoss { loss, nll, diverged: !finite }
     }
 }
 

@@ -11,8 +11,15 @@ use crate::oracle::optimizer::State;
 /// Elements of the flat vector that one task updates. A multiple of every vector's length.
 const CHUNK: usize = 16_384;
 
-/// Update `t` (counted from 1) of every parameter, in place.
-pub fn step<T: Real>(arch: Arch, optimizer: &Optimizer, t: u64, params: &mut [T], grads: &[T], state: &mut State<T>) {
+/// Update `t` (counted from 1) of every parameter, in place. Whether parameters and moments are finite after it.
+pub fn step<T: Real>(
+    arch: Arch,
+    optimizer: &Optimizer,
+    t: u64,
+    params: &mut [T],
+    grads: &[T],
+    state: &mut State<T>,
+) -> bool {
     let (Optimizer::Adam(adam) | Optimizer::AdamW(adam)) = optimizer else {
         // SGD has no root and no division: it waits for memory, whatever the vectors.
         return oracle::optimizer::step(optimizer, t, params, grads, state);
@@ -22,9 +29,10 @@ pub fn step<T: Real>(arch: Arch, optimizer: &Optimizer, t: u64, params: &mut [T]
         .par_chunks_mut(CHUNK)
         .zip(grads.par_chunks(CHUNK))
         .zip(state.first.par_chunks_mut(CHUNK).zip(state.second.par_chunks_mut(CHUNK)))
-        .for_each(|((params, grads), (first, second))| {
-            arch.dispatch(Adam { update, betas, eps, params, grads, first, second });
-        });
+        .map(|((params, grads), (first, second))| {
+            arch.dispatch(Adam { update, betas, eps, params, grads, first, second })
+        })
+        .reduce(|| true, |all, part| all && part)
 }
 
 struct Adam<'a, T> {
@@ -38,10 +46,10 @@ struct Adam<'a, T> {
 }
 
 impl<T: Real> WithSimd for Adam<'_, T> {
-    type Output = ();
+    type Output = bool;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
+    fn with_simd<S: Simd>(self, simd: S) -> bool {
         // The flat vector is a multiple of 64 elements long, and so of whole vectors.
         assert!(self.params.len().is_multiple_of(const { lanes::<T, S>() }));
         let all = |value: f64| T::splat(simd, T::of(value));
@@ -52,6 +60,8 @@ impl<T: Real> WithSimd for Adam<'_, T> {
         let eps = all(self.eps);
         let params = T::vectors_mut::<S>(self.params).iter_mut().zip(T::vectors::<S>(self.grads));
         let state = T::vectors_mut::<S>(self.first).iter_mut().zip(T::vectors_mut::<S>(self.second));
+        // Stays 0 as long as all are finite: what is not, taken from itself, is a NaN.
+        let mut rest = all(0.0);
         for ((p, &g), (m, v)) in params.zip(state) {
             let kept = T::vmul(simd, *p, keep);
             let g = T::vmul_add(simd, l2, kept, g);
@@ -59,7 +69,10 @@ impl<T: Real> WithSimd for Adam<'_, T> {
             *v = T::vmul_add(simd, T::vmul(simd, rest2, g), g, T::vmul(simd, b2, *v));
             let root = T::vadd(simd, T::vdiv(simd, T::vsqrt(simd, *v), denominator), eps);
             *p = T::vsub(simd, kept, T::vdiv(simd, T::vmul(simd, step_size, *m), root));
+            let moments = T::vadd(simd, T::vsub(simd, *m, *m), T::vsub(simd, *v, *v));
+            rest = T::vadd(simd, rest, T::vadd(simd, T::vsub(simd, *p, *p), moments));
         }
+        bytemuck::cast_slice::<_, T>(&[rest]).iter().all(|&lane| lane == T::of(0.0))
     }
 }
 

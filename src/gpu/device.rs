@@ -1,57 +1,22 @@
-//! The one place that chooses an adapter and opens a device.
-//!
-//! Honours `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_POWER_PREF`.
+//! An open device: what it runs, what went wrong on it, and how long it may take.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use super::cache;
+use super::choose::{DeviceKind, adapters, choose};
 use crate::activations::Activations;
+use crate::shaders::{self, Shader};
 use crate::tuning::{LANES, Tiles, Tuning};
 use crate::{Error, Result};
 
-/// What the user asked to compute on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceKind {
-    /// A hardware GPU if there is one, else the CPU path.
-    #[default]
-    Auto,
-    /// The best adapter there is, software drivers included.
-    Gpu,
-    /// The CPU path.
-    Cpu,
-}
+/// How long a device may be silent beyond what its work may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What to compute on, and why.
-pub struct Choice {
-    /// The adapter, or `None` for the CPU path.
-    pub adapter: Option<wgpu::Adapter>,
-    /// One line for the user.
-    pub reason: String,
-}
-
-/// Every adapter that `WGPU_BACKEND` lets through, the best first: hardware before software, discrete before integrated
-/// (the other way round with `WGPU_POWER_PREF=low`).
-pub fn adapters() -> Vec<wgpu::Adapter> {
-    // One instance for the whole process: some drivers crash when a second one is made while the first is torn down.
-    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
-    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env;
-    let backends = descriptor().backends;
-    let instance = INSTANCE.get_or_init(|| wgpu::Instance::new(descriptor()));
-    let mut adapters = pollster::block_on(instance.enumerate_adapters(backends));
-    let low_power = wgpu::PowerPreference::from_env() == Some(wgpu::PowerPreference::LowPower);
-    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
-        wgpu::DeviceType::DiscreteGpu => 1,
-        wgpu::DeviceType::IntegratedGpu if low_power => 0,
-        wgpu::DeviceType::IntegratedGpu => 2,
-        wgpu::DeviceType::VirtualGpu => 3,
-        wgpu::DeviceType::Other => 4,
-        wgpu::DeviceType::Cpu => 5,
-    });
-    adapters
-}
+/// Operations a second that the slowest device does: a small GPU on plain kernels, and a busy processor core.
+const SLOWEST: [f64; 2] = [1e9, 1e8];
 
 /// `name (backend, kind, driver)`.
 pub fn describe(info: &wgpu::AdapterInfo) -> String {
@@ -64,56 +29,6 @@ pub fn describe(info: &wgpu::AdapterInfo) -> String {
     };
     let driver = format!("{} {}", info.driver, info.driver_info);
     format!("{} ({}, {kind}, {})", info.name, info.backend, driver.trim())
-}
-
-const REMEDY: &str = "install a Vulkan driver (Debian, Ubuntu: apt install mesa-vulkan-drivers libvulkan1) or use \
-                      --device cpu";
-
-/// Chooses what to compute on. `wanted` is `--adapter`: an index into [`adapters`] or a part of a name; without it,
-/// `WGPU_ADAPTER_NAME` counts.
-///
-/// # Errors
-/// [`Error::NoAdapter`] if the adapter that was asked for is not there.
-pub fn choose(kind: DeviceKind, wanted: Option<&str>) -> Result<Choice> {
-    if kind == DeviceKind::Cpu {
-        return Ok(Choice { adapter: None, reason: "CPU path, as asked for with --device cpu".into() });
-    }
-    let mut adapters = adapters();
-    let from_environment = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.is_empty());
-    let named =
-        wanted.map(|name| ("--adapter", name)).or(from_environment.as_deref().map(|n| ("WGPU_ADAPTER_NAME", n)));
-    if let Some((origin, name)) = named {
-        let index = match name.parse::<usize>() {
-            Ok(index) if wanted.is_some() => Some(index).filter(|&index| index < adapters.len()),
-            _ => adapters.iter().position(|a| a.get_info().name.to_lowercase().contains(&name.to_lowercase())),
-        };
-        let Some(index) = index else {
-            let found: Vec<_> = adapters.iter().map(|adapter| adapter.get_info().name).collect();
-            let found = if found.is_empty() { "no adapter at all".into() } else { found.join(", ") };
-            return Err(Error::NoAdapter(format!("{origin}: no adapter matches {name:?}; found {found}; {REMEDY}")));
-        };
-        let adapter = adapters.swap_remove(index);
-        let reason = format!("{}, as asked for with {origin}", describe(&adapter.get_info()));
-        return Ok(Choice { adapter: Some(adapter), reason });
-    }
-    let best = adapters.into_iter().next();
-    match (kind, best) {
-        (DeviceKind::Gpu, Some(adapter)) => {
-            let reason = format!("{}, the best adapter here", describe(&adapter.get_info()));
-            Ok(Choice { adapter: Some(adapter), reason })
-        }
-        (DeviceKind::Gpu, None) => Err(Error::NoAdapter(format!("--device gpu: found no adapter; {REMEDY}"))),
-        (_, Some(adapter)) if adapter.get_info().device_type != wgpu::DeviceType::Cpu => {
-            let reason = format!("{}, the best hardware GPU here", describe(&adapter.get_info()));
-            Ok(Choice { adapter: Some(adapter), reason })
-        }
-        (_, Some(adapter)) => {
-            let name = adapter.get_info().name;
-            let reason = format!("CPU path: the only adapters are software drivers ({name}); --device gpu uses them");
-            Ok(Choice { adapter: None, reason })
-        }
-        (_, None) => Ok(Choice { adapter: None, reason: "CPU path: no GPU adapter found".into() }),
-    }
 }
 
 /// An open device.
@@ -184,11 +99,9 @@ impl Gpu {
             slot.get_or_insert(Failure::Error(one_line(&error.to_string())));
         }));
         let slot = failure.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                let mut slot = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                *slot = Some(Failure::Lost(one_line(&message)));
-            }
+        device.set_device_lost_callback(move |_, message| {
+            let mut slot = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            *slot = Some(Failure::Lost(one_line(&message)));
         });
         let mut gpu = Self {
             device,
@@ -247,10 +160,29 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] with the remedy if there is none.
     pub fn open_best() -> Result<Self> {
-        match choose(DeviceKind::Gpu, None)?.adapter {
-            Some(adapter) => Self::open(&adapter),
-            None => unreachable!("DeviceKind::Gpu gives an adapter or an error"),
-        }
+        let choice = choose(DeviceKind::Gpu, None, None)?;
+        choice.gpu.ok_or(Error::NoAdapter(choice.reason))
+    }
+
+    /// Opens the same adapter once more, after the device was lost ([`Error::DeviceLost`]). Nothing that was on the device is
+    /// on the new one.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] if the adapter is gone, or does not open.
+    pub fn reopen(&self) -> Result<Self> {
+        let same = |info: &wgpu::AdapterInfo| {
+            (&info.name, info.backend, info.vendor, info.device, &info.device_pci_bus_id)
+                == (
+                    &self.info.name,
+                    self.info.backend,
+                    self.info.vendor,
+                    self.info.device,
+                    &self.info.device_pci_bus_id,
+                )
+        };
+        let adapter = adapters()?.into_iter().find(|adapter| same(&adapter.get_info()));
+        let adapter = adapter.ok_or_else(|| Error::DeviceLost(format!("{} is gone", self.info.name)))?;
+        Self::open_with(&adapter, self.cache_folder.clone()).map_err(|error| Error::DeviceLost(error.to_string()))
     }
 
     /// The first error since the device was opened that nobody has handled.
@@ -258,27 +190,38 @@ impl Gpu {
     /// # Errors
     /// [`Error::Gpu`] or [`Error::DeviceLost`].
     pub fn check(&self, context: &str) -> Result<()> {
-        match &*self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+        match &*self.failure() {
             None => Ok(()),
             Some(Failure::Error(message)) => Err(Error::Gpu { context: context.to_owned(), message: message.clone() }),
             Some(Failure::Lost(message)) => Err(Error::DeviceLost(message.clone())),
         }
     }
 
-    /// Runs `work` and turns a validation error or an out-of-memory error inside it into a typed one.
-    pub(super) fn guarded<T>(&self, context: &str, work: impl FnOnce() -> T) -> Result<T> {
-        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let result = work();
-        let validation = pollster::block_on(validation.pop());
-        let memory = pollster::block_on(memory.pop());
-        match (memory, validation) {
-            (None, None) => self.check(context).map(|()| result),
-            (Some(_), _) => Err(Error::OverLimit(format!("{context}: the device is out of memory"))),
-            (None, Some(error)) => {
-                Err(Error::Gpu { context: context.to_owned(), message: one_line(&error.to_string()) })
-            }
+    fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
+        self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Forgets an error that was dealt with: what failed is given up, and something else is tried. A device that is lost
+    /// stays lost.
+    pub(super) fn forgive(&self) {
+        let mut failure = self.failure();
+        if matches!(*failure, Some(Failure::Error(_))) {
+            *failure = None;
         }
+    }
+
+    /// Runs `work` and turns any error inside it into a typed one, which is all that is left of it: another try may succeed.
+    pub(super) fn guarded<T>(&self, context: &str, work: impl FnOnce() -> T) -> Result<T> {
+        use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+        self.check(context)?;
+        // The causes first: without memory or a compiled shader, what is made of them is invalid too.
+        let scopes = [OutOfMemory, Internal, Validation].map(|filter| self.device.push_error_scope(filter));
+        let result = work();
+        // The scopes are a stack: the last is closed first.
+        let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).collect::<Vec<_>>();
+        // A device that was lost refuses everything.
+        self.check(context)?;
+        errors.into_iter().next_back().map_or(Ok(result), |error| Err(typed(context, &error)))
     }
 
     /// Whether it is more than a driver that computes on the CPU.
@@ -290,14 +233,22 @@ impl Gpu {
     pub fn runs(&self, tiles: Tiles) -> bool {
         let subgroups = [self.info.subgroup_min_size, self.info.subgroup_max_size];
         match tiles {
-            Tiles::Registers | Tiles::Workgroup => true,
+            Tiles::Registers => true,
+            Tiles::Workgroup => self.fits(tiles),
             // That every subgroup is full, software drivers keep, and nobody else promises.
             Tiles::Lanes => {
                 !self.is_hardware()
                     && self.device.features().contains(wgpu::Features::SUBGROUP)
                     && subgroups == [LANES as u32; 2]
+                    && self.fits(tiles)
             }
         }
+    }
+
+    /// Whether the device has what every shader of this form needs.
+    fn fits(&self, tiles: Tiles) -> bool {
+        let limits = self.device.limits();
+        shaders::of_form(tiles).all(|shader| exceeded(shader, &limits).is_none())
     }
 
     /// Whether the device stores activations in this way.
@@ -319,9 +270,9 @@ impl Gpu {
     /// The forms that are fast on devices of this kind.
     pub fn tuning(&self) -> Tuning {
         Tuning::all(match self.is_hardware() {
-            true => Tiles::Workgroup,
+            true if self.runs(Tiles::Workgroup) => Tiles::Workgroup,
             false if self.runs(Tiles::Lanes) => Tiles::Lanes,
-            false => Tiles::Registers,
+            _ => Tiles::Registers,
         })
     }
 
@@ -335,21 +286,107 @@ impl Gpu {
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
     }
 
-    /// Waits until everything submitted so far is done.
+    /// How long `work` operations may take before the device counts as lost: a minute, and as long as the slowest device
+    /// would need.
+    pub fn patience(&self, work: u64) -> Duration {
+        let [gpu, software] = SLOWEST;
+        PATIENCE.saturating_add(Duration::from_secs_f64(work as f64 / if self.is_hardware() { gpu } else { software }))
+    }
+
+    /// Waits until `submission` is done, or all are; but no longer than `most`.
     ///
     /// # Errors
-    /// As [`Self::check`].
-    pub fn wait(&self, context: &str) -> Result<()> {
-        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
+    /// As [`Self::check`]; [`Error::DeviceLost`] if the device does not answer in time.
+    pub(super) fn wait(
+        self: &Arc<Self>,
+        context: &str,
+        submission: Option<wgpu::SubmissionIndex>,
+        most: Duration,
+    ) -> Result<()> {
+        let polled = self.device.poll(wgpu::PollType::Wait { submission_index: submission, timeout: Some(most) });
         self.check(context)?;
         match polled {
             Ok(_) => Ok(()),
+            Err(wgpu::PollError::Timeout) => {
+                let message = format!("no answer for {most:.0?} in {context}");
+                *self.failure() = Some(Failure::Lost(message.clone()));
+                // Closing a device waits for all it has to do, for ever where that does not end.
+                std::mem::forget(self.clone());
+                Err(Error::DeviceLost(message))
+            }
             Err(error) => Err(Error::Gpu { context: context.to_owned(), message: error.to_string() }),
         }
+    }
+}
+
+/// The limit that keeps a device from running the shader, if there is one: what it needs, and what there is.
+pub fn exceeded(shader: &Shader, limits: &wgpu::Limits) -> Option<String> {
+    let entry = |entry: &shaders::Entry| {
+        let [x, y, z] = entry.workgroup_size;
+        let storage = entry.bindings.iter().filter(|b| matches!(b.kind, shaders::BindingKind::Storage { .. })).count();
+        let needs = [
+            ("bytes of memory a workgroup", entry.workgroup_memory, limits.max_compute_workgroup_storage_size),
+            ("invocations a workgroup", x * y * z, limits.max_compute_invocations_per_workgroup),
+            ("invocations along x", x, limits.max_compute_workgroup_size_x),
+            ("invocations along y", y, limits.max_compute_workgroup_size_y),
+            ("invocations along z", z, limits.max_compute_workgroup_size_z),
+            ("storage buffers", storage as u32, limits.max_storage_buffers_per_shader_stage),
+        ];
+        let (what, needed, has) = needs.into_iter().find(|(_, needed, has)| needed > has)?;
+        Some(format!("{}.wgsl, {} needs {needed} {what}, this device allows {has}", shader.name, entry.name))
+    };
+    shader.entries().iter().find_map(entry)
+}
+
+fn typed(context: &str, error: &wgpu::Error) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => Error::OverLimit(format!("{context}: the device is out of memory")),
+        other => Error::Gpu { context: context.to_owned(), message: one_line(&other.to_string()) },
     }
 }
 
 /// wgpu's messages span lines; ours do not.
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches an error of the driver's own (a shader that it cannot compile) that is no typed error.
+    #[test]
+    fn every_kind_of_error_is_typed() {
+        let source = || Box::<dyn std::error::Error + Send + Sync>::from("the cause");
+        let memory = wgpu::Error::OutOfMemory { source: source() };
+        assert!(matches!(typed("x", &memory), Error::OverLimit(text) if text.starts_with("x: ")));
+        let description = "a line\nand another".to_owned();
+        let validation = wgpu::Error::Validation { source: source(), description: description.clone() };
+        let internal = wgpu::Error::Internal { source: source(), description };
+        for error in [validation, internal] {
+            let Error::Gpu { context, message } = typed("x", &error) else { panic!("{error}") };
+            assert!(context == "x" && !message.contains('\n'), "{message}");
+        }
+    }
+
+    /// Catches a form that is chosen on a device that cannot hold what its workgroups share.
+    #[test]
+    fn a_limit_that_a_shader_exceeds_is_named() {
+        let least = wgpu::Limits::default();
+        for tiles in Tiles::ALL {
+            assert!(shaders::of_form(tiles).count() >= 2, "{tiles:?}");
+        }
+        assert!(shaders::ALL.iter().all(|shader| exceeded(shader, &least).is_none()), "WebGPU's own limits suffice");
+        let tiled = &shaders::CONV2D_POOL_TILED;
+        assert!(tiled.entries().iter().any(|entry| entry.workgroup_memory > 1024), "{:?}", tiled.entries());
+        for (limits, words) in [
+            (wgpu::Limits { max_compute_workgroup_storage_size: 1024, ..least.clone() }, "memory a workgroup"),
+            (wgpu::Limits { max_compute_invocations_per_workgroup: 16, ..least.clone() }, "invocations a workgroup"),
+            (wgpu::Limits { max_compute_workgroup_size_x: 4, ..least.clone() }, "invocations along x"),
+            (wgpu::Limits { max_storage_buffers_per_shader_stage: 2, ..least }, "storage buffers"),
+        ] {
+            let found = exceeded(tiled, &limits).unwrap();
+            assert!(found.contains(words), "{found}");
+        }
+    }
 }

@@ -1,10 +1,15 @@
 //! Carries out a plan: allocates its buffers, builds its bind groups once, and replays ranges of its dispatches, many
-//! steps a submission, without waiting for the device between them.
+//! steps a submission, without waiting for the device between them. Work that would take too long for one submission is
+//! cut between dispatches: many systems end what takes longer than a second or two, some without a word.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::Gpu;
+use super::clock::{self, Clock, Times};
+use super::device::exceeded;
 use super::kernel::{Kernel, reads_step};
 use crate::plan::{DIMS, Dispatch, Plan, STEP, Slice, Step};
 use crate::shaders::BindingKind;
@@ -12,6 +17,14 @@ use crate::{Error, Result};
 
 /// The most steps that one submission holds.
 pub const MAX_STEPS: usize = 256;
+
+/// How long a submission may take, once it is known how fast the device is: long enough that submitting costs nothing, short
+/// enough that Ctrl-C is felt at once.
+pub const SUBMISSION: Duration = Duration::from_millis(100);
+
+/// How much work ([`Dispatch::work`]) a submission may hold as long as that is not known: a tenth of a second on a device of
+/// 40 GFLOP/s. Only a single dispatch may hold more.
+pub const FIRST_WORK: u64 = 4_000_000_000;
 
 /// A plan on a device.
 pub struct Engine {
@@ -22,6 +35,8 @@ pub struct Engine {
     /// `MAX_STEPS` step blocks, one every `step_stride` bytes.
     steps: wgpu::Buffer,
     step_stride: u64,
+    /// How much work a submission may hold.
+    most_work: AtomicU64,
 }
 
 struct Prepared {
@@ -56,20 +71,16 @@ pub fn check_limits(plan: &Plan, limits: &wgpu::Limits) -> Result<()> {
         }
     }
     for dispatch in &plan.dispatches {
-        let most = limits.max_compute_workgroups_per_dimension;
-        let invocations = dispatch.entry.workgroup_size.iter().product::<u32>();
-        let storage = dispatch.slices.len() as u32;
-        for (what, needs, has) in [
-            ("workgroups along an axis", *dispatch.workgroups.iter().max().unwrap_or(&0), most),
-            ("invocations a workgroup", invocations, limits.max_compute_invocations_per_workgroup),
-            ("storage buffers", storage, limits.max_storage_buffers_per_shader_stage),
-        ] {
-            if needs > has {
-                return Err(Error::OverLimit(format!(
-                    "{} needs {needs} {what}, this device allows {has}",
-                    dispatch.label
-                )));
-            }
+        if let Some(reason) = exceeded(dispatch.shader, limits) {
+            return Err(Error::OverLimit(format!("{}: {reason}", dispatch.label)));
+        }
+        let (needs, has) =
+            (*dispatch.workgroups.iter().max().unwrap_or(&0), limits.max_compute_workgroups_per_dimension);
+        if needs > has {
+            let label = &dispatch.label;
+            return Err(Error::OverLimit(format!(
+                "{label} needs {needs} workgroups along an axis, this device allows {has}"
+            )));
         }
     }
     Ok(())
@@ -98,7 +109,8 @@ impl Engine {
                 plan.buffers.iter().map(|b| new_buffer(&b.name, b.bytes, wgpu::BufferUsages::STORAGE)).collect();
             (buffers, new_buffer("steps", step_stride * MAX_STEPS as u64, wgpu::BufferUsages::UNIFORM))
         })?;
-        let mut engine = Self { gpu: gpu.clone(), plan, buffers, dispatches: vec![], steps, step_stride };
+        let most_work = AtomicU64::new(FIRST_WORK);
+        let mut engine = Self { gpu: gpu.clone(), plan, buffers, dispatches: vec![], steps, step_stride, most_work };
         for (buffer, planned) in engine.buffers.iter().zip(&engine.plan.buffers) {
             gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&planned.contents));
         }
@@ -178,34 +190,82 @@ impl Engine {
         }
     }
 
+    /// How much work a submission may hold.
+    pub fn most_work(&self) -> u64 {
+        self.most_work.load(Ordering::Relaxed)
+    }
+
+    /// The work of the dispatches `range`.
+    pub fn work(&self, range: Range<usize>) -> u64 {
+        self.plan.dispatches[range].iter().fold(0, |sum, dispatch| sum.saturating_add(dispatch.work()))
+    }
+
+    /// So much work was seen to take so long: what comes is cut by it. At most twice as much as before, because one measurement
+    /// is no proof.
+    pub fn measured(&self, work: u64, took: Duration) {
+        let rate = work as f64 / took.as_secs_f64().max(1e-6);
+        let fits = (rate * SUBMISSION.as_secs_f64()) as u64;
+        self.most_work.store(fits.min(self.most_work().saturating_mul(2)).max(1), Ordering::Relaxed);
+    }
+
     /// Submits, for each of `steps`, the dispatches `range`; then copies `result` for [`Pending::wait`]. Returns at once.
     ///
     /// # Panics
     /// If there are more than [`MAX_STEPS`] steps.
     pub fn run(&self, range: Range<usize>, steps: &[Step], result: Slice) -> Pending {
+        self.run_for(range, steps, &[result])
+    }
+
+    /// As [`Self::run`], with several results: they come one behind the other.
+    ///
+    /// # Panics
+    /// As [`Self::run`].
+    pub fn run_for(&self, range: Range<usize>, steps: &[Step], results: &[Slice]) -> Pending {
+        self.write_steps(steps);
+        let work: Vec<u64> = self.plan.dispatches[range.clone()].iter().map(Dispatch::work).collect();
+        let pieces = pieces(work.iter().copied().cycle().take(work.len() * steps.len()), self.most_work());
+        // The last piece is submitted with what is to be read.
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        for (i, piece) in pieces.iter().enumerate() {
+            if i > 0 {
+                let next = self.gpu.device.create_command_encoder(&Default::default());
+                self.gpu.queue.submit([std::mem::replace(&mut encoder, next).finish()]);
+            }
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for i in piece.clone() {
+                let (step, dispatch) = (i / work.len(), range.start + i % work.len());
+                self.dispatches[dispatch].record(&mut pass, (step as u64 * self.step_stride) as u32);
+            }
+        }
+        let work = work.iter().fold(0u64, |sum, &one| sum.saturating_add(one)).saturating_mul(steps.len() as u64);
+        let sources: Vec<_> = results.iter().map(|s| (&self.buffers[s.buffer], s.offset, s.bytes)).collect();
+        self.submit_and_map(encoder, &sources, work)
+    }
+
+    /// Makes these the steps that the next submissions are for.
+    fn write_steps(&self, steps: &[Step]) {
         assert!(steps.len() <= MAX_STEPS);
         let mut blocks = vec![0u8; steps.len() * self.step_stride as usize];
         for (block, step) in blocks.chunks_mut(self.step_stride as usize).zip(steps) {
             block[..size_of::<Step>()].copy_from_slice(bytemuck::bytes_of(step));
         }
         self.gpu.queue.write_buffer(&self.steps, 0, &blocks);
-        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            for step in 0..steps.len() {
-                let offset = (step as u64 * self.step_stride) as u32;
-                self.dispatches[range.clone()].iter().for_each(|dispatch| dispatch.record(&mut pass, offset));
-            }
-        }
-        self.submit_and_map(encoder, &self.buffers[result.buffer], result.offset, result.bytes)
     }
 
-    /// Seconds that each of the dispatches `range` takes for `step`, by the device's own clock; `None` where the device has
-    /// no timestamps.
+    /// Seconds that each of the dispatches `range` takes for `step`: by the device's own clock, if it has one that can be
+    /// believed, else by the host's.
     ///
     /// # Errors
     /// As [`Pending::wait`].
-    pub fn profile(&self, range: Range<usize>, step: &Step) -> Result<Option<Vec<f64>>> {
+    pub fn profile(&self, range: Range<usize>, step: &Step) -> Result<Times> {
+        if let Some(seconds) = self.profile_on_device(range.clone(), step)? {
+            return Ok(Times { seconds, clock: Clock::Device });
+        }
+        Ok(Times { seconds: self.profile_on_host(range, step)?, clock: Clock::Host })
+    }
+
+    /// By the device's clock; `None` where it has none, or one that cannot be right.
+    fn profile_on_device(&self, range: Range<usize>, step: &Step) -> Result<Option<Vec<f64>>> {
         if !self.gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             return Ok(None);
         }
@@ -219,22 +279,51 @@ impl Engine {
             usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
         });
-        self.gpu.queue.write_buffer(&self.steps, 0, bytemuck::bytes_of(step));
+        self.write_steps(std::slice::from_ref(step));
+        let began = Instant::now();
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        for (i, dispatch) in self.dispatches[range].iter().enumerate() {
-            let first = 2 * i as u32;
-            let timestamp_writes = Some(wgpu::ComputePassTimestampWrites {
-                query_set: &queries,
-                beginning_of_pass_write_index: Some(first),
-                end_of_pass_write_index: Some(first + 1),
-            });
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
-            dispatch.record(&mut pass, 0);
+        let work = self.plan.dispatches[range.clone()].iter().map(Dispatch::work);
+        for (i, piece) in pieces(work, self.most_work()).into_iter().enumerate() {
+            if i > 0 {
+                let next = self.gpu.device.create_command_encoder(&Default::default());
+                self.gpu.queue.submit([std::mem::replace(&mut encoder, next).finish()]);
+            }
+            for i in piece {
+                let first = 2 * i as u32;
+                let timestamp_writes = Some(wgpu::ComputePassTimestampWrites {
+                    query_set: &queries,
+                    beginning_of_pass_write_index: Some(first),
+                    end_of_pass_write_index: Some(first + 1),
+                });
+                let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+                self.dispatches[range.start + i].record(&mut encoder.begin_compute_pass(&descriptor), 0);
+            }
         }
         encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
-        let ticks: Vec<u64> = self.submit_and_map(encoder, &resolved, 0, bytes).wait()?;
-        let period = f64::from(self.gpu.queue.get_timestamp_period()) * 1e-9;
-        Ok(Some(ticks.chunks(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period).collect()))
+        let pending = self.submit_and_map(encoder, &[(&resolved, 0, bytes)], self.work(range.clone()));
+        let ticks: Vec<u64> = pending.wait()?;
+        let flops = self.plan.dispatches[range].iter().map(|dispatch| dispatch.flops).sum();
+        Ok(clock::seconds(&ticks, self.gpu.queue.get_timestamp_period().into(), began.elapsed(), flops))
+    }
+
+    /// By the host's clock: each dispatch in a submission of its own, the shortest of a few.
+    pub fn profile_on_host(&self, range: Range<usize>, step: &Step) -> Result<Vec<f64>> {
+        const TRIES: usize = 3;
+        self.write_steps(std::slice::from_ref(step));
+        let timed = |i: usize| -> Result<f64> {
+            let mut least = f64::INFINITY;
+            for _ in 0..TRIES {
+                let began = Instant::now();
+                let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+                self.dispatches[i].record(&mut encoder.begin_compute_pass(&Default::default()), 0);
+                let submission = self.gpu.queue.submit([encoder.finish()]);
+                let patience = self.gpu.patience(self.work(i..i + 1));
+                self.gpu.wait("timing a kernel", Some(submission), patience)?;
+                least = least.min(began.elapsed().as_secs_f64());
+            }
+            Ok(least)
+        };
+        range.map(timed).collect()
     }
 
     /// The contents of a part of a buffer, after everything submitted so far.
@@ -243,32 +332,53 @@ impl Engine {
     /// As [`Pending::wait`].
     pub fn read<T: bytemuck::Pod>(&self, slice: Slice) -> Result<Vec<T>> {
         let encoder = self.gpu.device.create_command_encoder(&Default::default());
-        self.submit_and_map(encoder, &self.buffers[slice.buffer], slice.offset, slice.bytes).wait()
+        self.submit_and_map(encoder, &[(&self.buffers[slice.buffer], slice.offset, slice.bytes)], slice.bytes).wait()
     }
 
-    /// Submits what was recorded, and a copy of `bytes` of `source` to where the host can read them.
+    /// Submits what was recorded, and copies of parts of buffers, one behind the other, to where the host can read them.
+    /// `work` is what was submitted for it.
     fn submit_and_map(
         &self,
         mut encoder: wgpu::CommandEncoder,
-        source: &wgpu::Buffer,
-        offset: u64,
-        bytes: u64,
+        sources: &[(&wgpu::Buffer, u64, u64)],
+        work: u64,
     ) -> Pending {
         let staging = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("staging"),
-            size: bytes,
+            size: sources.iter().map(|(.., bytes)| bytes).sum(),
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        encoder.copy_buffer_to_buffer(source, offset, &staging, 0, bytes);
+        let mut at = 0;
+        for &(source, offset, bytes) in sources {
+            encoder.copy_buffer_to_buffer(source, offset, &staging, at, bytes);
+            at += bytes;
+        }
         let submission = self.gpu.queue.submit([encoder.finish()]);
         let (sender, mapped) = futures_intrusive::channel::shared::oneshot_channel();
         staging.map_async(wgpu::MapMode::Read, .., move |outcome| {
             // The receiver is gone only where nobody waits for the result.
             let _ = sender.send(outcome);
         });
-        Pending { gpu: self.gpu.clone(), staging, submission, mapped }
+        Pending { gpu: self.gpu.clone(), staging, submission, mapped, patience: self.gpu.patience(work) }
     }
+}
+
+/// Cuts a row of dispatches into pieces of at most `most` work, as few as that takes from the left. A dispatch with more is a
+/// piece of its own. There is always a piece.
+fn pieces(work: impl IntoIterator<Item = u64>, most: u64) -> Vec<Range<usize>> {
+    let (mut pieces, mut piece, mut sum) = (vec![], 0..0, 0u64);
+    for (i, work) in work.into_iter().enumerate() {
+        sum = sum.saturating_add(work);
+        if sum > most && !piece.is_empty() {
+            pieces.push(piece);
+            piece = i..i;
+            sum = work;
+        }
+        piece.end = i + 1;
+    }
+    pieces.push(piece);
+    pieces
 }
 
 /// A result that is on its way from the device.
@@ -277,20 +387,28 @@ pub struct Pending {
     staging: wgpu::Buffer,
     submission: wgpu::SubmissionIndex,
     mapped: futures_intrusive::channel::shared::OneshotReceiver<Result<(), wgpu::BufferAsyncError>>,
+    patience: Duration,
 }
 
 impl Pending {
     /// Waits for the submission and gives the result.
     ///
     /// # Errors
-    /// [`Error::Gpu`] for anything that went wrong on the way, [`Error::DeviceLost`] if the device is gone.
+    /// [`Error::Gpu`] for anything that went wrong on the way, [`Error::DeviceLost`] if the device is gone or takes longer
+    /// than the slowest would ([`Gpu::patience`]).
     pub fn wait<T: bytemuck::Pod>(self) -> Result<Vec<T>> {
+        let patience = self.patience;
+        self.wait_at_most(patience)
+    }
+
+    /// As [`Self::wait`], but no longer than this.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn wait_at_most<T: bytemuck::Pod>(self, most: Duration) -> Result<Vec<T>> {
         let context = "reading a result back";
         let fail = |message: String| Error::Gpu { context: context.into(), message };
-        let polled =
-            self.gpu.device.poll(wgpu::PollType::Wait { submission_index: Some(self.submission), timeout: None });
-        self.gpu.check(context)?;
-        polled.map_err(|e| fail(e.to_string()))?;
+        self.gpu.wait(context, Some(self.submission), most)?;
         match pollster::block_on(self.mapped.receive()) {
             Some(Ok(())) => {}
             Some(Err(error)) => return Err(fail(error.to_string())),
@@ -298,5 +416,21 @@ impl Pending {
         }
         let view = self.staging.get_mapped_range(..).map_err(|e| fail(e.to_string()))?;
         Ok(bytemuck::pod_collect_to_vec(&view))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a submission that is too long, a dispatch that is left out or done twice, and a cut where none is needed.
+    #[test]
+    fn work_is_cut_where_it_is_too_much_and_nowhere_else() {
+        assert_eq!(pieces([], 5), [Range { start: 0, end: 0 }]);
+        assert_eq!(pieces([3, 2, 4, 1, 9, 1, 1], 5), [0..2, 2..4, 4..5, 5..7]);
+        assert_eq!(pieces([7, 7], 5), [0..1, 1..2]);
+        assert_eq!(pieces([0, 0, 7], 5), [0..2, 2..3]);
+        assert_eq!(pieces([1; 6], u64::MAX), [Range { start: 0, end: 6 }]);
+        assert_eq!(pieces([u64::MAX, u64::MAX], u64::MAX - 1), [0..1, 1..2]);
     }
 }

@@ -1,11 +1,15 @@
 //! The GPU path: choosing a device, building kernels, and carrying out plans. The only part of the crate that knows wgpu.
 
+pub mod advice;
 pub mod autotune;
 pub mod cache;
+pub mod choose;
+pub mod clock;
 pub mod device;
 pub mod engine;
 pub mod kernel;
 pub mod trainer;
 
-pub use device::{Choice, DeviceKind, Gpu};
+pub use choose::{Choice, DeviceKind};
+pub use device::Gpu;
 pub use engine::Engine;

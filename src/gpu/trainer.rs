@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::engine::{MAX_STEPS, Pending, check_limits};
 use super::{Engine, Gpu};
@@ -13,7 +13,8 @@ use crate::data::Dataset;
 use crate::fusion::Kernels;
 use crate::loss::{BatchLoss, of_each};
 use crate::ops::gather::affine;
-use crate::ops::optimizer::LOSS_PARTS;
+use crate::ops::optimizer::{SLOT_WORDS, Slot};
+use crate::ops::seal;
 use crate::plan::{Slice, Step};
 use crate::train::{Backend, Setup, State};
 use crate::tuning::Tuning;
@@ -21,10 +22,6 @@ use crate::{Error, Result};
 
 /// Submissions that may be under way at once: while the device works on one, the host prepares the next.
 const IN_FLIGHT: usize = 2;
-
-/// A submission is sized to take about this long: long enough that submitting costs nothing, short enough that Ctrl-C is
-/// felt at once and no driver's watchdog (two seconds on some systems) bites.
-const SUBMISSION: Duration = Duration::from_millis(100);
 
 /// A data set larger than the device's largest binding is streamed through a window of about this many bytes.
 const WINDOW_BYTES: usize = 64 << 20;
@@ -36,7 +33,15 @@ pub struct GpuTrainer<'a> {
     compiled: Compiled,
     train: Residence,
     test: Residence,
-    steps_per_submission: usize,
+    /// Of the last step or answer that was asked for.
+    stamp: u32,
+}
+
+/// Steps that the device is working on.
+struct UnderWay {
+    pending: Pending,
+    stamps: Vec<u32>,
+    work: u64,
 }
 
 /// How much of a data set is on the device at once.
@@ -52,11 +57,11 @@ impl Residence {
     /// For a data set whose loss has `row` numbers for each image, when at most `max_bytes` of either may be on the device.
     pub fn new(data: &Dataset, row: usize, batch_size: usize, max_bytes: u64) -> Self {
         let image = data.pixels().max(row * size_of::<f32>()).max(1);
-        if (data.len() * image) as u64 <= max_bytes {
+        if data.len().saturating_mul(image) as u64 <= max_bytes {
             return Self::Whole;
         }
-        let images = WINDOW_BYTES.min(max_bytes as usize) / image;
-        Self::Window((images / batch_size).max(1) * batch_size)
+        let images = WINDOW_BYTES.min(usize::try_from(max_bytes).unwrap_or(usize::MAX)) / image;
+        Self::Window((images / batch_size).max(1).saturating_mul(batch_size))
     }
 
     fn images(self, data: &Dataset) -> usize {
@@ -155,7 +160,9 @@ impl<'a> GpuTrainer<'a> {
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with_options(gpu: &Arc<Gpu>, setup: Setup<'a>, params: &[f32], options: Options) -> Result<Self> {
+    pub fn with_options(gpu: &Arc<Gpu>, mut setup: Setup<'a>, params: &[f32], options: Options) -> Result<Self> {
+        // No batch is larger than its set, and none needs more room.
+        setup.batch_size = setup.batch_size.min(setup.train.len().max(setup.test.len()).max(1));
         setup.loss.check(setup.net.classes, setup.train)?;
         let limits = gpu.device.limits();
         let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
@@ -181,7 +188,7 @@ impl<'a> GpuTrainer<'a> {
         if let (Residence::Whole, Some(at), Some(rows)) = (train, compiled.loss_rows, setup.loss.rows()) {
             engine.write(at, rows);
         }
-        let trainer = Self { setup, engine, compiled, train, test, steps_per_submission: 1 };
+        let trainer = Self { setup, engine, compiled, train, test, stamp: 0 };
         trainer.load(params);
         Ok(trainer)
     }
@@ -189,6 +196,11 @@ impl<'a> GpuTrainer<'a> {
     /// The compiled network.
     pub fn compiled(&self) -> &Compiled {
         &self.compiled
+    }
+
+    /// Images in a batch: as many as asked for, or all there are.
+    pub fn batch_size(&self) -> usize {
+        self.setup.batch_size
     }
 
     /// The engine that carries it out.
@@ -216,6 +228,12 @@ impl<'a> GpuTrainer<'a> {
         engine.write(at.images, &images);
         engine.write(at.labels, &labels);
         engine.write(at.order, &identity);
+    }
+
+    /// A number that no step of this plan had yet (after four billion, none that is near).
+    fn next_stamp(&mut self) -> u32 {
+        self.stamp = self.stamp.checked_add(1).unwrap_or(1);
+        self.stamp
     }
 
     /// A step over the images from `first` of the window on, `weights` being theirs together ([`Loss::weights`]).
@@ -249,24 +267,24 @@ impl<'a> GpuTrainer<'a> {
     }
 
     /// The logits of `images`, of which so many are on the device at once.
-    fn infer(&self, images: &Dataset, residence: Residence) -> Result<Vec<f64>> {
+    fn infer(&mut self, images: &Dataset, residence: Residence) -> Result<Vec<f64>> {
         let order: Vec<u32> = (0..images.len() as u32).collect();
         let mut logits = Vec::with_capacity(order.len() * self.setup.net.classes);
-        let mut under_way = VecDeque::<Pending>::new();
-        let mut finish = |pending: Pending| -> Result<()> {
-            logits.extend(pending.wait::<f32>()?.into_iter().map(f64::from));
+        let mut under_way = VecDeque::<(Pending, usize, u32)>::new();
+        let mut finish = |(pending, len, stamp): (Pending, usize, u32)| -> Result<()> {
+            logits.extend(sealed("inference", &pending.wait::<u32>()?, len, stamp)?);
             Ok(())
         };
         for window in order.chunks(residence.images(images).max(1)) {
             Self::upload(&self.engine, images, residence, &self.compiled.test_data, window);
             for first in (0..window.len()).step_by(self.setup.batch_size) {
                 let count = self.setup.batch_size.min(window.len() - first);
-                let result = self.compiled.logits.part(0, count * self.setup.net.classes);
-                under_way.push_back(self.engine.run(
-                    self.compiled.infer.clone(),
-                    &[self.step(1, 0, first, count, [0.0; 2])],
-                    result,
-                ));
+                let len = count * self.setup.net.classes;
+                let stamp = self.next_stamp();
+                let step = Step { stamp, ..self.step(1, 0, first, count, [0.0; 2]) };
+                let results = [self.compiled.logits.part(0, len), self.compiled.logits_seal];
+                let pending = self.engine.run_for(self.compiled.infer.clone(), &[step], &results);
+                under_way.push_back((pending, len, stamp));
                 if under_way.len() > IN_FLIGHT {
                     finish(under_way.pop_front().expect("the queue was just seen to hold some"))?;
                 }
@@ -275,10 +293,36 @@ impl<'a> GpuTrainer<'a> {
         under_way.into_iter().try_for_each(finish)?;
         Ok(logits)
     }
+}
 
-    fn wide(&self, slice: Slice) -> Result<Vec<f64>> {
-        Ok(self.engine.read::<f32>(slice)?.into_iter().map(f64::from).collect())
+/// What each step left in its slot.
+///
+/// # Errors
+/// [`Error::DeviceLost`] if a slot is not the step's: a driver gave up the submission, and says nothing of it.
+pub fn losses(words: &[u32], stamps: &[u32]) -> Result<Vec<BatchLoss>> {
+    let (slots, _) = words.as_chunks::<SLOT_WORDS>();
+    assert_eq!(slots.len(), stamps.len(), "a slot for each step");
+    let means = |(slot, &stamp): (_, &u32)| {
+        let Slot { loss, nll, stamp: found, broken } = Slot::read(slot);
+        if found == stamp { Ok(BatchLoss { loss, nll, diverged: broken == stamp }) } else { Err(given_up("a step")) }
+    };
+    slots.iter().zip(stamps).map(means).collect()
+}
+
+/// A result of `len` words and the seal behind it, as numbers.
+///
+/// # Errors
+/// [`Error::DeviceLost`] if the seal is not that of the result, or has another stamp.
+pub fn sealed(what: &str, words: &[u32], len: usize, stamp: u32) -> Result<Vec<f64>> {
+    let (words, seal) = words.split_at(len);
+    if !seal::holds(seal, stamp, words) {
+        return Err(given_up(what));
     }
+    Ok(words.iter().map(|&word| f32::from_bits(word).into()).collect())
+}
+
+fn given_up(what: &str) -> Error {
+    Error::DeviceLost(format!("{what} was not carried out to its end, of which the driver said nothing"))
 }
 
 impl Backend for GpuTrainer<'_> {
@@ -289,46 +333,46 @@ impl Backend for GpuTrainer<'_> {
         on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let batch_size = self.setup.batch_size;
+        let step_work = self.engine.work(self.compiled.train.clone());
         let mut t = updates;
-        let mut under_way = VecDeque::<Pending>::new();
+        let mut under_way = VecDeque::<UnderWay>::new();
         let mut last_result = Instant::now();
-        let mut finish = |pending: Pending| -> Result<ControlFlow<()>> {
-            let parts = pending.wait::<[f32; 2]>()?;
-            let sum = |parts: &[[f32; 2]], i: usize| parts.iter().map(|part| f64::from(part[i])).sum();
-            let means = |parts: &[_]| BatchLoss { loss: sum(parts, 0), nll: sum(parts, 1) };
-            on_losses(&parts.chunks(LOSS_PARTS).map(means).collect::<Vec<_>>())
+        let mut finish = |UnderWay { pending, stamps, work }: UnderWay| -> Result<(u64, ControlFlow<()>)> {
+            let next = on_losses(&losses(&pending.wait::<u32>()?, &stamps)?)?;
+            Ok((work, next))
         };
         'epoch: for window in order.chunks(self.train.images(self.setup.train)) {
             Self::upload(&self.engine, self.setup.train, self.train, &self.compiled.train_data, window);
             self.upload_rows(window);
             let mut first = 0;
             while first < window.len() {
-                let mut steps = vec![];
-                while first < window.len() && steps.len() < self.steps_per_submission {
+                let fit = self.engine.most_work() / step_work.max(1);
+                let fit = usize::try_from(fit).unwrap_or(MAX_STEPS).clamp(1, MAX_STEPS);
+                let (mut steps, mut stamps) = (vec![], vec![]);
+                while first < window.len() && steps.len() < fit {
                     t += 1;
                     let count = batch_size.min(window.len() - first);
                     let weights = self.setup.loss.weights(self.setup.train, &window[first..first + count]);
-                    steps.push(self.step(t, steps.len(), first, count, weights));
+                    let stamp = self.next_stamp();
+                    steps.push(Step { stamp, ..self.step(t, steps.len(), first, count, weights) });
+                    stamps.push(stamp);
                     first += count;
                 }
-                let losses = self.compiled.step_losses.part(0, 2 * steps.len() * LOSS_PARTS);
-                under_way.push_back(self.engine.run(self.compiled.train.clone(), &steps, losses));
+                let slots = self.compiled.step_losses.part(0, steps.len() * SLOT_WORDS);
+                let pending = self.engine.run(self.compiled.train.clone(), &steps, slots);
+                under_way.push_back(UnderWay { pending, stamps, work: step_work.saturating_mul(steps.len() as u64) });
                 if under_way.len() > IN_FLIGHT {
-                    if finish(under_way.pop_front().expect("the queue was just seen to hold some"))?.is_break() {
+                    let (work, next) = finish(under_way.pop_front().expect("the queue was just seen to hold some"))?;
+                    if next.is_break() {
                         break 'epoch;
                     }
-                    let took = last_result.elapsed();
+                    self.engine.measured(work, last_result.elapsed());
                     last_result = Instant::now();
-                    if took < SUBMISSION / 2 {
-                        self.steps_per_submission = (self.steps_per_submission * 2).min(MAX_STEPS);
-                    } else if took > SUBMISSION * 2 {
-                        self.steps_per_submission = (self.steps_per_submission / 2).max(1);
-                    }
                 }
             }
         }
         // Asked to stop or not: what is under way belongs to the state.
-        under_way.into_iter().try_for_each(|pending| finish(pending).map(|_| ()))
+        under_way.into_iter().try_for_each(|steps| finish(steps).map(|_| ()))
     }
 
     fn test_logits(&mut self) -> Result<Vec<f64>> {
@@ -350,8 +394,21 @@ impl Backend for GpuTrainer<'_> {
     }
 
     fn state(&mut self) -> Result<State> {
+        let stamp = self.next_stamp();
         let flat = self.compiled.flat;
-        Ok(State { params: self.wide(flat.params)?, first: self.wide(flat.first)?, second: self.wide(flat.second)? })
+        let mut parts = [flat.params, flat.first, flat.second].into_iter().zip(self.compiled.state_seals);
+        let step = Step { stamp, ..Step::default() };
+        let all: Vec<Slice> = parts.clone().flat_map(|(words, seal)| [words, seal]).collect();
+        let read = self.engine.run_for(self.compiled.seal_state.clone(), &[step], &all).wait::<u32>()?;
+        let mut rest = &read[..];
+        let mut next = || {
+            let (words, seal) = parts.next().expect("there are three");
+            let [len, all] = [words.bytes, words.bytes + seal.bytes].map(|bytes| bytes as usize / 4);
+            let (part, behind) = rest.split_at(all);
+            rest = behind;
+            sealed("reading the parameters", part, len, stamp)
+        };
+        Ok(State { params: next()?, first: next()?, second: next()? })
     }
 
     fn set_state(&mut self, state: &State) {

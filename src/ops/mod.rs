@@ -15,6 +15,7 @@ pub mod linear_tiled;
 pub mod max_pool2d;
 pub mod optimizer;
 pub mod relu;
+pub mod seal;
 pub mod smoothed_loss;
 pub mod weighted_loss;
 

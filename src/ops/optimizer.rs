@@ -16,6 +16,32 @@ use crate::{Error, Result};
 /// Parts in which a step's loss is stored: one for each thread that adds some.
 pub const LOSS_PARTS: usize = WORKGROUP;
 
+/// Words of a step's slot, `Slot` in `shaders/common/optimizer.wgsl`: a loss and a nll from each of [`LOSS_PARTS`], then two
+/// stamps.
+pub const SLOT_WORDS: usize = 2 * LOSS_PARTS + 2;
+
+/// What a step left in its slot.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slot {
+    /// The batch's mean loss.
+    pub loss: f64,
+    /// The batch's mean nll.
+    pub nll: f64,
+    /// Of the last step that wrote here.
+    pub stamp: u32,
+    /// Of the last step after which a parameter or a moment was not finite.
+    pub broken: u32,
+}
+
+impl Slot {
+    /// From a slot's [`SLOT_WORDS`] words. The parts are added in their order.
+    pub fn read(words: &[u32; SLOT_WORDS]) -> Self {
+        let [pairs @ .., stamp, broken] = words;
+        let sum = |i: usize| pairs.iter().skip(i).step_by(2).map(|&part| f64::from(f32::from_bits(part))).sum();
+        Self { loss: sum(0), nll: sum(1), stamp: *stamp, broken: *broken }
+    }
+}
+
 /// Which optimizer, with what does not change from step to step.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase")]
@@ -205,13 +231,14 @@ pub struct Buffers {
     pub packed: Slice,
     /// Loss and nll of each of the batch's images, `[n, 2]`.
     pub losses: Slice,
-    /// [`LOSS_PARTS`] pairs for each step of a submission: together the batch's mean loss and nll.
+    /// A [`Slot`] for each step of a submission.
     pub step_losses: Slice,
 }
 
 impl Optimizer {
     /// Records the update of all `len` (a multiple of 4) parameters, and the batch's means into the step's slot of
-    /// `step_losses`: the sums of `losses` times the step's `dloss` and `dnll`, in [`LOSS_PARTS`] parts.
+    /// `step_losses`: the sums of `losses` times the step's `dloss` and `dnll`, in [`LOSS_PARTS`] parts. The step's stamp goes
+    /// with them, and says too if a parameter or a moment is no longer finite.
     pub fn record(&self, plan: &mut Plan, len: usize, segments: &[Segment], at: &Buffers) -> Result<()> {
         assert!(len.is_multiple_of(4), "a thread owns four parameters");
         let count = word(segments.len());

@@ -135,8 +135,8 @@ impl<T: Real> CpuNetwork<T> {
     pub fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
         let loss = self.loss_and_gradient(form, batch);
         let nll = self.nll(form, batch);
-        optimizer::step(optimizer, t, &mut self.params, &self.grads, &mut self.state);
-        BatchLoss { loss, nll }
+        let finite = optimizer::step(optimizer, t, &mut self.params, &self.grads, &mut self.state);
+        BatchLoss { loss, nll, diverged: !finite }
     }
 }
 

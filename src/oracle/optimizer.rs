@@ -24,8 +24,8 @@ impl<T: Real> State<T> {
 /// Elements of the flat vector that one task updates: 3 arrays of 32 KiB at f64 stay in a core's cache.
 const CHUNK: usize = 4096;
 
-/// Update `t` (counted from 1) of every parameter, in place.
-pub fn step<T: Real>(optimizer: &Optimizer, t: u64, params: &mut [T], grads: &[T], state: &mut State<T>) {
+/// Update `t` (counted from 1) of every parameter, in place. Whether parameters and moments are finite after it.
+pub fn step<T: Real>(optimizer: &Optimizer, t: u64, params: &mut [T], grads: &[T], state: &mut State<T>) -> bool {
     let update = optimizer.update(t);
     let [keep, l2, step_size, denominator] =
         [update.keep, update.l2, update.step_size, update.denominator].map(|v| T::of(v));
@@ -38,25 +38,33 @@ pub fn step<T: Real>(optimizer: &Optimizer, t: u64, params: &mut [T], grads: &[T
             let [b1, b2] = adam.betas.map(T::of);
             let [one_minus_b1, one_minus_b2] = adam.betas.map(|b| T::of(1.0 - b));
             let eps = T::of(adam.eps);
-            chunks.for_each(|((params, grads), (first, second))| {
+            let parts = chunks.map(|((params, grads), (first, second))| {
+                let mut finite = true;
                 for (((p, &g), m), v) in params.iter_mut().zip(grads).zip(first).zip(second) {
                     *p *= keep;
                     let g = g + l2 * *p;
                     *m = b1 * *m + one_minus_b1 * g;
                     *v = b2 * *v + one_minus_b2 * g * g;
                     *p -= step_size * *m / (v.sqrt() / denominator + eps);
+                    finite &= p.is_finite() & m.is_finite() & v.is_finite();
                 }
+                finite
             });
+            parts.reduce(|| true, |all, part| all && part)
         }
         Optimizer::Sgd(sgd) => {
             let momentum = T::of(sgd.momentum);
-            chunks.for_each(|((params, grads), (first, _))| {
+            let parts = chunks.map(|((params, grads), (first, _))| {
+                let mut finite = true;
                 for ((p, &g), m) in params.iter_mut().zip(grads).zip(first) {
                     let g = g + l2 * *p;
                     *m = momentum * *m + g;
                     *p -= step_size * if sgd.nesterov { g + momentum * *m } else { *m };
+                    finite &= p.is_finite() & m.is_finite();
                 }
+                finite
             });
+            parts.reduce(|| true, |all, part| all && part)
         }
     }
 }

@@ -5,12 +5,22 @@ use std::sync::Arc;
 
 use smoothcnn::activations::Activations;
 use smoothcnn::check::network::random_data;
-use smoothcnn::gpu::{Gpu, autotune, cache, device};
+use smoothcnn::gpu::autotune::{self, Chosen};
+use smoothcnn::gpu::{Gpu, cache};
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::smoothing::Smoothing;
 use smoothcnn::train::Setup;
 use smoothcnn::tuning::{Tiles, Tuning};
+
+use super::opened;
+
+/// The choice, of which there must be nothing to say: every form is right.
+fn tuned(gpu: &Arc<Gpu>, setup: &Setup, activations: Activations) -> Tuning {
+    let Chosen { tuning, notes } = autotune::tuning(gpu, setup, activations).unwrap();
+    assert!(notes.is_empty(), "{notes:?}");
+    tuning
+}
 
 /// Catches a choice that follows the clock after it was kept, one of another batch or driver that is taken over, and a file
 /// that is wrong and in the way.
@@ -27,10 +37,9 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
         train: &data,
         test: &data,
     };
-    let adapter = device::choose(device::DeviceKind::Gpu, None).unwrap().adapter.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let gpu = Arc::new(Gpu::open_with(&adapter, Some(folder.path().to_owned())).unwrap());
-    let chosen = autotune::tuning(&gpu, &setup(4), Activations::F32).unwrap();
+    let gpu = opened(Some(folder.path().to_owned()));
+    let chosen = tuned(&gpu, &setup(4), Activations::F32);
     gpu.offers(chosen).unwrap();
     let files = || -> Vec<_> {
         let paths = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
@@ -47,14 +56,14 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
     for conv_forward in [Tiles::Registers, Tiles::Workgroup] {
         let other = Tuning { conv_forward, ..chosen };
         cache::write(path, text.replace(&ours, &serde_json::to_string(&other).unwrap()).as_bytes());
-        assert_eq!(autotune::tuning(&gpu, &setup(4), Activations::F32).unwrap(), other);
+        assert_eq!(tuned(&gpu, &setup(4), Activations::F32), other);
     }
     // Another batch is timed for itself.
-    autotune::tuning(&gpu, &setup(3), Activations::F32).unwrap();
+    tuned(&gpu, &setup(3), Activations::F32);
     assert_eq!(files().len(), 2);
     // And so is another storage.
     if gpu.stores(Activations::F16) {
-        autotune::tuning(&gpu, &setup(4), Activations::F16).unwrap();
+        tuned(&gpu, &setup(4), Activations::F16);
         assert_eq!(files().len(), 3);
     }
     // What is of another driver, or no choice at all, is made anew.
@@ -62,7 +71,7 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
         [text.replace("batch 4", "batch 9"), "{}".into(), text.replace("conv-forward\":\"", "conv-forward\":\"no")]
     {
         cache::write(path, wrong.as_bytes());
-        gpu.offers(autotune::tuning(&gpu, &setup(4), Activations::F32).unwrap()).unwrap();
+        gpu.offers(tuned(&gpu, &setup(4), Activations::F32)).unwrap();
         assert_ne!(cache::read(path).unwrap(), wrong.as_bytes());
     }
 }
@@ -72,10 +81,9 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
 fn where_nothing_can_be_kept_the_adapter_decides() {
     let net = Network::seed([1, 8, 8], 4).unwrap();
     let data = random_data(4, net.input, 4);
-    let adapter = device::choose(device::DeviceKind::Gpu, None).unwrap().adapter.unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     for folder in [None, Some(file.path().join("no folder"))] {
-        let gpu = Arc::new(Gpu::open_with(&adapter, folder).unwrap());
+        let gpu = opened(folder);
         let setup = Setup {
             net: &net,
             batch_size: 2,
@@ -85,6 +93,6 @@ fn where_nothing_can_be_kept_the_adapter_decides() {
             train: &data,
             test: &data,
         };
-        assert_eq!(autotune::tuning(&gpu, &setup, Activations::F32).unwrap(), gpu.tuning());
+        assert_eq!(tuned(&gpu, &setup, Activations::F32), gpu.tuning());
     }
 }

@@ -1,21 +1,19 @@
 //! Pipelines that one start leaves to the next.
 
 use std::fs;
-use std::sync::Arc;
 
 use smoothcnn::check::ops;
-use smoothcnn::gpu::{Gpu, cache, device};
+use smoothcnn::gpu::cache;
 
-use super::assert_rows;
+use super::{assert_rows, opened};
 
 /// Catches a cache that is not written, or that is in the way: one that is damaged, another driver's, or a folder that is
 /// none.
 #[test]
 fn pipelines_are_kept_and_a_file_that_is_wrong_is_no_error() {
-    let adapter = device::choose(device::DeviceKind::Gpu, None).unwrap().adapter.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let start = |folder: &std::path::Path| {
-        let gpu = Arc::new(Gpu::open_with(&adapter, Some(folder.to_owned())).unwrap());
+        let gpu = opened(Some(folder.to_owned()));
         assert_rows(ops::relu(&gpu, 3, 17));
         gpu.keep_pipelines();
         gpu.check("the end").unwrap();

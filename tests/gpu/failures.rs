@@ -2,8 +2,9 @@
 
 use smoothcnn::Error;
 use smoothcnn::check::network::random_data;
+use smoothcnn::gpu::choose::choose;
 use smoothcnn::gpu::trainer::{Options, compile_for};
-use smoothcnn::gpu::{DeviceKind, Engine, device};
+use smoothcnn::gpu::{DeviceKind, Engine};
 use smoothcnn::net::Network;
 use smoothcnn::ops::optimizer::{Adam, Optimizer};
 use smoothcnn::plan::{Plan, Step};
@@ -48,10 +49,10 @@ fn a_buffer_that_no_device_has_is_an_error() {
 
 #[test]
 fn an_unknown_adapter_is_named_with_those_that_exist() {
-    let Err(error) = device::choose(DeviceKind::Auto, Some("no such adapter")) else { panic!("chose an adapter") };
+    let Err(error) = choose(DeviceKind::Auto, Some("no such adapter"), None) else { panic!("chose an adapter") };
     assert_eq!(error.exit_code(), 3);
     assert!(error.to_string().contains("no such adapter"), "{error}");
-    assert!(matches!(device::choose(DeviceKind::Gpu, Some("99")), Err(Error::NoAdapter(_))));
+    assert!(matches!(choose(DeviceKind::Gpu, Some("99999"), None), Err(Error::NoAdapter(_))));
 }
 
 /// A second device, so that the others' is left alone: an error outside every scope is kept and reported, and so is the

@@ -13,7 +13,8 @@ mod stopping;
 use std::sync::{Arc, LazyLock};
 
 use smoothcnn::check::Row;
-use smoothcnn::gpu::Gpu;
+use smoothcnn::gpu::choose::choose;
+use smoothcnn::gpu::{DeviceKind, Gpu};
 
 /// The device that all tests share.
 static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
@@ -21,6 +22,11 @@ static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
     println!("testing on {}", smoothcnn::gpu::device::describe(&gpu.info));
     Arc::new(gpu)
 });
+
+/// A device of a test's own, with a cache folder.
+fn opened(cache_folder: Option<std::path::PathBuf>) -> Arc<Gpu> {
+    Arc::new(choose(DeviceKind::Gpu, None, cache_folder).unwrap().gpu.unwrap())
+}
 
 /// Fails with every row that is out of its tolerance.
 fn assert_rows(rows: smoothcnn::Result<Vec<Row>>) {

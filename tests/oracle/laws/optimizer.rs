@@ -14,7 +14,7 @@ fn after<T: Real>(optimizer: &Optimizer, steps: u64, start: &[f64], gradient: &[
     let mut params: Vec<T> = start.iter().map(|&v| T::of(v)).collect();
     let gradient: Vec<T> = gradient.iter().map(|&v| T::of(v)).collect();
     let mut state = State::new(params.len());
-    (1..=steps).for_each(|t| step(optimizer, t, &mut params, &gradient, &mut state));
+    (1..=steps).for_each(|t| assert!(step(optimizer, t, &mut params, &gradient, &mut state), "not finite"));
     params.into_iter().map(Real::wide).collect()
 }
 
