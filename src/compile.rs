@@ -110,9 +110,6 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     if n == 0 {
         return Err(Error::Usage("--batch-size: found 0, expected at least 1".into()));
     }
-    if n >= u32::MAX as usize {
-        return Err(Error::OverLimit(format!("--batch-size: found {n}, expected less than {}", u32::MAX)));
-    }
     // Every buffer of a batch is a small multiple of this: what does not wrap here is checked against 32 bits below.
     let widest =
         net.layers.iter().map(|layer| layer.output.len()).chain([net.input.iter().product()]).max().unwrap_or(0);
