@@ -3,11 +3,14 @@
 mod activations;
 mod bench;
 mod calibrate;
+mod data;
 mod eval;
+mod given;
 mod labels;
 mod loss;
 mod predict;
 mod refuse;
+mod sizes;
 mod stop;
 mod sweep;
 mod tools;
