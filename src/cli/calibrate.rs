@@ -14,7 +14,7 @@ use smoothcnn::temperature::{self, End};
 use smoothcnn::{Error, Result, checkpoint, input, metrics};
 
 use super::config::{Images, images, read_config};
-use super::dataset::{DataArgs, DataKind, Part, Record, labelled};
+use super::dataset::{DataArgs, DataKind, Part, labelled};
 use super::model::{self, Found, InferenceArgs};
 use super::{common, parse};
 
@@ -138,15 +138,12 @@ fn of_model(path: &Path, args: &Args) -> Result<Source> {
     let known = model::trained_on(path, &metadata)?;
     let limits = [args.limit_train, args.limit_test];
     let parts = (known.as_ref(), &[Part::Train, Part::Test][..]);
-    let Found { source, train, test } = model::find(&args.data, limits, parts, args.allow_changed_data, ignored)?;
+    let Found { source, train, test, trained } =
+        model::find(&args.data, limits, parts, args.allow_changed_data, ignored)?;
     common::note(format_args!("data: {}, {} training and {} test images", source.describe(), train.len(), test.len()));
     let n = args.val_images.unwrap_or((train.len() / 10).clamp(1, 5000));
     let validation = last(&train, n)?;
-    // Whatever the folder, and whether or not others follow them.
-    if let Some(Record { train_images: trained, .. }) =
-        known.and_then(|known| known.images).filter(|record| record.begins(Part::Train, &train, ignored))
-        && train.len() - n < trained
-    {
+    if train.len() - n < trained {
         let found = format!("the last {n} of {} training images, and the first {trained} trained it", train.len());
         let message = "a temperature fitted on them would be too low, and none is written";
         let expected = "expected images that are new to it: train with --val-split and give the run's folder, or with \

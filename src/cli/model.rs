@@ -95,6 +95,8 @@ pub struct Found {
     pub source: Source,
     pub train: Dataset,
     pub test: Dataset,
+    /// So many training images, the first of the set, are known to have trained the model.
+    pub trained: usize,
 }
 
 /// Finds the images that the flags name: those that the model is `known` to be of, unless another set is named. Of the model's
@@ -107,11 +109,16 @@ pub fn find(
     allow_changed: bool,
     ignored: Option<i64>,
 ) -> Result<Found> {
+    // Whatever the name of the set, and whether or not others follow them.
+    let trained = |train: &Dataset| {
+        let record = known.filter(|_| parts.contains(&Part::Train)).and_then(|known| known.images.as_ref());
+        record.filter(|record| record.begins(Part::Train, train, ignored)).map_or(0, |record| record.train_images)
+    };
     let own = known.map(|known| Ok((known, args.own(known)?))).transpose()?;
     let Some((known, Some(own))) = own else {
         let source = Source { limit_train, limit_test, ..args.source()? };
         let (train, test) = source.load(ignored)?;
-        return Ok(Found { source, train, test });
+        return Ok(Found { trained: trained(&train), source, train, test });
     };
     // All that the model had is needed to know it again, also where less is asked about.
     let used = |part: Part| known.images.is_some() && parts.contains(&part);
@@ -135,9 +142,10 @@ pub fn find(
             record.check(&source, (*part, images), limit, ignored)?;
         }
     }
+    let trained = trained(&train);
     train.truncate(limit_train.or(known.limit_train).unwrap_or(usize::MAX));
     test.truncate(limit_test.or(known.limit_test).unwrap_or(usize::MAX));
-    Ok(Found { source, train, test })
+    Ok(Found { source, train, test, trained })
 }
 
 /// Flags of what computes a saved model's logits, and how.

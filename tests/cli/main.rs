@@ -3,12 +3,15 @@
 mod activations;
 mod bench;
 mod calibrate;
+mod data;
 mod eval;
 mod folders;
+mod given;
 mod labels;
 mod loss;
 mod predict;
 mod refuse;
+mod sizes;
 mod stop;
 mod sweep;
 mod tools;
