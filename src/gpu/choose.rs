@@ -176,7 +176,7 @@ fn pick<G>(
                 Some(Choice { gpu: Some(gpu), index: Some(index), reason, notes: std::mem::take(&mut notes) })
             }
             Err(error) => {
-                notes.push(format!("{index}: {} is left out: {error}", describe(&listed[index])));
+                notes.push(format!("{index}: {} cannot be opened: {error}", describe(&listed[index])));
                 None
             }
         })

@@ -3,6 +3,7 @@
 mod activations;
 mod bench;
 mod calibrate;
+mod devices;
 mod eval;
 mod labels;
 mod loss;
