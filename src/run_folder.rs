@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use crate::fs::{folder_of, is_temporary, names, remove};
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 
 /// The mark's name.
 pub const MARK: &str = ".smoothcnn";
@@ -134,9 +134,7 @@ impl OwnFolder {
     /// # Errors
     /// [`Error::Data`] if there is none, [`Error::InUse`] if another process works in it, [`Error::Io`].
     pub fn open_run(path: &Path) -> Result<Self> {
-        if !path.join(CONFIG).is_file() {
-            return Err(Error::data(path.join(CONFIG), "no such file, expected the folder of a run"));
-        }
+        input::open(&path.join(CONFIG), "the folder of a run")?;
         let folder = Self::lock(path, None)?;
         folder.remove_temporary(&RUN_FILES)?;
         Ok(folder)

@@ -306,7 +306,8 @@ impl Config {
                 return Err(Error::Usage(format!("{flag}: found {value}, expected a number from 0 to {most}")));
             }
         }
-        self.optimizer.check()?;
+        let most = if self.dtype == Precision::F64 { f64::MAX } else { f32::MAX.into() };
+        self.optimizer.check(most)?;
         dataset::check_normalisation(["--mean", "--std"], [&self.mean, &self.std])?;
         if self.dtype == Precision::F64 && self.activations == Activations::F16 {
             let expected = "--dtype f32: f64 is the CPU path's";

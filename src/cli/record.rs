@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+#[cfg(debug_assertions)]
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -10,6 +12,8 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
 use smoothcnn::checkpoint::Metadata;
+#[cfg(debug_assertions)]
+use smoothcnn::gpu::Gpu;
 use smoothcnn::loss::BatchLoss;
 use smoothcnn::metrics::Metrics;
 use smoothcnn::net::Network;
@@ -109,10 +113,26 @@ pub struct Recorder<'a> {
     pub header_printed: bool,
     /// Whether standard output takes what is printed.
     pub printing: bool,
+    /// What the tests take away: see [`Recorder::lose_device`].
+    #[cfg(debug_assertions)]
+    pub gpu: Option<Arc<Gpu>>,
     pub last_line: Instant,
 }
 
+/// In the tests' build: the step after which the device is lost, once.
+#[cfg(debug_assertions)]
+const LOSE_DEVICE: &str = "SMOOTHCNN_LOSE_DEVICE_AFTER_STEP";
+
 impl Recorder<'_> {
+    #[cfg(debug_assertions)]
+    fn lose_device(&mut self, step: usize) {
+        let at = std::env::var(LOSE_DEVICE).ok().and_then(|step| step.parse().ok());
+        if let (true, Some(gpu)) = (at == Some(step), &self.gpu) {
+            gpu.device.destroy();
+            self.gpu = None;
+        }
+    }
+
     fn record(&mut self, line: &impl Serialize) -> Result<()> {
         writeln!(self.metrics, "{}", common::to_json(line)).map_err(Error::io(self.out.join(METRICS)))
     }
@@ -168,6 +188,8 @@ impl Recorder<'_> {
 impl Observer for Recorder<'_> {
     fn step(&mut self, epoch: usize, step: usize, means: BatchLoss) -> Result<()> {
         let BatchLoss { loss, nll, .. } = means;
+        #[cfg(debug_assertions)]
+        self.lose_device(step);
         self.progress.inc(self.config.batch_size as u64);
         if self.progress.is_hidden() && self.last_line.elapsed() > PLAIN_LINE_EVERY {
             let (done, epochs) = (self.progress.position().min(self.images as u64), self.config.epochs);

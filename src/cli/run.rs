@@ -114,19 +114,9 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     let normalisation = config.normalisation(train)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
     let steps_per_epoch = train.len().div_ceil(config.batch_size);
-    let saved = match &folder {
-        Folder::Resumed(folder) => saved::read(folder.path(), &net, steps_per_epoch)?,
-        _ => None,
-    };
-    let Saved { state, progress, epochs } = match (saved, &config.init) {
-        (Some(saved), _) => saved,
-        (None, init) => {
-            let state = match init {
-                Some(init) => common::load_params(&net, init)?.0,
-                None => initial(&net, config.seed),
-            };
-            Saved { state, progress: Progress::default(), epochs: vec![] }
-        }
+    let Saved { state, progress, epochs } = match &folder {
+        Folder::Resumed(folder) => from_checkpoint(&config, folder.path(), &net, steps_per_epoch)?,
+        _ => beginning(&config, &net)?,
     };
     let done = progress.epochs + usize::from(progress.steps > 0);
     if done > config.epochs {
@@ -137,7 +127,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     }
     let resumed = matches!(folder, Folder::Resumed(_));
     let asked = if resumed { options.device.resumed(&config.backend) } else { options.device.clone() };
-    let gpu = common::choose_device(&asked, config.dtype)?;
+    let mut gpu = common::choose_device(&asked, config.dtype)?;
     let device = DeviceArgs {
         kernels: Some(asked.kernels.or(config.kernels).unwrap_or(common::usual_kernels(config.dtype))),
         ..asked
@@ -162,11 +152,11 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         test: measured,
     };
     config.tuning = common::tuning(gpu.as_ref(), &device, &setup, config.activations, config.tuning)?;
-    let backend_for = |setup, state| {
-        let Config { activations, tuning, dtype, .. } = config;
-        common::backend_storing(activations, gpu.as_ref(), &device, tuning, dtype, setup, state)
+    let Config { activations, tuning, dtype, .. } = config;
+    let backend_on = |gpu: &Option<Arc<Gpu>>, state: &State| {
+        common::backend_storing(activations, gpu.as_ref(), &device, tuning, dtype, setup.clone(), state)
     };
-    let mut backend = backend_for(setup.clone(), &state)?;
+    let mut backend = backend_on(&gpu, &state)?;
 
     let folder = match folder {
         Folder::Resumed(folder) | Folder::Taken(folder) => folder,
@@ -216,9 +206,23 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         measured: if validation.is_some() { "val" } else { "test" },
         header_printed: false,
         printing: true,
+        #[cfg(debug_assertions)]
+        gpu: gpu.clone(),
         last_line: Instant::now(),
     };
-    let outcome = train::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
+    let mut outcome = train::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
+    if let (Err(Error::DeviceLost(why)), Some(lost)) = (&outcome, &gpu) {
+        // Once: drivers reset devices, and a device that does so again would do it for ever.
+        common::note(format_args!("the GPU device was lost: {why}; opened again, from the last checkpoint on"));
+        let again = Some(Arc::new(lost.reopen()?));
+        drop(backend);
+        let Saved { state, progress, epochs } = from_checkpoint(&config, out, &net, steps_per_epoch)?;
+        backend = backend_on(&again, &state)?;
+        gpu = again;
+        recorder.metrics = saved::record(out, &progress, &epochs, steps_per_epoch, common::note)?;
+        recorder.epochs = epochs;
+        outcome = train::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
+    }
     recorder.progress.finish_and_clear();
     if matches!(outcome, Err(Error::Interrupted(_))) {
         say_how_to_go_on(out);
@@ -246,6 +250,20 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
 
 fn say_how_to_go_on(out: &Path) {
     common::note(format_args!("stopped; `smoothcnn train --resume {}` goes on from there", out.display()));
+}
+
+/// Where the run in `out` goes on.
+fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: usize) -> Result<Saved> {
+    saved::read(out, net, steps_per_epoch)?.map_or_else(|| beginning(config, net), Ok)
+}
+
+/// A run before its first step.
+fn beginning(config: &Config, net: &Network) -> Result<Saved> {
+    let state = match &config.init {
+        Some(init) => common::load_params(net, init)?.0,
+        None => initial(net, config.seed),
+    };
+    Ok(Saved { state, progress: Progress::default(), epochs: vec![] })
 }
 
 /// A run's first parameters, and an empty optimizer's memory.

@@ -176,7 +176,9 @@ fn pick<G>(
                 Some(Choice { gpu: Some(gpu), index: Some(index), reason, notes: std::mem::take(&mut notes) })
             }
             Err(error) => {
-                notes.push(format!("{index}: {} is left out: {error}", describe(&listed[index])));
+                // An error of opening names the adapter as well: once is enough.
+                let why = if let Error::Gpu { message, .. } = error { message } else { error.to_string() };
+                notes.push(format!("{index}: {} cannot be opened: {why}", listed[index].name));
                 None
             }
         })

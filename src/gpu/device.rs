@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// How long a device may be silent beyond what its work may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long to listen, after an error, for the news that the device is gone.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Operations a second that the slowest device does: a small GPU on plain kernels, and a busy processor core.
 const SLOWEST: [f64; 2] = [1e9, 1e8];
 
@@ -190,6 +193,11 @@ impl Gpu {
     /// # Errors
     /// [`Error::Gpu`] or [`Error::DeviceLost`].
     pub fn check(&self, context: &str) -> Result<()> {
+        if matches!(*self.failure(), Some(Failure::Error(_))) {
+            // What a device that is gone refuses may be heard of before its end is.
+            let all = wgpu::PollType::Wait { submission_index: None, timeout: Some(LAST_WORDS) };
+            let _ = self.device.poll(all);
+        }
         match &*self.failure() {
             None => Ok(()),
             Some(Failure::Error(message)) => Err(Error::Gpu { context: context.to_owned(), message: message.clone() }),

@@ -111,16 +111,22 @@ impl Optimizer {
         }
     }
 
-    /// Refuses settings with which no training makes sense.
+    /// Refuses settings with which no training makes sense, `most` being the largest number of the precision it is in.
     ///
     /// # Errors
     /// [`Error::Usage`], naming the flag, or what would be the flag of a setting that has none.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self, most: f64) -> Result<()> {
         let in_range = |flag: &str, value: f64, holds: bool, expected: &str| {
             if holds { Ok(()) } else { Err(Error::Usage(format!("{flag}: found {value}, expected {expected}"))) }
         };
-        let not_negative =
-            |flag: &str, value: f64| in_range(flag, value, value.is_finite() && value >= 0.0, "a number of at least 0");
+        let not_negative = |flag: &str, value: f64| {
+            in_range(
+                flag,
+                value,
+                (0.0..=most).contains(&value),
+                &format!("a number of at least 0 and at most {most:.0e}"),
+            )
+        };
         let (lr, weight_decay) = match self {
             Self::Adam(a) | Self::AdamW(a) => (a.lr, a.weight_decay),
             Self::Sgd(s) => (s.lr, s.weight_decay),

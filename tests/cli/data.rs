@@ -108,6 +108,9 @@ fn a_model_without_a_word_has_its_run_beside_it() {
     let at = bytes.windows(10).position(|window| window == b"\"data_set\"").unwrap();
     let mut old = bytes.clone();
     old[at..at + 10].copy_from_slice(b"\"data_old\"");
+    // And the seal, which the earlier version did not write.
+    let at = bytes.windows(8).position(|window| window == b"\"sha256\"").unwrap();
+    old[at + 1] = b'S';
     fs::write(&path, old).unwrap();
     let config = dir.path().join("run/config.toml");
     let text = fs::read_to_string(&config).unwrap();

@@ -89,7 +89,7 @@ fn files_are_checked_as_flags_are() {
             4,
             &["s/plan.json: ", parts[0], parts[1]],
         );
-        fs::write(dir.path().join("entry.json"), fs::read_to_string(&plan).unwrap().trim_matches(&['[', ']', '\n']))
+        fs::write(dir.path().join("entry.json"), fs::read_to_string(&plan).unwrap().trim_matches(['[', ']', '\n']))
             .unwrap();
         refused(dir.path(), "train --entry entry.json --device cpu", 4, &["entry.json: ", parts[0], parts[1]]);
         fs::write(&plan, good).unwrap();

@@ -4,6 +4,7 @@ mod activations;
 mod bench;
 mod calibrate;
 mod data;
+mod devices;
 mod eval;
 mod folders;
 mod given;

@@ -150,3 +150,26 @@ fn a_run_that_diverges_ends_with_what_to_do() {
         }
     }
 }
+
+/// Catches a device that goes away and takes the run with it, or is not the same run afterwards.
+#[test]
+fn a_device_that_is_lost_is_opened_again_and_the_bits_are_the_same() {
+    let dir = tempdir().unwrap();
+    let train =
+        "train --device gpu --autotune off --limit-train 80 --limit-test 20 --batch-size 8 --epochs 3 --log-every 1";
+    run(dir.path(), &format!("{train} --out whole")).success();
+    let whole = dir.path().join("whole");
+    let model = |run: &Path| std::fs::read(run.join("model.safetensors")).unwrap();
+    // In the first epoch, which is begun again; in the second, after a checkpoint.
+    for (step, name) in [("4", "first"), ("15", "second")] {
+        let mut lost = command(dir.path(), &format!("{train} --out {name}"));
+        let ended = lost.env("SMOOTHCNN_LOSE_DEVICE_AFTER_STEP", step).output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(0), "{said}");
+        assert_eq!(said.matches("the GPU device was lost: ").count(), 1, "{said}");
+        let out = dir.path().join(name);
+        assert!(model(&whole) == model(&out), "step {step}: the models differ");
+        assert_eq!(timeless(metrics(&whole, "epoch")), timeless(metrics(&out, "epoch")));
+        assert_eq!(metrics(&whole, "step"), metrics(&out, "step"));
+    }
+}

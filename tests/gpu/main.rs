@@ -4,6 +4,7 @@
 mod autotune;
 mod cache;
 mod determinism;
+mod drivers;
 mod failures;
 mod halves;
 mod network;

@@ -1,0 +1,281 @@
+//! Drivers that lie, stop, or are slow: what a submission that was given up leaves is no answer, numbers that are none are seen
+//! on the device, long work is cut without another bit, and a device that went away is opened once more.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smoothcnn::activations::Activations;
+use smoothcnn::check::network::random_data;
+use smoothcnn::data::Dataset;
+use smoothcnn::fusion::Kernels;
+use smoothcnn::gpu::engine::FIRST_WORK;
+use smoothcnn::gpu::trainer::{GpuTrainer, Options, losses, sealed};
+use smoothcnn::gpu::{Engine, Gpu};
+use smoothcnn::loss::BatchLoss;
+use smoothcnn::net::Network;
+use smoothcnn::ops::ceiling;
+use smoothcnn::ops::optimizer::{Adam, Optimizer, SLOT_WORDS, Sgd};
+use smoothcnn::plan::{Plan, Step};
+use smoothcnn::smoothing::Smoothing;
+use smoothcnn::train::{self, Backend, Observer, Progress, Schedule, Setup, State};
+use smoothcnn::tuning::{Tiles, Tuning};
+use smoothcnn::{Error, cpu, oracle};
+
+use super::{GPU, opened};
+
+fn setup<'a>(net: &'a Network, data: &'a Dataset, optimizer: Optimizer) -> Setup<'a> {
+    Setup {
+        net,
+        batch_size: 5,
+        loss: Smoothing::NONE.into(),
+        optimizer,
+        normalisation: vec![[0.5, 0.25]],
+        train: data,
+        test: data,
+    }
+}
+
+fn adam(lr: f64) -> Optimizer {
+    Optimizer::Adam(Adam { lr, ..Adam::default() })
+}
+
+fn small() -> (Network, Dataset) {
+    let net = Network::seed([1, 8, 8], 4).unwrap();
+    let data = random_data(23, net.input, 4);
+    (net, data)
+}
+
+/// Catches a step or an inference that a driver gave up, whose result is what an earlier one left: the driver is played by
+/// leaving out the last kernel.
+#[test]
+fn a_submission_that_was_given_up_is_no_answer() {
+    let (net, data) = small();
+    let mut trainer = GpuTrainer::new(&GPU, setup(&net, &data, adam(1e-3)), &net.initial_parameters(1)).unwrap();
+    trainer.train_epoch(&[0, 1, 2, 3, 4], 0, &mut |_| Ok(ControlFlow::Continue(()))).unwrap();
+    let (engine, compiled) = (trainer.engine(), trainer.compiled().clone());
+    let step = Step { count: 5, stamp: 1000, dloss: 0.2, dnll: 0.2, keep: 1.0, denominator: 1.0, ..Step::default() };
+    let train = |cut: usize| {
+        let range = compiled.train.start..compiled.train.end - cut;
+        let words = engine.run(range, &[step], compiled.step_losses.part(0, SLOT_WORDS)).wait::<u32>().unwrap();
+        losses(&words, &[step.stamp])
+    };
+    let error = train(1).unwrap_err();
+    assert!(matches!(&error, Error::DeviceLost(text) if text.starts_with("a step was not carried out")), "{error}");
+    let whole = train(0).unwrap();
+    assert!(whole[0].loss > 0.0 && !whole[0].diverged, "{whole:?}");
+
+    let infer = |cut: usize| {
+        let (range, len) = (compiled.infer.start..compiled.infer.end - cut, 5 * net.classes);
+        let results = [compiled.logits.part(0, len), compiled.logits_seal];
+        let step = Step { stamp: 1001, ..step };
+        sealed("inference", &engine.run_for(range, &[step], &results).wait::<u32>().unwrap(), len, 1001)
+    };
+    assert!(matches!(infer(1), Err(Error::DeviceLost(_))));
+    assert_eq!(infer(0).unwrap().len(), 20);
+
+    // A copy that was cut short: words that are not what the device sealed.
+    let results = [compiled.flat.params, compiled.state_seals[0]];
+    let step = Step { stamp: 1002, ..step };
+    let mut words: Vec<u32> = engine.run_for(compiled.seal_state, &[step], &results).wait().unwrap();
+    let len = compiled.flat.params.bytes as usize / 4;
+    assert_eq!(sealed("the state", &words, len, 1002).unwrap().len(), len);
+    words[len / 2..len].fill(0);
+    assert!(matches!(sealed("the state", &words, len, 1002), Err(Error::DeviceLost(_))));
+}
+
+struct Nobody;
+impl Observer for Nobody {}
+
+/// Catches a parameter or a moment that is not finite and goes unnoticed until the loss is, or a file is written: on every form,
+/// on both paths. At a rate beyond f32 it is the parameters, with images beyond the square root of f32's range the second
+/// moment alone; the loss before such an update is a number.
+#[test]
+fn a_number_that_is_not_finite_ends_the_run_within_its_step() {
+    let (net, data) = small();
+    let params = net.initial_parameters(1);
+    let schedule = Schedule { epochs: 1, seed: 0, shuffle: false };
+    let sgd = |lr| Optimizer::Sgd(Sgd { lr, momentum: 0.9, nesterov: false, weight_decay: 0.0 });
+    let images = |std: f64, optimizer| Setup { normalisation: vec![[0.0, std]], ..setup(&net, &data, optimizer) };
+    let ends = |what: &str, setup: &Setup, backend: &mut dyn Backend| match train::run(
+        backend,
+        setup,
+        schedule,
+        Progress::default(),
+        &mut Nobody,
+    ) {
+        Err(error @ Error::Diverged { epoch: 1, step: 1, .. }) => {
+            assert!(error.exit_code() == 1 && error.to_string().contains("lower --lr"), "{error}");
+        }
+        other => panic!("{what}: {other:?}"),
+    };
+    for setup in [images(1.0, adam(1e39)), images(1.0, sgd(1e39)), images(1e-27, adam(1e-3))] {
+        let fused = Tiles::ALL.into_iter().filter(|&tiles| GPU.runs(tiles)).map(|tiles| (Kernels::Fused, tiles));
+        for (kernels, tiles) in fused.chain([(Kernels::Reference, Tiles::Registers)]) {
+            let what = format!("{kernels:?}, {tiles:?}, {:?}", setup.optimizer);
+            let halves = GPU.stores(Activations::F16) && kernels == Kernels::Fused && setup.normalisation[0][1] == 1.0;
+            for activations in [Activations::F32, Activations::F16].into_iter().take(1 + usize::from(halves)) {
+                let options = Options { kernels, tuning: Some(Tuning::all(tiles)), activations, ..Options::default() };
+                let mut trainer = GpuTrainer::with_options(&GPU, setup.clone(), &params, options).unwrap();
+                ends(&format!("{what}, {activations:?}"), &setup, &mut trainer);
+            }
+        }
+        ends("CPU path", &setup, &mut cpu::CpuTrainer::<f32>::new(setup.clone(), &params));
+        ends("oracle", &setup, &mut oracle::trainer::CpuTrainer::<f32>::new(setup.clone(), &params));
+    }
+    // Nothing of it in a training that is well.
+    let setup = images(1.0, adam(1e-3));
+    let mut trainer = GpuTrainer::new(&GPU, setup.clone(), &params).unwrap();
+    train::run(&mut trainer, &setup, schedule, Progress::default(), &mut Nobody).unwrap();
+}
+
+/// Two epochs, each submission with at most this much work: the state, the losses, and the logits.
+fn two_epochs(gpu: &Arc<Gpu>, slow: bool) -> (State, Vec<BatchLoss>, Vec<f64>) {
+    let (net, data) = small();
+    let mut trainer = GpuTrainer::new(gpu, setup(&net, &data, adam(1e-3)), &net.initial_parameters(1)).unwrap();
+    let mut all = vec![];
+    for epoch in 0..2 {
+        if slow {
+            // As if an operation took a second.
+            trainer.engine().measured(1, Duration::from_secs(1));
+            assert_eq!(trainer.engine().most_work(), 1);
+        }
+        let order: Vec<u32> = (0..23).rev().collect();
+        let mut add = |some: &[BatchLoss]| {
+            all.extend_from_slice(some);
+            Ok(ControlFlow::Continue(()))
+        };
+        trainer.train_epoch(&order, epoch * 5, &mut add).unwrap();
+    }
+    if slow {
+        trainer.engine().measured(1, Duration::from_secs(1));
+    }
+    let logits = trainer.test_logits().unwrap();
+    (trainer.state().unwrap(), all, logits)
+}
+
+/// Catches a step that is cut between its dispatches and then gives other bits.
+#[test]
+fn work_that_is_cut_gives_the_same_bits() {
+    assert_eq!(two_epochs(&GPU, false), two_epochs(&GPU, true));
+}
+
+/// Catches a submission that is not cut as long as nothing was measured, and one that grows by more than one measurement is
+/// worth.
+#[test]
+fn how_much_a_submission_holds_follows_what_was_measured() {
+    let mut plan = Plan::default();
+    plan.buffer("one", 1).unwrap();
+    let engine = Engine::new(&GPU, plan).unwrap();
+    assert_eq!(engine.most_work(), FIRST_WORK);
+    engine.measured(1_000_000_000, Duration::from_millis(1));
+    assert_eq!(engine.most_work(), 2 * FIRST_WORK, "at most twice as much");
+    engine.measured(1_000_000_000, Duration::from_secs(1));
+    assert_eq!(engine.most_work(), 100_000_000, "a tenth of a second");
+    engine.measured(u64::MAX, Duration::ZERO);
+    assert_eq!(engine.most_work(), 200_000_000);
+}
+
+/// Catches a wait without an end. A device that does not answer is a device that is lost.
+#[test]
+fn a_device_that_does_not_answer_is_lost() {
+    let gpu = opened(None);
+    let mut plan = Plan::default();
+    let y = plan.buffer("y", 4 << 16).unwrap();
+    ceiling::multiply_add(&mut plan, 1 << 16, y).unwrap();
+    let engine = Engine::new(&gpu, plan).unwrap();
+    let pending = engine.run(0..1, &[Step::default(); 64], y.part(0, 1));
+    let error = pending.wait_at_most::<u32>(Duration::ZERO).unwrap_err();
+    assert!(matches!(&error, Error::DeviceLost(text) if text.contains("no answer for 0")), "{error}");
+    assert!(matches!(gpu.check("later"), Err(Error::DeviceLost(_))));
+    assert!(gpu.patience(0) >= Duration::from_secs(60));
+    assert!(gpu.patience(500_000_000_000) > gpu.patience(0));
+}
+
+/// Destroys the device in the middle of an epoch.
+struct Destroys<'a> {
+    gpu: &'a Gpu,
+    at: usize,
+    /// After the last whole epoch.
+    kept: Option<(usize, State)>,
+}
+
+impl Observer for Destroys<'_> {
+    fn step(&mut self, _epoch: usize, step: usize, _means: BatchLoss) -> smoothcnn::Result<()> {
+        if step == self.at {
+            self.gpu.device.destroy();
+        }
+        Ok(())
+    }
+
+    fn epoch(&mut self, report: &train::EpochReport, backend: &mut dyn Backend) -> smoothcnn::Result<()> {
+        self.kept = Some((report.epoch, backend.state()?));
+        Ok(())
+    }
+}
+
+/// Catches a lost device that is reported as something else, one that is not opened again, and a run that goes on with other
+/// bits than it would have had.
+#[test]
+fn a_run_goes_on_from_the_last_epoch_on_a_device_that_was_lost_and_reopened() {
+    let (net, data) = small();
+    let setup = setup(&net, &data, adam(1e-3));
+    let schedule = Schedule { epochs: 3, seed: 4, shuffle: true };
+    let params = net.initial_parameters(1);
+    let run = |gpu: &Arc<Gpu>, from: Option<(usize, State)>, at: usize| {
+        let mut trainer = GpuTrainer::new(gpu, setup.clone(), &params).unwrap();
+        if let Some((_, state)) = &from {
+            trainer.set_state(state);
+        }
+        let mut observer = Destroys { gpu, at, kept: None };
+        let progress = Progress { epochs: from.map_or(0, |(epoch, _)| epoch), ..Progress::default() };
+        let outcome = train::run(&mut trainer, &setup, schedule, progress, &mut observer);
+        (outcome, observer.kept)
+    };
+    let (outcome, whole) = run(&GPU, None, usize::MAX);
+    outcome.unwrap();
+
+    // Five steps an epoch: the device goes away in the second.
+    let gpu = opened(None);
+    let (outcome, kept) = run(&gpu, None, 7);
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, Error::DeviceLost(_)), "{error:?}");
+    assert!(matches!(gpu.check("later"), Err(Error::DeviceLost(_))));
+    assert_eq!(kept.as_ref().map(|(epoch, _)| *epoch), Some(1));
+
+    let again = Arc::new(gpu.reopen().unwrap());
+    assert_eq!(again.info, gpu.info);
+    drop(gpu);
+    let (outcome, resumed) = run(&again, kept, usize::MAX);
+    outcome.unwrap();
+    assert!(resumed == whole, "other bits");
+}
+
+/// Catches a time of the host's that is none, or far from the device's.
+#[test]
+fn the_hosts_clock_times_kernels_too() {
+    let mut plan = Plan::default();
+    let y = plan.buffer("y", 4 << 14).unwrap();
+    ceiling::multiply_add(&mut plan, 1 << 14, y).unwrap();
+    ceiling::multiply_add(&mut plan, 64, y).unwrap();
+    let engine = Engine::new(&GPU, plan).unwrap();
+    engine.profile(0..2, &Step::default()).unwrap();
+    let host = engine.profile_on_host(0..2, &Step::default()).unwrap();
+    let device = engine.profile(0..2, &Step::default()).unwrap();
+    assert!(host.iter().all(|&seconds| seconds > 0.0 && seconds < 60.0), "{host:?}");
+    assert!(host[0] > host[1], "256 times the work: {host:?}");
+    println!("host {host:?}, device {device:?}");
+}
+
+/// Catches a batch beyond its set that needs room beyond its set.
+#[test]
+fn a_batch_above_the_set_is_the_set() {
+    let (net, data) = small();
+    let new = |batch_size: usize| {
+        let setup = Setup { batch_size, ..setup(&net, &data, adam(1e-3)) };
+        let mut trainer = GpuTrainer::new(&GPU, setup, &net.initial_parameters(1)).unwrap();
+        trainer.train_epoch(&(0..23).collect::<Vec<_>>(), 0, &mut |_| Ok(ControlFlow::Continue(()))).unwrap();
+        (trainer.batch_size(), trainer.compiled().plan.bytes(), trainer.state().unwrap())
+    };
+    assert!(new(23) == new(1 << 40));
+}
