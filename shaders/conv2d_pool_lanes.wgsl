@@ -20,13 +20,15 @@ struct Accumulators { a: Window, b: Window, c: Window, d: Window, e: Window, f: 
 
 fn all(v: Window) -> Accumulators { return Accumulators(v, v, v, v, v, v, v, v); }
 
-struct Tile { first: u32, block: u32, count: u32, some: bool }
+// What a subgroup owns: windows from `first` on, and blocks from `base` on, one a lane. No lane's number goes into it: a shuffle
+// must be reached by all lanes or none, and a compiler of WGSL sees that of a struct only if it holds of all of its fields.
+struct Tile { first: u32, base: u32, count: u32, some: bool }
 
-fn tile(subgroup: u32, lane: u32, channels: u32, windows: u32) -> Tile {
+fn tile(subgroup: u32, channels: u32, windows: u32) -> Tile {
     let count = blocks(channels);
     let groups = (count + LANES - 1u) / LANES;
     let first = subgroup / groups * LANES;
-    return Tile(first, subgroup % groups * LANES + lane, count, first < batch.count * windows);
+    return Tile(first, subgroup % groups * LANES, count, first < batch.count * windows);
 }
 
 fn convolve_tile(acc: Accumulators, mine: Patch, w: Taps) -> Accumulators {
@@ -38,15 +40,15 @@ fn convolve_tile(acc: Accumulators, mine: Patch, w: Taps) -> Accumulators {
     );
 }
 
-fn pool_tile(t: Tile, acc: Accumulators) {
-    pool(t.first, t.block, acc.a);
-    pool(t.first + 1u, t.block, acc.b);
-    pool(t.first + 2u, t.block, acc.c);
-    pool(t.first + 3u, t.block, acc.d);
-    pool(t.first + 4u, t.block, acc.e);
-    pool(t.first + 5u, t.block, acc.f);
-    pool(t.first + 6u, t.block, acc.g);
-    pool(t.first + 7u, t.block, acc.h);
+fn pool_tile(t: Tile, block: u32, acc: Accumulators) {
+    pool(t.first, block, acc.a);
+    pool(t.first + 1u, block, acc.b);
+    pool(t.first + 2u, block, acc.c);
+    pool(t.first + 3u, block, acc.d);
+    pool(t.first + 4u, block, acc.e);
+    pool(t.first + 5u, block, acc.f);
+    pool(t.first + 6u, block, acc.g);
+    pool(t.first + 7u, block, acc.h);
 }
 
 // The columns of a row of COLUMNS windows, two a lane: columns 2 k and 2 k + 1 of the tile, in the four rows of the windows'
@@ -98,18 +100,18 @@ fn convolve_row(acc: Row, mine: Columns, w: Taps4) -> Row {
 }
 
 // What a subgroup owns of y or dx: ROWS rows of windows, image after image, from `row` on; COLUMNS windows of them from
-// `column` on; LANES blocks, of which `block` is the lane's.
-struct Strip { row: u32, column: u32, block: u32, count: u32, rows: u32 }
+// `column` on; LANES blocks from `base` on, one a lane. As in a Tile, nothing of it is a lane's.
+struct Strip { row: u32, column: u32, base: u32, count: u32, rows: u32 }
 
 const ROWS = 2u;
 
 // `plane` are an image's windows.
-fn strip(subgroup: u32, lane: u32, channels: u32, plane: vec2u) -> Strip {
+fn strip(subgroup: u32, channels: u32, plane: vec2u) -> Strip {
     let count = blocks(channels);
     let groups = lane_groups(count);
     let across = (plane.y + COLUMNS - 1u) / COLUMNS;
     let at = subgroup / groups;
-    return Strip(at / across * ROWS, at % across * COLUMNS, subgroup % groups * LANES + lane, count, batch.count * plane.x);
+    return Strip(at / across * ROWS, at % across * COLUMNS, subgroup % groups * LANES, count, batch.count * plane.x);
 }
 
 // Where a lane's columns are, row by row, in block 0.
@@ -133,39 +135,40 @@ fn load_columns(s: ColumnSite, block: u32) -> Columns {
                    load4(s.a.z, block), load4(s.b.z, block), load4(s.a.w, block), load4(s.b.w, block));
 }
 
-fn pool_row(s: Strip, row: u32, v: Row) {
+fn pool_row(s: Strip, block: u32, row: u32, v: Row) {
     if row >= s.rows { return; }
-    pool_column(s, row, 0u, v.a);
-    pool_column(s, row, 1u, v.b);
-    pool_column(s, row, 2u, v.c);
-    pool_column(s, row, 3u, v.d);
-    pool_column(s, row, 4u, v.e);
-    pool_column(s, row, 5u, v.f);
-    pool_column(s, row, 6u, v.g);
+    pool_column(s, block, row, 0u, v.a);
+    pool_column(s, block, row, 1u, v.b);
+    pool_column(s, block, row, 2u, v.c);
+    pool_column(s, block, row, 3u, v.d);
+    pool_column(s, block, row, 4u, v.e);
+    pool_column(s, block, row, 5u, v.f);
+    pool_column(s, block, row, 6u, v.g);
 }
 
-fn pool_column(s: Strip, row: u32, column: u32, v: Window) {
-    if s.column + column < dims.w_out { pool(row * dims.w_out + s.column + column, s.block, v); }
+fn pool_column(s: Strip, block: u32, row: u32, column: u32, v: Window) {
+    if s.column + column < dims.w_out { pool(row * dims.w_out + s.column + column, block, v); }
 }
 
 // From channels last.
 @compute @workgroup_size(WORKGROUP)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
-    let s = strip(flat_group(group, groups) * (WORKGROUP / LANES) + subgroup, lane, dims.c_out, vec2u(dims.h_out, dims.w_out));
+    let s = strip(flat_group(group, groups) * (WORKGROUP / LANES) + subgroup, dims.c_out, vec2u(dims.h_out, dims.w_out));
     if s.row >= s.rows { return; }
-    let block = min(s.block, s.count - 1u);
+    let block = s.base + lane;
+    let some_block = min(block, s.count - 1u);
     let site0 = column_site(min(s.row + 0u, s.rows - 1u), s.column + lane);
     let site1 = column_site(min(s.row + 1u, s.rows - 1u), s.column + lane);
-    var acc0 = row_of_windows(bias(s.block));
-    var acc1 = row_of_windows(bias(s.block));
+    var acc0 = row_of_windows(bias(block));
+    var acc1 = row_of_windows(bias(block));
     for (var c = 0u; c < dims.c_in / 4u; c++) {
-        let w = load_taps4(c * 4u, s.count, block);
+        let w = load_taps4(c * 4u, s.count, some_block);
         acc0 = convolve_row(acc0, load_columns(site0, c), w);
         acc1 = convolve_row(acc1, load_columns(site1, c), w);
     }
-    pool_row(s, s.row + 0u, acc0);
-    pool_row(s, s.row + 1u, acc1);
+    pool_row(s, block, s.row + 0u, acc0);
+    pool_row(s, block, s.row + 1u, acc1);
 }
 
 // From any strides, channel by channel.
@@ -173,15 +176,16 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
 fn forward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                   @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
     let windows = dims.h_out * dims.w_out;
-    let t = tile(flat_group(group, groups) * (WORKGROUP / LANES) + subgroup, lane, dims.c_out, windows);
+    let t = tile(flat_group(group, groups) * (WORKGROUP / LANES) + subgroup, dims.c_out, windows);
     if !t.some { return; }
     let site = site_planes(min(t.first + lane, batch.count * windows - 1u));
-    let block = min(t.block, t.count - 1u);
-    var acc = all(bias(t.block));
+    let block = t.base + lane;
+    let some_block = min(block, t.count - 1u);
+    var acc = all(bias(block));
     for (var c = 0u; c < dims.c_in; c++) {
-        acc = convolve_tile(acc, load_patch(site, c), load_taps(c, t.count, block));
+        acc = convolve_tile(acc, load_patch(site, c), load_taps(c, t.count, some_block));
     }
-    pool_tile(t, acc);
+    pool_tile(t, block, acc);
 }
 
 // The first layer, from the data set's bytes.
@@ -189,15 +193,16 @@ fn forward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) 
 fn forward_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                  @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
     let windows = dims.h_out * dims.w_out;
-    let t = tile(flat_group(group, groups) * (WORKGROUP / LANES) + subgroup, lane, dims.c_out, windows);
+    let t = tile(flat_group(group, groups) * (WORKGROUP / LANES) + subgroup, dims.c_out, windows);
     if !t.some { return; }
     let site = pixels(min(t.first + lane, batch.count * windows - 1u));
-    let block = min(t.block, t.count - 1u);
-    var acc = all(bias(t.block));
+    let block = t.base + lane;
+    let some_block = min(block, t.count - 1u);
+    var acc = all(bias(block));
     for (var c = 0u; c < dims.c_in; c++) {
-        acc = convolve_tile(acc, load_pixels(site, c), load_taps(c, t.count, block));
+        acc = convolve_tile(acc, load_pixels(site, c), load_taps(c, t.count, some_block));
     }
-    pool_tile(t, acc);
+    pool_tile(t, block, acc);
 }
 
 // Both gradients of a block that is not the first layer.
@@ -242,21 +247,22 @@ fn lane_groups(blocks: u32) -> u32 { return (blocks + LANES - 1u) / LANES; }
 // dx for a padding of 1. Its positions are owned in 2x2 windows too; an odd row or column has a window of its own.
 fn input_tile(subgroup: u32, lane: u32) {
     let plane = vec2u(dims.h_in + 1u, dims.w_in + 1u) / 2u;
-    let s = strip(subgroup, lane, dims.c_in, plane);
+    let s = strip(subgroup, dims.c_in, plane);
     if s.row >= s.rows { return; }
-    let block = min(s.block, s.count - 1u);
+    let block = s.base + lane;
+    let some_block = min(block, s.count - 1u);
     let site0 = gradient_site(s.row, s.column + lane, plane.x);
     let site1 = gradient_site(min(s.row + 1u, s.rows - 1u), s.column + lane, plane.x);
     let zero = Window(vec4f(), vec4f(), vec4f(), vec4f());
     var acc0 = row_of_windows(zero);
     var acc1 = row_of_windows(zero);
     for (var o = 0u; o < dims.c_out / 4u; o++) {
-        let w = load_taps4(o * 4u, s.count, block);
+        let w = load_taps4(o * 4u, s.count, some_block);
         acc0 = convolve_row(acc0, load_gradients(site0, o), w);
         acc1 = convolve_row(acc1, load_gradients(site1, o), w);
     }
-    store_row(s, s.row, plane, acc0);
-    store_row(s, s.row + 1u, plane, acc1);
+    store_row(s, block, s.row, plane, acc0);
+    store_row(s, block, s.row + 1u, plane, acc1);
 }
 
 // The windows of y that a lane's two columns of dv come from: those of the column before and of its own, in three rows.
@@ -283,19 +289,19 @@ fn load_gradients(s: GradientSite, block: u32) -> Columns {
     return Columns(top.v11, own_top.v10, middle.v01, own_middle.v00, middle.v11, own_middle.v10, bottom.v01, own_bottom.v00);
 }
 
-fn store_row(s: Strip, row: u32, plane: vec2u, v: Row) {
+fn store_row(s: Strip, block: u32, row: u32, plane: vec2u, v: Row) {
     if row >= s.rows { return; }
-    store_column(s, row, 0u, plane, v.a);
-    store_column(s, row, 1u, plane, v.b);
-    store_column(s, row, 2u, plane, v.c);
-    store_column(s, row, 3u, plane, v.d);
-    store_column(s, row, 4u, plane, v.e);
-    store_column(s, row, 5u, plane, v.f);
-    store_column(s, row, 6u, plane, v.g);
+    store_column(s, block, row, 0u, plane, v.a);
+    store_column(s, block, row, 1u, plane, v.b);
+    store_column(s, block, row, 2u, plane, v.c);
+    store_column(s, block, row, 3u, plane, v.d);
+    store_column(s, block, row, 4u, plane, v.e);
+    store_column(s, block, row, 5u, plane, v.f);
+    store_column(s, block, row, 6u, plane, v.g);
 }
 
-fn store_column(s: Strip, row: u32, column: u32, plane: vec2u, v: Window) {
-    if s.column + column < plane.y { store_window(row * plane.y + s.column + column, plane, s.block, v); }
+fn store_column(s: Strip, block: u32, row: u32, column: u32, plane: vec2u, v: Window) {
+    if s.column + column < plane.y { store_window(row * plane.y + s.column + column, plane, block, v); }
 }
 
 // Partial sums of dw and db over one split, from channels last. A lane owns a block of output channels.

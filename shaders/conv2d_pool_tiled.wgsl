@@ -14,68 +14,71 @@ var<workgroup> tile: array<vec4f, 832>;
 fn pairs_of(count: u32) -> u32 { return select(8u, 4u, count <= 8u); }
 fn windows_of(pairs: u32) -> u32 { return 2u * WORKGROUP / pairs; }
 
-// What a thread owns, and where its workgroup begins.
-struct Own {
+// What a workgroup owns. Nothing of it is a thread's own: a barrier must be reached by all threads or none, and a compiler of
+// WGSL sees that of a struct only if it holds of all of its fields.
+struct Area {
     count: u32,   // blocks that there are
     pairs: u32,   // of the workgroup
     width: u32,   // windows of the workgroup
     first: u32,   // its first window
     base: u32,    // its first block
-    block: u32,   // the thread's first block
-    slot: u32,    // the thread's first window, within the workgroup
 }
 
-fn own(at: u32, local: u32, channels: u32) -> Own {
+fn area(at: u32, channels: u32) -> Area {
     let count = blocks(channels);
     let pairs = pairs_of(count);
     let width = windows_of(pairs);
     let groups = (count + 2u * pairs - 1u) / (2u * pairs);
-    let base = at % groups * 2u * pairs;
-    return Own(count, pairs, width, at / groups * width, base, base + local % pairs * 2u, local / pairs * 2u);
+    return Area(count, pairs, width, at / groups * width, at % groups * 2u * pairs);
 }
+
+// What a thread owns of it: two blocks, and two windows by their number within the area.
+struct Own { block: u32, slot: u32 }
+
+fn own(a: Area, local: u32) -> Own { return Own(a.base + local % a.pairs * 2u, local / a.pairs * 2u); }
 
 // The sums of two windows, for two blocks.
 struct Sums { low0: Window, low1: Window, high0: Window, high1: Window }
 
 // Patches are in `tile` as [channel, row, window], weights behind them as [channel, tap, block].
-fn tile_patch(o: Own, channel: u32, window: u32) -> Patch {
-    let at = channel * 4u * o.width + window;
-    return Patch(tile[at], tile[at + o.width], tile[at + 2u * o.width], tile[at + 3u * o.width]);
+fn tile_patch(a: Area, channel: u32, window: u32) -> Patch {
+    let at = channel * 4u * a.width + window;
+    return Patch(tile[at], tile[at + a.width], tile[at + 2u * a.width], tile[at + 3u * a.width]);
 }
 
-fn tile_taps(o: Own, channels: u32, channel: u32, block: u32) -> Taps {
-    let step = 2u * o.pairs;
-    let at = channels * 4u * o.width + channel * 9u * step + block - o.base;
+fn tile_taps(a: Area, channels: u32, channel: u32, block: u32) -> Taps {
+    let step = 2u * a.pairs;
+    let at = channels * 4u * a.width + channel * 9u * step + block - a.base;
     return Taps(tile[at], tile[at + step], tile[at + 2u * step],
                 tile[at + 3u * step], tile[at + 4u * step], tile[at + 5u * step],
                 tile[at + 6u * step], tile[at + 7u * step], tile[at + 8u * step]);
 }
 
 // One row of one window's patches of four channels.
-fn keep_rows(o: Own, task: u32, rows: mat4x4f) {
-    let at = task % 4u * o.width + task / 4u;
+fn keep_rows(a: Area, task: u32, rows: mat4x4f) {
+    let at = task % 4u * a.width + task / 4u;
     tile[at] = rows[0];
-    tile[at + 4u * o.width] = rows[1];
-    tile[at + 8u * o.width] = rows[2];
-    tile[at + 12u * o.width] = rows[3];
+    tile[at + 4u * a.width] = rows[1];
+    tile[at + 8u * a.width] = rows[2];
+    tile[at + 12u * a.width] = rows[3];
 }
 
 // The weights of `channels` channels from `c` on.
-fn keep_taps(o: Own, local: u32, c: u32, channels: u32) {
-    let step = 2u * o.pairs;
+fn keep_taps(a: Area, local: u32, c: u32, channels: u32) {
+    let step = 2u * a.pairs;
     for (var i = local; i < channels * 9u * step; i += WORKGROUP) {
-        tile[channels * 4u * o.width + i] = taps[(c * 9u + i / step) * o.count + min(o.base + i % step, o.count - 1u)];
+        tile[channels * 4u * a.width + i] = taps[(c * 9u + i / step) * a.count + min(a.base + i % step, a.count - 1u)];
     }
 }
 
 // What the channels in `tile` give.
-fn convolve_tile(sums: Sums, o: Own, channels: u32) -> Sums {
+fn convolve_tile(sums: Sums, a: Area, o: Own, channels: u32) -> Sums {
     var s = sums;
     for (var channel = 0u; channel < channels; channel++) {
-        let x0 = tile_patch(o, channel, o.slot);
-        let x1 = tile_patch(o, channel, o.slot + 1u);
-        let low = tile_taps(o, channels, channel, o.block);
-        let high = tile_taps(o, channels, channel, o.block + 1u);
+        let x0 = tile_patch(a, channel, o.slot);
+        let x1 = tile_patch(a, channel, o.slot + 1u);
+        let low = tile_taps(a, channels, channel, o.block);
+        let high = tile_taps(a, channels, channel, o.block + 1u);
         s = Sums(convolve(s.low0, x0, low), convolve(s.low1, x1, low), convolve(s.high0, x0, high), convolve(s.high1, x1, high));
     }
     return s;
@@ -87,11 +90,11 @@ fn biases(o: Own) -> Sums {
     return Sums(low, low, high, high);
 }
 
-fn pool_tile(o: Own, s: Sums) {
-    pool(o.first + o.slot, o.block, s.low0);
-    pool(o.first + o.slot + 1u, o.block, s.low1);
-    pool(o.first + o.slot, o.block + 1u, s.high0);
-    pool(o.first + o.slot + 1u, o.block + 1u, s.high1);
+fn pool_tile(a: Area, o: Own, s: Sums) {
+    pool(a.first + o.slot, o.block, s.low0);
+    pool(a.first + o.slot + 1u, o.block, s.low1);
+    pool(a.first + o.slot, o.block + 1u, s.high0);
+    pool(a.first + o.slot + 1u, o.block + 1u, s.high1);
 }
 
 // Where row `row` of a window's patch is, in channel 0.
@@ -105,68 +108,71 @@ fn row_of(window: u32, row: u32, position: u32, image: u32) -> vec4u {
 @compute @workgroup_size(WORKGROUP)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) local: u32) {
-    let o = own(flat_group(group, groups), local, dims.c_out);
+    let a = area(flat_group(group, groups), dims.c_out);
+    let o = own(a, local);
     let count = batch.count * dims.h_out * dims.w_out;
-    if o.first >= count { return; }
+    if a.first >= count { return; }
     // A thread loads one row of one window, or two where there are 32 windows.
     let position = dims.c_in / 4u;
     let image = dims.h_in * dims.w_in * position;
-    let row0 = row_of(min(o.first + local / 4u, count - 1u), local % 4u, position, image);
-    let row1 = row_of(min(o.first + local / 4u + WORKGROUP / 4u, count - 1u), local % 4u, position, image);
+    let row0 = row_of(min(a.first + local / 4u, count - 1u), local % 4u, position, image);
+    let row1 = row_of(min(a.first + local / 4u + WORKGROUP / 4u, count - 1u), local % 4u, position, image);
     var s = biases(o);
     for (var c = 0u; c < dims.c_in / 4u; c++) {
         workgroupBarrier();
-        keep_rows(o, local, load4_row(row0, c));
-        if o.width == 32u { keep_rows(o, local + WORKGROUP, load4_row(row1, c)); }
-        keep_taps(o, local, c * 4u, 4u);
+        keep_rows(a, local, load4_row(row0, c));
+        if a.width == 32u { keep_rows(a, local + WORKGROUP, load4_row(row1, c)); }
+        keep_taps(a, local, c * 4u, 4u);
         workgroupBarrier();
-        s = convolve_tile(s, o, 4u);
+        s = convolve_tile(s, a, o, 4u);
     }
-    pool_tile(o, s);
+    pool_tile(a, o, s);
 }
 
 // From any strides, channel by channel.
 @compute @workgroup_size(WORKGROUP)
 fn forward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                   @builtin(local_invocation_index) local: u32) {
-    let o = own(flat_group(group, groups), local, dims.c_out);
+    let a = area(flat_group(group, groups), dims.c_out);
+    let o = own(a, local);
     let count = batch.count * dims.h_out * dims.w_out;
-    if o.first >= count { return; }
+    if a.first >= count { return; }
     let image = dims.h_in * dims.w_in * dims.c_in;
     var s = biases(o);
     for (var c = 0u; c < dims.c_in; c++) {
         workgroupBarrier();
-        for (var task = local; task < 4u * o.width; task += WORKGROUP) {
-            let row = row_of(min(o.first + task / 4u, count - 1u), task % 4u, dims.x_position, image);
-            tile[task % 4u * o.width + task / 4u] = load_row(row, c * dims.x_channel);
+        for (var task = local; task < 4u * a.width; task += WORKGROUP) {
+            let row = row_of(min(a.first + task / 4u, count - 1u), task % 4u, dims.x_position, image);
+            tile[task % 4u * a.width + task / 4u] = load_row(row, c * dims.x_channel);
         }
-        keep_taps(o, local, c, 1u);
+        keep_taps(a, local, c, 1u);
         workgroupBarrier();
-        s = convolve_tile(s, o, 1u);
+        s = convolve_tile(s, a, o, 1u);
     }
-    pool_tile(o, s);
+    pool_tile(a, o, s);
 }
 
 // The first layer, from the data set's bytes.
 @compute @workgroup_size(WORKGROUP)
 fn forward_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                  @builtin(local_invocation_index) local: u32) {
-    let o = own(flat_group(group, groups), local, dims.c_out);
+    let a = area(flat_group(group, groups), dims.c_out);
+    let o = own(a, local);
     let count = batch.count * dims.h_out * dims.w_out;
-    if o.first >= count { return; }
+    if a.first >= count { return; }
     var s = biases(o);
     for (var c = 0u; c < dims.c_in; c++) {
         workgroupBarrier();
-        for (var task = local; task < 4u * o.width; task += WORKGROUP) {
-            let p = pixels(min(o.first + task / 4u, count - 1u));
+        for (var task = local; task < 4u * a.width; task += WORKGROUP) {
+            let p = pixels(min(a.first + task / 4u, count - 1u));
             let plane = p.start + c * dims.h_in * dims.w_in;
-            tile[task % 4u * o.width + task / 4u] = pixel_row(plane, p.row + task % 4u, p.column, normalisation[c]);
+            tile[task % 4u * a.width + task / 4u] = pixel_row(plane, p.row + task % 4u, p.column, normalisation[c]);
         }
-        keep_taps(o, local, c, 1u);
+        keep_taps(a, local, c, 1u);
         workgroupBarrier();
-        s = convolve_tile(s, o, 1u);
+        s = convolve_tile(s, a, o, 1u);
     }
-    pool_tile(o, s);
+    pool_tile(a, o, s);
 }
 
 // Both gradients of a block that is not the first layer.
@@ -198,25 +204,26 @@ fn backward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
 // dx for a padding of 1. Its positions are owned in 2x2 windows too; an odd row or column has a window of its own.
 fn input_tile(at: u32, local: u32) {
     let plane = vec2u(dims.h_in + 1u, dims.w_in + 1u) / 2u;
-    let o = own(at, local, dims.c_in);
+    let a = area(at, dims.c_in);
+    let o = own(a, local);
     let count = batch.count * plane.x * plane.y;
-    if o.first >= count { return; }
-    let row0 = around_of(min(o.first + local / 4u, count - 1u), local % 4u, plane);
-    let row1 = around_of(min(o.first + local / 4u + WORKGROUP / 4u, count - 1u), local % 4u, plane);
+    if a.first >= count { return; }
+    let row0 = around_of(min(a.first + local / 4u, count - 1u), local % 4u, plane);
+    let row1 = around_of(min(a.first + local / 4u + WORKGROUP / 4u, count - 1u), local % 4u, plane);
     let zero = Window(vec4f(), vec4f(), vec4f(), vec4f());
     var s = Sums(zero, zero, zero, zero);
     for (var block = 0u; block < dims.c_out / 4u; block++) {
         workgroupBarrier();
-        keep_rows(o, local, gradient_row(row0, local % 4u, block));
-        if o.width == 32u { keep_rows(o, local + WORKGROUP, gradient_row(row1, local % 4u, block)); }
-        keep_taps(o, local, block * 4u, 4u);
+        keep_rows(a, local, gradient_row(row0, local % 4u, block));
+        if a.width == 32u { keep_rows(a, local + WORKGROUP, gradient_row(row1, local % 4u, block)); }
+        keep_taps(a, local, block * 4u, 4u);
         workgroupBarrier();
-        s = convolve_tile(s, o, 4u);
+        s = convolve_tile(s, a, o, 4u);
     }
-    store_window(o.first + o.slot, plane, o.block, s.low0);
-    store_window(o.first + o.slot + 1u, plane, o.block, s.low1);
-    store_window(o.first + o.slot, plane, o.block + 1u, s.high0);
-    store_window(o.first + o.slot + 1u, plane, o.block + 1u, s.high1);
+    store_window(a.first + o.slot, plane, o.block, s.low0);
+    store_window(a.first + o.slot + 1u, plane, o.block, s.low1);
+    store_window(a.first + o.slot, plane, o.block + 1u, s.high0);
+    store_window(a.first + o.slot + 1u, plane, o.block + 1u, s.high1);
 }
 
 // The three windows that touch row `row` of the 4x4 positions about a window.

@@ -258,7 +258,7 @@ fn pool(window: u32, block: u32, v: Window) {
 
     code = select(code, vec4u(DEAD), largest <= vec4f());
     largest = select(largest, vec4f(), largest <= vec4f());
-    codes[window * (dims.c_out / 4u) + block] = code.x | code.y << 8u | code.z << 16u | code.w << 24u;
+    codes[window * (dims.c_out / 4u) + block] = code.x | (code.y << 8u) | (code.z << 16u) | (code.w << 24u);
     store_pooled(window / windows * windows * (dims.c_out / CHANNELS) + window % windows * dims.y_position
                  + block * (4u / CHANNELS) * dims.y_channel, v, largest);
 }
