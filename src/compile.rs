@@ -110,9 +110,6 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     if n == 0 {
         return Err(Error::Usage("--batch-size: found 0, expected at least 1".into()));
     }
-    if n >= u32::MAX as usize {
-        return Err(Error::OverLimit(format!("--batch-size: found {n}, expected less than {}", u32::MAX)));
-    }
     let mut plan = Plan::default();
     let pixels: usize = net.input.iter().product();
     let data = |plan: &mut Plan, name: &str, images: usize| -> Result<Data> {
