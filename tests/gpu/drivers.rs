@@ -86,8 +86,8 @@ fn a_submission_that_was_given_up_is_no_answer() {
 struct Nobody;
 impl Observer for Nobody {}
 
-/// Catches a parameter or a moment that is not finite and goes unnoticed until the loss is, or a file is written: on every form,
-/// on both paths. At a rate beyond f32 it is the parameters, with images beyond the square root of f32's range the second
+/// Catches a parameter or a moment that is not finite and goes unnoticed until the loss is, or a file is written: on every
+/// form, on both paths. At a rate beyond f32 it is the parameters, with images beyond the square root of f32's range the second
 /// moment alone; the loss before such an update is a number.
 #[test]
 fn a_number_that_is_not_finite_ends_the_run_within_its_step() {
