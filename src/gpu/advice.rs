@@ -48,44 +48,59 @@ impl Facts {
         }
     }
 
-    /// What to do, in one line, the nearest cause first. The CPU path is always left.
-    pub fn advice(&self) -> String {
-        const MESA: &str = "apt install mesa-vulkan-drivers libvulkan1 (Debian, Ubuntu)";
-        let first = if let Some(backend) = &self.backend {
-            format!("WGPU_BACKEND={backend} hides every other backend: unset it")
-        } else if let Some(files) = &self.driver_files {
-            format!("VK_DRIVER_FILES={files} hides every other driver: unset it")
-        } else if self.os == "macos" {
-            "macOS computes with Metal, which virtual machines often lack".to_owned()
-        } else if self.os == "windows" {
-            "install the graphics card's driver: it must bring DirectX 12 or Vulkan".to_owned()
-        } else if self.wsl {
-            "under WSL2 a GPU is behind /dev/dxg, for which Mesa's Vulkan driver dzn is needed (newer distributions have it \
-             in mesa-vulkan-drivers); or run the Windows build"
-                .to_owned()
-        } else if self.nvidia && self.container {
-            "an NVIDIA GPU is here, but the container was not given its Vulkan driver: start it with \
-             NVIDIA_DRIVER_CAPABILITIES=all, and apt install libvulkan1 in it"
-                .to_owned()
-        } else if self.nvidia {
-            "an NVIDIA GPU is here, but not its Vulkan driver: install libvulkan1 and the part of NVIDIA's driver with \
-             nvidia_icd.json (Debian: nvidia-vulkan-icd, Ubuntu: libnvidia-gl)"
-                .to_owned()
-        } else if let Some(node) = &self.render_node {
-            if self.permitted {
-                format!("a GPU is here ({node}), but no Vulkan driver for it: {MESA}")
-            } else {
-                format!(
-                    "a GPU is here ({node}), but you may not open it: sudo usermod -aG render $USER, and log in again \
-                     (a container: --device /dev/dri)"
-                )
-            }
-        } else {
-            format!("no GPU is here; a Vulkan driver in software: {MESA}")
+    /// Why a GPU that may well be here is no adapter, and what to do, in one line; the nearest cause first. `None` where
+    /// nothing points to a GPU.
+    pub fn hint(&self) -> Option<String> {
+        let own: &[&str] = match self.os.as_str() {
+            "macos" => &["metal", "mtl"],
+            "windows" => &["dx12", "d3d12", "vulkan", "vk"],
+            _ => &["vulkan", "vk"],
         };
-        format!("{first}; or use --device cpu")
+        let hides = |list: &&String| !list.to_lowercase().split(',').any(|name| own.contains(&name.trim()));
+        if let Some(list) = self.backend.as_ref().filter(hides) {
+            return Some(format!("WGPU_BACKEND={list} leaves out {}: unset it", own[0]));
+        }
+        if let Some(files) = &self.driver_files {
+            return Some(format!("VK_DRIVER_FILES={files} hides every other driver: unset it"));
+        }
+        let hint = match self.os.as_str() {
+            "macos" => "macOS computes with Metal, which virtual machines often lack",
+            "windows" => "install the graphics card's driver: it must bring DirectX 12 or Vulkan",
+            _ if self.wsl => {
+                "under WSL2 a GPU is behind /dev/dxg, for which Mesa's Vulkan driver dzn is needed (newer distributions have \
+                 it in mesa-vulkan-drivers); or run the Windows build"
+            }
+            _ if self.nvidia && self.container => {
+                "an NVIDIA GPU is here, but the container was not given its Vulkan driver: start it with \
+                 NVIDIA_DRIVER_CAPABILITIES=all, and apt install libvulkan1 in it"
+            }
+            _ if self.nvidia => {
+                "an NVIDIA GPU is here, but not its Vulkan driver: install libvulkan1 and the part of NVIDIA's driver with \
+                 nvidia_icd.json (Debian: nvidia-vulkan-icd, Ubuntu: libnvidia-gl)"
+            }
+            _ => {
+                let node = self.render_node.as_ref()?;
+                return Some(match self.permitted {
+                    true => format!("a GPU is here ({node}), but no Vulkan driver for it: {MESA}"),
+                    false => format!(
+                        "a GPU is here ({node}), but you may not open it: sudo usermod -aG render $USER, and log in again \
+                         (a container: --device /dev/dri)"
+                    ),
+                });
+            }
+        };
+        Some(hint.to_owned())
+    }
+
+    /// What to do where an adapter is needed: what [`Self::hint`] says, else to install a driver in software; the CPU path is
+    /// always left.
+    pub fn advice(&self) -> String {
+        let hint = self.hint().unwrap_or_else(|| format!("no GPU is here; a Vulkan driver in software: {MESA}"));
+        format!("{hint}; or use --device cpu")
     }
 }
+
+const MESA: &str = "apt install mesa-vulkan-drivers libvulkan1 (Debian, Ubuntu)";
 
 #[cfg(test)]
 mod tests {
@@ -106,8 +121,10 @@ mod tests {
             (Facts { nvidia: true, render_node: node.clone(), ..linux.clone() }, "nvidia_icd.json"),
             (Facts { render_node: node.clone(), ..linux.clone() }, "no Vulkan driver for it"),
             (Facts { render_node: node, permitted: false, ..linux.clone() }, "usermod -aG render"),
-            (linux, "no GPU is here"),
         ];
+        assert_eq!(Facts { backend: Some("dx12, VK".into()), ..linux.clone() }.hint(), None, "nothing is hidden");
+        assert_eq!(linux.hint(), None);
+        let machines = machines.into_iter().chain([(linux, "no GPU is here")]).collect::<Vec<_>>();
         let lines: Vec<_> = machines.iter().map(|(facts, _)| facts.advice()).collect();
         for (i, ((facts, part), line)) in machines.iter().zip(&lines).enumerate() {
             assert!(line.contains(part) && line.ends_with("--device cpu") && !line.contains('\n'), "{facts:?}: {line}");

@@ -126,7 +126,7 @@ pub fn choose(kind: DeviceKind, wanted: Option<&str>, cache_folder: Option<PathB
     let from_environment = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.is_empty());
     let named = wanted.map(Named::Flag).or(from_environment.as_deref().map(Named::Variable));
     let open = |index: usize| Gpu::open_with(&adapters[index], cache_folder.clone());
-    pick(&listed, kind, named, open, || Facts::gather().advice())
+    pick(&listed, kind, named, open, Facts::gather)
 }
 
 /// An adapter that was asked for.
@@ -160,13 +160,13 @@ impl Named<'_> {
     }
 }
 
-/// The choice among the adapters `listed`, the best first. `open` opens one, `advice` says what to do where there is none.
+/// The choice among the adapters `listed`, the best first. `open` opens one, `facts` say what to do where there is none.
 fn pick<G>(
     listed: &[wgpu::AdapterInfo],
     kind: DeviceKind,
     named: Option<Named>,
     mut open: impl FnMut(usize) -> Result<G>,
-    advice: impl Fn() -> String,
+    facts: impl Fn() -> Facts,
 ) -> Result<Choice<G>> {
     let mut notes = vec![];
     let mut first_open = |candidates: Vec<usize>, why: &str| {
@@ -186,6 +186,7 @@ fn pick<G>(
     let is_hardware = |&i: &usize| listed[i].device_type != wgpu::DeviceType::Cpu;
     let all = (0..listed.len()).collect::<Vec<_>>();
     let names = || listed.iter().map(|info| info.name.as_str()).collect::<Vec<_>>().join(", ");
+    let advice = || facts().advice();
     let nothing_opens = |notes: &[String]| match notes {
         [] => format!("found no adapter; {}", advice()),
         some => format!("no adapter can be opened: {}; {}", some.join("; "), advice()),
@@ -212,9 +213,10 @@ fn pick<G>(
                 return Ok(choice);
             }
             let reason = match (listed, any) {
-                ([], _) => {
-                    format!("CPU path: no GPU adapter found ({})", advice().trim_end_matches("; or use --device cpu"))
-                }
+                ([], _) => match facts().hint() {
+                    Some(hint) => format!("CPU path: no GPU adapter found ({hint})"),
+                    None => "CPU path: no GPU adapter found".into(),
+                },
                 (_, true) => "CPU path: no hardware GPU can be opened".into(),
                 (_, false) => {
                     format!("CPU path: the only adapters are software drivers ({}); --device gpu uses them", names())
@@ -252,7 +254,8 @@ mod tests {
             true => Err(Error::Gpu { context: "opening".into(), message: "it is broken".into() }),
             false => Ok(index),
         };
-        match pick(listed, kind, named, open, || "do something; or use --device cpu".into()) {
+        let facts = || Facts { os: "linux".into(), driver_files: Some("x".into()), ..Facts::default() };
+        match pick(listed, kind, named, open, facts) {
             Ok(choice) => {
                 assert_eq!(choice.gpu, choice.index);
                 (choice.gpu, choice.reason, choice.notes.len())
@@ -282,9 +285,9 @@ mod tests {
         let (_, reason, notes) = chosen(&all[2..], DeviceKind::Auto, None, &[0]);
         assert!(reason.contains("only adapters are software drivers (llvmpipe)") && notes == 0, "{reason}");
         let (_, reason, _) = chosen(&[], DeviceKind::Auto, None, &[]);
-        assert_eq!(reason, "CPU path: no GPU adapter found (do something)");
+        assert_eq!(reason, "CPU path: no GPU adapter found (VK_DRIVER_FILES=x hides every other driver: unset it)");
         let (_, reason, _) = chosen(&[], DeviceKind::Gpu, None, &[]);
-        assert_eq!(reason, "--device gpu: found no adapter; do something; or use --device cpu");
+        assert!(reason.starts_with("--device gpu: found no adapter; VK_") && reason.ends_with("; or use --device cpu"));
     }
 
     #[test]

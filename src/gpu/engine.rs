@@ -423,6 +423,34 @@ impl Pending {
 mod tests {
     use super::*;
 
+    /// A step of 410 GFLOP: no submission holds more than it may before anything was measured, but for single kernels.
+    #[test]
+    fn a_long_step_is_cut_before_anything_was_measured() {
+        use crate::compile::{Job, compile};
+        use crate::ops::optimizer::{Adam, Optimizer};
+        let net = crate::net::Network::seed([1, 112, 112], 10).unwrap();
+        let compiled = compile(&Job {
+            net: &net,
+            batch_size: 1024,
+            loss: &crate::smoothing::Smoothing::NONE.into(),
+            optimizer: Optimizer::Adam(Adam::default()),
+            train_images: 1024,
+            test_images: 1024,
+            loss_slots: MAX_STEPS,
+            kernels: Default::default(),
+            tuning: Default::default(),
+            activations: Default::default(),
+        });
+        let compiled = compiled.unwrap();
+        let work: Vec<u64> = compiled.plan.dispatches[compiled.train].iter().map(Dispatch::work).collect();
+        assert!(work.iter().sum::<u64>() > 400_000_000_000, "{work:?}");
+        let pieces = pieces(work.iter().copied(), FIRST_WORK);
+        assert!(pieces.len() >= 5, "{pieces:?}");
+        for piece in pieces {
+            assert!(piece.len() == 1 || work[piece.clone()].iter().sum::<u64>() <= FIRST_WORK, "{piece:?} of {work:?}");
+        }
+    }
+
     /// Catches a submission that is too long, a dispatch that is left out or done twice, and a cut where none is needed.
     #[test]
     fn work_is_cut_where_it_is_too_much_and_nowhere_else() {

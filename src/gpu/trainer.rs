@@ -56,7 +56,7 @@ pub enum Residence {
 impl Residence {
     /// For a data set whose loss has `row` numbers for each image, when at most `max_bytes` of either may be on the device.
     pub fn new(data: &Dataset, row: usize, batch_size: usize, max_bytes: u64) -> Self {
-        let image = data.pixels().max(row * size_of::<f32>()).max(1);
+        let image = data.pixels().max(row.saturating_mul(size_of::<f32>())).max(1);
         if data.len().saturating_mul(image) as u64 <= max_bytes {
             return Self::Whole;
         }
@@ -417,5 +417,20 @@ impl Backend for GpuTrainer<'_> {
         self.load(&narrow(&state.params));
         self.engine.write(flat.first, &narrow(&state.first));
         self.engine.write(flat.second, &narrow(&state.second));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a product that wraps, and then a set that is thought to fit.
+    #[test]
+    fn a_window_of_a_huge_batch_does_not_wrap() {
+        let data = Dataset { shape: [1, 2, 2], classes: 2, images: vec![0; 12], labels: vec![0; 3] };
+        assert_eq!(Residence::new(&data, 0, usize::MAX, 12), Residence::Whole);
+        assert_eq!(Residence::new(&data, 0, usize::MAX, 11), Residence::Window(usize::MAX));
+        assert_eq!(Residence::new(&data, usize::MAX / 2, 2, u64::MAX / 2), Residence::Window(2));
+        assert_eq!(Residence::new(&data, 0, 1, 9), Residence::Window(2));
     }
 }

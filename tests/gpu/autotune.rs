@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use smoothcnn::activations::Activations;
+use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::random_data;
 use smoothcnn::gpu::autotune::{self, Chosen};
 use smoothcnn::gpu::{Gpu, cache};
@@ -94,5 +95,29 @@ fn where_nothing_can_be_kept_the_adapter_decides() {
             test: &data,
         };
         assert_eq!(tuned(&gpu, &setup, Activations::F32), gpu.tuning());
+    }
+}
+
+/// Catches a loss with something for each training image, of which a trial on a few of them has too much.
+#[test]
+fn every_loss_can_be_tried() {
+    let net = Network::seed([1, 8, 8], 4).unwrap();
+    let data = random_data(6, net.input, 4);
+    let folder = tempfile::tempdir().unwrap();
+    let gpu = opened(Some(folder.path().to_owned()));
+    for (name, loss) in losses(4, 6).unwrap() {
+        let setup = Setup {
+            net: &net,
+            batch_size: 3,
+            loss,
+            optimizer: Optimizer::Adam(Adam::default()),
+            normalisation: vec![[0.5, 0.25]],
+            train: &data,
+            test: &data,
+        };
+        // A choice of another loss would be taken over.
+        fs::read_dir(folder.path()).unwrap().for_each(|entry| fs::remove_file(entry.unwrap().path()).unwrap());
+        println!("{name}");
+        tuned(&gpu, &setup, Activations::F32);
     }
 }

@@ -279,8 +279,10 @@ fn inference_is_the_forward_part_of_training() {
         let labels = |range: std::ops::Range<usize>| -> Vec<&str> {
             compiled.plan.dispatches[range].iter().map(|dispatch| dispatch.label.as_str()).collect()
         };
-        let (train, infer) = (labels(compiled.train.clone()), labels(compiled.infer.clone()));
+        let (train, mut infer) = (labels(compiled.train.clone()), labels(compiled.infer.clone()));
         assert_eq!(train.last(), Some(&"adam.update"));
+        assert_eq!(infer.pop(), Some("logits.seal"));
+        assert_eq!(labels(compiled.seal_state), ["params.seal", "optimizer.first.seal", "optimizer.second.seal"]);
         // A first block reads the data set itself; then a head looks up the labels, and any other loss is handed them.
         let [train, infer] = match train[0] {
             "train.gather" => {
@@ -307,7 +309,8 @@ fn a_step_of_the_seed_network_has_few_dispatches() {
         let net = Network::seed(input, 10).unwrap();
         for optimizer in optimizers() {
             let Compiled { train, infer, .. } = compile(&job(&net, &loss, optimizer, KERNELS[1])).unwrap();
-            assert!(train.len() <= 9 && infer.len() <= 4, "{} and {}", train.len(), infer.len());
+            // Inference ends with the seal of its answer.
+            assert!(train.len() <= 9 && infer.len() <= 4 + 1, "{} and {}", train.len(), infer.len());
         }
     }
 }
