@@ -65,9 +65,9 @@ fn devices_lists_whatever_there_is() {
 #[test]
 fn preview_writes_a_picture() {
     let dir = tempdir().unwrap();
-    // 18446744073709551615 columns are as many as there are images.
-    for (columns, width) in [("3", 3), ("18446744073709551615", 10)] {
-        let args = format!("data preview --limit-train 100 --limit-test 1 --columns {columns} -o sheet.png");
+    // 4294967295 columns are as many as there are images.
+    for (columns, width) in [("3", 3), ("4294967295", 10)] {
+        let args = format!("data preview --limit-train 100 --columns {columns} -o sheet.png");
         run(dir.path(), &args).success().stdout(predicate::str::starts_with("sheet.png: "));
         let sheet = image::open(dir.path().join("sheet.png")).unwrap().into_luma8();
         assert_eq!(sheet.dimensions(), (width * 28 * 2, 10 * 28 * 2));
