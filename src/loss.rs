@@ -87,14 +87,14 @@ pub fn of_each(weight: f64) -> f64 {
     if weight > 0.0 { 1.0 / weight } else { 0.0 }
 }
 
-/// A mean from its sum. That of nothing is 0, also where the samples have a loss and weigh nothing; what is no number becomes
-/// NaN. So it is on a device, which multiplies each loss with [`of_each`].
+/// A mean from its sum. That of nothing is 0, also where the samples have a loss and weigh nothing; what is no number
+/// becomes NaN. So it is on a device, which multiplies each loss with [`of_each`].
 pub fn mean(sum: f64, weight: f64) -> f64 {
     if weight > 0.0 { sum / weight } else { sum * 0.0 + 0.0 }
 }
 
-/// By how much a loss exceeds the least that it can be. Rounding alone can make it less, and then it is 0; NaN stays, where there
-/// is no least.
+/// By how much a loss exceeds the least that it can be. Rounding alone can make it less, and then it is 0; NaN stays,
+/// where there is no least.
 pub(crate) fn excess(difference: f64) -> f64 {
     if difference < 0.0 { 0.0 } else { difference }
 }
@@ -243,8 +243,9 @@ impl Loss {
         indices.iter().map(|&i| entropy.of(train.labels[i as usize], self.row(i, train.classes))).sum()
     }
 
-    /// The mean by which losses exceed the least that they can be, from their sum, the sum of the least ([`Self::entropy`]) and
-    /// their weight. Never below 0, but with a confidence penalty, which has no target whose entropy it could not go below.
+    /// The mean by which losses exceed the least that they can be, from their sum, the sum of the least
+    /// ([`Self::entropy`]) and their weight. Never below 0, but with a confidence penalty, which has no target whose
+    /// entropy it could not go below.
     pub fn excess(&self, sum: f64, least: f64, weight: f64) -> f64 {
         let found = mean(sum - least, weight);
         if matches!(self.form, Form::Comparator(_)) { found } else { excess(found) }

@@ -69,8 +69,8 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// The same for a run that goes on and is `recorded` to have begun on the CPU path: it stays there, where nobody says
-    /// otherwise.
+    /// The same for a run that goes on and is `recorded` to have begun on the CPU path: it stays there, where nobody
+    /// says otherwise.
     pub fn resumed(&self, recorded: &str) -> Self {
         let stays = recorded == CPU && self.device == DeviceKind::Auto && self.adapter.is_none();
         Self { device: if stays { DeviceKind::Cpu } else { self.device }, ..self.clone() }
@@ -205,8 +205,8 @@ pub fn backend_name(gpu: Option<&Gpu>) -> String {
     gpu.map_or(CPU.into(), |gpu| device::describe(&gpu.info))
 }
 
-/// Refuses to go on on the CPU path, unasked, with a run that is `recorded` to have begun on a GPU; says it where the device is
-/// another one for another reason.
+/// Refuses to go on on the CPU path, unasked, with a run that is `recorded` to have begun on a GPU; says it where the
+/// device is another one for another reason.
 pub fn check_resumed(asked: DeviceKind, gpu: Option<&Gpu>, recorded: &str) -> Result<()> {
     let now = backend_name(gpu);
     if recorded.is_empty() || recorded == now {
@@ -260,7 +260,8 @@ pub fn usual_kernels(precision: Precision) -> Kernels {
     if precision == Precision::F64 { Kernels::Reference } else { Kernels::Fused }
 }
 
-/// The same with a batch that is no larger than the set that it is taken from: a device's buffers are made for whole batches.
+/// The same with a batch that is no larger than the set that it is taken from: a device's buffers are made for whole
+/// batches.
 pub fn fitted(setup: Setup) -> Setup {
     let set = if setup.train.is_empty() { setup.test } else { setup.train };
     Setup { batch_size: setup.batch_size.min(set.len().max(1)), ..setup }

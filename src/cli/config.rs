@@ -270,7 +270,8 @@ impl Config {
         LossConfig { args: &self.loss, epsilon: self.label_smoothing, variant: self.smoothing_variant }
     }
 
-    /// The same, read from the file at `path`, which is named in place of flags from here on. Refuses what makes no sense.
+    /// The same, read from the file at `path`, which is named in place of flags from here on. Refuses what makes no
+    /// sense.
     pub fn read_from(mut self, path: &Path) -> Result<Self> {
         self.file = Some(path.to_owned());
         self.check()?;
@@ -390,9 +391,9 @@ pub struct Flip {
     pub file_index: u32,
 }
 
-/// The data set: with other labels where they are asked for; without classes that take no part and labels that are ignored;
-/// then split; then with noise among the labels that are left and count. In this order, so that a share is always one of what
-/// counts. In the training set such labels are [`IGNORED`]; the other sets are without their images.
+/// The data set: with other labels where they are asked for; without classes that take no part and labels that are
+/// ignored; then split; then with noise among the labels that are left and count. In this order, so that a share is
+/// always one of what counts. In the training set such labels are [`IGNORED`]; the other sets are without their images.
 pub fn images(config: &Config) -> Result<Images> {
     config.check()?;
     config.named(read_images(config))

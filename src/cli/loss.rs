@@ -423,7 +423,8 @@ pub fn loss(config: &Config, images: &Images) -> Result<Loss> {
     if loss.weights(&images.train, &all)[0] == 0.0 {
         let n = all.len();
         return config.named(usage(format!(
-            "--ignore-index, --class-mask or --class-weights: found none of {n} training images that counts, expected at least one"
+            "--ignore-index, --class-mask or --class-weights: found none of {n} training images that counts, \
+             expected at least one"
         )));
     }
     let steps_per_epoch = images.train.len().div_ceil(config.batch_size) as u64;

@@ -14,8 +14,8 @@ fn refused(dir: &Path, args: &str, code: i32, parts: &[&str]) {
     assert!(snapshot(dir) == before, "{args}: something was written");
 }
 
-/// Catches a value of a configuration that a flag could not have, and a key that is none, in a run's config.toml, in a plan and in
-/// an entry: each is named with its file.
+/// Catches a value of a configuration that a flag could not have, and a key that is none, in a run's config.toml, in a
+/// plan and in an entry: each is named with its file.
 #[test]
 fn files_are_checked_as_flags_are() {
     let dir = tempdir().unwrap();
