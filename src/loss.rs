@@ -524,3 +524,29 @@ fn shared_mass(loss: &WeightedLoss, class: usize) -> f64 {
     let mass = loss.epsilon() * loss.prior()[class];
     if loss.weighting() == Weighting::PyTorch { loss.weights()[class] * mass } else { mass }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_of_nothing_is_zero_and_what_is_no_number_stays_none() {
+        assert_eq!((mean(6.0, 3.0), mean(0.0, 0.0), mean(5.0, 0.0)), (2.0, 0.0, 0.0));
+        assert!(mean(-5.0, 0.0).is_sign_positive());
+        assert!([f64::NAN, f64::INFINITY].iter().all(|&sum| mean(sum, 0.0).is_nan()));
+        assert_eq!((excess(-1e-17), excess(0.5)), (0.0, 0.5));
+        assert!(excess(f64::NAN).is_nan());
+    }
+
+    /// A class of weight 0 with smoothing has a loss, by the other classes' weights, and no weight.
+    #[test]
+    fn an_evaluation_in_which_nothing_weighs_is_zero() {
+        let weights = Some((Weighting::PyTorch, vec![0.0, 1.0, 1.0]));
+        let epsilon = crate::smoothing::Epsilon::new(0.3).unwrap();
+        let spec = weighted_loss::Spec { epsilon, weights, ..weighted_loss::Spec::new(3) };
+        let loss = Loss::new(Form::Weighted(WeightedLoss::new(&spec).unwrap()), 0.3);
+        let found = loss.evaluate(&[1.0, 2.0, 3.0], &[0], 3);
+        assert_eq!((found.loss, found.excess_loss), (0.0, 0.0));
+        assert!(found.nll > 0.0);
+    }
+}

@@ -471,6 +471,12 @@ fn class_weights(text: &str, train: &Dataset, allowed: &Option<Vec<bool>>) -> Re
             counts.iter().map(weight).collect()
         }
         Some(list) => list,
+        None if !Path::new(text).exists() => {
+            return usage(format!(
+                "--class-weights: found {text:?}, expected balanced, {classes} numbers with commas between them, or a \
+                 file of them"
+            ));
+        }
         None => numbers(Path::new(text), classes)?,
     };
     if weights.len() != classes {
