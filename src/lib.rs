@@ -43,8 +43,7 @@
 //! | [`temperature`] | one number that calibrates a trained network's confidences |
 //! | [`study`] | what smoothing does on the user's own data: paired runs, verdicts on the six claims, the epsilon to use |
 //! | [`report`] | a study as a page and as text |
-//! | [`data`], [`checkpoint`], [`input`] | images, weights files, files that a user names |
-//! | [`rng`], [`error`] | random numbers, errors |
+//! | [`data`], [`checkpoint`], [`input`], [`rng`], [`error`] | images, weights files, files that a user names, random numbers, errors |
 
 #![warn(missing_docs)]
 

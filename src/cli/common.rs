@@ -207,12 +207,12 @@ pub fn backend_name(gpu: Option<&Gpu>) -> String {
 
 /// Refuses to go on on the CPU path, unasked, with a run that is `recorded` to have begun on a GPU; says it where the
 /// device is another one for another reason.
-pub fn check_resumed(asked: DeviceKind, gpu: Option<&Gpu>, recorded: &str) -> Result<()> {
+pub fn check_resumed(args: &DeviceArgs, gpu: Option<&Gpu>, recorded: &str) -> Result<()> {
     let now = backend_name(gpu);
     if recorded.is_empty() || recorded == now {
         return Ok(());
     }
-    if gpu.is_none() && asked != DeviceKind::Cpu {
+    if gpu.is_none() && args.device != DeviceKind::Cpu {
         return Err(Error::Usage(format!(
             "--device: found no GPU for a run that began on {recorded}, and on the CPU path its bits will differ; \
              expected --device cpu for that"

@@ -139,7 +139,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     config.kernels = device.kernels;
     common::check_activations(config.activations, gpu.is_some(), device.kernels.unwrap_or_default())?;
     if resumed {
-        common::check_resumed(device.device, gpu.as_deref(), &config.backend)?;
+        common::check_resumed(&device, gpu.as_deref(), &config.backend)?;
     }
     config.backend = common::backend_name(gpu.as_deref());
     let loss = match &config.loss.teacher {

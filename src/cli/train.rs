@@ -38,10 +38,10 @@ pub struct Args {
     /// Folder of the run; must not hold one yet [default: the first free of runs/train1, runs/train2, …]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in this folder after its last whole epoch. Its config.toml counts; other flags are refused,
-    /// but for --epochs (those done included), --data-dir, where its data has moved, --log-every, --json, and --device,
-    /// --adapter, --kernels, --tiles and --autotune, without which the run keeps its kind of device, its kernels and,
-    /// where the device runs it, their form: others round differently
+    /// Go on with the run in this folder, from its checkpoint. Its config.toml counts; other flags are refused, but for
+    /// --epochs (those done included), --data-dir, where its data has moved, --log-every, --json, and --device, --adapter,
+    /// --kernels, --tiles and --autotune, without which the run keeps its kind of device, its kernels and, where the device runs
+    /// it, their form: others round differently
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "init"])]
     resume: Option<PathBuf>,
     /// Go on though the images are not those that the run began with: its steps are counted as if they had always been

@@ -93,8 +93,9 @@ impl Optimizer {
         let in_range = |flag: &str, value: f64, holds: bool, expected: &str| {
             if holds { Ok(()) } else { Err(Error::Usage(format!("{flag}: found {value}, expected {expected}"))) }
         };
+        // Kernels compute in f32.
         let not_negative = |flag: &str, value: f64| {
-            let holds = value.is_finite() && value >= 0.0;
+            let holds = (value as f32).is_finite() && value >= 0.0;
             in_range(flag, value, holds, "a number of at least 0")
         };
         let (lr, weight_decay) = match self {
