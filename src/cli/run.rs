@@ -132,15 +132,15 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     let resumed = matches!(folder, Folder::Resumed(_));
     let asked = if resumed { options.device.resumed(&config.backend) } else { options.device.clone() };
     let gpu = common::choose_device(&asked, config.dtype)?;
+    if resumed {
+        common::check_resumed(&asked, gpu.as_deref(), &config.backend)?;
+    }
     let device = DeviceArgs {
         kernels: Some(asked.kernels.or(config.kernels).unwrap_or(common::usual_kernels(config.dtype))),
         ..asked
     };
     config.kernels = device.kernels;
     common::check_activations(config.activations, gpu.is_some(), device.kernels.unwrap_or_default())?;
-    if resumed {
-        common::check_resumed(&device, gpu.as_deref(), &config.backend)?;
-    }
     config.backend = common::backend_name(gpu.as_deref());
     let loss = match &config.loss.teacher {
         Some(path) => loss.with_teacher(teacher_logits(path, &config, &net, train, (&gpu, &device))?.into())?,
