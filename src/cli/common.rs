@@ -77,7 +77,7 @@ impl DeviceArgs {
     }
 
     /// Refuses flags that have no effect beside the others.
-    fn check(&self, precision: Precision) -> Result<()> {
+    pub fn check(&self, precision: Precision) -> Result<()> {
         let name = |value: Option<clap::builder::PossibleValue>| {
             value.map(|value| value.get_name().to_owned()).unwrap_or_default()
         };

@@ -254,6 +254,9 @@ pub struct Record {
     pub test_sha256: String,
 }
 
+/// What to do about data that has changed.
+pub const CHANGED: &str = "--data-dir names another folder, --allow-changed-data goes on with these";
+
 /// One of a data set's two parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -286,14 +289,15 @@ impl Record {
         images.len() >= n && images.shape == self.shape && images.sha256(n, ignored) == hash
     }
 
-    /// Refuses images that are not those of the record, with what was found and what was expected; `limit` is what they
-    /// were cut to when it was made, and there may be more of them now.
+    /// Refuses images that are not those of the record, with what was found and what was expected and the advice what to do;
+    /// `limit` is what they were cut to when it was made, and there may be more of them now.
     pub fn check(
         &self,
         source: &Source,
         (part, images): (Part, &Dataset),
         limit: Option<usize>,
         ignored: Option<i64>,
+        advice: &str,
     ) -> Result<()> {
         let (name, n, hash) = self.part(part);
         let found = images.len().min(limit.unwrap_or(usize::MAX));
@@ -306,7 +310,6 @@ impl Record {
         }
         let (found, expected) = (seems(found, images.shape, &found_hash), seems(n, self.shape, hash));
         let path = if source.data == DataKind::Digits { "the built-in digits".into() } else { source.data_dir.clone() };
-        let advice = "--data-dir names another folder, --allow-changed-data goes on with these";
         Err(Error::data(path, format!("the data has changed: found {found}, expected {expected}; {advice}")))
     }
 }

@@ -132,6 +132,7 @@ fn no_flag_is_without_effect() {
         (format!("{TRAIN} --opt adamw --momentum 0.9"), ["--momentum: found with --opt adamw", "--opt sgd"]),
         (format!("{TRAIN} --opt sgd --nesterov --momentum 0"), ["--nesterov", "momentum of 0"]),
         (format!("{TRAIN} --noise pair-flip"), ["--noise: found pair-flip alone", "--label-noise"]),
+        ("sweep run s --device cpu --tiles lanes".into(), ["--tiles: found lanes", "--device cpu"]),
         ("sweep --noise pair-flip".into(), ["--noise: found pair-flip alone", "--label-noise"]),
         (format!("{TRAIN} --data-dir somewhere"), ["--data-dir: found somewhere", "built in"]),
         (format!("{TRAIN} --data digits --data-dir data"), ["--data-dir: found data", "built in"]),
