@@ -13,7 +13,7 @@ use smoothcnn::{Error, Result};
 use super::calibrate;
 use super::common::{self, DeviceArgs, Precision};
 use super::config::read_config;
-use super::dataset::{self, CHANGED, DataArgs, DataKind, Part, Source, TrainedOn};
+use super::dataset::{self, DataArgs, DataKind, Part, Source, TrainedOn};
 use super::run::{CHECKPOINT, CONFIG, MODEL};
 
 /// Flags that `eval` and `predict` share.
@@ -139,7 +139,7 @@ pub fn find(
                 Part::Train => (&train, known.limit_train),
                 Part::Test => (&test, known.limit_test),
             };
-            record.check(&source, (*part, images), limit, ignored, CHANGED)?;
+            record.check(&source, (*part, images), limit, ignored, dataset::CHANGED)?;
         }
     }
     let trained = trained(&train);
