@@ -18,7 +18,6 @@ use super::common::{self, MOST, Precision};
 use super::dataset::{self, CHANGED, DataArgs, DataKind, Part, Record, Source, TrainedOn, labelled, recorded};
 use super::loss::{LossArgs, LossConfig, Spread};
 use super::parse;
-use super::run::CONFIG;
 
 /// Epochs of a run where nobody says.
 pub const EPOCHS: usize = 10;
@@ -407,8 +406,8 @@ fn read_images(config: &Config) -> Result<Images> {
     let places = train_labels.is_some() || config.loss.soft_labels.is_some();
     let (mut train, test) = source.load_checked(ignored, places)?;
     if let (Some(record), false) = (&config.data_set, config.allow_changed_data) {
-        // An entry of a plan takes no flags of its own.
-        let of_run = config.file.as_ref().is_some_and(|file| file.ends_with(CONFIG));
+        // An entry of a plan, which is JSON, takes no flags of its own.
+        let of_run = config.file.as_ref().and_then(|file| file.extension()).is_some_and(|kind| kind == "toml");
         let advice = if of_run { CHANGED } else { "without its folder the run begins anew" };
         record.check(&source, (Part::Train, &train), config.limit_train, ignored, advice)?;
         record.check(&source, (Part::Test, &test), config.limit_test, ignored, advice)?;
