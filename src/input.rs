@@ -1,5 +1,5 @@
-//! Files that a user names: regular ones only, and no more of them than is expected. A pipe may never end and a device never
-//! does, so they are refused before anything is read.
+//! Files that a user names: regular ones only, and no more of them than is expected. A pipe may never end and a device
+//! never does, so they are refused before anything is read.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -17,8 +17,8 @@ pub const WEIGHTS: u64 = 16 << 30;
 /// Opens a regular file; `expected` says in a refusal what it should have been: `an IDX file`.
 ///
 /// # Errors
-/// [`Error::Data`] where there is no such file or it is something else, such as a folder, a pipe or a device; [`Error::Io`] if
-/// the system cannot open it.
+/// [`Error::Data`] where there is no such file or it is something else, such as a folder, a pipe or a device;
+/// [`Error::Io`] if the system cannot open it.
 pub fn open(path: &Path, expected: &str) -> Result<File> {
     let failed = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound => Error::data(path, format!("no such file, expected {expected}")),

@@ -89,14 +89,14 @@ pub fn of_each(weight: f64) -> f64 {
     if weight > 0.0 { 1.0 / weight } else { 0.0 }
 }
 
-/// A mean from its sum. That of nothing is 0, also where the samples have a loss and weigh nothing; what is no number becomes
-/// NaN. So it is on a device, which multiplies each loss with [`of_each`].
+/// A mean from its sum. That of nothing is 0, also where the samples have a loss and weigh nothing; what is no number
+/// becomes NaN. So it is on a device, which multiplies each loss with [`of_each`].
 pub fn mean(sum: f64, weight: f64) -> f64 {
     if weight > 0.0 { sum / weight } else { sum * 0.0 + 0.0 }
 }
 
-/// By how much a loss exceeds the least that it can be. Rounding alone can make it less, and then it is 0; NaN stays, where there
-/// is no least.
+/// By how much a loss exceeds the least that it can be. Rounding alone can make it less, and then it is 0; NaN stays,
+/// where there is no least.
 pub(crate) fn excess(difference: f64) -> f64 {
     if difference < 0.0 { 0.0 } else { difference }
 }
@@ -245,8 +245,9 @@ impl Loss {
         indices.iter().map(|&i| entropy.of(train.labels[i as usize], self.row(i, train.classes))).sum()
     }
 
-    /// The mean by which losses exceed the least that they can be, from their sum, the sum of the least ([`Self::entropy`]) and
-    /// their weight. Never below 0, but with a confidence penalty, which has no target whose entropy it could not go below.
+    /// The mean by which losses exceed the least that they can be, from their sum, the sum of the least
+    /// ([`Self::entropy`]) and their weight. Never below 0, but with a confidence penalty, which has no target whose
+    /// entropy it could not go below.
     pub fn excess(&self, sum: f64, least: f64, weight: f64) -> f64 {
         let found = mean(sum - least, weight);
         if matches!(self.form, Form::Comparator(_)) { found } else { excess(found) }
@@ -524,4 +525,30 @@ impl<'a> Entropy<'a> {
 fn shared_mass(loss: &WeightedLoss, class: usize) -> f64 {
     let mass = loss.epsilon() * loss.prior()[class];
     if loss.weighting() == Weighting::PyTorch { loss.weights()[class] * mass } else { mass }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_of_nothing_is_zero_and_what_is_no_number_stays_none() {
+        assert_eq!((mean(6.0, 3.0), mean(0.0, 0.0), mean(5.0, 0.0)), (2.0, 0.0, 0.0));
+        assert!(mean(-5.0, 0.0).is_sign_positive());
+        assert!([f64::NAN, f64::INFINITY].iter().all(|&sum| mean(sum, 0.0).is_nan()));
+        assert_eq!((excess(-1e-17), excess(0.5)), (0.0, 0.5));
+        assert!(excess(f64::NAN).is_nan());
+    }
+
+    /// A class of weight 0 with smoothing has a loss, by the other classes' weights, and no weight.
+    #[test]
+    fn an_evaluation_in_which_nothing_weighs_is_zero() {
+        let weights = Some((Weighting::PyTorch, vec![0.0, 1.0, 1.0]));
+        let epsilon = crate::smoothing::Epsilon::new(0.3).unwrap();
+        let spec = weighted_loss::Spec { epsilon, weights, ..weighted_loss::Spec::new(3) };
+        let loss = Loss::new(Form::Weighted(WeightedLoss::new(&spec).unwrap()), 0.3);
+        let found = loss.evaluate(&[1.0, 2.0, 3.0], &[0], 3);
+        assert_eq!((found.loss, found.excess_loss), (0.0, 0.0));
+        assert!(found.nll > 0.0);
+    }
 }

@@ -92,8 +92,8 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     Ok(0)
 }
 
-/// Refuses what the host has no memory for: two sets of two batches of images, the oracle that answers are held against, and
-/// without a GPU a trainer and a tester.
+/// Refuses what the host has no memory for: two sets of two batches of images, the oracle that answers are held
+/// against, and without a GPU a trainer and a tester.
 fn fits(bench: &Bench, input: [usize; 3], batch_size: usize) -> Result<()> {
     let net = Network::seed(input, 10)?;
     memory::check_state(&net, false)?;

@@ -22,7 +22,10 @@ use super::{common, parse};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The folder of a run of `train --val-split`: its model, its data, its held-out images
-    #[arg(required_unless_present = "model", conflicts_with_all = ["model", "data", "limit_train", "limit_test", "val_images"])]
+    #[arg(
+        required_unless_present = "model",
+        conflicts_with_all = ["model", "data", "limit_train", "limit_test", "val_images"]
+    )]
     run: Option<PathBuf>,
     /// Weights, as safetensors under PyTorch's names
     #[arg(long, value_name = "FILE")]
@@ -182,8 +185,8 @@ pub fn run(args: Args) -> Result<u8> {
     } {
         let (value, n) = (found.value, validation_labels.len());
         return Err(Error::Fit(format!(
-            "found {value}, the end of its range, and none is written: the nll of {n} validation images falls all the way \
-             there, {why}; expected a minimum within the range, as more images may have"
+            "found {value}, the end of its range, and none is written: the nll of {n} validation images falls all the \
+             way there, {why}; expected a minimum within the range, as more images may have"
         )));
     }
     let out = args.out.unwrap_or_else(|| model.with_file_name("temperature.toml"));

@@ -70,20 +70,22 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// The same for a run that goes on and is `recorded` to have begun on the CPU path: it stays there, where nobody says
-    /// otherwise.
+    /// The same for a run that goes on and is `recorded` to have begun on the CPU path: it stays there, where nobody
+    /// says otherwise.
     pub fn resumed(&self, recorded: &str) -> Self {
         let stays = recorded == CPU && self.device == DeviceKind::Auto && self.adapter.is_none();
         Self { device: if stays { DeviceKind::Cpu } else { self.device }, ..self.clone() }
     }
 
     /// Refuses flags that have no effect beside the others.
-    fn check(&self, precision: Precision) -> Result<()> {
+    pub fn check(&self, precision: Precision) -> Result<()> {
         let name = |value: Option<clap::builder::PossibleValue>| {
             value.map(|value| value.get_name().to_owned()).unwrap_or_default()
         };
         let tiles = self.tiles.map(|tiles| ("--tiles", name(tiles.to_possible_value())));
-        let autotune = self.autotune.map(|autotune| ("--autotune", name(autotune.to_possible_value())));
+        // That nothing is timed is so everywhere.
+        let on = self.autotune.filter(|autotune| *autotune == Autotune::On);
+        let autotune = on.map(|on| ("--autotune", name(on.to_possible_value())));
         let why = if self.device == DeviceKind::Cpu {
             "--device cpu"
         } else if precision == Precision::F64 {
@@ -200,8 +202,8 @@ pub fn backend_name(gpu: Option<&Gpu>) -> String {
     gpu.map_or(CPU.into(), |gpu| device::describe(&gpu.info))
 }
 
-/// Refuses to go on on the CPU path, unasked, with a run that is `recorded` to have begun on a GPU; says it where the device is
-/// another one for another reason.
+/// Refuses to go on on the CPU path, unasked, with a run that is `recorded` to have begun on a GPU; says it where the
+/// device is another one for another reason.
 pub fn check_resumed(args: &DeviceArgs, gpu: Option<&Gpu>, recorded: &str) -> Result<()> {
     let now = backend_name(gpu);
     if recorded.is_empty() || recorded == now {
@@ -260,7 +262,8 @@ pub fn usual_kernels(precision: Precision) -> Kernels {
     if precision == Precision::F64 { Kernels::Reference } else { Kernels::Fused }
 }
 
-/// The same with a batch that is no larger than the set that it is taken from: a device's buffers are made for whole batches.
+/// The same with a batch that is no larger than the set that it is taken from: a device's buffers are made for whole
+/// batches.
 pub fn fitted(setup: Setup) -> Setup {
     let set = if setup.train.is_empty() { setup.test } else { setup.train };
     Setup { batch_size: setup.batch_size.min(set.len().max(1)), ..setup }

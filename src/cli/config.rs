@@ -15,7 +15,7 @@ use smoothcnn::tuning::Tuning;
 use smoothcnn::{Error, Result, input};
 
 use super::common::{self, MOST, Precision};
-use super::dataset::{self, DataArgs, DataKind, Part, Record, Source, TrainedOn, labelled, recorded};
+use super::dataset::{self, CHANGED, DataArgs, DataKind, Part, Record, Source, TrainedOn, labelled, recorded};
 use super::loss::{LossArgs, LossConfig, Spread};
 use super::parse;
 
@@ -270,7 +270,8 @@ impl Config {
         LossConfig { args: &self.loss, epsilon: self.label_smoothing, variant: self.smoothing_variant }
     }
 
-    /// The same, read from the file at `path`, which is named in place of flags from here on. Refuses what makes no sense.
+    /// The same, read from the file at `path`, which is named in place of flags from here on. Refuses what makes no
+    /// sense.
     pub fn read_from(mut self, path: &Path) -> Result<Self> {
         self.file = Some(path.to_owned());
         self.check()?;
@@ -391,9 +392,9 @@ pub struct Flip {
     pub file_index: u32,
 }
 
-/// The data set: with other labels where they are asked for; without classes that take no part and labels that are ignored;
-/// then split; then with noise among the labels that are left and count. In this order, so that a share is always one of what
-/// counts. In the training set such labels are [`IGNORED`]; the other sets are without their images.
+/// The data set: with other labels where they are asked for; without classes that take no part and labels that are
+/// ignored; then split; then with noise among the labels that are left and count. In this order, so that a share is
+/// always one of what counts. In the training set such labels are [`IGNORED`]; the other sets are without their images.
 pub fn images(config: &Config) -> Result<Images> {
     config.check()?;
     config.named(read_images(config))
@@ -406,8 +407,11 @@ fn read_images(config: &Config) -> Result<Images> {
     let places = train_labels.is_some() || config.loss.soft_labels.is_some();
     let (mut train, test) = source.load_checked(ignored, places)?;
     if let (Some(record), false) = (&config.data_set, config.allow_changed_data) {
-        record.check(&source, (Part::Train, &train), config.limit_train, ignored)?;
-        record.check(&source, (Part::Test, &test), config.limit_test, ignored)?;
+        // An entry of a plan, which is JSON, takes no flags of its own.
+        let of_run = config.file.as_ref().and_then(|file| file.extension()).is_some_and(|kind| kind == "toml");
+        let advice = if of_run { CHANGED } else { "without its folder the run begins anew" };
+        record.check(&source, (Part::Train, &train), config.limit_train, ignored, advice)?;
+        record.check(&source, (Part::Test, &test), config.limit_test, ignored, advice)?;
     }
     let record = Record::new(&source, [&train, &test], ignored);
     let mut test = if ignored.is_some() { labelled(&test) } else { test };

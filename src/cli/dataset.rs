@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use smoothcnn::checkpoint::Metadata;
+use smoothcnn::cpu::memory;
 use smoothcnn::data::digits::{self, Digits};
 use smoothcnn::data::{Dataset, cifar, idx};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::{Error, Result};
 
+use super::common;
 use super::model::from_training;
 
 /// Which images.
@@ -74,8 +76,8 @@ pub struct DataArgs {
     /// Data set [default: that of the model or run, where there is one, else digits]
     #[arg(long, value_enum)]
     pub data: Option<DataKind>,
-    /// Folder with the data set's files, plain or .gz, under their published names [default: where the model or run had them,
-    /// else data]
+    /// Folder with the data set's files, plain or .gz, under their published names [default: where the model or run had
+    /// them, else data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }
@@ -102,7 +104,8 @@ impl DataArgs {
         Ok(Source { data, data_dir, limit_train: None, limit_test: None })
     }
 
-    /// Whether the data of a model, or of a run, is meant, and where it is: `known`, or where the flags say that it moved to.
+    /// Whether the data of a model, or of a run, is meant, and where it is: `known`, or where the flags say that it
+    /// moved to.
     pub fn own(&self, known: &TrainedOn) -> Result<Option<Source>> {
         if self.data.is_some_and(|data| data != known.data) {
             return Ok(None);
@@ -119,7 +122,7 @@ impl DataArgs {
     fn check(&self, data: DataKind) -> Result<()> {
         match &self.data_dir {
             Some(dir) if data == DataKind::Digits => Err(Error::Usage(format!(
-                "--data-dir: found {}, but the digits are built in; expected --data mnist, fashion-mnist or cifar-10 with it",
+                "--data-dir: found {}, but the digits are built in; expected --data with a set that is read from files",
                 dir.display()
             ))),
             _ => Ok(()),
@@ -165,6 +168,13 @@ impl Source {
         }
         train.truncate(self.limit_train.unwrap_or(usize::MAX));
         test.truncate(self.limit_test.unwrap_or(usize::MAX));
+        // What is split or left out is a copy.
+        let copies = (train.images.len() + test.images.len()) as u64;
+        if let Some(available) = memory::available().filter(|available| copies > *available) {
+            let [copies, available] = [copies, available].map(common::bytes);
+            let message = format!("found {copies} of images, and {available} of memory are available to copy them");
+            return Err(Error::OverLimit(format!("{}: {message}; --limit-train takes fewer", self.describe())));
+        }
         if ignored.is_some() {
             // IDX files have been read so; the other formats have classes only.
             for label in train.labels.iter_mut().chain(&mut test.labels) {
@@ -194,7 +204,8 @@ pub fn labelled(images: &Dataset) -> Dataset {
     images.subset(&counts.collect::<Vec<_>>())
 }
 
-/// Mean and standard deviation of each channel: what was given, else the data set's usual values. `names` are what gave them.
+/// Mean and standard deviation of each channel: what was given, else the data set's usual values. `names` are what gave
+/// them.
 pub fn normalisation(
     data: DataKind,
     names: [&str; 2],
@@ -243,6 +254,9 @@ pub struct Record {
     pub test_sha256: String,
 }
 
+/// What to do about data that has changed.
+pub const CHANGED: &str = "--data-dir names another folder, --allow-changed-data goes on with these";
+
 /// One of a data set's two parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -275,14 +289,15 @@ impl Record {
         images.len() >= n && images.shape == self.shape && images.sha256(n, ignored) == hash
     }
 
-    /// Refuses images that are not those of the record, with what was found and what was expected; `limit` is what they were cut
-    /// to when it was made, and there may be more of them now.
+    /// Refuses images that are not those of the record, with what was found and what was expected and the advice what to do;
+    /// `limit` is what they were cut to when it was made, and there may be more of them now.
     pub fn check(
         &self,
         source: &Source,
         (part, images): (Part, &Dataset),
         limit: Option<usize>,
         ignored: Option<i64>,
+        advice: &str,
     ) -> Result<()> {
         let (name, n, hash) = self.part(part);
         let found = images.len().min(limit.unwrap_or(usize::MAX));
@@ -295,7 +310,6 @@ impl Record {
         }
         let (found, expected) = (seems(found, images.shape, &found_hash), seems(n, self.shape, hash));
         let path = if source.data == DataKind::Digits { "the built-in digits".into() } else { source.data_dir.clone() };
-        let advice = "--data-dir names another folder, --allow-changed-data goes on with these";
         Err(Error::data(path, format!("the data has changed: found {found}, expected {expected}; {advice}")))
     }
 }
@@ -323,7 +337,7 @@ const KEY: &str = "data_set";
 impl TrainedOn {
     /// For a model's metadata.
     pub fn metadata(&self) -> (String, String) {
-        (KEY.into(), super::common::to_json(self))
+        (KEY.into(), common::to_json(self))
     }
 
     /// What the metadata of the model at `path` says, if anything.

@@ -75,7 +75,8 @@ pub fn run(args: Args) -> Result<u8> {
     let Model { net, metadata, temperature, .. } = &model;
     let loss = loss(&args, metadata, net.classes)?;
     let logits = args.model.logits(&model, &test)?;
-    let scaled = temperature.map(|t| temperature::apply(&logits, t));
+    let scale = |t: f64| common::finite(temperature::apply(&logits, t), net.classes);
+    let scaled = temperature.map(scale).transpose()?;
     let measured = scaled.as_deref().unwrap_or(&logits);
     let metrics = loss.evaluate(measured, &test.labels, net.classes);
     if metrics.images == 0 {

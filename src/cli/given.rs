@@ -1,5 +1,5 @@
-//! What the command line itself says, as opposed to the defaults that stand in where it is silent: so that no flag is dropped
-//! without a word.
+//! What the command line itself says, as opposed to the defaults that stand in where it is silent: so that no flag is
+//! dropped without a word.
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};

@@ -423,7 +423,8 @@ pub fn loss(config: &Config, images: &Images) -> Result<Loss> {
     if loss.weights(&images.train, &all)[0] == 0.0 {
         let n = all.len();
         return config.named(usage(format!(
-            "--ignore-index, --class-mask or --class-weights: found none of {n} training images that counts, expected at least one"
+            "--ignore-index, --class-mask or --class-weights: found none of {n} training images that counts, \
+             expected at least one"
         )));
     }
     let steps_per_epoch = images.train.len().div_ceil(config.batch_size) as u64;
@@ -470,6 +471,12 @@ fn class_weights(text: &str, train: &Dataset, allowed: &Option<Vec<bool>>) -> Re
             counts.iter().map(weight).collect()
         }
         Some(list) => list,
+        None if !Path::new(text).exists() => {
+            return usage(format!(
+                "--class-weights: found {text:?}, expected balanced, {classes} numbers with commas between them, or a \
+                 file of them"
+            ));
+        }
         None => numbers(Path::new(text), classes)?,
     };
     if weights.len() != classes {

@@ -55,7 +55,8 @@ enum Command {
     /// The temperature is the one of the least nll on the last of the training images; the test images are only
     /// reported on. A model that was trained on those images is surer of them than of new ones, and rightly so, which
     /// makes the fit optimistic: the temperature comes out too low. Keep them out of the training for a fit that can be
-    /// trusted.
+    /// trusted. Where the model says that it was trained on them, and where the fit ends at an end of its range, nothing is
+    /// written: exit code 1.
     Calibrate(calibrate::Args),
     /// Hold every kernel, and training steps of the network, against the f64 oracle on this machine's adapter.
     Check(check::Args),

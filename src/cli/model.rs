@@ -79,8 +79,8 @@ impl ModelArgs {
     }
 }
 
-/// The data that the model at `path` was trained on: what its metadata says of it, else, for a run's model of an earlier
-/// version, the run's configuration beside it.
+/// The data that the model at `path` was trained on: what its metadata says of it, else, for a run's model of an
+/// earlier version, the run's configuration beside it.
 pub fn trained_on(path: &Path, metadata: &Metadata) -> Result<Option<TrainedOn>> {
     if let Some(found) = TrainedOn::of_model(path, metadata)? {
         return Ok(Some(found));
@@ -99,9 +99,9 @@ pub struct Found {
     pub trained: usize,
 }
 
-/// Finds the images that the flags name: those that the model is `known` to be of, unless another set is named. Of the model's
-/// own the `parts` that are used must be as they were in its training, unless `allow_changed`. Limits are the flags', of
-/// training and test images, else the model's.
+/// Finds the images that the flags name: those that the model is `known` to be of, unless another set is named. Of the
+/// model's own the `parts` that are used must be as they were in its training, unless `allow_changed`. Limits are the
+/// flags', of training and test images, else the model's.
 pub fn find(
     args: &DataArgs,
     [limit_train, limit_test]: [Option<usize>; 2],
@@ -139,7 +139,7 @@ pub fn find(
                 Part::Train => (&train, known.limit_train),
                 Part::Test => (&test, known.limit_test),
             };
-            record.check(&source, (*part, images), limit, ignored)?;
+            record.check(&source, (*part, images), limit, ignored, dataset::CHANGED)?;
         }
     }
     let trained = trained(&train);

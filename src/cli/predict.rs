@@ -26,13 +26,13 @@ pub fn run(args: Args) -> Result<u8> {
     let model = args.model.load()?;
     let Model { net, metadata, test, temperature, .. } = &model;
     let temperature = temperature.unwrap_or(1.0);
-    let logits = args.model.logits(&model, test)?;
+    let logits = common::finite(temperature::apply(&args.model.logits(&model, test)?, temperature), net.classes)?;
     // A class that took no part in training has no probability.
     let allowed = class_mask(&args.model.model, metadata, net.classes)?.unwrap_or_else(|| vec![true; net.classes]);
     let kept: Vec<usize> = (0..net.classes).filter(|&class| allowed[class]).collect();
     let part: Vec<f64> = logits.chunks(net.classes).flat_map(|row| kept.iter().map(|&class| row[class])).collect();
     let mut probabilities = vec![0.0; logits.len()];
-    let of_part = metrics::probabilities(&temperature::apply(&part, temperature), kept.len());
+    let of_part = metrics::probabilities(&part, kept.len());
     for (all, part) in probabilities.chunks_mut(net.classes).zip(of_part.chunks(kept.len())) {
         kept.iter().zip(part).for_each(|(&class, &p)| all[class] = p);
     }

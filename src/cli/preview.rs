@@ -43,7 +43,8 @@ pub fn run(args: Args) -> Result<u8> {
     let (width, height) = (w * columns as u64, h * train.classes as u64);
     if width.max(height) > MOST_PIXELS {
         return Err(Error::Usage(format!(
-            "--columns: found {columns}, which makes a sheet of {width}x{height} pixels, expected at most {MOST_PIXELS} on a side"
+            "--columns: found {columns}, which makes a sheet of {width}x{height} pixels, expected at most \
+             {MOST_PIXELS} on a side"
         )));
     }
     let sheet = contact_sheet(&train, columns);

@@ -291,6 +291,10 @@ fn teacher_logits(
     (gpu, device): (&Option<Arc<Gpu>>, &DeviceArgs),
 ) -> Result<Vec<f32>> {
     let (state, metadata) = load_teacher(path, net)?;
+    if let Some(of) = model::trained_on(path, &metadata)?.map(|known| known.data).filter(|of| *of != config.data) {
+        let [of, own] = [of, config.data].map(|data| data.name());
+        common::note(format_args!("teacher: {} was trained on {of}, and here on {own}", path.display()));
+    }
     let nothing = train.subset(&[]);
     let setup = Setup {
         net,

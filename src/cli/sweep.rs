@@ -243,6 +243,8 @@ fn train_all(entries: &[Entry], out: &Path, local: &LocalArgs) -> Result<()> {
     }
     open.sort_by_key(|entry| failed(entry).exists());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Here, and not by each run on its own.
+    local.device.check(Default::default())?;
     let jobs = match local.jobs {
         Some(jobs) => jobs,
         // On two cores two runs side by side take 0.7 (software driver) or 0.83 (CPU path) of one after the other's time.

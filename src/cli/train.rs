@@ -45,7 +45,8 @@ pub struct Args {
     /// it, their form: others round differently
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "init"])]
     resume: Option<PathBuf>,
-    /// Go on though the images are not those that the run began with: its steps are counted as if they had always been these
+    /// Go on though the images are not those that the run began with: its steps are counted as if they had always been
+    /// these
     #[arg(long, requires = "resume")]
     allow_changed_data: bool,
     /// Record the loss of every N-th step

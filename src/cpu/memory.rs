@@ -1,5 +1,5 @@
-//! How much memory the CPU path takes, and how much there is: known before anything is made, so that what does not fit is
-//! refused in a line. An allocation that fails ends a program without one.
+//! How much memory the CPU path takes, and how much there is: known before anything is made, so that what does not fit
+//! is refused in a line. An allocation that fails ends a program without one.
 
 use super::network::CpuNetwork;
 use super::simd::Real;
@@ -35,18 +35,19 @@ pub struct ImageBytes {
     pub scratch: u64,
 }
 
-/// What the parameters take on the host whatever trains them: as [`crate::train::State`] holds them, as they are first made, and
-/// where they are `trained` as an epoch's end leaves them.
+/// What the parameters take on the host whatever trains them: as [`crate::train::State`] holds them, as they are first
+/// made, and where they are `trained` as an epoch's end leaves them.
 pub fn of_state(net: &Network, trained: bool) -> u64 {
     (net.flat_len() as u64).saturating_mul(if trained { 2 * 3 * 8 + 4 } else { 3 * 8 + 4 })
 }
 
-/// What a backend in `T` makes, beside the state that it starts from, for batches of up to `train` training images and `infer`
-/// others.
+/// What a backend in `T` makes, beside the state that it starts from, for batches of up to `train` training images and
+/// `infer` others.
 pub fn of_backend<T: Real>(net: &Network, kernels: Kernels, train: usize, infer: usize) -> Memory {
     let size = size_of::<T>() as u64;
     let flat = net.flat_len() as u64;
-    // Parameters and their copy in f32; where they are trained also the state at an epoch's end, and the bytes of its file.
+    // Parameters and their copy in f32; where they are trained also the state at an epoch's end, and the bytes of its
+    // file.
     let trained = if train > 0 { 3 * 8 + 3 * size } else { 0 };
     let ImageBytes { forward, backward, scratch } = match kernels {
         Kernels::Fused => CpuNetwork::<T>::image_bytes(net),
@@ -81,8 +82,8 @@ fn of_reference(net: &Network, size: u64) -> ImageBytes {
     ImageBytes { forward, backward, scratch }
 }
 
-/// Refuses a backend in `T` that does not fit into the memory that is available, and names the batch that does: `train` and
-/// `infer` are how many images there are of either kind.
+/// Refuses a backend in `T` that does not fit into the memory that is available, and names the batch that does: `train`
+/// and `infer` are how many images there are of either kind.
 ///
 /// # Errors
 /// [`Error::OverLimit`].
@@ -106,8 +107,8 @@ pub fn check<T: Real>(
     };
     let [needed, parameters, available] = [found.total(), found.parameters, available].map(mebibytes);
     Err(Error::OverLimit(format!(
-        "batch size {batch_size}: the CPU path needs {needed} of memory ({parameters} for the parameters), and {available} is \
-         available; {advice}"
+        "batch size {batch_size}: the CPU path needs {needed} of memory ({parameters} for the parameters), and \
+         {available} is available; {advice}"
     )))
 }
 
@@ -122,7 +123,8 @@ pub fn check_state(net: &Network, trained: bool) -> Result<()> {
             let [c, h, w] = net.input;
             let [needed, available] = [needed, available].map(mebibytes);
             Err(Error::OverLimit(format!(
-                "images of {c}x{h}x{w}: the network's {} parameters need {needed} of memory, and {available} is available",
+                "images of {c}x{h}x{w}: the network's {} parameters need {needed} of memory, and \
+                 {available} is available",
                 net.parameter_count()
             )))
         }
@@ -137,8 +139,8 @@ fn mebibytes(bytes: u64) -> String {
 /// Addresses that threads to come reserve for their allocations: glibc's two arenas of 64 MiB.
 const ARENAS: u64 = 128 << 20;
 
-/// How much memory this process can still get, as far as the system says: of the machine, of its control group and of its limit
-/// on addresses, the least. `None` on systems without `/proc`.
+/// How much memory this process can still get, as far as the system says: of the machine, of its control group and of
+/// its limit on addresses, the least. `None` on systems without `/proc`.
 pub fn available() -> Option<u64> {
     let of_machine = field("/proc/meminfo", "MemAvailable:").map(|kibibytes| kibibytes << 10);
     // ulimit -v. It counts addresses, of which the C library's allocator takes more than it hands out.

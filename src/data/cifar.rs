@@ -38,8 +38,8 @@ pub fn load_dir(dir: &Path) -> Result<(Dataset, Dataset)> {
     Ok((train, read(&["test_batch.bin".into()])?))
 }
 
-/// Checks that every training image of `train`, as [`load_dir`] read it, is at its place in the published set, where labels that
-/// come in a file of their own expect it.
+/// Checks that every training image of `train`, as [`load_dir`] read it, is at its place in the published set, where
+/// labels that come in a file of their own expect it.
 ///
 /// # Errors
 /// [`Error::Data`] where a batch is missing, or the training set is not the published one's 50,000 images.

@@ -13,9 +13,10 @@ pub enum Noise {
     PairFlip,
 }
 
-/// Flips `round(rate * eligible)` labels, chosen at random, and gives their indices in ascending order. Eligible are the labels
-/// among the classes `part` (ascending), and each chosen one becomes another of these classes. The labels that a higher rate
-/// flips include those of a lower one. Labels of other classes, and those that are no class, stay as they are.
+/// Flips `round(rate * eligible)` labels, chosen at random, and gives their indices in ascending order. Eligible are
+/// the labels among the classes `part` (ascending), and each chosen one becomes another of these classes. The labels
+/// that a higher rate flips include those of a lower one. Labels of other classes, and those that are no class, stay as
+/// they are.
 pub fn flip(labels: &mut [u32], part: &[u32], rate: f64, noise: Noise, seed: u64) -> Vec<u32> {
     let n = part.len() as u32;
     if n < 2 {

@@ -50,9 +50,9 @@ impl Dataset {
         Self { images, labels, ..*self }
     }
 
-    /// The SHA-256, in hexadecimal digits, of the first `n` images: of the line `n channels height width`, of their bytes, and of
-    /// their labels, a byte each. `ignored` is the label, as the file has it, that has become [`IGNORED`]: what is ignored makes
-    /// no difference.
+    /// The SHA-256, in hexadecimal digits, of the first `n` images: of the line `n channels height width`, of their
+    /// bytes, and of their labels, a byte each. `ignored` is the label, as the file has it, that has become
+    /// [`IGNORED`]: what is ignored makes no difference.
     pub fn sha256(&self, n: usize, ignored: Option<i64>) -> String {
         let n = n.min(self.len());
         let [c, h, w] = self.shape;

@@ -379,3 +379,22 @@ fn intervals_of_next_to_nothing() {
     let bad = of_predictions(&[image(f64::NAN, false), image(0.5, true)], 50, 0.95, 0);
     assert!(both_nan(bad.ece) && bad.accuracy == Interval { low: 0.0, high: 1.0 });
 }
+
+/// Catches an excess that rounding makes negative: these logits are the logarithms of the smoothed target itself.
+#[test]
+fn a_loss_at_its_least_has_an_excess_of_zero_and_not_below() {
+    let mut rounded = 0;
+    for classes in 2..40 {
+        for step in 0..20 {
+            let smoothing = Smoothing { variant: Variant::Uniform, epsilon: f64::from(step) / 20.0 };
+            let Masses { on, off } = smoothing.masses(classes);
+            let logits: Vec<f64> = (0..classes).map(|k| if k == 0 { on } else { off.max(1e-300) }.ln()).collect();
+            let found = evaluate(&logits, &[0], classes, smoothing);
+            rounded += u32::from(found.loss < smoothing.target_entropy(classes));
+            assert!((0.0..1e-12).contains(&found.excess_loss), "{classes} {step}: {}", found.excess_loss);
+        }
+    }
+    assert!(rounded > 0, "nothing was rounded down: the test says nothing");
+    let sharpened = Smoothing { variant: Variant::Uniform, epsilon: -0.5 };
+    assert!(evaluate(&[1.0, 0.0], &[0], 2, sharpened).excess_loss.is_nan(), "there is no least");
+}

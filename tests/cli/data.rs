@@ -1,4 +1,5 @@
-//! A run and its model know their data: what they are asked about is that, it is named, and it is refused where it has changed.
+//! A run and its model know their data: what they are asked about is that, it is named, and it is refused where it has
+//! changed.
 
 use std::fs;
 use std::path::Path;
@@ -31,8 +32,8 @@ fn data_line(done: &Assert) -> String {
     lines.iter().find_map(|line| line.strip_prefix("data: ")).unwrap_or_else(|| panic!("{lines:?}")).to_owned()
 }
 
-/// Catches a model that is asked about another data set than its own, or about its own without a word of which it is; and one
-/// that forgets it when it is moved.
+/// Catches a model that is asked about another data set than its own, or about its own without a word of which it is;
+/// and one that forgets it when it is moved.
 #[test]
 fn a_model_is_asked_about_its_own_data() {
     let dir = tempdir().unwrap();
@@ -157,7 +158,8 @@ fn data_that_changed_is_refused_unless_told_to_go_on() {
     run(dir.path(), "train --device cpu --resume run --epochs 3").success();
 }
 
-/// Catches an entry of a sweep that goes on with other images, and a name of an entry that depends on what the images are.
+/// Catches an entry of a sweep that goes on with other images, and a name of an entry that depends on what the images
+/// are.
 #[test]
 fn an_entry_knows_its_data_and_keeps_its_name() {
     let dir = tempdir().unwrap();
@@ -211,8 +213,8 @@ fn side_files_go_by_their_place_in_the_published_set() {
     assert!(!dir.path().join("part").exists());
 }
 
-/// Catches noise that is spent on labels that do not count, that brings such a label back or makes one, and a split that holds
-/// out of them.
+/// Catches noise that is spent on labels that do not count, that brings such a label back or makes one, and a split
+/// that holds out of them.
 #[test]
 fn mask_and_ignored_labels_come_before_split_and_noise() {
     let dir = tempdir().unwrap();
@@ -240,7 +242,8 @@ fn mask_and_ignored_labels_come_before_split_and_noise() {
     assert!(said.contains(&line), "{line}: {said}");
 }
 
-/// Catches paths that are no UTF-8 and end in a panic: they work, or are refused where a file of text would have to hold them.
+/// Catches paths that are no UTF-8 and end in a panic: they work, or are refused where a file of text would have to
+/// hold them.
 #[cfg(target_os = "linux")]
 #[test]
 fn paths_need_not_be_text() {

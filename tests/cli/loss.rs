@@ -168,7 +168,8 @@ fn ignored_labels_count_for_nothing() {
     let expected = (0..48).map(|i| if i % 4 == 1 { String::new() } else { (i % 3).to_string() });
     assert_eq!(labels, expected.collect::<Vec<_>>());
 
-    // A batch in which nothing counts has no loss, and with SGD it moves nothing; a training of such batches alone is refused.
+    // A batch in which nothing counts has no loss, and with SGD it moves nothing; a training of such batches alone is
+    // refused.
     let labels: Vec<u8> = (0..80).map(|i| if i < 32 { 200 } else { i % 10 }).collect();
     write_idx(&dir.path().join("late"), &[80], &labels);
     let flags = "--epochs 1 --ignore-index 200 --log-every 1 --no-shuffle --opt sgd";

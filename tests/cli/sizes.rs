@@ -150,7 +150,8 @@ fn what_is_no_number_ends_with_its_own_error() {
     assert!(said.contains(" is ") && said.contains("--lr") && !said.contains("panicked"), "{said}");
 }
 
-/// Catches a fit that ends at the end of its range and is written all the same, or one on images that trained the model.
+/// Catches a fit that ends at the end of its range and is written all the same, or one on images that trained the
+/// model.
 #[test]
 fn no_temperature_is_written_that_is_none() {
     let dir = tempdir().unwrap();
