@@ -157,7 +157,7 @@ fn one_number_among_all_is_seen() {
             let mut seen = vec![];
             let mut add = |some: &[BatchLoss]| {
                 seen.extend_from_slice(some);
-                Ok(())
+                Ok(ControlFlow::Continue(()))
             };
             backend.train_epoch(&[0, 1, 2, 3, 4], 0, &mut add).unwrap();
             let [BatchLoss { loss, diverged, .. }] = seen[..] else { panic!("{seen:?}") };
