@@ -136,17 +136,16 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
 }
 
-/// Addresses that threads to come reserve for their allocations: glibc's two arenas of 64 MiB.
-const ARENAS: u64 = 128 << 20;
+/// Addresses that glibc reserves for the allocations of a thread, which may be after they are asked about here.
+const ARENA: u64 = 64 << 20;
 
 /// How much memory this process can still get, as far as the system says: of the machine, of its control group and of
 /// its limit on addresses, the least. `None` on systems without `/proc`.
 pub fn available() -> Option<u64> {
     let of_machine = field("/proc/meminfo", "MemAvailable:").map(|kibibytes| kibibytes << 10);
-    // ulimit -v. It counts addresses, of which the C library's allocator takes more than it hands out.
-    let limit = field("/proc/self/limits", "Max address space");
-    let of_process = limit.zip(field("/proc/self/status", "VmSize:"));
-    let of_process = of_process.map(|(limit, used)| limit.saturating_sub(used << 10).saturating_sub(ARENAS));
+    // The C library's allocator takes more addresses than it hands out.
+    let arenas = ARENA * rayon::current_num_threads().clamp(2, 64) as u64;
+    let of_process = addresses().map(|left| left.saturating_sub(arenas));
     // A container sees its own group here. What it holds of files can be taken back.
     let of_group = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
     let of_group = of_group.map(|(limit, used)| {
@@ -155,6 +154,12 @@ pub fn available() -> Option<u64> {
         limit.saturating_sub(used.saturating_sub(files.iter().sum()))
     });
     [of_machine, of_process, of_group].into_iter().flatten().min()
+}
+
+/// How many bytes of addresses this process may still take, where they are limited (`ulimit -v`).
+pub fn addresses() -> Option<u64> {
+    let limit = field("/proc/self/limits", "Max address space")?;
+    Some(limit.saturating_sub(field("/proc/self/status", "VmSize:")? << 10))
 }
 
 /// The first number behind `name`, which begins a line.
