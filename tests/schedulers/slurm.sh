@@ -60,3 +60,18 @@ sbatch --wait --array=0-$((runs - 1)) --cpus-per-task=1 --output=task-%a.log \
     --wrap="srun $program train --entry sweep/plan.json --index \$SLURM_ARRAY_TASK_ID --device cpu"
 tail -n 1 task-*.log
 compare
+
+# What Slurm's --signal asks for, 30 seconds before a limit of a minute: the run ends in the step it is in, with a checkpoint, and goes on
+# to the bits of one that was never stopped.
+cd "$work"
+train=(train --limit-train 2000 --limit-test 200 --batch-size 8 --device cpu)
+sbatch --wait --time=1 --signal=TERM@30 --output=signal.log \
+    --wrap="srun $program ${train[*]} --epochs 100000 --out stopped" || true
+cat signal.log | tail -n 3
+grep -q 'smoothcnn: interrupted by SIGTERM' signal.log
+[ ! -e stopped/model.safetensors ]
+epochs=$(($(grep -c '"kind":"epoch"' stopped/metrics.jsonl) + 1))
+"$program" train --resume stopped --epochs $epochs --device cpu >/dev/null
+"$program" "${train[@]}" --epochs $epochs --out whole >/dev/null
+cmp stopped/model.safetensors whole/model.safetensors
+echo "a run that --signal stopped in epoch $epochs has the bits of one that was never stopped"
