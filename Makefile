@@ -8,7 +8,7 @@
 CARGO ?= cargo
 TRAIN ?= --epochs 3
 
-.PHONY: train test test-drivers lint bench check driver
+.PHONY: train test test-drivers faults lint bench check driver
 
 train: driver
 	$(CARGO) build --release --locked
@@ -25,6 +25,14 @@ test-drivers: driver
 	LP_NATIVE_VECTOR_WIDTH=512 $(CARGO) test --locked --test gpu
 	@test -e $(SWIFTSHADER) || { echo "SwiftShader is not here: apt install chromium"; exit 1; }
 	VK_DRIVER_FILES=$(SWIFTSHADER) $(CARGO) test --locked --test gpu
+
+# Runs that are killed, disks that fail or are full, damaged files: two minutes, or with FULL=1 the numbers of the page on
+# reliability in twenty. Needs strace, and root for the full disks.
+faults:
+	$(CARGO) build --release --locked --example fuzz --bin smoothcnn
+	tests/faults/faults.py target/release/smoothcnn $(if $(FULL),--full)
+	target/release/examples/fuzz $(if $(FULL),5000000,200000)
+	FUZZ_TIMES=$(if $(FULL),20000,500) $(CARGO) test --locked --bin smoothcnn fuzz
 
 lint:
 	$(CARGO) fmt --all --check

@@ -9,6 +9,8 @@ mod dataset;
 mod devices;
 mod entry;
 mod eval;
+#[cfg(test)]
+mod fuzz;
 mod given;
 mod loss;
 mod model;

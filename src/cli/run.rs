@@ -105,6 +105,7 @@ impl Trained {
 /// Trains, and writes the run's folder.
 pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Trained> {
     let images = images(&config)?;
+    let other_data = config.data_set.as_ref().is_some_and(|record| *record != images.record);
     config.data_set = Some(images.record.clone());
     let Images { train, validation, test, flipped, .. } = &images;
     let measured = validation.as_ref().unwrap_or(test);
@@ -118,6 +119,12 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         Folder::Resumed(folder) => from_checkpoint(&config, folder.path(), &net, steps_per_epoch)?,
         _ => beginning(&config, &net)?,
     };
+    if other_data && progress.steps > 0 {
+        let found = format!("found a checkpoint of step {} within an epoch", progress.steps);
+        return Err(Error::Usage(format!(
+            "--allow-changed-data: {found}, whose other images are not known; expected one of a whole epoch"
+        )));
+    }
     let done = progress.epochs + usize::from(progress.steps > 0);
     if done > config.epochs {
         let epochs = config.epochs;
