@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use smoothcnn::data::Dataset;
-use smoothcnn::fs::write_output;
+use smoothcnn::fs::{is_standard_output, write_output};
 use smoothcnn::loss::restricted;
 use smoothcnn::net::Network;
-use smoothcnn::run_folder::{CONFIG, MODEL};
+use smoothcnn::run_folder::{self, CONFIG, MODEL, OwnFolder, TEMPERATURE};
 use smoothcnn::smoothing::Smoothing;
 use smoothcnn::temperature::{self, End};
 use smoothcnn::{Error, Result, checkpoint, input, metrics};
@@ -158,6 +158,9 @@ fn of_model(path: &Path, args: &Args) -> Result<Source> {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
+    // Nobody may train the run on, or begin it again, while its model is measured and the temperature put beside it.
+    let run = args.run.as_deref().or(args.model.as_deref().and_then(run_folder::run_of));
+    let _held = run.map(OwnFolder::open_run).transpose()?;
     let Source { model, data, validation: images, test } = source(&args)?;
     let val_images = images.len();
     let net = Network::seed(test.shape, test.classes)?;
@@ -189,7 +192,11 @@ pub fn run(args: Args) -> Result<u8> {
              way there, {why}; expected a minimum within the range, as more images may have"
         )));
     }
-    let out = args.out.unwrap_or_else(|| model.with_file_name("temperature.toml"));
+    let out = args.out.clone().unwrap_or_else(|| model.with_file_name(TEMPERATURE));
+    if args.out.is_none() && out.exists() && temperature(&out.to_string_lossy()).is_err() {
+        let message = "found a file that is not of `smoothcnn calibrate`, expected none, or --out with another one";
+        return Err(Error::data(&out, message));
+    }
     let file = File {
         temperature: found.value,
         end: found.end,
@@ -202,6 +209,11 @@ pub fn run(args: Args) -> Result<u8> {
     };
     let text = toml::to_string_pretty(&file).expect("a flat struct of numbers and strings always serialises");
     write_output(&out, text.as_bytes())?;
+    if is_standard_output(&out) {
+        // The report would be in the middle of the file.
+        common::note(format_args!("temperature {:.6}", found.value));
+        return Ok(0);
+    }
     let report = Report {
         temperature: found.value,
         end: found.end,

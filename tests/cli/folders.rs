@@ -257,3 +257,32 @@ fn an_error_is_one_short_line() {
         assert!(lines[0].chars().count() <= 320 && !lines[0].contains(['\u{1b}', '\u{202e}', '\r']), "{lines:?}");
     }
 }
+
+/// Catches a temperature that is put into a run which another process trains on, or over a file of the user's.
+#[test]
+fn calibrate_waits_for_nobody_and_replaces_nothing_of_others() {
+    let dir = tempdir().unwrap();
+    let train =
+        "train --device cpu --limit-train 400 --limit-test 40 --val-split 0.2 --batch-size 8 --label-smoothing 0.2";
+    run(dir.path(), &format!("{train} --epochs 2 --out run")).success();
+    let calibrate = "calibrate --device cpu run";
+    let mut training = start(dir.path(), "train --device cpu --resume run --epochs 100000");
+    let config = dir.path().join("run/config.toml");
+    while !fs::read_to_string(&config).unwrap().contains("epochs = 100000") {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let holder = format!("run: in use by process {} on ", training.id());
+    for args in [calibrate, "train --device cpu --resume run", "calibrate --device cpu --model run/model.safetensors"] {
+        assert_fails(run(dir.path(), args), 1, &[&holder, "train --device cpu --resume run --epochs 100000"]);
+    }
+    training.kill().unwrap();
+    training.wait().unwrap();
+    run(dir.path(), calibrate).success();
+    // Its own file is replaced, as is one in a folder of others only if it is such a file.
+    run(dir.path(), calibrate).success();
+    let out = super::stdout(&run(dir.path(), &format!("{calibrate} --out -")).success());
+    assert!(out.starts_with("temperature = ") && out.parse::<toml::Table>().is_ok(), "{out}");
+    fs::write(dir.path().join("run/temperature.toml"), "today = 21.5\n").unwrap();
+    assert_fails(run(dir.path(), calibrate), 4, &["run/temperature.toml", "not of `smoothcnn calibrate`", "--out"]);
+    assert_eq!(fs::read_to_string(dir.path().join("run/temperature.toml")).unwrap(), "today = 21.5\n");
+}
