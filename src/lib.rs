@@ -43,6 +43,7 @@
 //! | [`temperature`] | one number that calibrates a trained network's confidences |
 //! | [`study`] | what smoothing does on the user's own data: paired runs, verdicts on the six claims, the epsilon to use |
 //! | [`report`] | a study as a page and as text |
+//! | [`docs`] | pages for users: reliability |
 //! | [`data`], [`checkpoint`], [`run_folder`] | images, weights files, the folder of a run |
 //! | [`rng`], [`mod@fs`], [`input`], [`error`] | random numbers, files that are whole or not there, files that a user names, errors |
 
@@ -55,6 +56,7 @@ pub mod checkpoint;
 pub mod compile;
 pub mod cpu;
 pub mod data;
+pub mod docs;
 pub mod error;
 pub mod fs;
 pub mod fusion;
