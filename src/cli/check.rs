@@ -110,3 +110,27 @@ impl Table {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a failure that `check | head` does not count, because nobody reads the table any more.
+    #[test]
+    fn what_nobody_reads_is_counted() {
+        let row = |failure: Option<&str>| Row {
+            op: "op".into(),
+            pass: "pass".into(),
+            case: "case".into(),
+            elements: 1,
+            worst_error: 0.0,
+            tolerance_used: 50.0,
+            failure: failure.map(str::to_owned),
+        };
+        for json in [false, true] {
+            let mut table = Table { json, read: false, rows: 0, failures: 0, worst: 0.0 };
+            table.add(&[row(None), row(Some("wrong")), row(None)]).unwrap();
+            assert_eq!((table.rows, table.failures, table.worst), (3, 1, 50.0));
+        }
+    }
+}
