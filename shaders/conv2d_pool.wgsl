@@ -84,14 +84,18 @@ fn convolve_tile(acc: Accumulators, x0: Patches, x1: Patches, x2: Patches, x3: P
 }
 
 fn pool_tile(t: Tile, low: Accumulators, high: Accumulators) {
-    pool(t.first, t.block, low.a);
-    pool(t.first + 1u, t.block, low.b);
-    pool(t.first + 2u, t.block, low.c);
-    pool(t.first + 3u, t.block, low.d);
-    pool(t.first, t.block + 1u, high.a);
-    pool(t.first + 1u, t.block + 1u, high.b);
-    pool(t.first + 2u, t.block + 1u, high.c);
-    pool(t.first + 3u, t.block + 1u, high.d);
+    let image0 = image_of(t.first);
+    let image1 = image_after(image0, t.first + 1u);
+    let image2 = image_after(image1, t.first + 2u);
+    let image3 = image_after(image2, t.first + 3u);
+    pool(t.first, image0, t.block, low.a);
+    pool(t.first + 1u, image1, t.block, low.b);
+    pool(t.first + 2u, image2, t.block, low.c);
+    pool(t.first + 3u, image3, t.block, low.d);
+    pool(t.first, image0, t.block + 1u, high.a);
+    pool(t.first + 1u, image1, t.block + 1u, high.b);
+    pool(t.first + 2u, image2, t.block + 1u, high.c);
+    pool(t.first + 3u, image3, t.block + 1u, high.d);
 }
 
 // From any strides, channel by channel.

@@ -41,14 +41,22 @@ fn convolve_tile(acc: Accumulators, mine: Patch, w: Taps) -> Accumulators {
 }
 
 fn pool_tile(t: Tile, block: u32, acc: Accumulators) {
-    pool(t.first, block, acc.a);
-    pool(t.first + 1u, block, acc.b);
-    pool(t.first + 2u, block, acc.c);
-    pool(t.first + 3u, block, acc.d);
-    pool(t.first + 4u, block, acc.e);
-    pool(t.first + 5u, block, acc.f);
-    pool(t.first + 6u, block, acc.g);
-    pool(t.first + 7u, block, acc.h);
+    let image0 = image_of(t.first);
+    let image1 = image_after(image0, t.first + 1u);
+    let image2 = image_after(image1, t.first + 2u);
+    let image3 = image_after(image2, t.first + 3u);
+    let image4 = image_after(image3, t.first + 4u);
+    let image5 = image_after(image4, t.first + 5u);
+    let image6 = image_after(image5, t.first + 6u);
+    let image7 = image_after(image6, t.first + 7u);
+    pool(t.first, image0, block, acc.a);
+    pool(t.first + 1u, image1, block, acc.b);
+    pool(t.first + 2u, image2, block, acc.c);
+    pool(t.first + 3u, image3, block, acc.d);
+    pool(t.first + 4u, image4, block, acc.e);
+    pool(t.first + 5u, image5, block, acc.f);
+    pool(t.first + 6u, image6, block, acc.g);
+    pool(t.first + 7u, image7, block, acc.h);
 }
 
 // The columns of a row of COLUMNS windows, two a lane: columns 2 k and 2 k + 1 of the tile, in the four rows of the windows'
@@ -137,17 +145,18 @@ fn load_columns(s: ColumnSite, block: u32) -> Columns {
 
 fn pool_row(s: Strip, block: u32, row: u32, v: Row) {
     if row >= s.rows { return; }
-    pool_column(s, block, row, 0u, v.a);
-    pool_column(s, block, row, 1u, v.b);
-    pool_column(s, block, row, 2u, v.c);
-    pool_column(s, block, row, 3u, v.d);
-    pool_column(s, block, row, 4u, v.e);
-    pool_column(s, block, row, 5u, v.f);
-    pool_column(s, block, row, 6u, v.g);
+    let image = row / dims.h_out;
+    pool_column(s, image, block, row, 0u, v.a);
+    pool_column(s, image, block, row, 1u, v.b);
+    pool_column(s, image, block, row, 2u, v.c);
+    pool_column(s, image, block, row, 3u, v.d);
+    pool_column(s, image, block, row, 4u, v.e);
+    pool_column(s, image, block, row, 5u, v.f);
+    pool_column(s, image, block, row, 6u, v.g);
 }
 
-fn pool_column(s: Strip, block: u32, row: u32, column: u32, v: Window) {
-    if s.column + column < dims.w_out { pool(row * dims.w_out + s.column + column, block, v); }
+fn pool_column(s: Strip, image: u32, block: u32, row: u32, column: u32, v: Window) {
+    if s.column + column < dims.w_out { pool(row * dims.w_out + s.column + column, image, block, v); }
 }
 
 // From channels last.

@@ -91,10 +91,13 @@ fn biases(o: Own) -> Sums {
 }
 
 fn pool_tile(a: Area, o: Own, s: Sums) {
-    pool(a.first + o.slot, o.block, s.low0);
-    pool(a.first + o.slot + 1u, o.block, s.low1);
-    pool(a.first + o.slot, o.block + 1u, s.high0);
-    pool(a.first + o.slot + 1u, o.block + 1u, s.high1);
+    let window = a.first + o.slot;
+    let image = image_of(window);
+    let image_next = image_after(image, window + 1u);
+    pool(window, image, o.block, s.low0);
+    pool(window + 1u, image_next, o.block, s.low1);
+    pool(window, image, o.block + 1u, s.high0);
+    pool(window + 1u, image_next, o.block + 1u, s.high1);
 }
 
 // Where row `row` of a window's patch is, in channel 0.

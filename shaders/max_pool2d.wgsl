@@ -1,4 +1,4 @@
-// MaxPool2d without padding: floor rule, the first maximum of a window (row by row) wins a tie.
+// MaxPool2d without padding: floor rule, the first maximum of a window (row by row) wins a tie, and the first NaN wins all.
 //
 //   y[n,c,i,j]      = max over p,q of x[n, c, i*s+p, j*s+q]
 //   argmax[n,c,i,j] = h * w_in + w of the first element that reaches it
@@ -20,6 +20,9 @@ struct MaxPool2d {
 @group(0) @binding(6) var<storage, read> dy: array<f32>;            // as y
 @group(0) @binding(7) var<storage, read_write> dx: array<f32>;      // as x
 
+// By the bits, because a comparison of floats may assume that there is no NaN.
+fn is_nan(v: f32) -> bool { return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u; }
+
 @compute @workgroup_size(WORKGROUP)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) local: u32) {
@@ -35,7 +38,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
         for (var q = 0u; q < dims.kernel_w; q++) {
             let here = (i * dims.stride_h + p) * dims.w_in + j * dims.stride_w + q;
             let value = x[plane + here];
-            if value > largest {
+            if !is_nan(largest) && (is_nan(value) || value > largest) {
                 largest = value;
                 best = here;
             }

@@ -2,8 +2,9 @@
 // a window keeps its maximum, and a code that says where it was.
 //
 //   v[a,b]      = bias[o] + sum over c,p,q of  w[o,c,p,q] * x[n, c, 2i+a+p-pad, 2j+b+q-pad]     a, b in {0, 1}
-//   y[n,o,i,j]  = max(0, max over a,b of v[a,b])
-//   code        = 2a + b of the first v that is the maximum (row by row), or DEAD where the maximum is not above 0
+//   y[n,o,i,j]  = max(0, max over a,b of v[a,b]), NaN if any of them is
+//   code        = 2a + b of the first v that is the maximum (row by row), or DEAD where the maximum is not above 0;
+//                 of the first NaN, if there is one
 //   dv[a,b]     = dy[n,o,i,j] where code = 2a + b, else 0: pooling's and ReLU's backward, done while loading
 //   dx, dw, db  = Conv2d's, of dv
 //
@@ -41,6 +42,7 @@ struct Conv2dPool {
 @group(0) @binding(19) var<storage, read> normalisation: array<vec2f>;    // [c_in]: x = byte * scale + offset
 
 const DEAD = 4u;
+const NAN = 0x7fc00000;
 
 // Blocks of four channels, rounded up to the pairs that a thread owns.
 fn blocks(channels: u32) -> u32 { return (channels + 7u) / 8u * 2u; }
@@ -243,24 +245,38 @@ fn bias(block: u32) -> Window {
 
 fn bias_of(o: u32) -> f32 { return select(0.0, b[min(o, dims.c_out - 1u)], o < dims.c_out); }
 
-// Pools one window of one block, and writes its maximum and its codes.
-fn pool(window: u32, block: u32, v: Window) {
-    let windows = dims.h_out * dims.w_out;
-    if block * 4u >= dims.c_out || window >= batch.count * windows { return; }
-    var largest = v.v00;
-    var code = vec4u(0u);
-    code = select(code, vec4u(1u), v.v01 > largest);
-    largest = select(largest, v.v01, v.v01 > largest);
-    code = select(code, vec4u(2u), v.v10 > largest);
-    largest = select(largest, v.v10, v.v10 > largest);
-    code = select(code, vec4u(3u), v.v11 > largest);
-    largest = select(largest, v.v11, v.v11 > largest);
+// The image of a window, and of the one after a window of image `before`: a division takes long.
+fn image_of(window: u32) -> u32 { return window / (dims.h_out * dims.w_out); }
+fn image_after(before: u32, window: u32) -> u32 {
+    return before + u32(window == (before + 1u) * dims.h_out * dims.w_out);
+}
 
-    code = select(code, vec4u(DEAD), largest <= vec4f());
-    largest = select(largest, vec4f(), largest <= vec4f());
+// Pools one window, which is one of image `image`, of one block, and writes its maximum and its codes.
+//
+// By the bits: a comparison of floats may assume that there is no NaN. As signed integers, numbers above 0 keep their order, a NaN
+// is above them, and what is below 0 stays there, in whatever order: its window is dead. But a NaN with the sign is below 0 as
+// well; it is where unsigned integers have their maximum. Of several NaNs with different bits any may win.
+fn pool(window: u32, image: u32, block: u32, v: Window) {
+    if block * 4u >= dims.c_out || image >= batch.count { return; }
+    let windows = dims.h_out * dims.w_out;
+    let b00 = bitcast<vec4i>(v.v00);
+    let b01 = bitcast<vec4i>(v.v01);
+    let b10 = bitcast<vec4i>(v.v10);
+    let b11 = bitcast<vec4i>(v.v11);
+    let largest = max(max(b00, b01), max(b10, b11));
+    let unsigned = max(max(vec4u(b00), vec4u(b01)), max(vec4u(b10), vec4u(b11)));
+    let is_nan = unsigned > vec4u(0xff800000u);
+    let winner = select(largest, vec4i(unsigned), is_nan);
+    var code = vec4u(3u);
+    code = select(code, vec4u(2u), b10 == winner);
+    code = select(code, vec4u(1u), b01 == winner);
+    code = select(code, vec4u(0u), b00 == winner);
+
+    let rectified = select(max(largest, vec4i()), vec4i(NAN), is_nan);
+    code = select(code, vec4u(DEAD), rectified == vec4i());
     codes[window * (dims.c_out / 4u) + block] = code.x | (code.y << 8u) | (code.z << 16u) | (code.w << 24u);
-    store_pooled(window / windows * windows * (dims.c_out / CHANNELS) + window % windows * dims.y_position
-                 + block * (4u / CHANNELS) * dims.y_channel, v, largest);
+    store_pooled(image * windows * (dims.c_out / CHANNELS) + (window - image * windows) * dims.y_position
+                 + block * (4u / CHANNELS) * dims.y_channel, bitcast<vec4f>(rectified));
 }
 
 fn weight(o: u32, tap: u32) -> f32 {

@@ -3,10 +3,9 @@
 
 const CHANNELS = 2u;  // of y, in a word
 
-// `at` is the first two channels'. The largest of a window is found by comparisons, which pass over a NaN that is not its first.
-fn store_pooled(at: u32, v: Window, largest: vec4f) {
-    let lost = is_nan(v.v00) | is_nan(v.v01) | is_nan(v.v10) | is_nan(v.v11);
-    let words = in_halves_or_nan(largest, lost);
+// `at` is the first two channels'.
+fn store_pooled(at: u32, largest: vec4f) {
+    let words = in_halves(largest);
     y[at] = words.x;
     y[at + dims.y_channel] = words.y;
 }

@@ -3,7 +3,7 @@
 const CHANNELS = 1u;  // of y, in a word
 
 // `at` is the first channel's.
-fn store_pooled(at: u32, v: Window, largest: vec4f) {
+fn store_pooled(at: u32, largest: vec4f) {
     y[at] = largest.x;
     y[at + dims.y_channel] = largest.y;
     y[at + 2u * dims.y_channel] = largest.z;

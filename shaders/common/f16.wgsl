@@ -15,14 +15,9 @@ const NAN_HALVES = vec4u(0x7e00u, 0x7e000000u, 0x7e00u, 0x7e000000u);
 // What pack2x16float makes of a number that no half holds is indeterminate, and an infinity would be a plain 0 behind the next
 // ReLU if the sign of a weight wills it. So such a number is stored as NaN, which no sum and no ReLU hides: the loss shows it.
 // By the bits, because a comparison of floats may assume that there is no NaN.
-fn in_halves(v: vec4f) -> Quad { return in_halves_or_nan(v, vec4<bool>()); }
-
-// NaN also where `lost` says so.
-fn in_halves_or_nan(v: vec4f, lost: vec4<bool>) -> Quad {
-    let beyond = lost | ((bitcast<vec4u>(v) & vec4u(0x7fffffffu)) > vec4u(LARGEST_HALF));
+fn in_halves(v: vec4f) -> Quad {
+    let beyond = (bitcast<vec4u>(v) & vec4u(0x7fffffffu)) > vec4u(LARGEST_HALF);
     let nan = select(vec4u(), NAN_HALVES, beyond);
     let within = select(v, vec4f(), beyond);
     return vec2u(pack2x16float(within.xy) | nan.x | nan.y, pack2x16float(within.zw) | nan.z | nan.w);
 }
-
-fn is_nan(v: vec4f) -> vec4<bool> { return (bitcast<vec4u>(v) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u); }

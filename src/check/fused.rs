@@ -7,7 +7,7 @@ use super::compare::sum_tolerance;
 use super::ops::{affine_linear, step, sum_of_products, wide};
 use super::probe::{POISON, Probe};
 use super::smoothed_loss::{nlls, pairs};
-use super::{Row, halves, random, random_targets};
+use super::{Row, halves, nan, random, random_targets};
 use crate::Result;
 use crate::activations::Activations;
 use crate::gpu::Gpu;
@@ -32,6 +32,7 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
     for case in cases::CONV2D_POOL {
         each(conv2d_pool(gpu, case)?);
     }
+    each(nan::conv2d_pool(gpu)?);
     for case in cases::LINEAR.iter().filter(|case| case.dims.inputs.is_multiple_of(4)) {
         each(linear_tiled(gpu, case)?);
         if Head::supports(&case.dims) {
@@ -50,7 +51,7 @@ pub(super) fn channels_last<T: Copy>(values: &[T], channels: usize, positions: u
     values.chunks(channels * positions).flat_map(image).collect()
 }
 
-fn laid_out<T: Copy>(layout: Layout, values: &[T], channels: usize, positions: usize) -> Vec<T> {
+pub(super) fn laid_out<T: Copy>(layout: Layout, values: &[T], channels: usize, positions: usize) -> Vec<T> {
     match layout {
         Layout::Planes | Layout::Bytes => values.to_vec(),
         Layout::ChannelsLast => channels_last(values, channels, positions),
@@ -58,7 +59,13 @@ fn laid_out<T: Copy>(layout: Layout, values: &[T], channels: usize, positions: u
 }
 
 /// The same, `stored` in this way: in halves, two channels of a position are side by side.
-fn stored_as<T: Copy>(stored: Activations, layout: Layout, values: &[T], channels: usize, positions: usize) -> Vec<T> {
+pub(super) fn stored_as<T: Copy>(
+    stored: Activations,
+    layout: Layout,
+    values: &[T],
+    channels: usize,
+    positions: usize,
+) -> Vec<T> {
     match (stored, layout) {
         (Activations::F16, Layout::Planes) => channels_last(values, 2, positions),
         _ => laid_out(layout, values, channels, positions),
@@ -146,18 +153,7 @@ fn block_case(
             if whole { 0.0 } else { worst }
         })
         .collect();
-    let codes: Vec<u8> = (0..pooled)
-        .map(|i| {
-            let window = i % windows;
-            let [row, column] = [argmax[i] as usize / width, argmax[i] as usize % width];
-            let code = (row - window / columns * 2) * 2 + column - window % columns * 2;
-            if y[i] > 0.0 { code as u8 } else { 4 }
-        })
-        .collect();
-    let code_words: Vec<u32> = channels_last(&codes, d.c_out, windows)
-        .chunks(4)
-        .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect();
+    let code_words = code_words(pool, &y, &argmax);
 
     let at_x = |p: &mut Probe| -> Result<Input> {
         Ok(match block.x {
@@ -260,17 +256,32 @@ fn block_case(
     Ok(found)
 }
 
+/// The codes of 2x2 windows whose maxima are `y`, at `argmax`.
+pub(super) fn code_words(pool: &MaxPool2d, y: &[f64], argmax: &[u32]) -> Vec<u32> {
+    let [rows, columns] = pool.output_plane();
+    let width = pool.input[2];
+    let code = |(i, (&y, &at)): (usize, (&f64, &u32))| {
+        let window = i % (rows * columns);
+        let [row, column] = [at as usize / width, at as usize % width];
+        let code = (row - window / columns * 2) * 2 + column - window % columns * 2;
+        if y <= 0.0 { 4 } else { code as u8 }
+    };
+    let codes: Vec<u8> = y.iter().zip(argmax).enumerate().map(code).collect();
+    let last = channels_last(&codes, pool.input[0], rows * columns);
+    last.chunks(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
 /// A data set in bytes, of more images than the batch has, whose normalised pixels are exact.
-struct DataSet {
-    bytes: Vec<u8>,
-    order: Vec<u32>,
-    normalisation: Vec<[f32; 2]>,
-    image: [usize; 3],
+pub(super) struct DataSet {
+    pub bytes: Vec<u8>,
+    pub order: Vec<u32>,
+    pub normalisation: Vec<[f32; 2]>,
+    pub image: [usize; 3],
 }
 
 impl DataSet {
     /// Where the batch starts in the order.
-    const FIRST: usize = 2;
+    pub const FIRST: usize = 2;
 
     fn new(n: usize, image: [usize; 3], whole: bool) -> Self {
         let mut rng = Philox::new(17, 3);
@@ -284,7 +295,7 @@ impl DataSet {
     }
 
     /// The pixels of the batch's `n` images, `[n, channels, height, width]`.
-    fn batch(&self, n: usize) -> Vec<f32> {
+    pub fn batch(&self, n: usize) -> Vec<f32> {
         let [channels, h, w] = self.image;
         let pixels = channels * h * w;
         let image = |&i: &u32| self.bytes[i as usize * pixels..][..pixels].iter().enumerate();
@@ -295,7 +306,7 @@ impl DataSet {
         self.order[Self::FIRST..][..n].iter().flat_map(image).map(normalised).collect()
     }
 
-    fn input(&self, probe: &mut Probe) -> Result<Input> {
+    pub fn input(&self, probe: &mut Probe) -> Result<Input> {
         let mut bytes = self.bytes.clone();
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         let words: Vec<u32> = bytes.chunks(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();

@@ -30,8 +30,11 @@ pub(super) fn values(words: &[u32]) -> Vec<f32> {
     halves.map(|bits| f16_to_f64(bits) as f32).collect()
 }
 
-/// The bits of a number that is 0 or that a normal half holds.
+/// The bits of a number that is 0 or that a normal half holds, or of a NaN.
 fn half(v: f32) -> u32 {
+    if v.is_nan() {
+        return v.to_bits() >> 16 & 0x8000 | 0x7e00;
+    }
     let bits = v.to_bits();
     let exponent = (bits >> 23 & 0xff).saturating_sub(127 - 15);
     let half = if v == 0.0 { bits >> 16 } else { bits >> 16 & 0x8000 | exponent << 10 | bits >> 13 & 0x3ff };

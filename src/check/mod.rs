@@ -9,6 +9,7 @@ pub mod distillation_loss;
 pub mod fused;
 mod halves;
 pub mod losses;
+pub mod nan;
 pub mod network;
 pub mod ops;
 mod probe;

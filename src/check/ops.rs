@@ -9,7 +9,7 @@ use super::fused::channels_last;
 use super::halves;
 use super::probe::Probe;
 use super::smoothed_loss::smoothed_loss;
-use super::{Row, random};
+use super::{Row, nan, random};
 use crate::Result;
 use crate::activations::Activations;
 use crate::gpu::Gpu;
@@ -36,6 +36,7 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
     for case in cases::MAX_POOL2D {
         each(max_pool2d(gpu, case)?);
     }
+    each(nan::max_pool2d(gpu)?);
     for case in cases::LINEAR {
         each(linear(gpu, case)?);
     }

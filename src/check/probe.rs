@@ -20,6 +20,7 @@ enum Want {
     Floats { values: Vec<f64>, tolerance: Vec<f64> },
     Halves { values: Vec<f64>, tolerance: Vec<f64> },
     Words(Vec<u32>),
+    Exact { stored: Activations, values: Vec<f64> },
 }
 
 pub(super) struct Probe {
@@ -73,6 +74,13 @@ impl Probe {
         Ok(slice)
     }
 
+    /// A poisoned buffer that the pass is to fill with exactly these values, and with a NaN, which is not the poison, for each NaN.
+    pub fn output_exact(&mut self, stored: Activations, name: &str, values: Vec<f64>) -> Result<Slice> {
+        let slice = self.words(name, &vec![POISON; values.len() / stored.per_word()])?;
+        self.outputs.push((name.to_owned(), slice, Want::Exact { stored, values }));
+        Ok(slice)
+    }
+
     /// A buffer that the pass updates: `before` becomes `values`.
     pub fn updated(&mut self, name: &str, before: &[f32], values: Vec<f64>, tolerance: Vec<f64>) -> Result<Slice> {
         let slice = self.floats(name, before)?;
@@ -97,6 +105,7 @@ impl Probe {
                 Want::Floats { values: want, tolerance } => compare(bytemuck::cast_slice(values), want, tolerance),
                 Want::Halves { values: want, tolerance } => compare(&halves::values(values), want, tolerance),
                 Want::Words(want) => compare_words(values, want),
+                Want::Exact { stored, values: want } => compare_exact(*stored, values, want),
             };
             if let Some(at) = guard.iter().position(|&word| word != POISON) {
                 comparison.failure = Some(format!("guard word {at} behind the end was overwritten: {:#x}", guard[at]));
@@ -115,6 +124,22 @@ impl Probe {
         };
         self.outputs.iter().map(compare_one).collect()
     }
+}
+
+/// As [`compare_words`]: where a NaN is wanted any will do, but for what was there before.
+fn compare_exact(stored: Activations, found: &[u32], want: &[f64]) -> Comparison {
+    let values = match stored {
+        Activations::F32 => found.iter().map(|&word| f32::from_bits(word)).collect(),
+        Activations::F16 => halves::values(found),
+    };
+    let right = |i: usize| match want[i].is_nan() {
+        true => values[i].is_nan() && found[i / stored.per_word()] != POISON,
+        false => f64::from(values[i]) == want[i],
+    };
+    let wrong = (0..want.len()).find(|&i| !right(i));
+    let failure = wrong.map(|i| format!("element {i}: found {}, expected {}", values[i], want[i]));
+    let worst = if failure.is_some() { f64::INFINITY } else { 0.0 };
+    Comparison { worst_error: worst, tolerance_used: worst, failure }
 }
 
 fn compare_words(found: &[u32], want: &[u32]) -> Comparison {

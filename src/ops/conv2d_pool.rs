@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! v[a,b]     = b[o] + sum over c,p,q of  w[o,c,p,q] * x[n, c, 2i+a+p-pad, 2j+b+q-pad]     a, b in {0, 1}
-//! y[n,o,i,j] = max(0, max over a,b of v[a,b]); the first maximum wins a tie
+//! y[n,o,i,j] = max(0, max over a,b of v[a,b]); the first maximum wins a tie, and the first NaN wins all
 //! dv[a,b]    = dy[n,o,i,j] at that maximum if it is above 0; 0 elsewhere
 //! ```
 //!
@@ -255,7 +255,7 @@ fn tile_threads(tiles: Tiles, windows: usize, channels: usize) -> usize {
     match tiles {
         Tiles::Registers => windows.div_ceil(WINDOWS) * channels.div_ceil(8),
         Tiles::Workgroup => {
-            // As `own` in the shader.
+            // As `area` in the shader.
             let pairs = if channels <= 32 { 4 } else { 8 };
             windows.div_ceil(2 * WORKGROUP / pairs) * channels.div_ceil(8 * pairs) * WORKGROUP
         }

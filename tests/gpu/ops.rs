@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use smoothcnn::check::cases::{self, Case};
 use smoothcnn::check::weighted_loss::{FEATURES, Features, weighted_loss};
-use smoothcnn::check::{comparator_loss, distillation_loss, fused, ops, smoothed_loss};
+use smoothcnn::check::{comparator_loss, distillation_loss, fused, nan, ops, smoothed_loss};
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::distillation_loss::DistillationLoss;
@@ -22,6 +22,12 @@ fn conv2d_cases() {
 #[test]
 fn max_pool2d_cases() {
     cases::MAX_POOL2D.iter().for_each(|case| assert_rows(ops::max_pool2d(&GPU, case)));
+}
+
+/// Catches a NaN that is lost because it is not the first of its window.
+#[test]
+fn max_pool2d_of_a_nan() {
+    assert_rows(nan::max_pool2d(&GPU));
 }
 
 #[test]
@@ -98,6 +104,12 @@ fn gather_cases() {
 #[test]
 fn conv2d_pool_cases() {
     cases::CONV2D_POOL.iter().for_each(|case| assert_rows(fused::conv2d_pool(&GPU, case)));
+}
+
+/// The same in every form, layout and storage of the fused kernels.
+#[test]
+fn conv2d_pool_of_a_nan() {
+    assert_rows(nan::conv2d_pool(&GPU));
 }
 
 #[test]
