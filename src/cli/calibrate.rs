@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use smoothcnn::data::Dataset;
 use smoothcnn::fs::{is_standard_output, write_output};
 use smoothcnn::loss::restricted;
@@ -11,12 +10,12 @@ use smoothcnn::net::Network;
 use smoothcnn::run_folder::{self, CONFIG, MODEL, OwnFolder, TEMPERATURE};
 use smoothcnn::smoothing::Smoothing;
 use smoothcnn::temperature::{self, End};
-use smoothcnn::{Error, Result, checkpoint, input, metrics};
+use smoothcnn::{Error, Result, checkpoint, metrics};
 
 use super::config::{Images, images, read_config};
 use super::dataset::{DataArgs, DataKind, Part, labelled};
 use super::model::{self, Found, InferenceArgs};
-use super::{common, parse};
+use super::{common, temperature_file};
 
 /// Fits a temperature to a saved model.
 #[derive(Debug, clap::Args)]
@@ -53,21 +52,6 @@ pub struct Args {
     /// One JSON object
     #[arg(long)]
     json: bool,
-}
-
-/// What is written to temperature.toml.
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct File<'a> {
-    temperature: f64,
-    end: End,
-    model: &'a str,
-    data: DataKind,
-    /// How many images were fitted on.
-    val_images: usize,
-    nll_before: f64,
-    nll_after: f64,
-    version: &'a str,
 }
 
 /// A set of images, with their logits as they are and divided by the temperature.
@@ -193,11 +177,11 @@ pub fn run(args: Args) -> Result<u8> {
         )));
     }
     let out = args.out.clone().unwrap_or_else(|| model.with_file_name(TEMPERATURE));
-    if args.out.is_none() && out.exists() && temperature(&out.to_string_lossy()).is_err() {
+    if args.out.is_none() && out.exists() && temperature_file::read(&out.to_string_lossy()).is_err() {
         let message = "found a file that is not of `smoothcnn calibrate`, expected none, or --out with another one";
         return Err(Error::data(&out, message));
     }
-    let file = File {
+    let file = temperature_file::File {
         temperature: found.value,
         end: found.end,
         model: &model.display().to_string(),
@@ -256,39 +240,6 @@ fn last(all: &Dataset, n: usize) -> Result<Dataset> {
     Ok(Dataset { images, labels: all.labels[first..].to_vec(), ..*all })
 }
 
-/// The temperature that `eval --temperature` names: a number, or a file that this command wrote.
-pub fn temperature(text: &str) -> Result<f64> {
-    // All that this command writes; a file of another hand needs the temperature only.
-    #[derive(Deserialize)]
-    #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-    #[expect(dead_code, reason = "the others are named so that a misspelt one is found")]
-    struct Given {
-        temperature: f64,
-        end: Option<IgnoredAny>,
-        model: Option<IgnoredAny>,
-        data: Option<IgnoredAny>,
-        val_images: Option<IgnoredAny>,
-        nll_before: Option<IgnoredAny>,
-        nll_after: Option<IgnoredAny>,
-        version: Option<IgnoredAny>,
-    }
-    let [least, most] = temperature::RANGE;
-    let expected = format!("expected a temperature from {least} to {most}");
-    if let Ok(number) = text.parse() {
-        return if (least..=most).contains(&number) {
-            Ok(number)
-        } else {
-            Err(Error::Usage(format!("--temperature: found {text}, {expected}")))
-        };
-    }
-    let read = input::read_text(Path::new(text), "a number, or a file of `smoothcnn calibrate`")?;
-    let Given { temperature, .. } = parse::toml(Path::new(text), &read)?;
-    if !(least..=most).contains(&temperature) {
-        return Err(Error::data(text, format!("temperature: found {temperature}, {expected}")));
-    }
-    Ok(temperature)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,34 +251,5 @@ mod tests {
         assert_eq!((two.images, two.labels, two.shape, two.classes), (vec![6, 7, 8, 9], vec![0, 1], [1, 1, 2], 3));
         assert_eq!(last(&all, 5).unwrap(), all);
         assert!(matches!(last(&all, 6), Err(Error::Usage(message)) if message.contains("at most the 5")));
-    }
-
-    #[test]
-    fn a_number_or_a_file() {
-        assert_eq!((temperature("2").unwrap(), temperature("1e-3").unwrap()), (2.0, 1e-3));
-        for bad in ["0", "-1", "nan", "inf", "1e-4", "1001"] {
-            assert!(matches!(temperature(bad), Err(Error::Usage(_))), "{bad}");
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("t.toml");
-        let path = path.to_str().unwrap();
-        assert!(matches!(temperature(path), Err(Error::Data { .. })), "no such file");
-        for (text, expected) in [
-            ("temperature = 1.5\nend = \"minimum\"", Some(1.5)),
-            ("temperature = 0.0", None),
-            ("temperature = nan", None),
-            ("temperature = \"warm\"", None),
-            ("epochs = 3", None),
-            ("PK\x03", None),
-        ] {
-            std::fs::write(path, text).unwrap();
-            match temperature(path) {
-                Ok(found) => assert_eq!(Some(found), expected, "{text}"),
-                Err(error) => assert!(
-                    expected.is_none() && matches!(error, Error::Data { .. }) && !error.to_string().contains('\n'),
-                    "{text}: {error}"
-                ),
-            }
-        }
     }
 }

@@ -8,6 +8,7 @@ use smoothcnn::activations::Activations;
 use smoothcnn::data::labels::{self, Noise};
 use smoothcnn::data::{Dataset, idx};
 use smoothcnn::fusion::Kernels;
+use smoothcnn::loss::Loss;
 use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::smoothing::Variant;
@@ -355,6 +356,22 @@ impl Config {
             Some(key) => key.clone(),
             None => table.iter().find_map(inner).unwrap_or_else(|| flag.to_owned()),
         }
+    }
+
+    /// The loss over these images. A teacher's logits are still to come.
+    pub fn loss(&self, images: &Images) -> Result<Loss> {
+        let train = &images.train;
+        let loss = self.named(self.loss_config().loss(train, &images.kept))?;
+        let all: Vec<u32> = (0..train.len() as u32).collect();
+        if loss.weights(train, &all)[0] == 0.0 {
+            let n = all.len();
+            return self.named(Err(Error::Usage(format!(
+                "--ignore-index, --class-mask or --class-weights: found none of {n} training images that counts, \
+                 expected at least one"
+            ))));
+        }
+        let steps_per_epoch = train.len().div_ceil(self.batch_size) as u64;
+        Ok(loss.scheduled(self.loss.schedule_over(steps_per_epoch)))
     }
 
     /// Mean and standard deviation of each channel of `images`.

@@ -12,7 +12,7 @@ use smoothcnn::ops::IGNORED;
 use smoothcnn::{Error, Result};
 
 use super::common;
-use super::model::from_training;
+use super::parse::from_training;
 
 /// Which images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

@@ -14,7 +14,8 @@ use smoothcnn::{Error, Result, temperature};
 
 use super::common;
 use super::dataset::labelled;
-use super::model::{Model, ModelArgs, class_mask, from_training, numbers};
+use super::model::{Model, ModelArgs, class_mask, numbers};
+use super::parse::from_training;
 
 /// Measures a saved model on a test set.
 #[derive(Debug, clap::Args)]

@@ -9,7 +9,7 @@ use smoothcnn::train::Progress;
 
 use super::config::{RunArgs, Varied, read_config};
 use super::entry::{self, Entry};
-use super::{calibrate, common, saved};
+use super::{common, saved, temperature_file};
 
 #[derive(Parser)]
 struct Line {
@@ -67,7 +67,7 @@ fn damaged_files_end_in_a_line_and_never_in_a_panic() {
     let plan = format!("[{}]", common::to_json(&Entry::new(Path::new("s"), config)));
     let record =
         "{\"kind\":\"step\",\"epoch\":1,\"step\":2,\"loss\":1.5,\"nll\":1.2}\n{\"kind\":\"epoch\",\"epoch\":1}\n";
-    let temperature = "temperature = 1.5\nend = \"minimum\"\nmodel = \"m\"\nversion = \"0.1.0\"\n";
+    let scaling = "temperature = 1.5\nend = \"minimum\"\nmodel = \"m\"\nversion = \"0.1.0\"\n";
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
@@ -75,13 +75,13 @@ fn damaged_files_end_in_a_line_and_never_in_a_panic() {
     let epochs = [serde_json::json!({ "kind": "epoch", "epoch": 1 })];
     let mut refused = [0; 4];
     for i in 0..times {
-        for (kind, whole) in [&toml[..], &plan, temperature, record].into_iter().enumerate() {
+        for (kind, whole) in [&toml[..], &plan, scaling, record].into_iter().enumerate() {
             let bytes = damage(whole, &mut Philox::new(kind as u64, i));
             std::fs::write(&path, &bytes).unwrap();
             let read = match kind {
                 0 => read_config(&path).map(|_| ()),
                 1 => entry::read(&path, Some(0)).and_then(|entry| entry.check()),
-                2 => calibrate::temperature(path.to_str().unwrap()).map(|_| ()),
+                2 => temperature_file::read(path.to_str().unwrap()).map(|_| ()),
                 _ => {
                     // A record is never a reason not to go on.
                     std::fs::write(dir.path().join("metrics.jsonl"), &bytes).unwrap();

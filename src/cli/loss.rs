@@ -14,7 +14,6 @@ use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
 use smoothcnn::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 use smoothcnn::{Error, Result, checkpoint, input};
 
-use super::config::{Config, Images};
 use super::dataset::recorded;
 
 /// What is computed for each sample.
@@ -160,6 +159,16 @@ impl LossArgs {
         let soft_labels = path("--soft-labels", &self.soft_labels)?;
         let teacher = path("--teacher", &self.teacher)?;
         Ok((Self { smoothing_epochs, soft_labels, teacher, ..self.clone() }, variant))
+    }
+
+    /// How epsilon changes, where an epoch has so many steps.
+    pub fn schedule_over(&self, steps_per_epoch: u64) -> Schedule {
+        let over = (self.smoothing_epochs.unwrap_or(0) as u64).saturating_mul(steps_per_epoch);
+        match self.smoothing_schedule {
+            ScheduleKind::Constant => Schedule::Constant,
+            ScheduleKind::Warmup => Schedule::WarmUp { over },
+            ScheduleKind::Decay => Schedule::Decay { over },
+        }
     }
 
     /// How a teacher is distilled.
@@ -413,27 +422,6 @@ impl LossConfig<'_> {
         }
         text
     }
-}
-
-/// The loss of a run: that of its configuration, over its images. A teacher's logits are still to come.
-pub fn loss(config: &Config, images: &Images) -> Result<Loss> {
-    let args = &config.loss;
-    let loss = config.named(config.loss_config().loss(&images.train, &images.kept))?;
-    let all: Vec<u32> = (0..images.train.len() as u32).collect();
-    if loss.weights(&images.train, &all)[0] == 0.0 {
-        let n = all.len();
-        return config.named(usage(format!(
-            "--ignore-index, --class-mask or --class-weights: found none of {n} training images that counts, \
-             expected at least one"
-        )));
-    }
-    let steps_per_epoch = images.train.len().div_ceil(config.batch_size) as u64;
-    let over = (args.smoothing_epochs.unwrap_or(0) as u64).saturating_mul(steps_per_epoch);
-    Ok(loss.scheduled(match args.smoothing_schedule {
-        ScheduleKind::Constant => Schedule::Constant,
-        ScheduleKind::Warmup => Schedule::WarmUp { over },
-        ScheduleKind::Decay => Schedule::Decay { over },
-    }))
 }
 
 /// The labels that count.

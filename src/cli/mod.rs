@@ -23,6 +23,7 @@ mod run;
 mod saved;
 mod signals;
 mod sweep;
+mod temperature_file;
 mod threads;
 mod train;
 

@@ -11,10 +11,11 @@ use smoothcnn::smoothing::Smoothing;
 use smoothcnn::train::{Setup, State};
 use smoothcnn::{Error, Result};
 
-use super::calibrate;
 use super::common::{self, DeviceArgs, Precision};
 use super::config::read_config;
 use super::dataset::{self, DataArgs, DataKind, Part, Source, TrainedOn};
+use super::parse::from_training;
+use super::temperature_file;
 
 /// Flags that `eval` and `predict` share.
 #[derive(Debug, clap::Args)]
@@ -55,7 +56,7 @@ pub struct Model {
 impl ModelArgs {
     /// Reads the files that the flags name, and says which images they are.
     pub fn load(&self) -> Result<Model> {
-        let temperature = self.temperature.as_deref().map(calibrate::temperature).transpose()?;
+        let temperature = self.temperature.as_deref().map(temperature_file::read).transpose()?;
         let metadata = checkpoint::load_metadata(&self.model)?;
         let ignored = match self.ignore_index {
             Some(ignored) => Some(ignored),
@@ -233,20 +234,6 @@ fn normalisation(
     dataset::normalisation(data, names, [&mean, &std], channels).map_err(|error| match error {
         Error::Usage(message) if message.starts_with("metadata") => Error::data(model, message),
         other => other,
-    })
-}
-
-/// What training left in the model's metadata under `key`; the default where it left nothing, as in PyTorch's files.
-pub fn from_training<T: Default>(
-    model: &Path,
-    metadata: &Metadata,
-    key: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<T> {
-    metadata.get(key).map_or(Ok(T::default()), |text| {
-        parse(text).ok_or_else(|| {
-            Error::data(model, format!("metadata {key}: found {text:?}, which training cannot have left"))
-        })
     })
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use smoothcnn::checkpoint::Metadata;
 use smoothcnn::{Error, Result};
 
 /// Text in TOML.
@@ -51,6 +52,20 @@ fn check_version(path: &Path, version: &str) -> Result<()> {
 fn numbers(version: &str) -> Option<[u64; 3]> {
     let parts: Vec<u64> = version.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
     parts.try_into().ok()
+}
+
+/// What training left in the model's metadata under `key`; the default where it left nothing, as in PyTorch's files.
+pub fn from_training<T: Default>(
+    model: &Path,
+    metadata: &Metadata,
+    key: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<T> {
+    metadata.get(key).map_or(Ok(T::default()), |text| {
+        parse(text).ok_or_else(|| {
+            Error::data(model, format!("metadata {key}: found {text:?}, which training cannot have left"))
+        })
+    })
 }
 
 /// serde's message on one line. Where it lists every name there is, only that which is nearest to the one found.

@@ -19,7 +19,6 @@ use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs};
 use super::config::{Config, Images, images};
-use super::loss::loss;
 use super::record::{Recorder, progress_bar};
 use super::saved::{self, Saved};
 use super::{model, signals};
@@ -111,7 +110,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     let measured = validation.as_ref().unwrap_or(test);
     let net = Network::seed(train.shape, train.classes)?;
     smoothcnn::cpu::memory::check_state(&net, true)?;
-    let loss = loss(&config, &images)?;
+    let loss = config.loss(&images)?;
     let normalisation = config.normalisation(train)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
     let steps_per_epoch = train.len().div_ceil(config.batch_size);

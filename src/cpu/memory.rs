@@ -1,7 +1,7 @@
 //! How much memory the CPU path takes, and how much there is: known before anything is made, so that what does not fit
 //! is refused in a line. An allocation that fails ends a program without one.
 
-use super::network::CpuNetwork;
+use super::network::{CpuNetwork, ImageBytes};
 use super::simd::Real;
 use crate::compile::largest_batch;
 use crate::fusion::Kernels;
@@ -22,17 +22,6 @@ impl Memory {
     pub fn total(&self) -> u64 {
         self.parameters.saturating_add(self.batch)
     }
-}
-
-/// Bytes of an image in a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ImageBytes {
-    /// What every layer gives.
-    pub forward: u64,
-    /// What a training needs beside that.
-    pub backward: u64,
-    /// Of each chunk of images that is in work at once, whatever the batch.
-    pub scratch: u64,
 }
 
 /// What the parameters take on the host whatever trains them: as [`crate::train::State`] holds them, as they are first

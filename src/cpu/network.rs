@@ -7,7 +7,6 @@ use super::conv2d::{Packed, Stage};
 use super::conv2d_backward::{Image, Sums};
 use super::layout::Layout;
 use super::linear;
-use super::memory::ImageBytes;
 use super::optimizer;
 use super::simd::{Real, machine_lanes};
 use crate::loss::{Batch, BatchLoss, Form, mean};
@@ -83,6 +82,17 @@ pub struct CpuNetwork<T> {
 struct Chunk<T> {
     band: Vec<T>,
     sums: Sums<T>,
+}
+
+/// Bytes of an image in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageBytes {
+    /// What every layer gives.
+    pub forward: u64,
+    /// What a training needs beside that.
+    pub backward: u64,
+    /// Of each chunk of images that is in work at once, whatever the batch.
+    pub scratch: u64,
 }
 
 /// How many images make a chunk, by the batch alone.
