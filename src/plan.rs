@@ -119,6 +119,8 @@ pub struct Dispatch {
     pub workgroups: [u32; 3],
     /// Floating-point operations of its products for a full batch.
     pub flops: u64,
+    /// How often a thread goes through the bodies of its loops, where that grows with the batch or the images ([`Plan::loops`]).
+    pub turns: u64,
     /// Bytes that it must at least read and write: every bound part once, unless its operation knows better.
     pub bytes: u64,
 }
@@ -240,8 +242,19 @@ impl Plan {
         let workgroups = [word(groups.max(1).div_ceil(rows)), word(rows), 1];
         let dims = if has_dims { bytemuck::bytes_of(&dims).to_vec() } else { vec![] };
         let bytes = slices.iter().map(|slice| slice.bytes).sum();
-        self.dispatches.push(Dispatch { label, shader, entry, dims, slices, workgroups, flops, bytes });
+        self.dispatches.push(Dispatch { label, shader, entry, dims, slices, workgroups, flops, turns: 0, bytes });
         Ok(())
+    }
+
+    /// Says of the last dispatch how long a thread's loops are, the outermost first. The turn in which a loop ends counts too.
+    pub fn loops(&mut self, nested: &[usize]) {
+        let turns = nested
+            .iter()
+            .rev()
+            .fold(0u64, |inner, &len| inner.saturating_add(1).saturating_mul(len as u64).saturating_add(1));
+        if let Some(last) = self.dispatches.last_mut() {
+            last.turns = turns;
+        }
     }
 
     /// Bytes of all buffers.

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::clock::{Clock, Times};
 use super::device::describe;
 use super::engine::FIRST_WORK;
-use super::trainer::{GpuTrainer, Options};
+use super::trainer::{GpuTrainer, Options, compile_for};
 use super::{Gpu, cache};
 use crate::activations::Activations;
+use crate::compile::largest_batch;
 use crate::fusion::Kernels;
 use crate::net::Network;
 use crate::plan::{Dispatch, Step};
@@ -128,10 +129,17 @@ trait Candidate {
 
 /// Tries every form that the device runs.
 fn measure(gpu: &Arc<Gpu>, setup: &Setup, activations: Activations) -> Result<Tried> {
-    // The plain kernels are slow: where a whole batch would take them too long, a part of it is enough.
+    // The plain kernels are slow, and large: where a whole batch would be too much for them, a part of it is enough.
     let work_each = 3 * setup.net.forward_flops().max(1);
     let images = usize::try_from(4 * FIRST_WORK / work_each).unwrap_or(usize::MAX);
     let images = images.clamp(1, setup.batch_size).min(setup.train.len());
+    let plain = Options { kernels: Kernels::Reference, ..Options::default() };
+    let fits = |images: usize| {
+        let setup = Setup { batch_size: images, test: setup.train, ..setup.clone() };
+        let compiled = compile_for(&setup, &gpu.device.limits(), gpu.memory_available(), plain);
+        compiled.is_ok_and(|(compiled, _)| gpu.ends_loops(&compiled.plan).is_ok())
+    };
+    let images = largest_batch(images + 1, fits).unwrap_or(1);
     let compared: Vec<u32> = (0..images as u32).collect();
     let test = setup.train.subset(&compared);
     let params = setup.net.initial_parameters(0);
@@ -140,7 +148,6 @@ fn measure(gpu: &Arc<Gpu>, setup: &Setup, activations: Activations) -> Result<Tr
         let trainer = GpuTrainer::with_options(gpu, with_test, &params, options)?;
         Ok(Form { trainer, net: setup.net, compared: &compared })
     };
-    let plain = Options { kernels: Kernels::Reference, ..Options::default() };
     let reference = form(images, plain).and_then(|mut form| form.answer());
     let forms: Vec<Tiles> = Tiles::ALL.into_iter().filter(|&tiles| gpu.runs(tiles)).collect();
     let build = |tiles| {

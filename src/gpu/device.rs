@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::cache;
 use super::choose::{DeviceKind, adapters, choose};
 use crate::activations::Activations;
+use crate::plan::{Dispatch, Plan};
 use crate::shaders::{self, Shader};
 use crate::tuning::{LANES, Tiles, Tuning};
 use crate::{Error, Result};
@@ -33,6 +34,10 @@ pub fn describe(info: &wgpu::AdapterInfo) -> String {
     let driver = format!("{} {}", info.driver, info.driver_info);
     format!("{} ({}, {kind}, {})", info.name, info.backend, driver.trim())
 }
+
+/// After so many turns of its loops together, Mesa's llvmpipe (and so lavapipe) ends what a thread does in loops, without a word:
+/// `LP_MAX_TGSI_LOOP_ITERATIONS`.
+const LLVMPIPE_TURNS: u64 = 65_535;
 
 /// An open device.
 pub struct Gpu {
@@ -272,6 +277,21 @@ impl Gpu {
         match tuning.tiles().into_iter().find(|&tiles| !self.runs(tiles)) {
             None => Ok(()),
             Some(tiles) => Err(Error::Usage(format!("{} does not run kernels in the form {tiles:?}", self.info.name))),
+        }
+    }
+
+    /// Refuses a plan that the driver would not carry out to its end: the answer would be wrong.
+    ///
+    /// # Errors
+    /// [`Error::OverLimit`] with the kernel.
+    pub fn ends_loops(&self, plan: &Plan) -> Result<()> {
+        let most = if self.info.driver == "llvmpipe" { LLVMPIPE_TURNS } else { u64::MAX };
+        match plan.dispatches.iter().find(|dispatch| dispatch.turns >= most) {
+            None => Ok(()),
+            Some(Dispatch { label, turns, .. }) => Err(Error::OverLimit(format!(
+                "{label} takes {turns} turns of a thread's loops, and the driver llvmpipe ends them, unasked, after {most}: \
+                 take the fused kernels, the CPU path, or a smaller --batch-size"
+            ))),
         }
     }
 

@@ -94,6 +94,7 @@ impl Engine {
     pub fn new(gpu: &Arc<Gpu>, plan: Plan) -> Result<Self> {
         let limits = gpu.device.limits();
         check_limits(&plan, &limits)?;
+        gpu.ends_loops(&plan)?;
         let step_stride =
             (size_of::<Step>() as u64).next_multiple_of(limits.min_uniform_buffer_offset_alignment.into());
         let new_buffer = |label: &str, size: u64, usage: wgpu::BufferUsages| {

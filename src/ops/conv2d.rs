@@ -124,7 +124,9 @@ impl Conv2d {
             Grid::Threads(n * self.output_len()),
             self.flops() * n as u64,
             &[("x", at.x), ("w", at.w), ("b", at.b), ("y", at.y)],
-        )
+        )?;
+        plan.loops(&[self.input[0], self.kernel[0], self.kernel[1]]);
+        Ok(())
     }
 
     /// Records the gradient of the input.
@@ -144,7 +146,9 @@ impl Conv2d {
             Grid::Threads(n * self.input_len()),
             self.flops() * n as u64,
             &[("w", at.w), ("dy", dy), ("dx", dx)],
-        )
+        )?;
+        plan.loops(&[self.c_out, self.kernel[0], self.kernel[1]]);
+        Ok(())
     }
 
     /// Records the gradients of the weight and of the bias.
@@ -157,6 +161,8 @@ impl Conv2d {
             self.flops() * n as u64,
             &[("x", at.x), ("dy", dy), ("dw", at.dw)],
         )?;
+        let [h, w] = self.output_plane();
+        plan.loops(&[n, h, w]);
         plan.dispatch(
             format!("{name}.backward_bias"),
             (&CONV2D, "backward_bias"),
@@ -164,6 +170,8 @@ impl Conv2d {
             Grid::Threads(self.c_out),
             (self.output_len() * n) as u64,
             &[("dy", dy), ("db", at.db)],
-        )
+        )?;
+        plan.loops(&[n, h * w]);
+        Ok(())
     }
 }

@@ -55,7 +55,9 @@ impl Linear {
             Grid::Threads(n * self.outputs),
             self.flops() * n as u64,
             &[("x", at.x), ("w", at.w), ("b", at.b), ("y", at.y)],
-        )
+        )?;
+        plan.loops(&[self.inputs]);
+        Ok(())
     }
 
     /// Records the gradient of the input.
@@ -75,7 +77,9 @@ impl Linear {
             Grid::Threads(n * self.inputs),
             self.flops() * n as u64,
             &[("w", at.w), ("dy", dy), ("dx", dx)],
-        )
+        )?;
+        plan.loops(&[self.outputs]);
+        Ok(())
     }
 
     /// Records the gradients of the weight and of the bias.
@@ -88,6 +92,7 @@ impl Linear {
             self.flops() * n as u64,
             &[("x", at.x), ("dy", dy), ("dw", at.dw)],
         )?;
+        plan.loops(&[n]);
         plan.dispatch(
             format!("{name}.backward_bias"),
             (&LINEAR, "backward_bias"),
@@ -95,6 +100,8 @@ impl Linear {
             Grid::Threads(self.outputs),
             (self.outputs * n) as u64,
             &[("dy", dy), ("db", at.db)],
-        )
+        )?;
+        plan.loops(&[n]);
+        Ok(())
     }
 }
