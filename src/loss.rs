@@ -21,7 +21,7 @@ use crate::ops::smoothed_loss::{self, SmoothedLoss};
 use crate::ops::weighted_loss::{self, WeightedLoss, Weighting};
 use crate::oracle;
 use crate::plan::{Plan, Slice, Step};
-use crate::smoothing::{Schedule, Smoothing, entropy_term};
+use crate::smoothing::{Schedule, Smoothing, entropy_term, excess};
 use crate::{Error, Result};
 
 /// What is computed for each sample.
@@ -93,12 +93,6 @@ pub fn of_each(weight: f64) -> f64 {
 /// becomes NaN. So it is on a device, which multiplies each loss with [`of_each`].
 pub fn mean(sum: f64, weight: f64) -> f64 {
     if weight > 0.0 { sum / weight } else { sum * 0.0 + 0.0 }
-}
-
-/// By how much a loss exceeds the least that it can be. Rounding alone can make it less, and then it is 0; NaN stays,
-/// where there is no least.
-pub(crate) fn excess(difference: f64) -> f64 {
-    if difference < 0.0 { 0.0 } else { difference }
 }
 
 /// The loss's buffers in a plan.

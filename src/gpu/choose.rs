@@ -3,7 +3,7 @@
 //! Honours `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_POWER_PREF`. An adapter that is listed need not open (a driver
 //! without its GPU, a GPU without its rights): a choice is an adapter that did.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::Gpu;
@@ -157,6 +157,40 @@ impl Named<'_> {
                 (0..listed.len()).filter(|&i| listed[i].name.to_lowercase().contains(&name)).collect()
             }
         }
+    }
+}
+
+impl Gpu {
+    /// Opens the best adapter there is, software included: what tests and checks run on. `WGPU_ADAPTER_NAME` and its
+    /// kin choose.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] with the remedy if there is none.
+    pub fn open_best() -> Result<Self> {
+        let choice = choose(DeviceKind::Gpu, None, None)?;
+        choice.gpu.ok_or(Error::NoAdapter(choice.reason))
+    }
+
+    /// Opens the same adapter once more, after the device was lost ([`Error::DeviceLost`]). Nothing that was on the device is
+    /// on the new one.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] if the adapter is gone, or does not open.
+    pub fn reopen(&self) -> Result<Self> {
+        let same = |info: &wgpu::AdapterInfo| {
+            (&info.name, info.backend, info.vendor, info.device, &info.device_pci_bus_id)
+                == (
+                    &self.info.name,
+                    self.info.backend,
+                    self.info.vendor,
+                    self.info.device,
+                    &self.info.device_pci_bus_id,
+                )
+        };
+        let adapter = adapters()?.into_iter().find(|adapter| same(&adapter.get_info()));
+        let adapter = adapter.ok_or_else(|| Error::DeviceLost(format!("{} is gone", self.info.name)))?;
+        Self::open_with(&adapter, self.cache_folder().map(Path::to_owned))
+            .map_err(|error| Error::DeviceLost(error.to_string()))
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::cache;
-use super::choose::{DeviceKind, adapters, choose};
 use crate::activations::Activations;
 use crate::plan::{Dispatch, Plan};
 use crate::shaders::{self, Shader};
@@ -160,37 +159,6 @@ impl Gpu {
         {
             cache::write(&path, &data);
         }
-    }
-
-    /// Opens the best adapter there is, software included: what tests and checks run on. `WGPU_ADAPTER_NAME` and its
-    /// kin choose.
-    ///
-    /// # Errors
-    /// [`Error::NoAdapter`] with the remedy if there is none.
-    pub fn open_best() -> Result<Self> {
-        let choice = choose(DeviceKind::Gpu, None, None)?;
-        choice.gpu.ok_or(Error::NoAdapter(choice.reason))
-    }
-
-    /// Opens the same adapter once more, after the device was lost ([`Error::DeviceLost`]). Nothing that was on the device is
-    /// on the new one.
-    ///
-    /// # Errors
-    /// [`Error::DeviceLost`] if the adapter is gone, or does not open.
-    pub fn reopen(&self) -> Result<Self> {
-        let same = |info: &wgpu::AdapterInfo| {
-            (&info.name, info.backend, info.vendor, info.device, &info.device_pci_bus_id)
-                == (
-                    &self.info.name,
-                    self.info.backend,
-                    self.info.vendor,
-                    self.info.device,
-                    &self.info.device_pci_bus_id,
-                )
-        };
-        let adapter = adapters()?.into_iter().find(|adapter| same(&adapter.get_info()));
-        let adapter = adapter.ok_or_else(|| Error::DeviceLost(format!("{} is gone", self.info.name)))?;
-        Self::open_with(&adapter, self.cache_folder.clone()).map_err(|error| Error::DeviceLost(error.to_string()))
     }
 
     /// The first error since the device was opened that nobody has handled.

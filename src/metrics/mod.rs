@@ -27,8 +27,7 @@ pub mod selective;
 #[cfg(test)]
 mod tests;
 
-use crate::loss::excess;
-use crate::smoothing::{Masses, Smoothing};
+use crate::smoothing::{Masses, Smoothing, excess};
 
 /// How many bins the calibration errors sort the probabilities into (Guo et al. 2017 use 15).
 pub const ECE_BINS: usize = 15;

@@ -330,7 +330,7 @@ fn a_loop_that_the_driver_would_end_is_refused() {
         let setup = Setup { batch_size: images as usize, ..setup(&net, &data, adam(1e-3)) };
         let options = Options { kernels, ..Options::default() };
         let mut trainer = GpuTrainer::with_options(&GPU, setup, &net.initial_parameters(1), options)?;
-        trainer.train_epoch(&(0..images).collect::<Vec<_>>(), 0, &mut |_| Ok(()))?;
+        trainer.train_epoch(&(0..images).collect::<Vec<_>>(), 0, &mut |_| Ok(ControlFlow::Continue(())))?;
         trainer.engine().read(trainer.compiled().gradient)
     };
     for images in [15, 16] {
