@@ -18,13 +18,15 @@ test: driver
 	$(CARGO) test --locked
 
 # The GPU tests once more, on other machines' terms: lavapipe with subgroups of 4 and of 16 (it has 8 otherwise), and
-# SwiftShader, a second, independent driver with the smallest limits there are (Debian's chromium brings it).
+# SwiftShader, a second, independent driver with the smallest limits there are (Debian's chromium brings it). Then what a driver
+# does not say: Chromium's compiler about every shader, and Vulkan's validation layer about training steps.
 SWIFTSHADER = /usr/lib/chromium/vk_swiftshader_icd.json
 test-drivers: driver
 	LP_NATIVE_VECTOR_WIDTH=128 $(CARGO) test --locked --test gpu
 	LP_NATIVE_VECTOR_WIDTH=512 $(CARGO) test --locked --test gpu
 	@test -e $(SWIFTSHADER) || { echo "SwiftShader is not here: apt install chromium"; exit 1; }
 	VK_DRIVER_FILES=$(SWIFTSHADER) $(CARGO) test --locked --test gpu
+	SMOOTHCNN_REQUIRE_ALL=1 $(CARGO) test --locked --test tint --test validation
 
 # Runs that are killed, disks that fail or are full, damaged files: two minutes, or with FULL=1 the numbers of the page on
 # reliability in twenty. Needs strace, and root for the full disks.
