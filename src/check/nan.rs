@@ -1,5 +1,6 @@
-//! Pooling's kernels over images with a NaN, which a comparison that means well passes over unless it is the first of its window.
-//! Image by image it is at each place of a plane, and so at each place of a window; every other one has the sign of -NaN.
+//! Pooling's kernels over images with a NaN, which a comparison that means well passes over unless it is the first of
+//! its window. Image by image it is at each place of a plane, and so at each place of a window; every other one has
+//! a sign.
 
 use std::sync::Arc;
 
@@ -82,8 +83,8 @@ pub fn conv2d_pool(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Bytes have no NaN, but their normalisation may give one: 0 times an infinity. The other pixels are the infinity then, and
-/// with weights above 0 so are the sums.
+/// Bytes have no NaN, but their normalisation may give one: 0 times an infinity. The other pixels are the infinity,
+/// and with weights above 0 so are the sums.
 fn bytes(image: [usize; 3]) -> DataSet {
     let [channels, ..] = image;
     let mut bytes = vec![1; (DataSet::FIRST + N) * channels * N];

@@ -1,8 +1,8 @@
-//! Every shader and every pipeline before a second, stricter compiler of WGSL: Tint, in headless Chromium. naga takes WGSL that
-//! the specification refuses, and browsers with it.
+//! Every shader and every pipeline before a second, stricter compiler of WGSL: Tint, in headless Chromium. naga takes
+//! WGSL that the specification refuses, and browsers with it.
 //!
-//! Where there is no Chromium the test is skipped, but not if `SMOOTHCNN_REQUIRE_ALL` is set; and only then are the pipelines
-//! built as well, which takes a minute. `CHROMIUM` names the program.
+//! Where there is no Chromium the test is skipped, but not if `SMOOTHCNN_REQUIRE_ALL` is set; and only then are the
+//! pipelines built as well, which takes a minute. `CHROMIUM` names the program.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -58,7 +58,7 @@ fn serve(listener: TcpListener, shaders: String, answers: Sender<String>) {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let (shaders, answers) = (shaders.clone(), answers.clone());
-            // A connection that breaks is the browser's; the test waits for what it posts, and no longer than its limit.
+            // A connection that breaks is the browser's; the test waits for what it posts, up to its limit.
             std::thread::spawn(move || answer(stream, &shaders, &answers));
         }
     });
@@ -102,7 +102,8 @@ fn reply(mut stream: TcpStream, kind: &str, body: &str) -> std::io::Result<()> {
     let length = body.len();
     write!(
         stream,
-        "HTTP/1.1 200 OK\r\nContent-Type: {kind}; charset=utf-8\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        "HTTP/1.1 200 OK\r\nContent-Type: {kind}; charset=utf-8\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
     )
 }
 
@@ -124,8 +125,8 @@ fn as_json(name: &str, source: &str, entries: Vec<&str>) -> Value {
     json!({ "name": name, "source": source, "entries": entries, "subgroups": name.contains("_lanes") })
 }
 
-/// Catches WGSL that a browser refuses: an operator that wants parentheses, a barrier or a shuffle that cannot be seen to be
-/// reached by all. Two shaders of that kind are refused, so that the test is known to see it.
+/// Catches WGSL that a browser refuses: an operator that wants parentheses, a barrier or a shuffle that cannot be seen
+/// to be reached by all. Two shaders of that kind are refused, so that the test is known to see it.
 #[test]
 fn tint_takes_every_shader_and_every_pipeline() {
     let Some(program) = chromium() else {

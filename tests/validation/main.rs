@@ -1,7 +1,8 @@
-//! Training steps under Vulkan's validation layer with its synchronisation checks: what a driver lets pass, and another one may not.
+//! Training steps under Vulkan's validation layer with its synchronisation checks: what a driver lets pass, and another
+//! one may not.
 //!
-//! Where the layer is not installed (Debian: vulkan-validationlayers) the tests are skipped, but not if `SMOOTHCNN_REQUIRE_ALL` is
-//! set; and only then is every form tried, which takes a minute.
+//! Where the layer is not installed (Debian: vulkan-validationlayers) the tests are skipped, but not if
+//! `SMOOTHCNN_REQUIRE_ALL` is set; and only then is every form tried, which takes a minute.
 
 use std::process::Command;
 
@@ -73,8 +74,8 @@ fn a_training_has_nothing_that_the_layer_complains_of() {
     }
 }
 
-/// Catches a layer that is loaded but whose messages do not arrive: told to look for bad practice, it always finds some in a
-/// program that trains.
+/// Catches a layer that is loaded but whose messages do not arrive: told to look for bad practice, it always finds
+/// some in a program that trains.
 #[test]
 fn what_the_layer_says_arrives() {
     let best = ",VK_VALIDATION_FEATURE_ENABLE_BEST_PRACTICES_EXT";
