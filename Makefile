@@ -29,7 +29,7 @@ test-drivers: driver
 	SMOOTHCNN_REQUIRE_ALL=1 $(CARGO) test --locked --test tint --test validation
 
 # Runs that are killed, disks that fail or are full, damaged files: two minutes, or with FULL=1 the numbers of the page on
-# reliability in twenty. Needs strace, and root for the full disks.
+# reliability in ten. Needs strace, and root for the full disks.
 faults:
 	$(CARGO) build --release --locked --example fuzz --bin smoothcnn
 	tests/faults/faults.py target/release/smoothcnn $(if $(FULL),--full)

@@ -163,7 +163,9 @@ type Sorted = (BTreeMap<usize, Vec<(usize, String)>>, BTreeMap<usize, String>, u
 fn sorted(text: &str) -> Sorted {
     let (mut steps, mut epochs, mut damaged) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::new(), 0);
     for line in text.split_inclusive('\n') {
-        match (serde_json::from_str::<Line>(line), line.strip_suffix('\n')) {
+        // All of it must be JSON with numbers that there are, not only the part that tells its place.
+        let found = serde_json::from_str::<Value>(line).and_then(serde_json::from_value::<Line>);
+        match (found, line.strip_suffix('\n')) {
             // Cut off by whatever ended the run, after the last checkpoint.
             (_, None) => {}
             (Ok(found), Some(line)) => match found.kind.as_str() {
