@@ -5,14 +5,8 @@ use std::path::Path;
 
 use tempfile::tempdir;
 
+use super::refuse::refused;
 use super::{TRAIN, assert_fails, command, metrics, number, run, snapshot};
-
-/// Runs `args` in `dir`, which must fail and change nothing there.
-fn refused(dir: &Path, args: &str, code: i32, parts: &[&str]) {
-    let before = snapshot(dir);
-    assert_fails(run(dir, args), code, parts);
-    assert!(snapshot(dir) == before, "{args}: something was written");
-}
 
 /// Catches a value of a configuration that a flag could not have, and a key that is none, in a run's config.toml, in a
 /// plan and in an entry: each is named with its file.

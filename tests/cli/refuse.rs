@@ -13,7 +13,7 @@ use tempfile::tempdir;
 use super::{TRAIN, assert_fails, command, run, snapshot, stderr};
 
 /// Runs `args` in `dir`, which must fail and change nothing there.
-fn refused(dir: &Path, args: &str, code: i32, parts: &[&str]) {
+pub fn refused(dir: &Path, args: &str, code: i32, parts: &[&str]) {
     let before = snapshot(dir);
     assert_fails(run(dir, args), code, parts);
     assert!(snapshot(dir) == before, "{args}: something was written");
