@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use smoothcnn::Result;
+use smoothcnn::backend::gpu;
+use smoothcnn::backend::gpu::{Engine, Gpu};
 use smoothcnn::check::{Row, cases, ops, random, random_targets, smoothed_loss};
-use smoothcnn::gpu::{Engine, Gpu};
+use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::ops::smoothed_loss::{Buffers as LossBuffers, SmoothedLoss};
 use smoothcnn::ops::{AffineBuffers, relu};
 use smoothcnn::oracle;
 use smoothcnn::plan::{Plan, Slice, Step};
-use smoothcnn::smoothing::{Smoothing, Variant};
-use smoothcnn::{Result, gpu};
 
 struct Bench<'a> {
     criterion: &'a mut Criterion,

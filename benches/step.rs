@@ -9,17 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use smoothcnn::backend::cpu;
+use smoothcnn::backend::gpu::trainer::GpuTrainer;
+use smoothcnn::backend::gpu::{Gpu, device};
 use smoothcnn::check::network::{against_oracle, random_data, training};
+use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::data::Dataset;
-use smoothcnn::fusion::Kernels;
-use smoothcnn::gpu::trainer::GpuTrainer;
-use smoothcnn::gpu::{Gpu, device};
 use smoothcnn::loss::BatchLoss;
-use smoothcnn::net::Network;
-use smoothcnn::ops::optimizer::{Adam, Optimizer};
-use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::loss::smoothing::{Smoothing, Variant};
+use smoothcnn::network::Network;
+use smoothcnn::optimizer::{Adam, Optimizer};
+use smoothcnn::oracle;
 use smoothcnn::train::{Backend, Setup};
-use smoothcnn::{cpu, oracle};
 
 /// Image sizes with the batches that are timed.
 const CASES: [(usize, &[usize]); 2] = [(28, &[64, 128, 256, 1024]), (112, &[32])];

@@ -9,21 +9,22 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::activations::Activations;
+use crate::backend::cpu;
+use crate::backend::gpu::clock::{Clock, Times};
+use crate::backend::gpu::device::describe;
+use crate::backend::gpu::trainer::{GpuTrainer, Options};
+use crate::backend::gpu::{Engine, Gpu};
 use crate::check::network::{against_oracle_rounding, random_data, tensors_in_halves};
-use crate::fusion::Kernels;
-use crate::gpu::clock::{Clock, Times};
-use crate::gpu::device::describe;
-use crate::gpu::trainer::{GpuTrainer, Options};
-use crate::gpu::{Engine, Gpu};
-use crate::net::Network;
+use crate::compile::fuse::Kernels;
+use crate::loss::smoothing::{Smoothing, Variant};
+use crate::network::Network;
 use crate::ops::ceiling;
-use crate::ops::optimizer::{Adam, Optimizer};
+use crate::optimizer::{Adam, Optimizer};
+use crate::plan::Storage;
+use crate::plan::tuning::Tuning;
 use crate::plan::{Plan, Step};
-use crate::smoothing::{Smoothing, Variant};
 use crate::train::{Backend, Setup};
-use crate::tuning::Tuning;
-use crate::{Error, Result, cpu, oracle};
+use crate::{Error, Result, oracle};
 
 /// A file of results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,8 +36,8 @@ pub struct Report {
     /// What was measured: the adapter, or the CPU path with its threads.
     pub device: String,
     /// In what activations were stored.
-    #[serde(default, skip_serializing_if = "Activations::is_default")]
-    pub activations: Activations,
+    #[serde(default, skip_serializing_if = "Storage::is_default")]
+    pub activations: Storage,
     /// What it can do at most; absent for the CPU path.
     pub ceilings: Option<Ceilings>,
     /// One for each configuration.
@@ -130,7 +131,7 @@ pub struct Bench {
     /// In which form, on a GPU; without one, as the device likes best.
     pub tuning: Option<Tuning>,
     /// In what a GPU's fused kernels store activations.
-    pub activations: Activations,
+    pub activations: Storage,
     /// Seconds for the throughput of one task of one configuration.
     pub seconds: f64,
 }

@@ -17,7 +17,7 @@
 //! ## The loss
 //!
 //! Cross-entropy against a target that keeps `on` of its mass on the true class y and spreads the rest, `off` on each other
-//! class ([`smoothing`]):
+//! class ([`loss::smoothing`]):
 //!
 //! ```text
 //! loss = - sum over k of q[k] log softmax(z)[k],    q[y] = on,  q[k] = off for k != y
@@ -31,54 +31,43 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`net`], [`compile`] | layers with their shapes inferred; the network as a list of dispatches |
-//! | [`fusion`], [`tuning`], [`activations`] | which layers run as one kernel, in which of its forms, and what is stored between them |
-//! | [`ops`], [`shaders`], [`plan`] | each operation's dimensions and dispatches; the WGSL and what naga says of it; plans as values |
-//! | [`gpu`] | the adapter, kernels built by reflection, the engine that replays a plan, training on it |
-//! | [`oracle`] | every operation on the CPU in its plain form, generic over f32 and f64 |
-//! | [`cpu`] | the fast CPU path |
 //! | [`check`], [`mod@bench`] | every kernel against the oracle; how fast this machine is |
-//! | [`train`], [`loss`], [`metrics`] | the training loop, its loss, what it measures |
-//! | [`smoothing`] | what smoothing does to a target, where its mass goes, how it changes over training |
-//! | [`temperature`] | one number that calibrates a trained network's confidences |
-//! | [`study`] | what smoothing does on the user's own data: paired runs, verdicts on the six claims, the epsilon to use |
-//! | [`report`] | a study as a page and as text |
+//! | [`study`], [`report`] | what smoothing does on the user's own data: paired runs, verdicts on the six claims; as a page and as text |
+//! | [`train`] | the training loop, weights files, the folder of a run |
+//! | [`backend`] | what carries a training out: a GPU, or the CPU |
+//! | [`measure`], [`data`] | metrics, calibration, temperature; images and labels |
+//! | [`compile`] | the network as a list of dispatches; which layers run as one kernel |
+//! | [`network`] | layers with their shapes inferred, and their parameters |
+//! | [`loss`], [`optimizer`] | the loss and what smoothing does to a target; the update of the parameters |
+//! | [`ops`], [`oracle`] | each operation's dimensions and dispatches; its plain form on the CPU, generic over f32 and f64 |
+//! | [`plan`] | plans as values, the WGSL and what naga says of it, forms of kernels |
 //! | [`docs`] | pages for users: reliability |
-//! | [`data`], [`checkpoint`], [`run_folder`] | images, weights files, the folder of a run |
 //! | [`rng`], [`mod@fs`], [`input`], [`error`] | random numbers, files that are whole or not there, files that a user names, errors |
 
 #![warn(missing_docs)]
 
-pub mod activations;
+pub mod backend;
 pub mod bench;
 pub mod check;
-pub mod checkpoint;
 pub mod compile;
-pub mod cpu;
 pub mod data;
 pub mod docs;
 pub mod error;
 pub mod fs;
-pub mod fusion;
 #[cfg(test)]
 #[path = "../tests/common/golden.rs"]
 mod golden;
-pub mod gpu;
 pub mod input;
 pub mod loss;
-pub mod metrics;
-pub mod net;
+pub mod measure;
+pub mod network;
 pub mod ops;
+pub mod optimizer;
 pub mod oracle;
 pub mod plan;
 pub mod report;
 pub mod rng;
-pub mod run_folder;
-pub mod shaders;
-pub mod smoothing;
 pub mod study;
-pub mod temperature;
 pub mod train;
-pub mod tuning;
 
 pub use error::{Error, Result};

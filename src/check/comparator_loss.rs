@@ -9,7 +9,7 @@ use super::smoothed_loss::{nlls, pairs};
 use super::weighted_loss::padded;
 use super::{Row, cases, random, random_targets};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::backend::gpu::Gpu;
 use crate::ops::IGNORED;
 use crate::ops::comparator_loss::{Buffers, ComparatorLoss};
 use crate::oracle;

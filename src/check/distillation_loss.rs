@@ -9,12 +9,12 @@ use super::smoothed_loss::{nlls, pairs};
 use super::weighted_loss::padded;
 use super::{Row, cases, random, random_targets};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::backend::gpu::Gpu;
+use crate::loss::smoothing::{Smoothing, Variant};
 use crate::ops::IGNORED;
 use crate::ops::distillation_loss::{Buffers, DistillationLoss};
 use crate::oracle::distillation_loss::{Logits, backward, forward};
 use crate::plan::Step;
-use crate::smoothing::{Smoothing, Variant};
 
 /// Temperatures, and the teacher's shares: none and all of it among them.
 pub const STRENGTHS: [(f64, f64); 4] = [(4.0, 0.9), (1.0, 0.5), (2.5, 1.0), (0.5, 0.0)];

@@ -9,8 +9,8 @@ use super::probe::{POISON, Probe};
 use super::smoothed_loss::{nlls, pairs};
 use super::{Row, halves, nan, random, random_targets};
 use crate::Result;
-use crate::activations::Activations;
-use crate::gpu::Gpu;
+use crate::backend::gpu::Gpu;
+use crate::loss::smoothing::Smoothing;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::conv2d_pool::{Buffers, Conv2dPool, Input, Layout};
 use crate::ops::head::Head;
@@ -20,9 +20,9 @@ use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::{AffineBuffers, IGNORED, smoothed_loss};
 use crate::oracle;
 use crate::plan::Step;
+use crate::plan::Storage;
+use crate::plan::tuning::{Tiles, Tuning};
 use crate::rng::Philox;
-use crate::smoothing::Smoothing;
-use crate::tuning::{Tiles, Tuning};
 
 /// Every fused kernel over every case.
 ///
@@ -60,14 +60,14 @@ pub(super) fn laid_out<T: Copy>(layout: Layout, values: &[T], channels: usize, p
 
 /// The same, `stored` in this way: in halves, two channels of a position are side by side.
 pub(super) fn stored_as<T: Copy>(
-    stored: Activations,
+    stored: Storage,
     layout: Layout,
     values: &[T],
     channels: usize,
     positions: usize,
 ) -> Vec<T> {
     match (stored, layout) {
-        (Activations::F16, Layout::Planes) => channels_last(values, 2, positions),
+        (Storage::F16, Layout::Planes) => channels_last(values, 2, positions),
         _ => laid_out(layout, values, channels, positions),
     }
 }
@@ -129,7 +129,7 @@ fn block_case(
     let (mut x, weight, bias) = (data(n * d.input_len(), 1), data(d.weight_len(), 2), data(d.c_out, 3));
     let set = DataSet::new(n, d.input, whole);
     // Only what a block gives comes in halves.
-    let x_stored = if block.x == Layout::ChannelsLast { block.stored } else { Activations::F32 };
+    let x_stored = if block.x == Layout::ChannelsLast { block.stored } else { Storage::F32 };
     x = match block.x {
         Layout::Bytes => set.batch(n),
         Layout::Planes | Layout::ChannelsLast => halves::exact(x_stored, x),
@@ -330,12 +330,8 @@ pub fn linear_tiled(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
         for plane in [1, case.dims.inputs / 4] {
             let fused = plane > 1;
             let layer = LinearTiled { relu: fused, mask: fused, plane, tiles, ..plain };
-            for (x, y) in [
-                (Activations::F32, Activations::F32),
-                (Activations::F16, Activations::F32),
-                (Activations::F16, Activations::F16),
-            ] {
-                if gpu.stores(x) && (y == Activations::F32 || case.dims.outputs.is_multiple_of(4)) {
+            for (x, y) in [(Storage::F32, Storage::F32), (Storage::F16, Storage::F32), (Storage::F16, Storage::F16)] {
+                if gpu.stores(x) && (y == Storage::F32 || case.dims.outputs.is_multiple_of(4)) {
                     rows.extend(affine_linear(gpu, case, &LinearTiled { x, y, ..layer })?);
                 }
             }
@@ -356,7 +352,7 @@ pub fn head(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing) -> Result
     Ok(rows)
 }
 
-fn head_case(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing, stored: Activations) -> Result<Vec<Row>> {
+fn head_case(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing, stored: Storage) -> Result<Vec<Row>> {
     let Case { n, dims: d } = *case;
     let masses = smoothing.masses(d.outputs);
     let Some(mut head) = Head::new(&d) else { return Ok(vec![]) };

@@ -1,24 +1,24 @@
-//! Activations in halves as kernels store them ([`Activations::F16`]), on the host.
+//! Storage in halves as kernels store them ([`Storage::F16`]), on the host.
 
-use crate::activations::Activations;
-use crate::checkpoint::f16_to_f64;
+use crate::plan::Storage;
+use crate::train::checkpoint::f16_to_f64;
 
 /// Every storage, with those that a check starts from first.
-pub(super) const ALL: [Activations; 2] = [Activations::F32, Activations::F16];
+pub(super) const ALL: [Storage; 2] = [Storage::F32, Storage::F16];
 
 /// The values nearest to these that a half holds, if they are at most 4 in size: whole multiples of 2^-8.
-pub(super) fn exact(stored: Activations, values: Vec<f32>) -> Vec<f32> {
+pub(super) fn exact(stored: Storage, values: Vec<f32>) -> Vec<f32> {
     match stored {
-        Activations::F32 => values,
-        Activations::F16 => values.iter().map(|v| (v * 256.0).round() / 256.0).collect(),
+        Storage::F32 => values,
+        Storage::F16 => values.iter().map(|v| (v * 256.0).round() / 256.0).collect(),
     }
 }
 
 /// The words that hold these values, which are exact.
-pub(super) fn words(stored: Activations, values: &[f32]) -> Vec<u32> {
+pub(super) fn words(stored: Storage, values: &[f32]) -> Vec<u32> {
     match stored {
-        Activations::F32 => values.iter().map(|v| v.to_bits()).collect(),
-        Activations::F16 => {
+        Storage::F32 => values.iter().map(|v| v.to_bits()).collect(),
+        Storage::F16 => {
             values.chunks(2).map(|pair| pair.iter().rev().fold(0, |word, &v| word << 16 | half(v))).collect()
         }
     }
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn what_a_half_holds_comes_back() {
         let held = [0.0, -0.0, 1.0, -2.5, 65504.0, 2f32.powi(-14), 1.0 + 2f32.powi(-10), -255.0 / 256.0];
-        let packed = words(Activations::F16, &held);
+        let packed = words(Storage::F16, &held);
         assert_eq!(packed.len(), 4);
         assert_eq!(values(&packed), held);
         assert_eq!(packed[1], 0xc100_3c00, "the first of a pair is below");

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::random;
 use crate::Result;
+use crate::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 use crate::loss::{Form, Loss};
 use crate::ops::comparator_loss::ComparatorLoss;
 use crate::ops::distillation_loss::DistillationLoss;
 use crate::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
-use crate::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 
 /// The losses by name, for `images` training images of `classes` classes.
 ///

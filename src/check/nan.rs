@@ -9,14 +9,14 @@ use super::ops::{step, wide};
 use super::probe::{POISON, Probe};
 use super::{Row, halves, random};
 use crate::Result;
-use crate::activations::Activations;
-use crate::gpu::Gpu;
+use crate::backend::gpu::Gpu;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::conv2d_pool::{Buffers, Conv2dPool, Input, Layout};
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::oracle;
 use crate::plan::Step;
-use crate::tuning::{Tiles, Tuning};
+use crate::plan::Storage;
+use crate::plan::tuning::{Tiles, Tuning};
 
 /// An image's rows and columns, and how many images have a NaN somewhere.
 const PLANE: [usize; 2] = [6, 7];
@@ -48,7 +48,7 @@ pub fn max_pool2d(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
 
         let mut probe = Probe::new(gpu);
         let x = probe.floats("x", &x)?;
-        let y = probe.output_exact(Activations::F32, "y", y)?;
+        let y = probe.output_exact(Storage::F32, "y", y)?;
         let argmax = probe.output_words("argmax", argmax)?;
         d.forward(&mut probe.plan, "max_pool2d", N + 1, x, y, argmax)?;
         rows.extend(probe.run(
@@ -96,7 +96,7 @@ fn bytes(image: [usize; 3]) -> DataSet {
 fn block_case(gpu: &Arc<Gpu>, d: &Conv2d, pool: &MaxPool2d, block: &Conv2dPool, tiles: Tiles) -> Result<Vec<Row>> {
     let [c_in, ..] = d.input;
     let set = bytes(d.input);
-    let x_stored = if block.x == Layout::ChannelsLast { block.stored } else { Activations::F32 };
+    let x_stored = if block.x == Layout::ChannelsLast { block.stored } else { Storage::F32 };
     let whole = |len, stream| random(len, stream).iter().map(|v| (v * 2.5).round()).collect::<Vec<f32>>();
     let (mut weight, bias) = (whole(d.weight_len(), 2), whole(d.c_out, 3));
     let mut x = images(c_in);

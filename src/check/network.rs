@@ -6,19 +6,19 @@ use std::sync::Arc;
 use super::compare::compare;
 use super::{Row, halves};
 use crate::Result;
-use crate::activations::Activations;
+use crate::backend::gpu::Gpu;
+use crate::backend::gpu::trainer::{GpuTrainer, Options};
+use crate::compile::fuse::{self, Kernels};
 use crate::data::Dataset;
-use crate::fusion::{self, Kernels};
-use crate::gpu::Gpu;
-use crate::gpu::trainer::{GpuTrainer, Options};
 use crate::loss::{Form, Loss};
-use crate::net::Network;
+use crate::network::Network;
 use crate::ops::IGNORED;
-use crate::ops::optimizer::{Adam, Optimizer};
+use crate::optimizer::{Adam, Optimizer};
 use crate::oracle::trainer::CpuTrainer;
+use crate::plan::Storage;
+use crate::plan::tuning::{Tiles, Tuning};
 use crate::rng::Philox;
 use crate::train::{Backend, Setup};
-use crate::tuning::{Tiles, Tuning};
 
 /// A data set of random bytes.
 pub fn random_data(images: usize, shape: [usize; 3], classes: usize) -> Dataset {
@@ -58,11 +58,11 @@ pub fn training(
                 // They have one form.
                 (Kernels::Reference, _) if !rows.is_empty() => return Ok(rows),
                 (Kernels::Reference, _) => format!("{kernels:?}"),
-                (Kernels::Fused, Activations::F32) => format!("{kernels:?} {tiles:?}"),
-                (Kernels::Fused, Activations::F16) => format!("{kernels:?} {tiles:?} F16"),
+                (Kernels::Fused, Storage::F32) => format!("{kernels:?} {tiles:?}"),
+                (Kernels::Fused, Storage::F16) => format!("{kernels:?} {tiles:?} F16"),
             };
             let rounded = tensors_in_halves(net, kernels, activations);
-            if activations == Activations::F16 && rounded == 0 {
+            if activations == Storage::F16 && rounded == 0 {
                 continue;
             }
             let size = [batch_size, steps];
@@ -76,9 +76,9 @@ pub fn training(
 }
 
 /// How many tensors of a step are rounded to halves.
-pub fn tensors_in_halves(net: &Network, kernels: Kernels, activations: Activations) -> usize {
-    let stages = fusion::stages(net, kernels, Tuning::default(), activations);
-    stages.iter().filter(|stage| stage.kind.stored() == Activations::F16).count()
+pub fn tensors_in_halves(net: &Network, kernels: Kernels, activations: Storage) -> usize {
+    let stages = fuse::stages(net, kernels, Tuning::default(), activations);
+    stages.iter().filter(|stage| stage.kind.stored() == Storage::F16).count()
 }
 
 /// `steps` training steps of `net` on the backend that `make` makes, and on the f64 oracle, from the same weights over the

@@ -11,19 +11,19 @@ use super::probe::Probe;
 use super::smoothed_loss::smoothed_loss;
 use super::{Row, nan, random};
 use crate::Result;
-use crate::activations::Activations;
-use crate::gpu::Gpu;
+use crate::backend::gpu::Gpu;
+use crate::loss::smoothing::{Smoothing, Variant};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::conv2d_pool::{Conv2dPool, Layout, Places};
 use crate::ops::linear::Linear;
 use crate::ops::linear_tiled::LinearTiled;
 use crate::ops::max_pool2d::MaxPool2d;
-use crate::ops::optimizer::{Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Segment, Sgd};
 use crate::ops::seal::{self, Extent};
 use crate::ops::{AffineBuffers, gather, relu};
+use crate::optimizer::{Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Segment, Sgd};
 use crate::oracle;
+use crate::plan::Storage;
 use crate::plan::{Slice, Step};
-use crate::smoothing::{Smoothing, Variant};
 
 /// Every operation over every case.
 ///
@@ -107,7 +107,7 @@ struct AffineCase<'a> {
     /// Elements in a row of `dy`, and from one row to the next; zeros between.
     dy_rows: [usize; 2],
     /// In what `x` and `y` are stored; in halves, positions in a channel of `x`.
-    stored: [Activations; 2],
+    stored: [Storage; 2],
     plane: usize,
 }
 
@@ -139,8 +139,8 @@ impl AffineCase<'_> {
             let mut probe = Probe::new(gpu);
             let [out_y, out_dx, out_dw, out_db] = outputs(&mut probe)?;
             let x = match self.stored[0] {
-                Activations::F32 => data[0].clone(),
-                Activations::F16 => channels_last(&data[0], 2, self.plane),
+                Storage::F32 => data[0].clone(),
+                Storage::F16 => channels_last(&data[0], 2, self.plane),
             };
             let at = AffineBuffers {
                 x: probe.words("x", &halves::words(self.stored[0], &x))?,
@@ -198,7 +198,7 @@ pub fn conv2d(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
         lens: AffineLens { x: n * d.input_len(), w: d.weight_len(), b: d.c_out, y: n * d.output_len() },
         terms: [d.fan_in() + 1, d.c_out * d.kernel[0] * d.kernel[1], n * positions, n * positions],
         dy_rows: [d.output_len(); 2],
-        stored: [Activations::F32; 2],
+        stored: [Storage::F32; 2],
         plane: 1,
     };
     affine.run(
@@ -229,7 +229,7 @@ pub fn linear(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
         lens: AffineLens { x: n * d.inputs, w: d.weight_len(), b: d.outputs, y: n * d.outputs },
         terms: [d.inputs + 1, d.outputs, n, n],
         dy_rows: [d.outputs; 2],
-        stored: [Activations::F32; 2],
+        stored: [Storage::F32; 2],
         plane: 1,
     };
     affine.run(

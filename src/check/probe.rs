@@ -7,8 +7,8 @@ use super::Row;
 use super::compare::{Comparison, compare};
 use super::halves;
 use crate::Result;
-use crate::activations::Activations;
-use crate::gpu::{Engine, Gpu};
+use crate::backend::gpu::{Engine, Gpu};
+use crate::plan::Storage;
 use crate::plan::{Plan, Slice, Step};
 
 /// A quiet NaN whose payload no arithmetic makes.
@@ -20,7 +20,7 @@ enum Want {
     Floats { values: Vec<f64>, tolerance: Vec<f64> },
     Halves { values: Vec<f64>, tolerance: Vec<f64> },
     Words(Vec<u32>),
-    Exact { stored: Activations, values: Vec<f64> },
+    Exact { stored: Storage, values: Vec<f64> },
 }
 
 pub(super) struct Probe {
@@ -57,8 +57,8 @@ impl Probe {
     }
 
     /// The same, stored in this way: each half of the poison is no number, or far from any result.
-    pub fn stored(&mut self, stored: Activations, name: &str, values: Vec<f64>, tolerance: Vec<f64>) -> Result<Slice> {
-        if stored == Activations::F32 {
+    pub fn stored(&mut self, stored: Storage, name: &str, values: Vec<f64>, tolerance: Vec<f64>) -> Result<Slice> {
+        if stored == Storage::F32 {
             return self.output(name, values, tolerance);
         }
         let slice = self.words(name, &vec![POISON; values.len() / 2])?;
@@ -75,7 +75,7 @@ impl Probe {
     }
 
     /// A poisoned buffer that the pass is to fill with exactly these values, and with a NaN, which is not the poison, for each NaN.
-    pub fn output_exact(&mut self, stored: Activations, name: &str, values: Vec<f64>) -> Result<Slice> {
+    pub fn output_exact(&mut self, stored: Storage, name: &str, values: Vec<f64>) -> Result<Slice> {
         let slice = self.words(name, &vec![POISON; values.len() / stored.per_word()])?;
         self.outputs.push((name.to_owned(), slice, Want::Exact { stored, values }));
         Ok(slice)
@@ -127,10 +127,10 @@ impl Probe {
 }
 
 /// As [`compare_words`]: where a NaN is wanted any will do, but for what was there before.
-fn compare_exact(stored: Activations, found: &[u32], want: &[f64]) -> Comparison {
+fn compare_exact(stored: Storage, found: &[u32], want: &[f64]) -> Comparison {
     let values = match stored {
-        Activations::F32 => found.iter().map(|&word| f32::from_bits(word)).collect(),
-        Activations::F16 => halves::values(found),
+        Storage::F32 => found.iter().map(|&word| f32::from_bits(word)).collect(),
+        Storage::F16 => halves::values(found),
     };
     let right = |i: usize| match want[i].is_nan() {
         true => values[i].is_nan() && found[i / stored.per_word()] != POISON,

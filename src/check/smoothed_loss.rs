@@ -7,11 +7,11 @@ use super::ops::{step, wide};
 use super::probe::Probe;
 use super::{Row, random, random_targets};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::backend::gpu::Gpu;
+use crate::loss::smoothing::Smoothing;
 use crate::ops::IGNORED;
 use crate::ops::smoothed_loss::{Buffers, SmoothedLoss};
 use crate::oracle;
-use crate::smoothing::Smoothing;
 
 /// Loss and nll of each row, as the device has them.
 pub(super) fn pairs(losses: &[f64], nlls: &[f64]) -> Vec<f64> {

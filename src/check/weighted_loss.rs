@@ -8,13 +8,13 @@ use super::probe::Probe;
 use super::smoothed_loss::pairs;
 use super::{Row, cases, random, random_targets};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::backend::gpu::Gpu;
+use crate::loss::smoothing::{Epsilon, Prior};
 use crate::ops::IGNORED;
 use crate::ops::weighted_loss::{Buffers, Spec, Targets, WeightedLoss, Weighting};
 use crate::oracle;
 use crate::oracle::weighted_loss::Reduction;
 use crate::plan::Step;
-use crate::smoothing::{Epsilon, Prior};
 
 /// What a case of the general loss takes of all that it covers.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use smoothcnn::activations::Activations;
+use smoothcnn::backend::cpu::memory;
+use smoothcnn::backend::gpu::clock::Clock;
 use smoothcnn::bench::{Bench, Measured, Report};
-use smoothcnn::cpu::memory;
+use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::fs::write_output;
-use smoothcnn::fusion::Kernels;
-use smoothcnn::gpu::clock::Clock;
-use smoothcnn::net::Network;
+use smoothcnn::network::Network;
+use smoothcnn::plan::Storage;
 use smoothcnn::{Error, Result, input};
 
 use super::common::{self, DeviceArgs, Precision};
@@ -28,7 +28,7 @@ pub struct Args {
     input: Vec<String>,
     /// In what a GPU's fused kernels store what one layer gives to the next
     #[arg(long, value_enum, default_value = "f32")]
-    activations: Activations,
+    activations: Storage,
     /// Seconds for each task of each configuration
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -127,8 +127,8 @@ fn read(path: &std::path::Path) -> Result<Report> {
 /// What was measured, and what is unusual about it.
 fn title(report: &Report) -> String {
     match report.activations {
-        Activations::F32 => report.device.clone(),
-        Activations::F16 => format!("{}, activations in f16", report.device),
+        Storage::F32 => report.device.clone(),
+        Storage::F16 => format!("{}, activations in f16", report.device),
     }
 }
 

@@ -6,11 +6,13 @@ use serde::Serialize;
 use smoothcnn::data::Dataset;
 use smoothcnn::fs::{is_standard_output, write_output};
 use smoothcnn::loss::restricted;
-use smoothcnn::net::Network;
-use smoothcnn::run_folder::{self, CONFIG, MODEL, OwnFolder, TEMPERATURE};
-use smoothcnn::smoothing::Smoothing;
-use smoothcnn::temperature::{self, End};
-use smoothcnn::{Error, Result, checkpoint, metrics};
+use smoothcnn::loss::smoothing::Smoothing;
+use smoothcnn::measure;
+use smoothcnn::measure::temperature::{self, End};
+use smoothcnn::network::Network;
+use smoothcnn::train::checkpoint;
+use smoothcnn::train::run_folder::{self, CONFIG, MODEL, OwnFolder, TEMPERATURE};
+use smoothcnn::{Error, Result};
 
 use super::config::{Images, images, read_config};
 use super::dataset::{DataArgs, DataKind, Part, labelled};
@@ -66,7 +68,7 @@ struct Set {
 
 impl Set {
     fn new(logits: &[f64], labels: &[u32], classes: usize, temperature: f64) -> Self {
-        let of = |logits: &[f64]| metrics::evaluate(logits, labels, classes, Smoothing::NONE);
+        let of = |logits: &[f64]| measure::evaluate(logits, labels, classes, Smoothing::NONE);
         let (before, after) = (of(logits), of(&temperature::apply(logits, temperature)));
         Self {
             images: labels.len(),

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use smoothcnn::backend::gpu::choose::choose;
+use smoothcnn::backend::gpu::{Choice, DeviceKind};
 use smoothcnn::check::{Row, losses, network, ops};
-use smoothcnn::fusion::Kernels;
-use smoothcnn::gpu::choose::choose;
-use smoothcnn::gpu::{Choice, DeviceKind};
-use smoothcnn::net::Network;
-use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::compile::fuse::Kernels;
+use smoothcnn::loss::smoothing::{Smoothing, Variant};
+use smoothcnn::network::Network;
 use smoothcnn::{Error, Result};
 
 use super::common;

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use smoothcnn::activations::Activations;
-use smoothcnn::checkpoint::{self, Dtype, Metadata, Tensor};
-use smoothcnn::fusion::Kernels;
-use smoothcnn::gpu::choose::choose;
-use smoothcnn::gpu::trainer::{GpuTrainer, Options};
-use smoothcnn::gpu::{Choice, DeviceKind, Gpu, autotune, cache, device};
-use smoothcnn::net::Network;
+use smoothcnn::backend::cpu;
+use smoothcnn::backend::gpu::choose::choose;
+use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::backend::gpu::{Choice, DeviceKind, Gpu, autotune, cache, device};
+use smoothcnn::compile::fuse::Kernels;
+use smoothcnn::network::Network;
+use smoothcnn::plan::Storage;
+use smoothcnn::plan::tuning::{Autotune, Tiles, Tuning};
+use smoothcnn::train::checkpoint::{self, Dtype, Metadata, Tensor};
 use smoothcnn::train::{Backend, Setup, State};
-use smoothcnn::tuning::{Autotune, Tiles, Tuning};
-use smoothcnn::{Error, Result, cpu, oracle};
+use smoothcnn::{Error, Result, oracle};
 
 /// Prints a line of results. A reader that went away (`| head`) is no error: the program ends quietly.
 pub fn print(line: impl std::fmt::Display) -> Result<()> {
@@ -221,12 +222,12 @@ pub fn check_resumed(args: &DeviceArgs, gpu: Option<&Gpu>, recorded: &str) -> Re
 
 /// Refuses activations that are stored in another way than they are computed where nothing but the fused kernels of a GPU
 /// could do so.
-pub fn check_activations(activations: Activations, gpu: bool, kernels: Kernels) -> Result<()> {
+pub fn check_activations(activations: Storage, gpu: bool, kernels: Kernels) -> Result<()> {
     let found = match activations {
-        Activations::F32 => return Ok(()),
-        Activations::F16 if kernels == Kernels::Reference => "--kernels reference",
-        Activations::F16 if !gpu => "the CPU path",
-        Activations::F16 => return Ok(()),
+        Storage::F32 => return Ok(()),
+        Storage::F16 if kernels == Kernels::Reference => "--kernels reference",
+        Storage::F16 if !gpu => "the CPU path",
+        Storage::F16 => return Ok(()),
     };
     Err(Error::Usage(format!("--activations f16: found {found}, expected a GPU's fused kernels (--device gpu)")))
 }
@@ -237,7 +238,7 @@ pub fn tuning(
     gpu: Option<&Arc<Gpu>>,
     device: &DeviceArgs,
     setup: &Setup,
-    activations: Activations,
+    activations: Storage,
     recorded: Option<Tuning>,
 ) -> Result<Option<Tuning>> {
     let Some(gpu) = gpu else { return Ok(recorded) };
@@ -278,12 +279,12 @@ pub fn backend<'a>(
     setup: Setup<'a>,
     state: &State,
 ) -> Result<Box<dyn Backend + 'a>> {
-    backend_storing(Activations::F32, gpu, device, tuning, precision, setup, state)
+    backend_storing(Storage::F32, gpu, device, tuning, precision, setup, state)
 }
 
 /// As [`backend`], with activations stored in this way.
 pub fn backend_storing<'a>(
-    activations: Activations,
+    activations: Storage,
     gpu: Option<&Arc<Gpu>>,
     device: &DeviceArgs,
     tuning: Option<Tuning>,
@@ -339,7 +340,7 @@ pub fn expected(net: &Network, prefix: &str) -> Vec<(String, Vec<usize>)> {
 
 /// A flat vector as named tensors.
 pub fn tensors<'a>(net: &Network, prefix: &str, flat: &'a [f64]) -> Vec<Tensor<'a>> {
-    let tensor = |p: &smoothcnn::net::Parameter| Tensor {
+    let tensor = |p: &smoothcnn::network::Parameter| Tensor {
         name: format!("{prefix}{}", p.name),
         shape: p.shape.clone(),
         data: flat[p.range()].into(),

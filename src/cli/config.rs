@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use smoothcnn::activations::Activations;
+use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::data::labels::{self, Noise};
 use smoothcnn::data::{Dataset, idx};
-use smoothcnn::fusion::Kernels;
 use smoothcnn::loss::Loss;
+use smoothcnn::loss::smoothing::Variant;
 use smoothcnn::ops::IGNORED;
-use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
-use smoothcnn::smoothing::Variant;
-use smoothcnn::tuning::Tuning;
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::plan::Storage;
+use smoothcnn::plan::tuning::Tuning;
 use smoothcnn::{Error, Result, input};
 
 use super::common::{self, MOST, Precision};
@@ -90,7 +90,7 @@ pub struct RunArgs {
     /// In what a GPU's fused kernels store what one layer gives to the next: f16 takes half the memory and rounds to 11 bits;
     /// everything is computed in f32 either way
     #[arg(long, value_enum, default_value = "f32")]
-    pub activations: Activations,
+    pub activations: Storage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -135,8 +135,8 @@ pub struct Config {
     pub std: Vec<f64>,
     pub dtype: Precision,
     /// Left out where they are f32, so that the runs of a sweep keep their names.
-    #[serde(default, skip_serializing_if = "Activations::is_default")]
-    pub activations: Activations,
+    #[serde(default, skip_serializing_if = "Storage::is_default")]
+    pub activations: Storage,
     /// What it was trained on.
     pub backend: String,
     #[serde(default)]
@@ -311,7 +311,7 @@ impl Config {
         let most = if self.dtype == Precision::F64 { f64::MAX } else { f32::MAX.into() };
         self.optimizer.check(most)?;
         dataset::check_normalisation(["--mean", "--std"], [&self.mean, &self.std])?;
-        if self.dtype == Precision::F64 && self.activations == Activations::F16 {
+        if self.dtype == Precision::F64 && self.activations == Storage::F16 {
             let expected = "--dtype f32: f64 is the CPU path's";
             return Err(Error::Usage(format!("--activations f16: found --dtype f64, expected {expected}")));
         }

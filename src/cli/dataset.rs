@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use smoothcnn::checkpoint::Metadata;
-use smoothcnn::cpu::memory;
+use smoothcnn::backend::cpu::memory;
 use smoothcnn::data::digits::{self, Digits};
 use smoothcnn::data::{Dataset, cifar, idx};
 use smoothcnn::ops::IGNORED;
+use smoothcnn::train::checkpoint::Metadata;
 use smoothcnn::{Error, Result};
 
 use super::common;

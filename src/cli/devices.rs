@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 use smoothcnn::Result;
-use smoothcnn::gpu::choose::{adapters, choose, shader_compiler};
-use smoothcnn::gpu::device::{Gpu, describe};
-use smoothcnn::gpu::{Choice, DeviceKind};
+use smoothcnn::backend::gpu::choose::{adapters, choose, shader_compiler};
+use smoothcnn::backend::gpu::device::{Gpu, describe};
+use smoothcnn::backend::gpu::{Choice, DeviceKind};
 
 use super::common;
 

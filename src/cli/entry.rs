@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use smoothcnn::data::Dataset;
 use smoothcnn::fs::{remove, write_atomic};
-use smoothcnn::metrics::{self, calibration};
-use smoothcnn::run_folder::{CHECKPOINT, CONFIG, OwnFolder, PROJECTION, RESULT, RUN_FILES};
-use smoothcnn::smoothing::Smoothing;
+use smoothcnn::loss::smoothing::Smoothing;
+use smoothcnn::measure::temperature;
+use smoothcnn::measure::{self, calibration};
 use smoothcnn::study::projection::{self, Projected, Set};
 use smoothcnn::study::{Measured, Outcome};
-use smoothcnn::{Error, Result, input, temperature};
+use smoothcnn::train::run_folder::{CHECKPOINT, CONFIG, OwnFolder, PROJECTION, RESULT, RUN_FILES};
+use smoothcnn::{Error, Result, input};
 
 use super::config::{Config, read_config};
 use super::run::{self, Folder, Options, Trained};
@@ -172,7 +173,7 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
         classes: kept,
         train: {
             let (part, labels, kept) = trained.measurable(&train_logits, &images.train.labels);
-            metrics::evaluate(&part, &labels, kept, Smoothing::NONE)
+            measure::evaluate(&part, &labels, kept, Smoothing::NONE)
         },
         memorised: memorised(&trained, &train_logits),
         validation: measured(&trained, &validation_logits, validation, fitted.value),
@@ -194,11 +195,11 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
 fn measured(trained: &Trained, logits: &[f64], images: &Dataset, temperature: f64) -> Measured {
     let (logits, labels, classes) = trained.measurable(logits, &images.labels);
     let of = |logits: &[f64]| {
-        let predictions = metrics::predictions(logits, &labels, classes, Smoothing::NONE);
+        let predictions = measure::predictions(logits, &labels, classes, Smoothing::NONE);
         let mut bins = calibration::reliability(&predictions);
         // The mean of nothing is not a number, and has no place in a JSON file.
         bins.retain(|bin| bin.images > 0);
-        (metrics::evaluate(logits, &labels, classes, Smoothing::NONE), bins)
+        (measure::evaluate(logits, &labels, classes, Smoothing::NONE), bins)
     };
     let ((plain, reliability), (scaled, reliability_scaled)) =
         (of(&logits), of(&temperature::apply(&logits, temperature)));
@@ -215,7 +216,7 @@ fn memorised(trained: &Trained, logits: &[f64]) -> Option<f64> {
         of_flipped.iter().flat_map(|&i| &logits[i as usize * classes..][..classes]).copied().collect();
     // Those that a class mask leaves out are not learnt at all.
     let (logits, labels, kept) = trained.measurable(&logits, &labels);
-    (!labels.is_empty()).then(|| metrics::evaluate(&logits, &labels, kept, Smoothing::NONE).accuracy)
+    (!labels.is_empty()).then(|| measure::evaluate(&logits, &labels, kept, Smoothing::NONE).accuracy)
 }
 
 /// The classes that are projected, as many images of each, and from which set.

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use smoothcnn::checkpoint::{self, Metadata, Tensor};
+use smoothcnn::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use smoothcnn::loss::{Form, Loss};
-use smoothcnn::metrics::bootstrap::{self, Interval, Intervals};
-use smoothcnn::metrics::{self, Metrics};
+use smoothcnn::measure::bootstrap::{self, Interval, Intervals};
+use smoothcnn::measure::temperature;
+use smoothcnn::measure::{self, Metrics};
 use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss};
-use smoothcnn::smoothing::{Epsilon, Prior, Smoothing, Variant};
-use smoothcnn::{Error, Result, temperature};
+use smoothcnn::train::checkpoint::{self, Metadata, Tensor};
+use smoothcnn::{Error, Result};
 
 use super::common;
 use super::dataset::labelled;
@@ -87,7 +88,7 @@ pub fn run(args: Args) -> Result<u8> {
     }
     let bootstrap = (args.bootstrap > 0).then(|| {
         let (part, labels, kept) = loss.form().restricted(measured, &test.labels, net.classes);
-        let predictions = metrics::predictions(&part, &labels, kept, Smoothing::NONE);
+        let predictions = measure::predictions(&part, &labels, kept, Smoothing::NONE);
         let Intervals { accuracy, nll, ece } = bootstrap::of_predictions(&predictions, args.bootstrap, 0.95, 0);
         Bootstrap { resamples: args.bootstrap, accuracy_interval: accuracy, nll_interval: nll, ece_interval: ece }
     });

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use smoothcnn::data::{Dataset, idx};
+use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 use smoothcnn::loss::{Form, Loss};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
-use smoothcnn::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
-use smoothcnn::{Error, Result, checkpoint, input};
+use smoothcnn::train::checkpoint;
+use smoothcnn::{Error, Result, input};
 
 use super::dataset::recorded;
 

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use smoothcnn::checkpoint::{self, Metadata};
 use smoothcnn::data::Dataset;
-use smoothcnn::net::Network;
-use smoothcnn::ops::optimizer::{Adam, Optimizer};
-use smoothcnn::run_folder::{CHECKPOINT, CONFIG, MODEL};
-use smoothcnn::smoothing::Smoothing;
+use smoothcnn::loss::smoothing::Smoothing;
+use smoothcnn::network::Network;
+use smoothcnn::optimizer::{Adam, Optimizer};
+use smoothcnn::train::checkpoint::{self, Metadata};
+use smoothcnn::train::run_folder::{CHECKPOINT, CONFIG, MODEL};
 use smoothcnn::train::{Setup, State};
 use smoothcnn::{Error, Result};
 

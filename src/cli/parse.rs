@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use smoothcnn::checkpoint::Metadata;
+use smoothcnn::train::checkpoint::Metadata;
 use smoothcnn::{Error, Result};
 
 /// Text in TOML.

@@ -2,15 +2,16 @@
 
 use clap::builder::Resettable;
 use serde::Serialize;
-use smoothcnn::activations::Activations;
+use smoothcnn::backend::cpu;
+use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::compile::{Job, compile};
 use smoothcnn::data::Dataset;
-use smoothcnn::fusion::Kernels;
 use smoothcnn::loss::Loss;
-use smoothcnn::net::Network;
-use smoothcnn::ops::optimizer::{Adam, Optimizer};
-use smoothcnn::tuning::{Tiles, Tuning};
-use smoothcnn::{Error, Result, cpu};
+use smoothcnn::network::Network;
+use smoothcnn::optimizer::{Adam, Optimizer};
+use smoothcnn::plan::Storage;
+use smoothcnn::plan::tuning::{Tiles, Tuning};
+use smoothcnn::{Error, Result};
 
 use super::common;
 use super::config::EPOCHS;
@@ -46,7 +47,7 @@ pub struct Args {
     tiles: Tiles,
     /// In what the fused kernels store what one layer gives to the next
     #[arg(long, value_enum, default_value = "f32")]
-    activations: Activations,
+    activations: Storage,
     /// Epsilon: how much of the target's mass is spread; 0 is plain cross-entropy [default: 0.1; 0 for other losses]
     #[arg(long, value_name = "E", allow_negative_numbers = true)]
     label_smoothing: Option<f64>,
@@ -124,7 +125,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         optimizer: Optimizer::Adam(Adam::default()),
         train_images: args.train_images,
         test_images: args.test_images,
-        loss_slots: smoothcnn::gpu::engine::MAX_STEPS,
+        loss_slots: smoothcnn::backend::gpu::engine::MAX_STEPS,
         kernels: args.kernels,
         tuning: Tuning::all(args.tiles),
         activations: args.activations,

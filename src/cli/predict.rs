@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use smoothcnn::fs::write_output;
+use smoothcnn::measure::{self, temperature};
 use smoothcnn::ops::IGNORED;
-use smoothcnn::{Error, Result, metrics, temperature};
+use smoothcnn::{Error, Result};
 
 use super::common;
 use super::model::{Model, ModelArgs, class_mask};
@@ -32,7 +33,7 @@ pub fn run(args: Args) -> Result<u8> {
     let kept: Vec<usize> = (0..net.classes).filter(|&class| allowed[class]).collect();
     let part: Vec<f64> = logits.chunks(net.classes).flat_map(|row| kept.iter().map(|&class| row[class])).collect();
     let mut probabilities = vec![0.0; logits.len()];
-    let of_part = metrics::probabilities(&part, kept.len());
+    let of_part = measure::probabilities(&part, kept.len());
     for (all, part) in probabilities.chunks_mut(net.classes).zip(of_part.chunks(kept.len())) {
         kept.iter().zip(part).for_each(|(&class, &p)| all[class] = p);
     }

@@ -11,13 +11,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
-use smoothcnn::checkpoint::Metadata;
 #[cfg(debug_assertions)]
-use smoothcnn::gpu::Gpu;
+use smoothcnn::backend::gpu::Gpu;
 use smoothcnn::loss::BatchLoss;
-use smoothcnn::metrics::Metrics;
-use smoothcnn::net::Network;
-use smoothcnn::run_folder::METRICS;
+use smoothcnn::measure::Metrics;
+use smoothcnn::network::Network;
+use smoothcnn::train::checkpoint::Metadata;
+use smoothcnn::train::run_folder::METRICS;
 use smoothcnn::train::{Backend, EpochReport, Observer, Progress};
 use smoothcnn::{Error, Result};
 

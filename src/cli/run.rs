@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use smoothcnn::checkpoint::{self, Metadata};
+use smoothcnn::backend::gpu::Gpu;
 use smoothcnn::data::Dataset;
 use smoothcnn::fs::write_atomic;
-use smoothcnn::gpu::Gpu;
+use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::loss::{Form, Loss};
-use smoothcnn::net::Network;
+use smoothcnn::network::Network;
 use smoothcnn::ops::IGNORED;
-use smoothcnn::run_folder::{CONFIG, FLIPPED, MODEL, OwnFolder};
-use smoothcnn::smoothing::Smoothing;
+use smoothcnn::train::checkpoint::{self, Metadata};
+use smoothcnn::train::run_folder::{CONFIG, FLIPPED, MODEL, OwnFolder};
 use smoothcnn::train::{self, Progress, Schedule, Setup, State};
 use smoothcnn::{Error, Result};
 
@@ -109,7 +109,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     let Images { train, validation, test, flipped, .. } = &images;
     let measured = validation.as_ref().unwrap_or(test);
     let net = Network::seed(train.shape, train.classes)?;
-    smoothcnn::cpu::memory::check_state(&net, true)?;
+    smoothcnn::backend::cpu::memory::check_state(&net, true)?;
     let loss = config.loss(&images)?;
     let normalisation = config.normalisation(train)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
-use smoothcnn::checkpoint::{self, Metadata};
 use smoothcnn::fs::write_atomic;
-use smoothcnn::net::Network;
-use smoothcnn::run_folder::{CHECKPOINT, METRICS, MODEL};
+use smoothcnn::network::Network;
+use smoothcnn::train::checkpoint::{self, Metadata};
+use smoothcnn::train::run_folder::{CHECKPOINT, METRICS, MODEL};
 use smoothcnn::train::{Progress, State, Sums};
 use smoothcnn::{Error, Result};
 

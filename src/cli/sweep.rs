@@ -9,11 +9,11 @@ use std::time::Duration;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smoothcnn::fs::{remove, write_atomic};
-use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::report::{Story, plots};
-use smoothcnn::run_folder::{CONFIG, OwnFolder};
 use smoothcnn::study::choice::Criterion;
 use smoothcnn::study::{Outcome, Study, choice, claims};
+use smoothcnn::train::run_folder::{CONFIG, OwnFolder};
 use smoothcnn::{Error, Result, input};
 
 use super::common::{self, DeviceArgs};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use smoothcnn::temperature::{End, RANGE};
+use smoothcnn::measure::temperature::{End, RANGE};
 use smoothcnn::{Error, Result, input};
 
 use super::dataset::DataKind;

@@ -1,6 +1,6 @@
 //! The threads of the CPU path, started here so that what goes wrong with them is said in a line.
 
-use smoothcnn::cpu::memory;
+use smoothcnn::backend::cpu::memory;
 use smoothcnn::{Error, Result};
 
 /// rayon's own variable.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use smoothcnn::Result;
-use smoothcnn::run_folder::{CONFIG, OwnFolder};
+use smoothcnn::train::run_folder::{CONFIG, OwnFolder};
 
 use super::common::{self, DeviceArgs};
 use super::config::{Config, RunArgs, Varied, read_config};

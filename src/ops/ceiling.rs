@@ -1,8 +1,8 @@
 //! What a device can do at most, measured: a copy for bandwidth, and chains of multiply-adds for arithmetic.
 
 use crate::Result;
+use crate::plan::shaders::CEILING;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::CEILING;
 
 uniform! {
     /// `Ceiling` in `shaders/ceiling.wgsl`.

@@ -11,8 +11,8 @@
 //! is no class ([`super::IGNORED`]) has loss 0 and gradient 0. Reductions are in the upstream gradient, as in
 //! [`super::weighted_loss`].
 
+use crate::plan::shaders::COMPARATOR_LOSS;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::COMPARATOR_LOSS;
 use crate::{Error, Result};
 
 /// The loss over rows of `classes` logits.

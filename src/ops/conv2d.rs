@@ -9,8 +9,8 @@
 
 use super::{AffineBuffers, Misfit, windows};
 use crate::Result;
+use crate::plan::shaders::CONV2D;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::CONV2D;
 
 /// The dimensions of a convolution over one image; the batch is not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

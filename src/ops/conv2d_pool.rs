@@ -8,20 +8,20 @@
 //!
 //! Backward, the passes are Conv2d's over `dv`, which is unfolded from `dy` and a byte a window while it is loaded.
 //! Between two such blocks activations have their channels last, so that four are one load. In halves
-//! ([`Activations::F16`]) two channels of one position are a word, in either layout: `[n, c / 2, height, width]` in planes.
+//! ([`Storage::F16`]) two channels of one position are a word, in either layout: `[n, c / 2, height, width]` in planes.
 
 use super::WORKGROUP;
 use super::conv2d::Conv2d;
 use super::max_pool2d::MaxPool2d;
-use super::optimizer::Segment;
 use crate::Result;
-use crate::activations::Activations;
-use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::{
+use crate::optimizer::Segment;
+use crate::plan::Storage;
+use crate::plan::shaders::{
     CONV2D_POOL, CONV2D_POOL_F16, CONV2D_POOL_LANES, CONV2D_POOL_LANES_F16, CONV2D_POOL_TILED, CONV2D_POOL_TILED_F16,
     Shader,
 };
-use crate::tuning::{LANES, Tiles, Tuning};
+use crate::plan::tuning::{LANES, Tiles, Tuning};
+use crate::plan::{Grid, Plan, Slice, uniform, word};
 
 /// Threads that the split of a weight gradient aims at: enough for a large device. It depends on nothing but the shapes,
 /// so that every device sums in the same order.
@@ -86,7 +86,7 @@ pub struct Conv2dPool {
     /// How `y` is laid out. Codes and `dy` always have their channels last.
     pub y: Layout,
     /// In what `y` is stored, and `x` where a block gives it ([`Layout::ChannelsLast`]).
-    pub stored: Activations,
+    pub stored: Storage,
     tuning: Tuning,
 }
 
@@ -145,7 +145,7 @@ impl Conv2dPool {
             pooled: pool.output_plane(),
             x,
             y,
-            stored: Activations::F32,
+            stored: Storage::F32,
             tuning: Tuning::default(),
         })
     }
@@ -243,7 +243,7 @@ uniform! {
 }
 
 /// Strides from one channel (or the channels of one word) and from one position to the next.
-fn strides(layout: Layout, [channels, h, w]: [usize; 3], stored: Activations) -> [u32; 2] {
+fn strides(layout: Layout, [channels, h, w]: [usize; 3], stored: Storage) -> [u32; 2] {
     match layout {
         Layout::Planes | Layout::Bytes => [word(h * w), 1],
         Layout::ChannelsLast => [1, word(channels / stored.per_word())],
@@ -274,7 +274,7 @@ impl Conv2dPool {
         let [c_out, h_out, w_out] = self.output().map(word);
         let [padding_h, padding_w] = self.conv.padding.map(word);
         // Also those of dx, which stays in f32.
-        let [x_channel, x_position] = strides(self.x, self.conv.input, Activations::F32);
+        let [x_channel, x_position] = strides(self.x, self.conv.input, Storage::F32);
         let [y_channel, y_position] = strides(self.y, self.output(), self.stored);
         let (splits, split) = self.splits(n);
         Dims {
@@ -297,12 +297,12 @@ impl Conv2dPool {
 
     fn shader(&self, tiles: Tiles) -> &'static Shader {
         match (tiles, self.stored) {
-            (Tiles::Registers, Activations::F32) => &CONV2D_POOL,
-            (Tiles::Registers, Activations::F16) => &CONV2D_POOL_F16,
-            (Tiles::Workgroup, Activations::F32) => &CONV2D_POOL_TILED,
-            (Tiles::Workgroup, Activations::F16) => &CONV2D_POOL_TILED_F16,
-            (Tiles::Lanes, Activations::F32) => &CONV2D_POOL_LANES,
-            (Tiles::Lanes, Activations::F16) => &CONV2D_POOL_LANES_F16,
+            (Tiles::Registers, Storage::F32) => &CONV2D_POOL,
+            (Tiles::Registers, Storage::F16) => &CONV2D_POOL_F16,
+            (Tiles::Workgroup, Storage::F32) => &CONV2D_POOL_TILED,
+            (Tiles::Workgroup, Storage::F16) => &CONV2D_POOL_TILED_F16,
+            (Tiles::Lanes, Storage::F32) => &CONV2D_POOL_LANES,
+            (Tiles::Lanes, Storage::F16) => &CONV2D_POOL_LANES_F16,
         }
     }
 
@@ -360,8 +360,9 @@ impl Conv2dPool {
     fn count_bytes(&self, plan: &mut Plan, n: usize) {
         if let (Layout::Bytes, Some(dispatch)) = (self.x, plan.dispatches.last_mut()) {
             let whole = ["images", "order"].map(|name| {
-                let storage =
-                    |b: &&crate::shaders::Binding| matches!(b.kind, crate::shaders::BindingKind::Storage { .. });
+                let storage = |b: &&crate::plan::shaders::Binding| {
+                    matches!(b.kind, crate::plan::shaders::BindingKind::Storage { .. })
+                };
                 let at = dispatch.entry.bindings.iter().filter(storage).position(|binding| binding.name == name);
                 at.map_or(0, |at| dispatch.slices[at].bytes)
             });

@@ -12,8 +12,8 @@
 //! the entropy of t, and so by nothing in the gradient. T^2 keeps the share of both terms in the gradient when T changes
 //! (section 2 there). A sample whose index is no class ([`super::IGNORED`]) has loss 0 and gradient 0.
 
+use crate::plan::shaders::DISTILLATION_LOSS;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::DISTILLATION_LOSS;
 use crate::{Error, Result};
 
 /// The loss over rows of `classes` logits.

@@ -7,8 +7,8 @@
 //! ```
 
 use crate::Result;
+use crate::plan::shaders::GATHER;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::GATHER;
 
 uniform! {
     /// `Gather` in `shaders/gather.wgsl`.

@@ -5,9 +5,9 @@ use super::AffineBuffers;
 use super::linear::Linear;
 use super::smoothed_loss;
 use crate::Result;
-use crate::activations::Activations;
+use crate::plan::Storage;
+use crate::plan::shaders::{HEAD, HEAD_F16};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::{HEAD, HEAD_F16};
 
 /// The most classes, as `MAX_CLASSES` in the shader.
 const MAX_CLASSES: usize = 64;
@@ -21,7 +21,7 @@ pub struct Head {
     inputs: usize,
     classes: usize,
     /// In what `x` is stored; in halves, two features side by side in a word.
-    pub x: Activations,
+    pub x: Storage,
 }
 
 uniform! {
@@ -41,7 +41,7 @@ impl Head {
 
     /// The head of a network that ends in `dims`, if [`Self::supports`] says so.
     pub fn new(dims: &Linear) -> Option<Self> {
-        Self::supports(dims).then_some(Self { inputs: dims.inputs, classes: dims.outputs, x: Activations::F32 })
+        Self::supports(dims).then_some(Self { inputs: dims.inputs, classes: dims.outputs, x: Storage::F32 })
     }
 
     /// Elements from one row of `dlogits` to the next; zeros fill it up.
@@ -65,8 +65,8 @@ impl Head {
         plan.dispatch(
             format!("{name}+loss.forward_backward"),
             match self.x {
-                Activations::F32 => (&HEAD, "forward_backward"),
-                Activations::F16 => (&HEAD_F16, "forward_backward"),
+                Storage::F32 => (&HEAD, "forward_backward"),
+                Storage::F16 => (&HEAD_F16, "forward_backward"),
             },
             dims,
             Grid::Threads(n * LANES),

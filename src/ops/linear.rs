@@ -9,8 +9,8 @@
 
 use super::AffineBuffers;
 use crate::Result;
+use crate::plan::shaders::LINEAR;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::LINEAR;
 
 /// The dimensions of a fully connected layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

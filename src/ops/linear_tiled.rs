@@ -3,10 +3,10 @@
 use super::linear::Linear;
 use super::{AffineBuffers, WORKGROUP};
 use crate::Result;
-use crate::activations::Activations;
+use crate::plan::Storage;
+use crate::plan::shaders::{LINEAR_TILED, LINEAR_TILED_F16, LINEAR_TILED_LANES, LINEAR_TILED_LANES_F16, Shader};
+use crate::plan::tuning::{LANES, Tiles};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::{LINEAR_TILED, LINEAR_TILED_F16, LINEAR_TILED_LANES, LINEAR_TILED_LANES_F16, Shader};
-use crate::tuning::{LANES, Tiles};
 
 /// Rows and columns of a thread's tile, as `TILE` in the shader.
 const TILE: usize = 8;
@@ -27,9 +27,9 @@ pub struct LinearTiled {
     /// nothing. In halves it also says how `x` is stored: as the block below does, two channels of one position in a word.
     pub plane: usize,
     /// In what `x` is stored.
-    pub x: Activations,
+    pub x: Storage,
     /// In what `y` is stored; halves only where `x` is in halves, and if the outputs come in fours.
-    pub y: Activations,
+    pub y: Storage,
     /// The kernels' form.
     pub tiles: Tiles,
 }
@@ -55,8 +55,8 @@ impl LinearTiled {
             relu: false,
             mask: false,
             plane: 1,
-            x: Activations::F32,
-            y: Activations::F32,
+            x: Storage::F32,
+            y: Storage::F32,
             tiles: Tiles::default(),
         })
     }
@@ -68,10 +68,10 @@ impl LinearTiled {
 
     fn shader(&self) -> &'static Shader {
         match (self.tiles, self.x) {
-            (Tiles::Lanes, Activations::F32) => &LINEAR_TILED_LANES,
-            (Tiles::Lanes, Activations::F16) => &LINEAR_TILED_LANES_F16,
-            (Tiles::Registers | Tiles::Workgroup, Activations::F32) => &LINEAR_TILED,
-            (Tiles::Registers | Tiles::Workgroup, Activations::F16) => &LINEAR_TILED_F16,
+            (Tiles::Lanes, Storage::F32) => &LINEAR_TILED_LANES,
+            (Tiles::Lanes, Storage::F16) => &LINEAR_TILED_LANES_F16,
+            (Tiles::Registers | Tiles::Workgroup, Storage::F32) => &LINEAR_TILED,
+            (Tiles::Registers | Tiles::Workgroup, Storage::F16) => &LINEAR_TILED_F16,
         }
     }
 
@@ -83,7 +83,7 @@ impl LinearTiled {
             relu: self.relu.into(),
             mask: self.mask.into(),
             plane: word(self.plane),
-            halves: (self.y == Activations::F16).into(),
+            halves: (self.y == Storage::F16).into(),
         }
     }
 

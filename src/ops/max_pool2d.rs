@@ -9,8 +9,8 @@
 
 use super::{Misfit, windows};
 use crate::Result;
+use crate::plan::shaders::MAX_POOL2D;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::MAX_POOL2D;
 
 /// The dimensions of a pooling over one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

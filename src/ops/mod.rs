@@ -13,7 +13,6 @@ pub mod head;
 pub mod linear;
 pub mod linear_tiled;
 pub mod max_pool2d;
-pub mod optimizer;
 pub mod relu;
 pub mod seal;
 pub mod smoothed_loss;
@@ -25,7 +24,7 @@ use crate::plan::Slice;
 pub const IGNORED: u32 = u32::MAX;
 
 /// Threads of a workgroup, as `WORKGROUP` in `shaders/common/dispatch.wgsl`.
-const WORKGROUP: usize = 64;
+pub(crate) const WORKGROUP: usize = 64;
 
 /// The buffers of a layer with a weight and a bias in a plan.
 #[derive(Clone, Copy, Debug)]

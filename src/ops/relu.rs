@@ -1,8 +1,8 @@
 //! ReLU: `y = max(x, 0)`, `dx = dy where y > 0, else 0` (PyTorch's gradient at 0 is 0).
 
 use crate::Result;
+use crate::plan::shaders::RELU;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::RELU;
 
 uniform! {
     /// `Relu` in `shaders/relu.wgsl`.

@@ -4,8 +4,8 @@
 
 use super::WORKGROUP;
 use crate::Result;
+use crate::plan::shaders::SEAL;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::SEAL;
 
 /// Threads of a seal, at most: each has a share of the checksum.
 const THREADS: usize = 64 * WORKGROUP;

@@ -1,5 +1,5 @@
 //! Log-softmax fused with the smoothed cross-entropy, and its gradient. The target is a class index; the smoothed
-//! distribution is two numbers ([`crate::smoothing::Masses`]) and never a tensor. The device has them from the step
+//! distribution is two numbers ([`crate::loss::smoothing::Masses`]) and never a tensor. The device has them from the step
 //! ([`Masses::into_step`]), so that they may change from one step to the next.
 //!
 //! With z = x - max(x), s = ln(sum of exp z), and q the target with `on` at class y and `off` elsewhere (they sum to 1):
@@ -12,9 +12,9 @@
 //! A sample whose index is no class ([`super::IGNORED`]) has loss 0 and gradient 0.
 
 use crate::Result;
+use crate::loss::smoothing::Masses;
+use crate::plan::shaders::SMOOTHED_LOSS;
 use crate::plan::{Grid, Plan, Slice, Step, uniform, word};
-use crate::shaders::SMOOTHED_LOSS;
-use crate::smoothing::Masses;
 
 uniform! {
     /// `SmoothedLoss` in `shaders/smoothed_loss.wgsl`.

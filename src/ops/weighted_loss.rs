@@ -27,9 +27,9 @@
 use std::sync::Arc;
 
 use super::IGNORED;
+use crate::loss::smoothing::{Epsilon, Prior};
+use crate::plan::shaders::WEIGHTED_LOSS;
 use crate::plan::{Grid, Plan, Slice, Step, uniform, word};
-use crate::shaders::WEIGHTED_LOSS;
-use crate::smoothing::{Epsilon, Prior};
 use crate::{Error, Result};
 
 /// The weight that stands for a class that takes no part; real weights are not negative.

@@ -2,8 +2,8 @@
 //! [`super::smoothed_loss`]'s.
 
 use super::{Real, smoothed_loss};
+use crate::loss::smoothing::Masses;
 use crate::ops::distillation_loss::DistillationLoss;
-use crate::smoothing::Masses;
 
 /// What the networks say of a batch.
 #[derive(Clone, Copy, Debug)]

@@ -2,13 +2,13 @@
 
 use super::{Real, conv2d, linear, max_pool2d, optimizer, relu};
 use crate::loss::{Batch, BatchLoss, Form, mean};
-use crate::net::{Network, Op};
-use crate::ops::optimizer::Optimizer;
+use crate::network::{Network, Op};
+use crate::optimizer::Optimizer;
 
 /// A network with its parameters, and the buffers of one step, which are allocated once and grow with the batch.
 pub struct CpuNetwork<T> {
     net: Network,
-    /// Every parameter, as one flat vector (see [`crate::net::Parameter::range`]).
+    /// Every parameter, as one flat vector (see [`crate::network::Parameter::range`]).
     pub params: Vec<T>,
     /// The gradient of the last [`Self::backward`], laid out as `params`.
     pub grads: Vec<T>,
@@ -143,8 +143,8 @@ impl<T: Real> CpuNetwork<T> {
 /// The gradients of a layer's weight and bias.
 fn weight_and_bias<'a, T>(
     grads: &'a mut [T],
-    parameters: &[crate::net::Parameter],
-    at: &crate::net::Affine,
+    parameters: &[crate::network::Parameter],
+    at: &crate::network::Affine,
 ) -> (&'a mut [T], &'a mut [T]) {
     let (weight, bias) = (parameters[at.weight].range(), parameters[at.bias].range());
     let (before, after) = grads.split_at_mut(bias.start);

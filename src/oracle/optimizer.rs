@@ -1,9 +1,9 @@
-//! The CPU twin of `shaders/adam.wgsl` and `shaders/sgd.wgsl`. Formulas: [`crate::ops::optimizer`].
+//! The CPU twin of `shaders/adam.wgsl` and `shaders/sgd.wgsl`. Formulas: [`crate::optimizer`].
 
 use rayon::prelude::*;
 
 use super::Real;
-use crate::ops::optimizer::Optimizer;
+use crate::optimizer::Optimizer;
 
 /// What an optimizer remembers for each parameter, in the order of the flat vector.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,7 +2,7 @@
 //! ignored.
 
 use super::Real;
-use crate::smoothing::Masses;
+use crate::loss::smoothing::Masses;
 
 /// `logits [n, classes]`, `targets [n]` to `losses [n]`.
 pub fn forward<T: Real>(masses: Masses, classes: usize, logits: &[T], targets: &[u32], losses: &mut [T]) {

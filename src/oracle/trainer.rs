@@ -1,4 +1,4 @@
-//! Training on the CPU, on the oracle's network or on the fast one ([`crate::cpu`]).
+//! Training on the CPU, on the oracle's network or on the fast one ([`crate::backend::cpu`]).
 
 use std::ops::ControlFlow;
 
@@ -10,8 +10,8 @@ use super::optimizer;
 use crate::Result;
 use crate::data::Dataset;
 use crate::loss::{Batch, BatchLoss, Form};
-use crate::net::Network;
-use crate::ops::optimizer::Optimizer;
+use crate::network::Network;
+use crate::optimizer::Optimizer;
 use crate::train::{Backend, Setup, State};
 
 /// What each byte of each channel becomes: `(byte / 255 - mean) / std`.

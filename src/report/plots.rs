@@ -4,7 +4,7 @@ use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
-use crate::metrics::calibration::Bin;
+use crate::measure::calibration::Bin;
 use crate::study::projection::{Projected, Set};
 use crate::study::{self, Measure, Study};
 use crate::{Error, Result};
@@ -161,10 +161,10 @@ pub fn reliability(title: &str, bins: &[Bin]) -> Result<String> {
 
 /// The bins of several runs as those of one.
 pub fn pooled<'a>(runs: impl Iterator<Item = &'a [Bin]>) -> Vec<Bin> {
-    let mut all = vec![(0usize, 0.0, 0.0); crate::metrics::ECE_BINS];
+    let mut all = vec![(0usize, 0.0, 0.0); crate::measure::ECE_BINS];
     for bin in runs.flatten().filter(|bin| bin.images > 0) {
         let n = bin.images as f64;
-        let sum = &mut all[crate::metrics::calibration::equal_width(bin.confidence)];
+        let sum = &mut all[crate::measure::calibration::equal_width(bin.confidence)];
         *sum = (sum.0 + bin.images, sum.1 + n * bin.confidence, sum.2 + n * bin.accuracy);
     }
     let bins = all.into_iter().filter(|&(images, ..)| images > 0);

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::stats::{Estimate, estimate};
 use super::{Measure, Study};
-use crate::smoothing::Variant;
+use crate::loss::smoothing::Variant;
 
 /// What makes an epsilon good. Each is measured on the images held out, never on the test set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]

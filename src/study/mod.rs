@@ -12,9 +12,9 @@ pub mod stats;
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Metrics;
-use crate::metrics::calibration::Bin;
-use crate::smoothing::Variant;
+use crate::loss::smoothing::Variant;
+use crate::measure::Metrics;
+use crate::measure::calibration::Bin;
 use crate::{Error, Result};
 use stats::{Estimate, estimate};
 
@@ -167,14 +167,14 @@ impl Study {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::metrics;
-    use crate::smoothing::Smoothing;
+    use crate::loss::smoothing::Smoothing;
+    use crate::measure;
 
     /// An outcome whose test set holds `wrong` wrong answers of 100, each with the confidence of a margin of `margin`.
     pub(crate) fn outcome([epsilon, noise]: [f64; 2], seed: u64, wrong: usize, margin: f64) -> Outcome {
         let logits: Vec<f64> = (0..100).flat_map(|_| [margin, 0.0]).collect();
         let labels: Vec<u32> = (0..100).map(|i| u32::from(i < wrong)).collect();
-        let metrics = metrics::evaluate(&logits, &labels, 2, Smoothing::NONE);
+        let metrics = measure::evaluate(&logits, &labels, 2, Smoothing::NONE);
         let measured = Measured {
             plain: metrics.clone(),
             scaled: metrics.clone(),

@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use serde_json::Value;
-use smoothcnn::checkpoint;
 use smoothcnn::data::Dataset;
 use smoothcnn::data::digits::{Digits, MEAN_AND_STD};
-use smoothcnn::metrics::evaluate;
-use smoothcnn::net::Network;
-use smoothcnn::ops::optimizer::{Adam, Optimizer};
+use smoothcnn::loss::smoothing::{Smoothing, Variant};
+use smoothcnn::measure::evaluate;
+use smoothcnn::measure::temperature::{apply, fit};
+use smoothcnn::network::Network;
+use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::oracle::trainer::CpuTrainer;
-use smoothcnn::smoothing::{Smoothing, Variant};
-use smoothcnn::temperature::{apply, fit};
+use smoothcnn::train::checkpoint;
 use smoothcnn::train::{Backend, Setup};
 
 use super::{command, number};

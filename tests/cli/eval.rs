@@ -3,8 +3,8 @@
 use std::fs;
 
 use smoothcnn::data::digits::Digits;
-use smoothcnn::metrics::evaluate;
-use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::loss::smoothing::{Smoothing, Variant};
+use smoothcnn::measure::evaluate;
 use tempfile::tempdir;
 
 use super::{TRAIN, floats, json_lines, metrics, number, read_tensors, run, stdout};

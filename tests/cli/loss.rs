@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use smoothcnn::checkpoint::{self, Dtype, Metadata, Tensor};
+use smoothcnn::train::checkpoint::{self, Dtype, Metadata, Tensor};
 use tempfile::{TempDir, tempdir};
 
 use super::{TRAIN, assert_fails, json_lines, metrics, number, read_tensors, run, stderr, stdout};

@@ -24,7 +24,7 @@ use std::process::Command;
 
 use assert_cmd::assert::{Assert, OutputAssertExt};
 use serde_json::Value;
-use smoothcnn::checkpoint::Metadata;
+use smoothcnn::train::checkpoint::Metadata;
 
 /// A training that takes a moment: three batches, the last one smaller.
 const TRAIN: &str = "train --device cpu --limit-test 40 --batch-size 32 --limit-train 80";

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::path::Path;
 
 use flate2::{Compression, write::GzEncoder};
-use smoothcnn::checkpoint::{self, Dtype, Metadata, Tensor};
-use smoothcnn::net::Network;
+use smoothcnn::network::Network;
+use smoothcnn::train::checkpoint::{self, Dtype, Metadata, Tensor};
 use tempfile::tempdir;
 
 use super::{TRAIN, assert_fails, command, run, snapshot, stderr};
@@ -202,7 +202,7 @@ fn data_that_is_missing_or_damaged() {
 fn tensors() -> Vec<Tensor<'static>> {
     let net = Network::seed([1, 28, 28], 10).unwrap();
     let flat = net.initial_parameters(0);
-    let tensor = |p: &smoothcnn::net::Parameter| Tensor {
+    let tensor = |p: &smoothcnn::network::Parameter| Tensor {
         name: p.name.clone(),
         shape: p.shape.clone(),
         data: flat[p.range()].iter().map(|&v| v.into()).collect(),

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::assert::{Assert, OutputAssertExt};
-use smoothcnn::checkpoint::{self, Dtype, Metadata, Tensor};
-use smoothcnn::net::Network;
+use smoothcnn::network::Network;
+use smoothcnn::train::checkpoint::{self, Dtype, Metadata, Tensor};
 use tempfile::tempdir;
 
 use super::{TRAIN, assert_fails, metrics, number, read_tensors, run, snapshot, stderr};
@@ -159,7 +159,7 @@ fn no_temperature_is_written_that_is_none() {
     run(dir.path(), &format!("{train} --out plain")).success();
     // A network that says 3 whatever it sees, about images of that class, and about images of another.
     let net = Network::seed([1, 28, 28], 10).unwrap();
-    let tensor = |p: &smoothcnn::net::Parameter| {
+    let tensor = |p: &smoothcnn::network::Parameter| {
         let mut data = vec![0.0; p.len()];
         if p.name == "fc2.bias" {
             data[3] = 2.0;

@@ -2,15 +2,15 @@
 
 use std::ops::ControlFlow;
 
+use smoothcnn::backend::cpu::{CpuNetwork, CpuTrainer, Real};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::{against_oracle, images, random_data};
 use smoothcnn::check::{random, random_targets};
-use smoothcnn::cpu::{CpuNetwork, CpuTrainer, Real};
+use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::{Batch, Form, Loss};
-use smoothcnn::net::{Layer, Network};
-use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::network::{Layer, Network};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::oracle;
-use smoothcnn::smoothing::{Smoothing, Variant};
 use smoothcnn::train::{Backend, Setup, State};
 
 const SMOOTHING: Smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };

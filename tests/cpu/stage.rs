@@ -1,11 +1,11 @@
 //! One stage (convolution, ReLU, pooling) forward and backward, against the oracle's three operations.
 
 use pulp::Arch;
+use smoothcnn::backend::cpu::conv2d::{Packed, Stage};
+use smoothcnn::backend::cpu::conv2d_backward::{Image, Sums};
+use smoothcnn::backend::cpu::{Real, layout::Layout, simd};
 use smoothcnn::check::compare::{compare, sum_tolerance};
 use smoothcnn::check::{cases, random};
-use smoothcnn::cpu::conv2d::{Packed, Stage};
-use smoothcnn::cpu::conv2d_backward::{Image, Sums};
-use smoothcnn::cpu::{Real, layout::Layout, simd};
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::max_pool2d::MaxPool2d;
 use smoothcnn::oracle;

@@ -11,10 +11,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use smoothcnn::bench::Report;
-use smoothcnn::checkpoint::{self, Dtype, Metadata, Tensor};
 use smoothcnn::data::{cifar, idx};
 use smoothcnn::rng::Philox;
 use smoothcnn::study::Outcome;
+use smoothcnn::train::checkpoint::{self, Dtype, Metadata, Tensor};
 use smoothcnn::{Error, Result};
 
 /// A reader, and a file that it takes.

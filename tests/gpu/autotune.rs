@@ -3,21 +3,21 @@
 use std::fs;
 use std::sync::Arc;
 
-use smoothcnn::activations::Activations;
+use smoothcnn::backend::gpu::autotune::{self, Chosen};
+use smoothcnn::backend::gpu::{Gpu, cache};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::random_data;
-use smoothcnn::gpu::autotune::{self, Chosen};
-use smoothcnn::gpu::{Gpu, cache};
-use smoothcnn::net::Network;
-use smoothcnn::ops::optimizer::{Adam, Optimizer};
-use smoothcnn::smoothing::Smoothing;
+use smoothcnn::loss::smoothing::Smoothing;
+use smoothcnn::network::Network;
+use smoothcnn::optimizer::{Adam, Optimizer};
+use smoothcnn::plan::Storage;
+use smoothcnn::plan::tuning::{Tiles, Tuning};
 use smoothcnn::train::Setup;
-use smoothcnn::tuning::{Tiles, Tuning};
 
 use super::opened;
 
 /// The choice, of which there must be nothing to say: every form is right.
-fn tuned(gpu: &Arc<Gpu>, setup: &Setup, activations: Activations) -> Tuning {
+fn tuned(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Tuning {
     let Chosen { tuning, notes } = autotune::tuning(gpu, setup, activations).unwrap();
     assert!(notes.is_empty(), "{notes:?}");
     tuning
@@ -40,7 +40,7 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
     };
     let folder = tempfile::tempdir().unwrap();
     let gpu = opened(Some(folder.path().to_owned()));
-    let chosen = tuned(&gpu, &setup(4), Activations::F32);
+    let chosen = tuned(&gpu, &setup(4), Storage::F32);
     gpu.offers(chosen).unwrap();
     let files = || -> Vec<_> {
         let paths = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
@@ -57,14 +57,14 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
     for conv_forward in [Tiles::Registers, Tiles::Workgroup] {
         let other = Tuning { conv_forward, ..chosen };
         cache::write(path, text.replace(&ours, &serde_json::to_string(&other).unwrap()).as_bytes());
-        assert_eq!(tuned(&gpu, &setup(4), Activations::F32), other);
+        assert_eq!(tuned(&gpu, &setup(4), Storage::F32), other);
     }
     // Another batch is timed for itself.
-    tuned(&gpu, &setup(3), Activations::F32);
+    tuned(&gpu, &setup(3), Storage::F32);
     assert_eq!(files().len(), 2);
     // And so is another storage.
-    if gpu.stores(Activations::F16) {
-        tuned(&gpu, &setup(4), Activations::F16);
+    if gpu.stores(Storage::F16) {
+        tuned(&gpu, &setup(4), Storage::F16);
         assert_eq!(files().len(), 3);
     }
     // What is of another driver, or no choice at all, is made anew.
@@ -72,7 +72,7 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
         [text.replace("batch 4", "batch 9"), "{}".into(), text.replace("conv-forward\":\"", "conv-forward\":\"no")]
     {
         cache::write(path, wrong.as_bytes());
-        gpu.offers(tuned(&gpu, &setup(4), Activations::F32)).unwrap();
+        gpu.offers(tuned(&gpu, &setup(4), Storage::F32)).unwrap();
         assert_ne!(cache::read(path).unwrap(), wrong.as_bytes());
     }
 }
@@ -94,7 +94,7 @@ fn where_nothing_can_be_kept_the_adapter_decides() {
             train: &data,
             test: &data,
         };
-        assert_eq!(tuned(&gpu, &setup, Activations::F32), gpu.tuning());
+        assert_eq!(tuned(&gpu, &setup, Storage::F32), gpu.tuning());
     }
 }
 
@@ -118,6 +118,6 @@ fn every_loss_can_be_tried() {
         // A choice of another loss would be taken over.
         fs::read_dir(folder.path()).unwrap().for_each(|entry| fs::remove_file(entry.unwrap().path()).unwrap());
         println!("{name}");
-        tuned(&gpu, &setup, Activations::F32);
+        tuned(&gpu, &setup, Storage::F32);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fs;
 
+use smoothcnn::backend::gpu::cache;
 use smoothcnn::check::ops;
-use smoothcnn::gpu::cache;
 
 use super::{assert_rows, opened};
 

@@ -2,14 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use smoothcnn::activations::Activations;
+use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::random_data;
-use smoothcnn::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::{BatchLoss, Loss};
-use smoothcnn::net::Network;
-use smoothcnn::ops::optimizer::{Adam, Optimizer};
-use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::network::Network;
+use smoothcnn::optimizer::{Adam, Optimizer};
+use smoothcnn::plan::Storage;
 use smoothcnn::train::{Backend, Schedule, Setup, State};
 
 use super::GPU;
@@ -19,7 +19,7 @@ const SCHEDULE: Schedule = Schedule { epochs: 2, seed: 5, shuffle: true };
 /// Two epochs over 23 images in batches of 5; what is left of the device after `interrupt` epochs goes to a new one.
 fn train_with(
     loss: Loss,
-    activations: Activations,
+    activations: Storage,
     max_data_bytes: u64,
     interrupt: Option<usize>,
 ) -> (State, Vec<BatchLoss>, Vec<f64>) {
@@ -59,11 +59,11 @@ fn train_with(
 }
 
 fn train(max_data_bytes: u64, interrupt: Option<usize>) -> (State, Vec<BatchLoss>, Vec<f64>) {
-    train_storing(Activations::F32, max_data_bytes, interrupt)
+    train_storing(Storage::F32, max_data_bytes, interrupt)
 }
 
 fn train_storing(
-    activations: Activations,
+    activations: Storage,
     max_data_bytes: u64,
     interrupt: Option<usize>,
 ) -> (State, Vec<BatchLoss>, Vec<f64>) {
@@ -91,13 +91,13 @@ fn a_streamed_data_set_gives_the_same_bits_as_one_on_the_device() {
 /// The same of activations in halves, which are other bits.
 #[test]
 fn neither_repeating_nor_resuming_nor_streaming_changes_a_bit_of_halves() {
-    if !GPU.stores(Activations::F16) {
+    if !GPU.stores(Storage::F16) {
         return println!("this device packs no halves");
     }
-    let whole = train_storing(Activations::F16, u64::MAX, None);
-    assert_eq!(whole, train_storing(Activations::F16, u64::MAX, None));
-    assert_eq!(whole, train_storing(Activations::F16, u64::MAX, Some(1)));
-    assert_eq!(whole, train_storing(Activations::F16, 10 * 64, None));
+    let whole = train_storing(Storage::F16, u64::MAX, None);
+    assert_eq!(whole, train_storing(Storage::F16, u64::MAX, None));
+    assert_eq!(whole, train_storing(Storage::F16, u64::MAX, Some(1)));
+    assert_eq!(whole, train_storing(Storage::F16, 10 * 64, None));
     assert_ne!(whole, train(u64::MAX, None));
 }
 
@@ -105,9 +105,9 @@ fn neither_repeating_nor_resuming_nor_streaming_changes_a_bit_of_halves() {
 #[test]
 fn neither_resuming_nor_streaming_changes_a_bit_of_any_loss() {
     for (name, loss) in losses(4, 23).unwrap() {
-        let whole = train_with(loss.clone(), Activations::F32, u64::MAX, None);
+        let whole = train_with(loss.clone(), Storage::F32, u64::MAX, None);
         assert!(whole.1.iter().all(|means| means.loss.is_finite() && means.nll.is_finite()), "{name}: {:?}", whole.1);
-        assert!(whole == train_with(loss.clone(), Activations::F32, u64::MAX, Some(1)), "{name}, resumed");
-        assert!(whole == train_with(loss, Activations::F32, 10 * 64, None), "{name}, streamed");
+        assert!(whole == train_with(loss.clone(), Storage::F32, u64::MAX, Some(1)), "{name}, resumed");
+        assert!(whole == train_with(loss, Storage::F32, 10 * 64, None), "{name}, streamed");
     }
 }

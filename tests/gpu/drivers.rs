@@ -5,22 +5,23 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smoothcnn::activations::Activations;
+use smoothcnn::backend::cpu;
+use smoothcnn::backend::gpu::engine::FIRST_WORK;
+use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options, losses, sealed};
+use smoothcnn::backend::gpu::{Engine, Gpu};
 use smoothcnn::check::network::random_data;
+use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::data::Dataset;
-use smoothcnn::fusion::Kernels;
-use smoothcnn::gpu::engine::FIRST_WORK;
-use smoothcnn::gpu::trainer::{GpuTrainer, Options, losses, sealed};
-use smoothcnn::gpu::{Engine, Gpu};
 use smoothcnn::loss::BatchLoss;
-use smoothcnn::net::{Layer, Network};
+use smoothcnn::loss::smoothing::Smoothing;
+use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::ceiling;
-use smoothcnn::ops::optimizer::{Adam, Optimizer, SLOT_WORDS, Sgd};
+use smoothcnn::optimizer::{Adam, Optimizer, SLOT_WORDS, Sgd};
+use smoothcnn::plan::Storage;
+use smoothcnn::plan::tuning::{Tiles, Tuning};
 use smoothcnn::plan::{Plan, Step};
-use smoothcnn::smoothing::Smoothing;
 use smoothcnn::train::{self, Backend, Observer, Progress, Schedule, Setup, State};
-use smoothcnn::tuning::{Tiles, Tuning};
-use smoothcnn::{Error, cpu, oracle};
+use smoothcnn::{Error, oracle};
 
 use super::{GPU, opened};
 
@@ -113,8 +114,8 @@ fn a_number_that_is_not_finite_ends_the_run_within_its_step() {
         let fused = Tiles::ALL.into_iter().filter(|&tiles| GPU.runs(tiles)).map(|tiles| (Kernels::Fused, tiles));
         for (kernels, tiles) in fused.chain([(Kernels::Reference, Tiles::Registers)]) {
             let what = format!("{kernels:?}, {tiles:?}, {:?}", setup.optimizer);
-            let halves = GPU.stores(Activations::F16) && kernels == Kernels::Fused && setup.normalisation[0][1] == 1.0;
-            for activations in [Activations::F32, Activations::F16].into_iter().take(1 + usize::from(halves)) {
+            let halves = GPU.stores(Storage::F16) && kernels == Kernels::Fused && setup.normalisation[0][1] == 1.0;
+            for activations in [Storage::F32, Storage::F16].into_iter().take(1 + usize::from(halves)) {
                 let options = Options { kernels, tuning: Some(Tuning::all(tiles)), activations, ..Options::default() };
                 let mut trainer = GpuTrainer::with_options(&GPU, setup.clone(), &params, options).unwrap();
                 ends(&format!("{what}, {activations:?}"), &setup, &mut trainer);

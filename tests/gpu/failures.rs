@@ -1,14 +1,14 @@
 //! What goes wrong on a device becomes a typed error.
 
 use smoothcnn::Error;
+use smoothcnn::backend::gpu::choose::choose;
+use smoothcnn::backend::gpu::trainer::{Options, compile_for};
+use smoothcnn::backend::gpu::{DeviceKind, Engine};
 use smoothcnn::check::network::random_data;
-use smoothcnn::gpu::choose::choose;
-use smoothcnn::gpu::trainer::{Options, compile_for};
-use smoothcnn::gpu::{DeviceKind, Engine};
-use smoothcnn::net::Network;
-use smoothcnn::ops::optimizer::{Adam, Optimizer};
+use smoothcnn::loss::smoothing::Smoothing;
+use smoothcnn::network::Network;
+use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::plan::{Plan, Step};
-use smoothcnn::smoothing::Smoothing;
 use smoothcnn::train::Setup;
 
 use super::GPU;
@@ -59,7 +59,7 @@ fn an_unknown_adapter_is_named_with_those_that_exist() {
 /// device's end.
 #[test]
 fn uncaptured_errors_and_a_destroyed_device_are_reported() {
-    let gpu = std::sync::Arc::new(smoothcnn::gpu::Gpu::open_best().unwrap());
+    let gpu = std::sync::Arc::new(smoothcnn::backend::gpu::Gpu::open_best().unwrap());
     assert!(gpu.check("nothing").is_ok());
     let mut plan = Plan::default();
     let slice = plan.buffer("small", 4).unwrap();
@@ -73,7 +73,7 @@ fn uncaptured_errors_and_a_destroyed_device_are_reported() {
     assert!(matches!(&error, Error::Gpu { context, .. } if context == "a test"), "{error}");
     assert!(engine.run(0..0, &[Step::default()], slice).wait::<u32>().is_err());
 
-    let gpu = std::sync::Arc::new(smoothcnn::gpu::Gpu::open_best().unwrap());
+    let gpu = std::sync::Arc::new(smoothcnn::backend::gpu::Gpu::open_best().unwrap());
     let mut plan = Plan::default();
     let slice = plan.buffer("small", 4).unwrap();
     let engine = Engine::new(&gpu, plan).unwrap();

@@ -1,14 +1,14 @@
 //! What no half holds is no silent wrong answer.
 
 use smoothcnn::Error;
-use smoothcnn::activations::Activations;
+use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::data::Dataset;
-use smoothcnn::gpu::trainer::{GpuTrainer, Options};
-use smoothcnn::net::{Layer, Network};
-use smoothcnn::ops::optimizer::{Adam, Optimizer};
-use smoothcnn::smoothing::Smoothing;
+use smoothcnn::loss::smoothing::Smoothing;
+use smoothcnn::network::{Layer, Network};
+use smoothcnn::optimizer::{Adam, Optimizer};
+use smoothcnn::plan::Storage;
+use smoothcnn::plan::tuning::{Tiles, Tuning};
 use smoothcnn::train::{self, Backend, Observer, Progress, Schedule, Setup};
-use smoothcnn::tuning::{Tiles, Tuning};
 
 use super::GPU;
 
@@ -17,7 +17,7 @@ impl Observer for Nobody {}
 
 /// The logits of black images, the `lit` pixel of the last one white, through a first convolution whose weights are all `weight`,
 /// and a second whose weights are all below 0; and what one epoch of training them comes to.
-fn train(activations: Activations, tiles: Tiles, lit: usize, weight: f32) -> (Vec<f64>, smoothcnn::Result<()>) {
+fn train(activations: Storage, tiles: Tiles, lit: usize, weight: f32) -> (Vec<f64>, smoothcnn::Result<()>) {
     let block = [Layer::conv2d(8, 3, 1), Layer::Relu, Layer::max_pool2d(2)];
     let tail = [Layer::Flatten, Layer::linear(8), Layer::Relu, Layer::linear(4)];
     let net = Network::new([1, 14, 14], &[&block[..], &block, &tail].concat()).unwrap();
@@ -50,13 +50,13 @@ fn train(activations: Activations, tiles: Tiles, lit: usize, weight: f32) -> (Ve
 /// stumble over either in the gradients; inference must not depend on that.
 #[test]
 fn an_activation_beyond_the_halves_is_an_error() {
-    if !GPU.stores(Activations::F16) {
+    if !GPU.stores(Storage::F16) {
         return println!("this device packs no halves");
     }
     for tiles in Tiles::ALL.into_iter().filter(|&tiles| GPU.runs(tiles)) {
         for lit in [7 * 14 + 7, 14 * 14 - 1, 0] {
             for weight in [7e4, 1e30] {
-                let (logits, trained) = train(Activations::F16, tiles, lit, weight);
+                let (logits, trained) = train(Storage::F16, tiles, lit, weight);
                 let (black, white) = logits.split_at(8);
                 assert!(black.iter().all(|v| v.is_finite()), "{tiles:?}, pixel {lit}: {black:?}");
                 assert!(white.iter().all(|v| v.is_nan()), "{tiles:?}, pixel {lit}: {white:?}");
@@ -66,7 +66,7 @@ fn an_activation_beyond_the_halves_is_an_error() {
                 }
             }
             // As large as they get.
-            for (activations, weight) in [(Activations::F16, 65504.0), (Activations::F32, 7e4)] {
+            for (activations, weight) in [(Storage::F16, 65504.0), (Storage::F32, 7e4)] {
                 let (logits, trained) = train(activations, tiles, lit, weight);
                 assert!(logits.iter().all(|v| v.is_finite()), "{tiles:?}, pixel {lit}: {logits:?}");
                 trained.unwrap();

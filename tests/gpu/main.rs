@@ -13,14 +13,14 @@ mod stopping;
 
 use std::sync::{Arc, LazyLock};
 
+use smoothcnn::backend::gpu::choose::choose;
+use smoothcnn::backend::gpu::{DeviceKind, Gpu};
 use smoothcnn::check::Row;
-use smoothcnn::gpu::choose::choose;
-use smoothcnn::gpu::{DeviceKind, Gpu};
 
 /// The device that all tests share.
 static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
     let gpu = Gpu::open_best().unwrap_or_else(|error| panic!("the GPU tests need an adapter: {error}"));
-    println!("testing on {}", smoothcnn::gpu::device::describe(&gpu.info));
+    println!("testing on {}", smoothcnn::backend::gpu::device::describe(&gpu.info));
     Arc::new(gpu)
 });
 

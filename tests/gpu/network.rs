@@ -2,14 +2,14 @@
 
 use std::ops::ControlFlow;
 
+use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::{images, random_data, training};
-use smoothcnn::fusion::Kernels;
-use smoothcnn::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::loss::Loss;
-use smoothcnn::net::{Layer, Network};
-use smoothcnn::ops::optimizer::{Adam, Optimizer};
-use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::loss::smoothing::{Smoothing, Variant};
+use smoothcnn::network::{Layer, Network};
+use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::train::{Backend, Setup};
 
 use super::{GPU, assert_rows};

@@ -4,13 +4,13 @@ use proptest::prelude::*;
 use smoothcnn::check::cases::{self, Case};
 use smoothcnn::check::weighted_loss::{FEATURES, Features, weighted_loss};
 use smoothcnn::check::{comparator_loss, distillation_loss, fused, nan, ops, smoothed_loss};
+use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::max_pool2d::MaxPool2d;
 use smoothcnn::ops::weighted_loss::Weighting;
-use smoothcnn::smoothing::{Smoothing, Variant};
 
 use super::{GPU, assert_rows};
 

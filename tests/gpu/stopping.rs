@@ -1,12 +1,12 @@
 //! A run that is stopped within an epoch, with steps still under way on the device, and what is asked of a trainer in between.
 
 use smoothcnn::Error;
+use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::check::network::random_data;
-use smoothcnn::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::loss::BatchLoss;
-use smoothcnn::net::Network;
-use smoothcnn::ops::optimizer::{Adam, Optimizer};
-use smoothcnn::smoothing::{Smoothing, Variant};
+use smoothcnn::loss::smoothing::{Smoothing, Variant};
+use smoothcnn::network::Network;
+use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::train::{self, Backend, EpochReport, Observer, Progress, Schedule, Setup, State};
 
 use super::GPU;

@@ -11,13 +11,13 @@ use rayon::prelude::*;
 use smoothcnn::check::comparator_loss;
 use smoothcnn::check::distillation_loss::STRENGTHS;
 use smoothcnn::check::weighted_loss::Features;
+use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::{Batch, Form};
-use smoothcnn::net::{self, Layer, Network};
+use smoothcnn::network::{self, Layer, Network};
 use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::oracle::network::CpuNetwork;
 use smoothcnn::rng::Philox;
-use smoothcnn::smoothing::{Smoothing, Variant};
 
 use crate::op::{Op, Targets, conv2d, dot, largest, max_pool2d, pool, targets, uniform};
 
@@ -218,19 +218,19 @@ fn pass(net: &Network, params: &[f64], first: usize, input: &[f64]) -> Pass {
     for layer in &net.layers[first..] {
         let x = pass.activations.last().unwrap().clone();
         let y = match layer.op {
-            net::Op::Conv2d(d, at) => Op::Conv2d(d).forward(&[x, tensor(at.weight), tensor(at.bias)]),
-            net::Op::Linear(d, at) => Op::Linear(d).forward(&[x, tensor(at.weight), tensor(at.bias)]),
-            net::Op::MaxPool2d(d) => {
+            network::Op::Conv2d(d, at) => Op::Conv2d(d).forward(&[x, tensor(at.weight), tensor(at.bias)]),
+            network::Op::Linear(d, at) => Op::Linear(d).forward(&[x, tensor(at.weight), tensor(at.bias)]),
+            network::Op::MaxPool2d(d) => {
                 let (y, argmax) = pool(&d, &x);
                 pass.kinks.extend(argmax);
                 y
             }
-            net::Op::Relu => {
+            network::Op::Relu => {
                 let y = Op::Relu.forward(&[x]);
                 pass.kinks.extend(y.iter().map(|&v| u32::from(v > 0.0)));
                 y
             }
-            net::Op::Flatten => x,
+            network::Op::Flatten => x,
         };
         pass.activations.push(y);
     }
@@ -258,8 +258,8 @@ fn check_network(net: &Network, n: usize, smoothing: Smoothing) -> f64 {
     let loss = Op::SmoothedLoss { masses, classes: net.classes, targets };
     let mut worst = 0.0f64;
     for (index, parameter) in net.parameters.iter().enumerate() {
-        let owns = |op: &net::Op| match op {
-            net::Op::Conv2d(_, at) | net::Op::Linear(_, at) => at.weight == index || at.bias == index,
+        let owns = |op: &network::Op| match op {
+            network::Op::Conv2d(_, at) | network::Op::Linear(_, at) => at.weight == index || at.bias == index,
             _ => false,
         };
         let first = net.layers.iter().position(|layer| owns(&layer.op)).unwrap();

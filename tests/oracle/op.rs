@@ -1,5 +1,6 @@
 //! Every op behind one pair of calls, so that one table can hold cases of all of them; and random values.
 
+use smoothcnn::loss::smoothing::Masses;
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::weighted_loss::WeightedLoss;
@@ -7,7 +8,6 @@ use smoothcnn::ops::{conv2d::Conv2d, linear::Linear, max_pool2d::MaxPool2d};
 use smoothcnn::oracle::distillation_loss::{self, Logits};
 use smoothcnn::oracle::{Real, comparator_loss, conv2d, linear, max_pool2d, relu, smoothed_loss, weighted_loss};
 use smoothcnn::rng::Philox;
-use smoothcnn::smoothing::Masses;
 
 /// An op with all that is not differentiated: its dimensions, or its target.
 #[derive(Clone, Debug)]

@@ -2,8 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 use smoothcnn::Error;
+use smoothcnn::plan::shaders::RELU;
 use smoothcnn::plan::{Grid, Plan, Slice, Uniform};
-use smoothcnn::shaders::RELU;
 
 /// A uniform block of one word, under a name.
 macro_rules! block {

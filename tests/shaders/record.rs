@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use smoothcnn::activations::Activations;
+use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::compile::{Compiled, Job, compile};
-use smoothcnn::fusion::Kernels;
 use smoothcnn::loss::Loss;
-use smoothcnn::net::{Layer, Network};
+use smoothcnn::loss::smoothing::Smoothing;
+use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::AffineBuffers;
 use smoothcnn::ops::ceiling;
 use smoothcnn::ops::comparator_loss::{self, ComparatorLoss};
@@ -17,13 +17,13 @@ use smoothcnn::ops::distillation_loss::{self, DistillationLoss};
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::linear_tiled::LinearTiled;
 use smoothcnn::ops::max_pool2d::MaxPool2d;
-use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::ops::smoothed_loss::{Buffers, SmoothedLoss};
 use smoothcnn::ops::weighted_loss::{self, Spec, Targets, WeightedLoss};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::plan::Plan;
-use smoothcnn::shaders::{ALL, BindingKind};
-use smoothcnn::smoothing::Smoothing;
-use smoothcnn::tuning::{Tiles, Tuning};
+use smoothcnn::plan::Storage;
+use smoothcnn::plan::shaders::{ALL, BindingKind};
+use smoothcnn::plan::tuning::{Tiles, Tuning};
 
 type Pass = (&'static str, String);
 
@@ -31,7 +31,7 @@ fn job<'a>(
     net: &'a Network,
     loss: &'a Loss,
     optimizer: Optimizer,
-    (kernels, tiles, activations): (Kernels, Tiles, Activations),
+    (kernels, tiles, activations): (Kernels, Tiles, Storage),
 ) -> Job<'a> {
     Job {
         net,
@@ -47,14 +47,14 @@ fn job<'a>(
     }
 }
 
-const KERNELS: [(Kernels, Tiles, Activations); 7] = [
-    (Kernels::Reference, Tiles::Registers, Activations::F32),
-    (Kernels::Fused, Tiles::Registers, Activations::F32),
-    (Kernels::Fused, Tiles::Workgroup, Activations::F32),
-    (Kernels::Fused, Tiles::Lanes, Activations::F32),
-    (Kernels::Fused, Tiles::Registers, Activations::F16),
-    (Kernels::Fused, Tiles::Workgroup, Activations::F16),
-    (Kernels::Fused, Tiles::Lanes, Activations::F16),
+const KERNELS: [(Kernels, Tiles, Storage); 7] = [
+    (Kernels::Reference, Tiles::Registers, Storage::F32),
+    (Kernels::Fused, Tiles::Registers, Storage::F32),
+    (Kernels::Fused, Tiles::Workgroup, Storage::F32),
+    (Kernels::Fused, Tiles::Lanes, Storage::F32),
+    (Kernels::Fused, Tiles::Registers, Storage::F16),
+    (Kernels::Fused, Tiles::Workgroup, Storage::F16),
+    (Kernels::Fused, Tiles::Lanes, Storage::F16),
 ];
 
 fn optimizers() -> [Optimizer; 3] {
@@ -208,13 +208,13 @@ fn halves_apart() -> Plan {
     let buffers = AffineBuffers { x: at, w: at, b: at, y: at, dw: at, db: at };
     for tiles in [Tiles::Registers, Tiles::Lanes] {
         let layer = LinearTiled::new(&Linear { inputs: 4, outputs: 4 }).unwrap();
-        let layer = LinearTiled { x: Activations::F16, tiles, ..layer };
+        let layer = LinearTiled { x: Storage::F16, tiles, ..layer };
         layer.backward(&mut plan, "linear", 3, &buffers, at, None).unwrap();
     }
     let conv = Conv2d { input: [1, 2, 2], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1] };
     let pool = MaxPool2d { input: [4, 2, 2], kernel: [2, 2], stride: [2, 2] };
     let mut block = Conv2dPool::new(&conv, &pool, false, Layout::Planes, Layout::Planes).unwrap();
-    block.stored = Activations::F16;
+    block.stored = Storage::F16;
     block.channels_last(&mut plan, "block", 3, at, at).unwrap();
     plan
 }

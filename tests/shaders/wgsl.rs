@@ -2,7 +2,7 @@
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module};
-use smoothcnn::shaders::{ALL, BindingKind, Shader, capabilities};
+use smoothcnn::plan::shaders::{ALL, BindingKind, Shader, capabilities};
 
 fn parse(shader: &Shader) -> (Module, ModuleInfo) {
     let fail = |error: String| -> ! { panic!("{}.wgsl: {error}", shader.name) };

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use smoothcnn::shaders::ALL;
+use smoothcnn::plan::shaders::ALL;
 
 /// The software driver builds each pipeline; on a machine that does other things as well this took 80 seconds.
 const LIMIT: Duration = Duration::from_secs(400);

@@ -85,7 +85,7 @@ fn what_the_layer_says_arrives() {
 
 /// Whether the adapter runs the form for subgroups of eight.
 fn lanes() -> bool {
-    use smoothcnn::gpu::Gpu;
-    use smoothcnn::tuning::Tiles;
+    use smoothcnn::backend::gpu::Gpu;
+    use smoothcnn::plan::tuning::Tiles;
     Gpu::open_best().is_ok_and(|gpu| gpu.runs(Tiles::Lanes))
 }

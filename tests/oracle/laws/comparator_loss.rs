@@ -1,10 +1,10 @@
 //! Laws of the losses that smoothing is compared with.
 
 use proptest::prelude::*;
+use smoothcnn::loss::smoothing::Masses;
 use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::oracle::Real;
-use smoothcnn::smoothing::Masses;
 
 use super::config;
 use crate::op::{Op, targets, uniform};

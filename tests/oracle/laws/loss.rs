@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 use smoothcnn::check::losses::losses;
+use smoothcnn::loss::smoothing::{Masses, Smoothing, Variant};
 use smoothcnn::loss::{Batch, Form};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::oracle::Real;
-use smoothcnn::smoothing::{Masses, Smoothing, Variant};
 
 use super::config;
 use crate::op::{Op, integers, targets, uniform};

@@ -1,6 +1,6 @@
 //! Laws of the optimizers that have a closed form.
 
-use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::oracle::Real;
 use smoothcnn::oracle::optimizer::{State, step};
 

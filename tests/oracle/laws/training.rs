@@ -4,18 +4,19 @@
 use std::ops::ControlFlow;
 
 use gemm::Parallelism;
+use smoothcnn::backend::cpu;
 use smoothcnn::data::Dataset;
+use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 use smoothcnn::loss::{Batch, Form, Loss};
-use smoothcnn::net::{Layer, Network};
+use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::linear::Linear;
-use smoothcnn::ops::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::oracle;
 use smoothcnn::oracle::Real;
 use smoothcnn::oracle::network::CpuNetwork;
 use smoothcnn::oracle::optimizer::step;
-use smoothcnn::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 use smoothcnn::train::{Backend, Setup};
-use smoothcnn::{cpu, oracle};
 
 use crate::op::{Op, integers, targets, uniform};
 

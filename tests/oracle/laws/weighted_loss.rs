@@ -3,12 +3,12 @@
 use proptest::prelude::*;
 use smoothcnn::check::weighted_loss::Features;
 use smoothcnn::data::Dataset;
+use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 use smoothcnn::loss::{Form, Loss};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
 use smoothcnn::oracle::Real;
 use smoothcnn::oracle::weighted_loss::{Reduction, reduce, upstream, weights};
-use smoothcnn::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 
 use super::config;
 use crate::op::{Op, Targets, largest, targets, uniform};

@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use crate::tuning::Tiles;
+use crate::plan::tuning::Tiles;
 
 /// A WGSL file with the common files it builds on.
 pub struct Shader {
@@ -65,10 +65,10 @@ macro_rules! shaders {
                 name: concat!($stem $(, $storage)?),
                 file: $stem,
                 source: concat!(
-                    include_str!("../shaders/common/dispatch.wgsl"),
-                    include_str!("../shaders/common/step.wgsl"),
-                    $($(include_str!(concat!("../shaders/common/", $common, ".wgsl")),)+)?
-                    include_str!(concat!("../shaders/", $stem, ".wgsl")),
+                    include_str!("../../shaders/common/dispatch.wgsl"),
+                    include_str!("../../shaders/common/step.wgsl"),
+                    $($(include_str!(concat!("../../shaders/common/", $common, ".wgsl")),)+)?
+                    include_str!(concat!("../../shaders/", $stem, ".wgsl")),
                 ),
                 entries: OnceLock::new(),
             };

@@ -1,8 +1,14 @@
 //! A plan: buffers with their sizes, and labelled dispatches over them, in order. It is a plain value, made with no device
-//! in scope; [`crate::gpu::Engine`] carries it out. Printing it, timing it kernel by kernel and checking it against the
+//! in scope; [`crate::backend::gpu::Engine`] carries it out. Printing it, timing it kernel by kernel and checking it against the
 //! oracle all read the same list.
 
-use crate::shaders::{BindingKind, Entry, Shader};
+pub mod shaders;
+pub mod storage;
+pub mod tuning;
+
+pub use storage::Storage;
+
+use crate::plan::shaders::{BindingKind, Entry, Shader};
 use crate::{Error, Result};
 
 /// A struct that is copied byte for byte into a shader's uniform block.
@@ -48,7 +54,7 @@ uniform! {
         step_size: f32,
         /// Adam: `sqrt(1 - b2^t)`; SGD: 1.
         denominator: f32,
-        /// The smoothed target's mass on the true class ([`crate::smoothing::Masses`]).
+        /// The smoothed target's mass on the true class ([`crate::loss::smoothing::Masses`]).
         on: f32,
         /// On each other class.
         off: f32,

@@ -1,14 +1,17 @@
 //! Training: what both paths have in common. A [`Backend`] computes; [`run`] orders the data, checks every loss, and tells
 //! an [`Observer`] what happened.
 
+pub mod checkpoint;
+pub mod run_folder;
+
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::data::Dataset;
 use crate::loss::{BatchLoss, Loss, mean};
-use crate::metrics::Metrics;
-use crate::net::{Network, streams};
-use crate::ops::optimizer::Optimizer;
+use crate::measure::Metrics;
+use crate::network::{Network, streams};
+use crate::optimizer::Optimizer;
 use crate::rng::Philox;
 use crate::{Error, Result};
 
@@ -31,7 +34,7 @@ pub struct Setup<'a> {
     pub test: &'a Dataset,
 }
 
-/// Parameters and the optimizer's memory, each a flat vector (see [`crate::net::Parameter::range`]).
+/// Parameters and the optimizer's memory, each a flat vector (see [`crate::network::Parameter::range`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// Parameters.

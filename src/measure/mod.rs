@@ -5,7 +5,7 @@
 //!
 //! | metric           | definition                                                | source                               |
 //! |------------------|-----------------------------------------------------------|--------------------------------------|
-//! | loss             | -sum_k q_k ln p_k, q the smoothed target                  | [`crate::smoothing`]                 |
+//! | loss             | -sum_k q_k ln p_k, q the smoothed target                  | [`crate::loss::smoothing`]                 |
 //! | nll              | -ln p_y                                                   |                                      |
 //! | accuracy         | c = y                                                     |                                      |
 //! | ece              | sum over bins of \|bin\|/n * \|accuracy - confidence\|    | Guo et al. 2017, eq. 3, [`ECE_BINS`] bins |
@@ -24,10 +24,11 @@
 pub mod bootstrap;
 pub mod calibration;
 pub mod selective;
+pub mod temperature;
 #[cfg(test)]
 mod tests;
 
-use crate::smoothing::{Masses, Smoothing, excess};
+use crate::loss::smoothing::{Masses, Smoothing, excess};
 
 /// How many bins the calibration errors sort the probabilities into (Guo et al. 2017 use 15).
 pub const ECE_BINS: usize = 15;

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::fs::write_atomic;
-use crate::shaders;
+use crate::plan::shaders;
 
 const MAGIC: &[u8; 8] = b"smoothcn";
 

@@ -1,22 +1,24 @@
 //! The network compiler: from layers to the plan of a training step and of inference.
 //!
-//! A training step is: gather the batch (unless its first stage reads the data set's bytes itself), every stage ([`crate::fusion`]) forward, the loss with its gradient, every stage
+//! A training step is: gather the batch (unless its first stage reads the data set's bytes itself), every stage ([`crate::compile::fuse`]) forward, the loss with its gradient, every stage
 //! backward, the optimizer. Inference is the gather and the forward passes, over the same buffers. Kernels that read a weight
 //! in another order have a copy of it, which the optimizer keeps up to date and which is made once when weights are loaded.
 
+pub mod fuse;
+
 use std::ops::Range;
 
-use crate::activations::Activations;
-use crate::fusion::{Kernels, Kind, Stage, stages};
+use crate::compile::fuse::{Kernels, Kind, Stage, stages};
 use crate::loss::{self, Form, Loss};
-use crate::net::{Affine, Network, Op, PARAMETER_ALIGNMENT, Parameter};
+use crate::network::{Affine, Network, Op, PARAMETER_ALIGNMENT, Parameter};
 use crate::ops::conv2d_pool::{self, Input, Layout, Places};
 use crate::ops::head::Head;
-use crate::ops::optimizer::{Buffers, Optimizer, SLOT_WORDS, Segment};
 use crate::ops::seal::{self, Extent};
 use crate::ops::{AffineBuffers, gather, relu, smoothed_loss};
+use crate::optimizer::{Buffers, Optimizer, SLOT_WORDS, Segment};
+use crate::plan::Storage;
+use crate::plan::tuning::Tuning;
 use crate::plan::{Plan, Slice};
-use crate::tuning::Tuning;
 use crate::{Error, Result};
 
 /// What a training job needs of a device.
@@ -41,7 +43,7 @@ pub struct Job<'a> {
     /// In which form.
     pub tuning: Tuning,
     /// In what activations are stored, where fused kernels hand them to each other.
-    pub activations: Activations,
+    pub activations: Storage,
 }
 
 /// One data set's buffers.
@@ -82,7 +84,7 @@ pub struct Compiled {
     pub logits_seal: Slice,
     /// The seals of parameters, first and second moment.
     pub state_seals: [Slice; 3],
-    /// A [`Slot`](crate::ops::optimizer::Slot) for each step of a submission.
+    /// A [`Slot`](crate::optimizer::Slot) for each step of a submission.
     pub step_losses: Slice,
     /// All parameters, and the optimizer's memory.
     pub flat: Buffers,

@@ -11,8 +11,8 @@ use super::Gpu;
 use super::clock::{self, Clock, Times};
 use super::device::exceeded;
 use super::kernel::{Kernel, reads_step};
+use crate::plan::shaders::BindingKind;
 use crate::plan::{DIMS, Dispatch, Plan, STEP, Slice, Step};
-use crate::shaders::BindingKind;
 use crate::{Error, Result};
 
 /// The most steps that one submission holds.
@@ -428,12 +428,12 @@ mod tests {
     #[test]
     fn a_long_step_is_cut_before_anything_was_measured() {
         use crate::compile::{Job, compile};
-        use crate::ops::optimizer::{Adam, Optimizer};
-        let net = crate::net::Network::seed([1, 112, 112], 10).unwrap();
+        use crate::optimizer::{Adam, Optimizer};
+        let net = crate::network::Network::seed([1, 112, 112], 10).unwrap();
         let compiled = compile(&Job {
             net: &net,
             batch_size: 1024,
-            loss: &crate::smoothing::Smoothing::NONE.into(),
+            loss: &crate::loss::smoothing::Smoothing::NONE.into(),
             optimizer: Optimizer::Adam(Adam::default()),
             train_images: 1024,
             test_images: 1024,

@@ -1,10 +1,10 @@
-//! The optimizers' update, vector by vector. Formulas: [`crate::ops::optimizer`].
+//! The optimizers' update, vector by vector. Formulas: [`crate::optimizer`].
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::simd::{Real, lanes};
-use crate::ops::optimizer::{Optimizer, Update};
+use crate::optimizer::{Optimizer, Update};
 use crate::oracle;
 use crate::oracle::optimizer::State;
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use super::Gpu;
 use crate::Result;
+use crate::plan::shaders::{BindingKind, Entry, Shader};
 use crate::plan::{Dispatch, STEP, Step};
-use crate::shaders::{BindingKind, Entry, Shader};
 
 /// A pass, ready to run.
 pub struct Kernel {
@@ -51,7 +51,7 @@ impl Gpu {
 
     fn build(&self, shader: &Shader, entry: &Entry, pipelines: Option<&wgpu::PipelineCache>) -> Kernel {
         let label = format!("{}.{}", shader.name, entry.name);
-        let layout_entry = |binding: &crate::shaders::Binding| wgpu::BindGroupLayoutEntry {
+        let layout_entry = |binding: &crate::plan::shaders::Binding| wgpu::BindGroupLayoutEntry {
             binding: binding.number,
             visibility: wgpu::ShaderStages::COMPUTE,
             ty: wgpu::BindingType::Buffer {

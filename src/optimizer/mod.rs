@@ -8,9 +8,9 @@
 //!
 //! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`.
 
-use super::WORKGROUP;
+use crate::ops::WORKGROUP;
+use crate::plan::shaders::{ADAM, SGD};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
-use crate::shaders::{ADAM, SGD};
 use crate::{Error, Result};
 
 /// Parts in which a step's loss is stored: one for each thread that adds some.

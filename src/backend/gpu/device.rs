@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::cache;
-use crate::activations::Activations;
+use crate::plan::Storage;
+use crate::plan::shaders::{self, Shader};
+use crate::plan::tuning::{LANES, Tiles, Tuning};
 use crate::plan::{Dispatch, Plan};
-use crate::shaders::{self, Shader};
-use crate::tuning::{LANES, Tiles, Tuning};
 use crate::{Error, Result};
 
 /// How long a device may be silent beyond what its work may take.
@@ -46,7 +46,7 @@ pub struct Gpu {
     pub queue: wgpu::Queue,
     /// What it is.
     pub info: wgpu::AdapterInfo,
-    /// Whether its kernels can store halves ([`Activations::F16`]).
+    /// Whether its kernels can store halves ([`Storage::F16`]).
     halves: bool,
     pub(super) kernels: super::kernel::Cache,
     /// Compiled pipelines, if the driver keeps any.
@@ -233,8 +233,8 @@ impl Gpu {
     }
 
     /// Whether the device stores activations in this way.
-    pub fn stores(&self, activations: Activations) -> bool {
-        activations == Activations::F32 || self.halves
+    pub fn stores(&self, activations: Storage) -> bool {
+        activations == Storage::F32 || self.halves
     }
 
     /// Refuses a form of kernels that the device does not run.

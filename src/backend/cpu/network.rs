@@ -10,10 +10,10 @@ use super::linear;
 use super::optimizer;
 use super::simd::{Real, machine_lanes};
 use crate::loss::{Batch, BatchLoss, Form, mean};
-use crate::net::{Affine, Network, Op, Shape};
+use crate::network::{Affine, Network, Op, Shape};
 use crate::ops::linear::Linear;
 use crate::ops::max_pool2d::MaxPool2d;
-use crate::ops::optimizer::Optimizer;
+use crate::optimizer::Optimizer;
 use crate::oracle;
 use crate::oracle::optimizer::State;
 
@@ -160,7 +160,7 @@ impl<T: Real> CpuNetwork<T> {
         &self.net
     }
 
-    /// Every parameter, as one flat vector (see [`crate::net::Parameter::range`]).
+    /// Every parameter, as one flat vector (see [`crate::network::Parameter::range`]).
     pub fn params(&self) -> &[T] {
         &self.params
     }

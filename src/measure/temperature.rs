@@ -172,9 +172,9 @@ fn minimum(at: impl Fn(f64) -> At) -> f64 {
 mod tests {
     use super::*;
     use crate::golden::Golden;
-    use crate::metrics::evaluate;
+    use crate::loss::smoothing::Smoothing;
+    use crate::measure::evaluate;
     use crate::rng::Philox;
-    use crate::smoothing::Smoothing;
 
     fn nll(logits: &[f64], labels: &[u32], classes: usize) -> f64 {
         evaluate(logits, labels, classes, Smoothing::NONE).nll

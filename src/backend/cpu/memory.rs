@@ -3,9 +3,9 @@
 
 use super::network::{CpuNetwork, ImageBytes};
 use super::simd::Real;
+use crate::compile::fuse::Kernels;
 use crate::compile::largest_batch;
-use crate::fusion::Kernels;
-use crate::net::{Network, Op};
+use crate::network::{Network, Op};
 use crate::{Error, Result};
 
 /// Bytes of what a training or an inference makes.

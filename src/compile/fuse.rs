@@ -3,18 +3,18 @@
 //! Conv2d + ReLU + MaxPool2d become one block where [`Conv2dPool::new`] takes them; Linear + ReLU one layer; the last
 //! Linear and the loss one head. Whatever does not match stays a stage of one layer, on the reference kernels.
 //!
-//! In halves ([`Activations::F16`]) are what a block gives to a block or to a tiled linear layer, and what such a layer gives to
+//! In halves ([`Storage::F16`]) are what a block gives to a block or to a tiled linear layer, and what such a layer gives to
 //! the next. In f32 stays what a reference kernel reads or writes, what a head reads from a block without a layer between them,
 //! and, because one shader has one kind of storage, what a block gives to a block that gives f32.
 
 use std::ops::Range;
 
-use crate::activations::Activations;
-use crate::net::{Affine, Network, Op};
+use crate::network::{Affine, Network, Op};
 use crate::ops::conv2d_pool::{Conv2dPool, Layout};
 use crate::ops::head::Head;
 use crate::ops::linear_tiled::LinearTiled;
-use crate::tuning::Tuning;
+use crate::plan::Storage;
+use crate::plan::tuning::Tuning;
 
 /// Which kernels a network runs on, on the GPU and on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
@@ -53,17 +53,17 @@ pub enum Kind {
 
 impl Kind {
     /// In what the stage's output is stored.
-    pub fn stored(&self) -> Activations {
+    pub fn stored(&self) -> Storage {
         match self {
             Self::Block(block, _) => block.stored,
             Self::Linear(layer, _) | Self::Head(layer, _) => layer.y,
-            Self::Layer => Activations::F32,
+            Self::Layer => Storage::F32,
         }
     }
 }
 
 /// The stages of `net`.
-pub fn stages(net: &Network, kernels: Kernels, tuning: Tuning, activations: Activations) -> Vec<Stage> {
+pub fn stages(net: &Network, kernels: Kernels, tuning: Tuning, activations: Storage) -> Vec<Stage> {
     let mut stages: Vec<Stage> = vec![];
     let mut first = 0;
     while first < net.layers.len() {
@@ -77,7 +77,7 @@ pub fn stages(net: &Network, kernels: Kernels, tuning: Tuning, activations: Acti
         stages.push(Stage { name: names.join("+"), layers, kind });
     }
     hand_over(net, &mut stages);
-    if activations == Activations::F16 {
+    if activations == Storage::F16 {
         store_halves(net, &mut stages);
     }
     stages
@@ -136,7 +136,7 @@ fn store_halves(net: &Network, stages: &mut [Stage]) {
         match neighbours(net, stages, i) {
             Some((Kind::Block(block, _), Kind::Block(above, _))) => block.stored = above.stored,
             Some((Kind::Block(block, _), Kind::Linear(above, _))) => {
-                (block.stored, above.x) = (Activations::F16, Activations::F16);
+                (block.stored, above.x) = (Storage::F16, Storage::F16);
             }
             _ => {}
         }
@@ -161,16 +161,16 @@ fn neighbours<'a>(net: &Network, stages: &'a mut [Stage], i: usize) -> Option<(&
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Layer;
+    use crate::network::Layer;
 
     fn names(net: &Network, kernels: Kernels) -> Vec<String> {
-        stages(net, kernels, Tuning::default(), Activations::F16).into_iter().map(|stage| stage.name).collect()
+        stages(net, kernels, Tuning::default(), Storage::F16).into_iter().map(|stage| stage.name).collect()
     }
 
     #[test]
     fn the_seed_network_is_two_blocks_a_layer_and_a_head() {
         let net = Network::seed([1, 28, 28], 10).unwrap();
-        let found = stages(&net, Kernels::Fused, Tuning::default(), Activations::F32);
+        let found = stages(&net, Kernels::Fused, Tuning::default(), Storage::F32);
         let expected = ["conv1+relu1+pool1", "conv2+relu2+pool2", "flatten1", "fc1+relu3", "fc2"];
         assert_eq!(names(&net, Kernels::Fused), expected);
         let (Kind::Block(first, _), Kind::Block(second, _)) = (found[0].kind, found[1].kind) else {
@@ -202,16 +202,14 @@ mod tests {
         let net = Network::new([1, 14, 14], &layers).unwrap();
         // Six channels are no fours; a block with a layer below it must be padded by one; seven outputs are no fours.
         assert!(
-            stages(&net, Kernels::Fused, Tuning::default(), Activations::F16)
-                .iter()
-                .all(|stage| stage.kind == Kind::Layer)
+            stages(&net, Kernels::Fused, Tuning::default(), Storage::F16).iter().all(|stage| stage.kind == Kind::Layer)
         );
     }
 
     /// In what each stage that can choose gives its output.
-    fn stored(input: [usize; 3], layers: &[Layer]) -> Vec<Activations> {
+    fn stored(input: [usize; 3], layers: &[Layer]) -> Vec<Storage> {
         let net = Network::new(input, layers).unwrap();
-        let all = stages(&net, Kernels::Fused, Tuning::default(), Activations::F16);
+        let all = stages(&net, Kernels::Fused, Tuning::default(), Storage::F16);
         let mut read = None;
         let mut found = vec![];
         for stage in &all {
@@ -220,7 +218,7 @@ mod tests {
                 Kind::Block(block, _) => (None, block.stored),
                 Kind::Linear(layer, _) | Kind::Head(layer, _) => (Some(layer.x), layer.y),
                 Kind::Layer if net.layers[stage.layers.start].op == Op::Flatten => continue,
-                Kind::Layer => (Some(Activations::F32), Activations::F32),
+                Kind::Layer => (Some(Storage::F32), Storage::F32),
             };
             assert!(x.is_none() || read.is_none() || x == read, "{}: what is written is not what is read", stage.name);
             (read, found) = (Some(y), [found, vec![y]].concat());
@@ -231,7 +229,7 @@ mod tests {
     /// Catches a tensor in halves that somebody reads as f32, and one that could be in halves and is not.
     #[test]
     fn halves_are_what_fused_stages_hand_to_each_other() {
-        use Activations::{F16, F32};
+        use Storage::{F16, F32};
         let block = |channels| vec![Layer::conv2d(channels, 3, 1), Layer::Relu, Layer::max_pool2d(2)];
         let tail = vec![Layer::Flatten, Layer::linear(12), Layer::Relu, Layer::linear(8), Layer::linear(3)];
         let lone = vec![Layer::Relu, Layer::Flatten, Layer::linear(3)];

@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::{ECE_BINS, Prediction, calibration};
-use crate::net::streams;
+use crate::network::streams;
 use crate::rng::Philox;
 
 /// A confidence interval; both ends are NaN where there is nothing to resample or a statistic is NaN.

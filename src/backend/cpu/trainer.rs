@@ -6,8 +6,8 @@ use super::network::CpuNetwork;
 use super::simd::Real;
 use crate::data::Dataset;
 use crate::loss::{Batch, BatchLoss, Form};
-use crate::net::Network;
-use crate::ops::optimizer::Optimizer;
+use crate::network::Network;
+use crate::optimizer::Optimizer;
 use crate::oracle::optimizer::State;
 use crate::oracle::trainer::{HostNetwork, HostTrainer, Normalised};
 

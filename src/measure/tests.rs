@@ -3,8 +3,8 @@ use super::calibration::{ece, ece_equal_mass, equal_width, mce, reliability};
 use super::selective::aurc;
 use super::*;
 use crate::golden::Golden;
+use crate::loss::smoothing::Variant;
 use crate::rng::Philox;
-use crate::smoothing::Variant;
 
 fn close(found: f64, expected: f64, tolerance: f64, what: &str) {
     let error = (found - expected).abs() / expected.abs().max(1.0);

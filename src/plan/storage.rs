@@ -4,7 +4,7 @@
 /// In what activations are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Activations {
+pub enum Storage {
     /// As they are computed.
     #[default]
     F32,
@@ -13,7 +13,7 @@ pub enum Activations {
     F16,
 }
 
-impl Activations {
+impl Storage {
     /// Whether this is what nobody has to ask for.
     pub fn is_default(&self) -> bool {
         *self == Self::default()

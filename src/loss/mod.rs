@@ -11,17 +11,19 @@
 //! | [`Form::Comparator`]        | [`crate::ops::comparator_loss`] | focal loss, confidence penalty                         |
 //! | [`Form::Distillation`]      | [`crate::ops::distillation_loss`] | a teacher's logits beside the labels                 |
 
+pub mod smoothing;
+
 use std::sync::Arc;
 
 use crate::data::Dataset;
-use crate::metrics::{self, Metrics};
+use crate::loss::smoothing::{Schedule, Smoothing, entropy_term, excess};
+use crate::measure::{self, Metrics};
 use crate::ops::comparator_loss::{self, ComparatorLoss};
 use crate::ops::distillation_loss::{self, DistillationLoss};
 use crate::ops::smoothed_loss::{self, SmoothedLoss};
 use crate::ops::weighted_loss::{self, WeightedLoss, Weighting};
 use crate::oracle;
 use crate::plan::{Plan, Slice, Step};
-use crate::smoothing::{Schedule, Smoothing, entropy_term, excess};
 use crate::{Error, Result};
 
 /// What is computed for each sample.
@@ -251,7 +253,7 @@ impl Loss {
     /// validation is unsmoothed. A class mask makes it a smaller problem, as in [`Self::evaluate`].
     pub fn validate(&self, logits: &[f64], labels: &[u32], classes: usize) -> Metrics {
         let (part, renamed, kept) = self.form.restricted(logits, labels, classes);
-        metrics::evaluate(&part, &renamed, kept, Smoothing::NONE)
+        measure::evaluate(&part, &renamed, kept, Smoothing::NONE)
     }
 
     /// The metrics of `logits` `[labels.len(), classes]` against `labels`, with this loss, at the full epsilon, as the loss. A class
@@ -265,7 +267,7 @@ impl Loss {
         if let &Form::Smoothed(smoothing) = form
             && labels.iter().all(|&label| (label as usize) < classes)
         {
-            return metrics::evaluate(logits, labels, classes, smoothing);
+            return measure::evaluate(logits, labels, classes, smoothing);
         }
         let mut losses = vec![0.0; labels.len()];
         form.forward(classes, logits, Batch::new(labels), &mut losses);
@@ -538,7 +540,7 @@ mod tests {
     #[test]
     fn an_evaluation_in_which_nothing_weighs_is_zero() {
         let weights = Some((Weighting::PyTorch, vec![0.0, 1.0, 1.0]));
-        let epsilon = crate::smoothing::Epsilon::new(0.3).unwrap();
+        let epsilon = crate::loss::smoothing::Epsilon::new(0.3).unwrap();
         let spec = weighted_loss::Spec { epsilon, weights, ..weighted_loss::Spec::new(3) };
         let loss = Loss::new(Form::Weighted(WeightedLoss::new(&spec).unwrap()), 0.3);
         let found = loss.evaluate(&[1.0, 2.0, 3.0], &[0], 3);

@@ -15,13 +15,13 @@ use super::device::describe;
 use super::engine::FIRST_WORK;
 use super::trainer::{GpuTrainer, Options, compile_for};
 use super::{Gpu, cache};
-use crate::activations::Activations;
+use crate::compile::fuse::Kernels;
 use crate::compile::largest_batch;
-use crate::fusion::Kernels;
-use crate::net::Network;
+use crate::network::Network;
+use crate::plan::Storage;
+use crate::plan::tuning::{Tiles, Tuning};
 use crate::plan::{Dispatch, Step};
 use crate::train::{Backend, Setup};
-use crate::tuning::{Tiles, Tuning};
 use crate::{Error, Result};
 
 /// A kept choice. The shaders are the cache's business.
@@ -39,8 +39,8 @@ const STEPS: usize = 4;
 /// a parameter's gradient. Sums in another order make some millionths of a difference. Halves make more where two numbers of a
 /// pooling window round to the same one, and the gradient goes another way; with a few images, 0.07 was seen. What is wrong is
 /// far beyond either.
-fn tolerance(activations: Activations) -> f64 {
-    if activations == Activations::F16 { 0.2 } else { 2e-3 }
+fn tolerance(activations: Storage) -> f64 {
+    if activations == Storage::F16 { 0.2 } else { 2e-3 }
 }
 
 /// A choice, and what there is to say of it: one line each.
@@ -56,7 +56,7 @@ pub struct Chosen {
 ///
 /// # Errors
 /// [`Error::DeviceLost`] if the device goes away meanwhile; [`Error::Check`] if no form gives the answer of the plain kernels.
-pub fn tuning(gpu: &Arc<Gpu>, setup: &Setup, activations: Activations) -> Result<Chosen> {
+pub fn tuning(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Result<Chosen> {
     let key = key(gpu, setup, activations);
     let path = path(gpu, &key);
     let kept = || -> Option<Tuning> {
@@ -86,7 +86,7 @@ fn usual(gpu: &Gpu, right: &[Tiles]) -> Tuning {
 }
 
 /// Everything that the fastest form depends on but the shaders: adapter, driver, network, batch, storage.
-fn key(gpu: &Gpu, setup: &Setup, activations: Activations) -> String {
+fn key(gpu: &Gpu, setup: &Setup, activations: Storage) -> String {
     let info = &gpu.info;
     let Setup { net, batch_size, .. } = setup;
     let layers: Vec<_> = net.layers.iter().map(|layer| format!("{:?}", layer.op)).collect();
@@ -96,7 +96,7 @@ fn key(gpu: &Gpu, setup: &Setup, activations: Activations) -> String {
         info.vendor,
         info.device,
         net.input,
-        if activations == Activations::F16 { ", activations in f16" } else { "" },
+        if activations == Storage::F16 { ", activations in f16" } else { "" },
         layers.join(", ")
     )
 }
@@ -128,7 +128,7 @@ trait Candidate {
 }
 
 /// Tries every form that the device runs.
-fn measure(gpu: &Arc<Gpu>, setup: &Setup, activations: Activations) -> Result<Tried> {
+fn measure(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Result<Tried> {
     // The plain kernels are slow, and large: where a whole batch would be too much for them, a part of it is enough.
     let work_each = 3 * setup.net.forward_flops().max(1);
     let images = usize::try_from(4 * FIRST_WORK / work_each).unwrap_or(usize::MAX);
@@ -259,7 +259,7 @@ impl Candidate for Form<'_> {
             Ok(std::ops::ControlFlow::Continue(()))
         })?;
         let gradient: Vec<f32> = self.trainer.engine().read(self.trainer.compiled().gradient)?;
-        let part = |parameter: &crate::net::Parameter| {
+        let part = |parameter: &crate::network::Parameter| {
             let values = gradient[parameter.range()].iter().map(|&v| v.into()).collect();
             (format!("the gradient of {}", parameter.name), values)
         };

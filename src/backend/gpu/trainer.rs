@@ -7,17 +7,17 @@ use std::time::Instant;
 
 use super::engine::{MAX_STEPS, Pending, check_limits};
 use super::{Engine, Gpu};
-use crate::activations::Activations;
+use crate::compile::fuse::Kernels;
 use crate::compile::{Compiled, Data, Job, compile, largest_batch};
 use crate::data::Dataset;
-use crate::fusion::Kernels;
 use crate::loss::{BatchLoss, of_each};
 use crate::ops::gather::affine;
-use crate::ops::optimizer::{SLOT_WORDS, Slot};
 use crate::ops::seal;
+use crate::optimizer::{SLOT_WORDS, Slot};
+use crate::plan::Storage;
+use crate::plan::tuning::Tuning;
 use crate::plan::{Slice, Step};
 use crate::train::{Backend, Setup, State};
-use crate::tuning::Tuning;
 use crate::{Error, Result};
 
 /// Submissions that may be under way at once: while the device works on one, the host prepares the next.
@@ -82,12 +82,12 @@ pub struct Options {
     /// In which form; without one, as the device likes best.
     pub tuning: Option<Tuning>,
     /// In what activations are stored, where fused kernels hand them to each other.
-    pub activations: Activations,
+    pub activations: Storage,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_data_bytes: u64::MAX, kernels: Kernels::default(), tuning: None, activations: Activations::F32 }
+        Self { max_data_bytes: u64::MAX, kernels: Kernels::default(), tuning: None, activations: Storage::F32 }
     }
 }
 

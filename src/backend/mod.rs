@@ -1,0 +1,4 @@
+//! What carries out a training: a GPU, or the CPU.
+
+pub mod cpu;
+pub mod gpu;
