@@ -12,6 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use smoothcnn::backend::cpu;
 use smoothcnn::backend::gpu::trainer::GpuTrainer;
 use smoothcnn::backend::gpu::{Gpu, device};
+use smoothcnn::backend::reference::ReferenceTrainer;
 use smoothcnn::check::network::{against_oracle, random_data, training};
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::data::Dataset;
@@ -19,7 +20,6 @@ use smoothcnn::loss::BatchLoss;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer};
-use smoothcnn::oracle;
 use smoothcnn::train::{Backend, Setup};
 
 /// Image sizes with the batches that are timed.
@@ -75,7 +75,7 @@ fn bench(criterion: &mut Criterion) {
             let mut backends: [(&str, Box<dyn Backend>); 3] = [
                 ("gpu", Box::new(on_gpu)),
                 ("fast", Box::new(cpu::CpuTrainer::<f32>::new(setup(&net, &data, batch), &params))),
-                ("plain", Box::new(oracle::trainer::CpuTrainer::<f32>::new(setup(&net, &data, batch), &params))),
+                ("plain", Box::new(ReferenceTrainer::<f32>::new(setup(&net, &data, batch), &params))),
             ];
             for (path, backend) in &mut backends {
                 for task in ["train", "infer"] {

@@ -39,10 +39,11 @@
 //! | [`compile`] | the network as a list of dispatches; which layers run as one kernel |
 //! | [`network`] | layers with their shapes inferred, and their parameters |
 //! | [`loss`], [`optimizer`] | the loss and what smoothing does to a target; the update of the parameters |
+//! | [`layer`] | what a layer is: the contract between an operation and all that uses it |
 //! | [`ops`], [`oracle`] | each operation's dimensions and dispatches; its plain form on the CPU, generic over f32 and f64 |
 //! | [`plan`] | plans as values, the WGSL and what naga says of it, forms of kernels |
 //! | [`docs`] | pages for users: reliability |
-//! | [`rng`], [`mod@fs`], [`input`], [`error`] | random numbers, files that are whole or not there, files that a user names, errors |
+//! | [`real`], [`rng`], [`mod@fs`], [`input`], [`error`] | precisions, random numbers, files that are whole or not there, files that a user names, errors |
 
 #![warn(missing_docs)]
 
@@ -58,6 +59,7 @@ pub mod fs;
 #[path = "../tests/common/golden.rs"]
 mod golden;
 pub mod input;
+pub mod layer;
 pub mod loss;
 pub mod measure;
 pub mod network;
@@ -65,6 +67,7 @@ pub mod ops;
 pub mod optimizer;
 pub mod oracle;
 pub mod plan;
+pub mod real;
 pub mod report;
 pub mod rng;
 pub mod study;

@@ -3,6 +3,34 @@
 //! Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 //! The same seed gives the same numbers on every machine; nothing here calls the platform's maths library.
 
+/// What a stream of a run's seed serves. No two have a number in common: the upper half says what, the lower half which one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// The first values of a parameter, by its place in the network.
+    Parameter(usize),
+    /// The order of an epoch's images, from 1.
+    Shuffle(usize),
+    /// A resample of the bootstrap.
+    Bootstrap(usize),
+    /// What a layer draws in training, by its place in the network. An update has 2^32 blocks of it
+    /// ([`Philox::of_layer`]).
+    Layer(usize),
+}
+
+impl Stream {
+    /// The stream's number.
+    pub fn number(self) -> u64 {
+        let (what, which) = match self {
+            Self::Parameter(which) => (1, which),
+            Self::Shuffle(which) => (2, which),
+            Self::Bootstrap(which) => (3, which),
+            Self::Layer(which) => (7, which),
+        };
+        assert!(u32::try_from(which).is_ok(), "{self:?} would run into the next stream");
+        what << 32 | which as u64
+    }
+}
+
 /// One stream of random numbers. Streams of one seed are independent.
 #[derive(Clone, Debug)]
 pub struct Philox {
@@ -22,6 +50,19 @@ impl Philox {
             block: [0; 4],
             used: 4,
         }
+    }
+
+    /// The stream that serves `what`, at its start.
+    pub fn of(seed: u64, what: Stream) -> Self {
+        Self::new(seed, what.number())
+    }
+
+    /// 32 random bits for element `i` of what a layer draws in update `step` (which counts up to 2^32): word `i % 4` of block
+    /// `step * 2^32 + i / 4` of the layer's stream. `shaders/common/random.wgsl` gives the same.
+    pub fn of_layer(seed: u64, step: u64, layer: usize, i: usize) -> u32 {
+        let stream = Stream::Layer(layer).number();
+        let counter = [(i / 4) as u32, step as u32, stream as u32, (stream >> 32) as u32];
+        Self::rounds(counter, [seed as u32, (seed >> 32) as u32])[i % 4]
     }
 
     /// Ten rounds of Philox over one counter.
@@ -92,6 +133,15 @@ mod tests {
             Philox::rounds([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    /// Catches a mask that repeats from one layer, update or element to the next.
+    #[test]
+    fn what_a_layer_draws_is_a_part_of_its_stream() {
+        let mut stream = Philox::of(5, Stream::Layer(3));
+        stream.counter[1] = 9;
+        let drawn: Vec<u32> = (0..11).map(|_| stream.next_u32()).collect();
+        assert_eq!(drawn, (0..11).map(|i| Philox::of_layer(5, 9, 3, i)).collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! What carries out a training: a GPU, or the CPU.
+//! What carries out a training: a GPU, the fast CPU path, or the plain form that judges both.
 
 pub mod cpu;
 pub mod gpu;
+pub mod host;
+pub mod reference;

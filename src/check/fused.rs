@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use super::cases::{self, Case};
 use super::compare::sum_tolerance;
-use super::ops::{affine_linear, step, sum_of_products, wide};
+use super::ops::{step, sum_of_products, wide};
 use super::probe::{POISON, Probe};
 use super::smoothed_loss::{nlls, pairs};
 use super::{Row, halves, nan, random, random_targets};
 use crate::Result;
 use crate::backend::gpu::Gpu;
 use crate::loss::smoothing::Smoothing;
-use crate::ops::conv2d::Conv2d;
-use crate::ops::conv2d_pool::{Buffers, Conv2dPool, Input, Layout};
+use crate::ops::conv2d::{self, Conv2d};
+use crate::ops::conv2d_pool::{self, Buffers, Conv2dPool, Input};
 use crate::ops::head::Head;
-use crate::ops::linear::Linear;
-use crate::ops::linear_tiled::LinearTiled;
-use crate::ops::max_pool2d::MaxPool2d;
+use crate::ops::linear::{self, Linear};
+use crate::ops::max_pool2d::{self, MaxPool2d};
+use crate::ops::relu;
+use crate::ops::stage::{Bytes, Layout};
 use crate::ops::{AffineBuffers, IGNORED, smoothed_loss};
 use crate::oracle;
 use crate::plan::Step;
@@ -29,14 +29,14 @@ use crate::rng::Philox;
 /// # Errors
 /// What the device reports. A wrong result is not an error: it is in its row.
 pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
-    for case in cases::CONV2D_POOL {
-        each(conv2d_pool(gpu, case)?);
+    for &(n, dims) in conv2d_pool::CASES {
+        each(conv2d_pool(gpu, n, dims)?);
     }
     each(nan::conv2d_pool(gpu)?);
-    for case in cases::LINEAR.iter().filter(|case| case.dims.inputs.is_multiple_of(4)) {
-        each(linear_tiled(gpu, case)?);
-        if Head::supports(&case.dims) {
-            each(head(gpu, case, Smoothing { variant: Default::default(), epsilon: 0.1 })?);
+    for (n, dims) in linear::DIMS.iter().filter(|(_, dims)| dims.inputs.is_multiple_of(4)) {
+        each(super::linear_tiled::linear_tiled(gpu, *n, dims)?);
+        if Head::supports(dims) {
+            each(head(gpu, *n, dims, Smoothing { variant: Default::default(), epsilon: 0.1 })?);
         }
     }
     Ok(())
@@ -78,8 +78,7 @@ pub(super) fn stored_as<T: Copy>(
 ///
 /// # Errors
 /// What the device reports.
-pub fn conv2d_pool(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
-    let Case { n, dims: d } = *case;
+pub fn conv2d_pool(gpu: &Arc<Gpu>, n: usize, d: Conv2d) -> Result<Vec<Row>> {
     let [rows, columns] = d.output_plane();
     let pool = MaxPool2d { input: [d.c_out, rows, columns], kernel: [2, 2], stride: [2, 2] };
     let mut found = vec![];
@@ -136,12 +135,12 @@ fn block_case(
     };
     let [xs, ws, bs] = [&x, &weight, &bias].map(|values| wide(values));
     let [v, v_tolerance] = sum_of_products(n * d.output_len(), d.fan_in() + 1, &[&xs, &ws, &bs], |i, v| {
-        oracle::conv2d::forward(d, i[0], i[1], i[2], v);
+        conv2d::reference::forward(d, i[0], i[1], i[2], v);
     });
     let mut active = vec![0.0; v.len()];
-    oracle::relu::forward(&v, &mut active);
+    relu::reference::forward(&v, &mut active);
     let (mut y, mut argmax) = (vec![0.0; pooled], vec![0u32; pooled]);
-    oracle::max_pool2d::forward(pool, &active, &mut y, &mut argmax);
+    max_pool2d::reference::forward(pool, &active, &mut y, &mut argmax);
     // A maximum is off by no more than the worst of its window.
     let plane: usize = d.output_plane().iter().product();
     let width = d.output_plane()[1];
@@ -191,7 +190,7 @@ fn block_case(
     let dy = random(pooled, 4);
     let masked: Vec<f64> = dy.iter().zip(&y).map(|(&g, &y)| if y > 0.0 { g.into() } else { 0.0 }).collect();
     let mut dv = vec![0.0; n * d.output_len()];
-    oracle::max_pool2d::backward(pool, &argmax, &masked, &mut dv);
+    max_pool2d::reference::backward(pool, &argmax, &masked, &mut dv);
     let dy_last = channels_last(&dy, d.c_out, windows);
 
     // The parts of the gradients of weight and bias: those of each split's rows of windows, image after image.
@@ -213,7 +212,7 @@ fn block_case(
         let terms = split_rows * columns;
         let [part, tolerance] = sum_of_products(d.weight_len() + d.c_out, terms, &[xs, &dv], |i, out| {
             let (dw, db) = out.split_at_mut(d.weight_len());
-            oracle::conv2d::backward_weight(d, i[0], i[1], dw, db);
+            conv2d::reference::backward_weight(d, i[0], i[1], dw, db);
         });
         partials.extend(part);
         tolerances.extend(tolerance);
@@ -242,7 +241,7 @@ fn block_case(
     let mut at_dx = None;
     if wants_dx {
         let [dx, tolerance] = sum_of_products(x.len(), d.c_out * 9, &[&dv, &ws], |i, dx| {
-            oracle::conv2d::backward_input(d, i[0], i[1], dx);
+            conv2d::reference::backward_input(d, i[0], i[1], dx);
         });
         let lay = |values: &[f64]| laid_out(block.x, values, c_in, h * w);
         at_dx = Some(probe.output("dx", lay(&dx), lay(&tolerance))?);
@@ -310,50 +309,27 @@ impl DataSet {
         let mut bytes = self.bytes.clone();
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         let words: Vec<u32> = bytes.chunks(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        Ok(Input::Bytes {
+        Ok(Input::Bytes(Bytes {
             images: probe.words("images", &words)?,
             order: probe.words("order", &self.order)?,
             normalisation: probe.floats("normalisation", self.normalisation.as_flattened())?,
-        })
+        }))
     }
-}
-
-/// The tiled passes of Linear, plain; with ReLU above, ReLU below and the input's channels moved last; in
-/// every form that the device runs, and every storage that it has.
-///
-/// # Errors
-/// What the device reports.
-pub fn linear_tiled(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
-    let Some(plain) = LinearTiled::new(&case.dims) else { return Ok(vec![]) };
-    let mut rows = vec![];
-    for tiles in [Tiles::Registers, Tiles::Lanes].into_iter().filter(|&tiles| gpu.runs(tiles)) {
-        for plane in [1, case.dims.inputs / 4] {
-            let fused = plane > 1;
-            let layer = LinearTiled { relu: fused, mask: fused, plane, tiles, ..plain };
-            for (x, y) in [(Storage::F32, Storage::F32), (Storage::F16, Storage::F32), (Storage::F16, Storage::F16)] {
-                if gpu.stores(x) && (y == Storage::F32 || case.dims.outputs.is_multiple_of(4)) {
-                    rows.extend(affine_linear(gpu, case, &LinearTiled { x, y, ..layer })?);
-                }
-            }
-        }
-    }
-    Ok(rows)
 }
 
 /// The last layer with its loss, in every storage that the device has.
 ///
 /// # Errors
 /// What the device reports.
-pub fn head(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing) -> Result<Vec<Row>> {
+pub fn head(gpu: &Arc<Gpu>, n: usize, dims: &Linear, smoothing: Smoothing) -> Result<Vec<Row>> {
     let mut rows = vec![];
     for stored in halves::ALL.into_iter().filter(|&stored| gpu.stores(stored)) {
-        rows.extend(head_case(gpu, case, smoothing, stored)?);
+        rows.extend(head_case(gpu, n, *dims, smoothing, stored)?);
     }
     Ok(rows)
 }
 
-fn head_case(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing, stored: Storage) -> Result<Vec<Row>> {
-    let Case { n, dims: d } = *case;
+fn head_case(gpu: &Arc<Gpu>, n: usize, d: Linear, smoothing: Smoothing, stored: Storage) -> Result<Vec<Row>> {
     let masses = smoothing.masses(d.outputs);
     let Some(mut head) = Head::new(&d) else { return Ok(vec![]) };
     head.x = stored;
@@ -363,7 +339,7 @@ fn head_case(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing, stored: 
     let inputs = [wide(&x), wide(&w), wide(&b)];
     let [logits, tolerance] =
         sum_of_products(n * d.outputs, d.inputs + 1, &inputs.each_ref().map(Vec::as_slice), |i, y| {
-            oracle::linear::forward(&d, i[0], i[1], i[2], y);
+            linear::reference::forward(&d, i[0], i[1], i[2], y);
         });
     let worst = tolerance.iter().copied().fold(0.0, f64::max);
     let largest = logits.iter().fold(0f64, |m, v| m.max(v.abs()));

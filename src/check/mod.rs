@@ -2,12 +2,16 @@
 //!
 //! The same cases and the same comparison serve `smoothcnn check`, the GPU tests and the benches.
 
+pub mod batch;
 pub mod cases;
 pub mod comparator_loss;
 pub mod compare;
+pub mod differences;
 pub mod distillation_loss;
 pub mod fused;
 mod halves;
+pub mod layers;
+pub mod linear_tiled;
 pub mod losses;
 pub mod nan;
 pub mod network;

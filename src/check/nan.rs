@@ -10,10 +10,12 @@ use super::probe::{POISON, Probe};
 use super::{Row, halves, random};
 use crate::Result;
 use crate::backend::gpu::Gpu;
-use crate::ops::conv2d::Conv2d;
-use crate::ops::conv2d_pool::{Buffers, Conv2dPool, Input, Layout};
-use crate::ops::max_pool2d::MaxPool2d;
-use crate::oracle;
+use crate::layer::{At, Mode, Op};
+use crate::ops::conv2d::{self, Conv2d};
+use crate::ops::conv2d_pool::{Buffers, Conv2dPool, Input};
+use crate::ops::max_pool2d::{self, MaxPool2d};
+use crate::ops::relu;
+use crate::ops::stage::Layout;
 use crate::plan::Step;
 use crate::plan::Storage;
 use crate::plan::tuning::{Tiles, Tuning};
@@ -44,13 +46,15 @@ pub fn max_pool2d(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
             .for_each(|n| x[n * 2 * N + (n * 5 + 1) % N] = if n % 3 == 0 { f32::INFINITY } else { f32::NEG_INFINITY });
         let mut y = vec![0.0; N * d.output_len()];
         let mut argmax = vec![0; y.len()];
-        oracle::max_pool2d::forward(&d, &wide(&x), &mut y, &mut argmax);
+        max_pool2d::reference::forward(&d, &wide(&x), &mut y, &mut argmax);
 
         let mut probe = Probe::new(gpu);
         let x = probe.floats("x", &x)?;
         let y = probe.output_exact(Storage::F32, "y", y)?;
         let argmax = probe.output_words("argmax", argmax)?;
-        d.forward(&mut probe.plan, "max_pool2d", N + 1, x, y, argmax)?;
+        let (n, saved) = (N + 1, Some(argmax));
+        let at = At { name: "max_pool2d", n, mode: Mode::Training, x, y, params: &[], grads: &[], saved, layer: 0 };
+        d.record_forward(&mut probe.plan, &at)?;
         rows.extend(probe.run(
             "max_pool2d",
             &format!("a NaN in {N}x{:?}, k {kernel:?} s {stride:?}", d.input),
@@ -105,12 +109,12 @@ fn block_case(gpu: &Arc<Gpu>, d: &Conv2d, pool: &MaxPool2d, block: &Conv2dPool, 
         weight.iter_mut().for_each(|w| *w = w.abs() + 1.0);
     }
     let mut v = vec![0.0; N * d.output_len()];
-    oracle::conv2d::forward(d, &wide(&x), &wide(&weight), &wide(&bias), &mut v);
+    conv2d::reference::forward(d, &wide(&x), &wide(&weight), &wide(&bias), &mut v);
     let mut active = vec![0.0; v.len()];
-    oracle::relu::forward(&v, &mut active);
+    relu::reference::forward(&v, &mut active);
     let windows = pool.output_plane().iter().product::<usize>();
     let (mut y, mut argmax) = (vec![0.0; N * d.c_out * windows], vec![0; N * d.c_out * windows]);
-    oracle::max_pool2d::forward(pool, &active, &mut y, &mut argmax);
+    max_pool2d::reference::forward(pool, &active, &mut y, &mut argmax);
 
     let mut probe = Probe::new(gpu);
     let at = Buffers {

@@ -8,13 +8,13 @@ use super::{Row, halves};
 use crate::Result;
 use crate::backend::gpu::Gpu;
 use crate::backend::gpu::trainer::{GpuTrainer, Options};
+use crate::backend::reference::ReferenceTrainer;
 use crate::compile::fuse::{self, Kernels};
 use crate::data::Dataset;
 use crate::loss::{Form, Loss};
 use crate::network::Network;
 use crate::ops::IGNORED;
 use crate::optimizer::{Adam, Optimizer};
-use crate::oracle::trainer::CpuTrainer;
 use crate::plan::Storage;
 use crate::plan::tuning::{Tiles, Tuning};
 use crate::rng::Philox;
@@ -78,7 +78,7 @@ pub fn training(
 /// How many tensors of a step are rounded to halves.
 pub fn tensors_in_halves(net: &Network, kernels: Kernels, activations: Storage) -> usize {
     let stages = fuse::stages(net, kernels, Tuning::default(), activations);
-    stages.iter().filter(|stage| stage.kind.stored() == Storage::F16).count()
+    stages.iter().filter(|staged| staged.stage.stored() == Storage::F16).count()
 }
 
 /// `steps` training steps of `net` on the backend that `make` makes, and on the f64 oracle, from the same weights over the
@@ -141,7 +141,7 @@ pub fn against_oracle_rounding(
         })?;
         Ok((losses, backend.state()?.params, backend.test_logits()?, nlls, before))
     };
-    let want = run(&mut CpuTrainer::<f64>::new(setup.clone(), &params))?;
+    let want = run(&mut ReferenceTrainer::<f64>::new(setup.clone(), &params))?;
     let got = run(make(setup.clone(), &params)?.as_mut())?;
     // Adam divides by the root of the second moment: in the first steps the sign of a gradient decides, and a gradient near
     // zero may take either. A parameter may so be off by up to twice the learning rate a step, but only rarely.

@@ -1,12 +1,10 @@
-//! Each operation's passes against the oracle, for one case. Inputs are rounded to f32 first, so that both sides start from
-//! the same numbers; upstream gradients are random.
+//! The operations that are no layers against the plain form, for one case: the optimizers, the gather, the seal. Inputs are
+//! rounded to f32 first, so that both sides start from the same numbers.
 
 use std::sync::Arc;
 
-use super::cases::{self, Case};
+use super::cases;
 use super::compare::sum_tolerance;
-use super::fused::channels_last;
-use super::halves;
 use super::probe::Probe;
 use super::smoothed_loss::smoothed_loss;
 use super::{Row, nan, random};
@@ -14,35 +12,24 @@ use crate::Result;
 use crate::backend::gpu::Gpu;
 use crate::loss::smoothing::{Smoothing, Variant};
 use crate::ops::conv2d::Conv2d;
-use crate::ops::conv2d_pool::{Conv2dPool, Layout, Places};
-use crate::ops::linear::Linear;
-use crate::ops::linear_tiled::LinearTiled;
+use crate::ops::conv2d_pool::Conv2dPool;
+use crate::ops::gather;
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::seal::{self, Extent};
-use crate::ops::{AffineBuffers, gather, relu};
-use crate::optimizer::{Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Segment, Sgd};
+use crate::ops::stage::{Layout, Places, Segment};
+use crate::optimizer::{Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Sgd};
 use crate::oracle;
-use crate::plan::Storage;
-use crate::plan::{Slice, Step};
+use crate::plan::Step;
 
 /// Every operation over every case.
 ///
 /// # Errors
 /// What the device reports. A wrong result is not an error: it is in its row.
 pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
-    for case in cases::CONV2D {
-        each(conv2d(gpu, case)?);
-    }
-    for case in cases::MAX_POOL2D {
-        each(max_pool2d(gpu, case)?);
+    for entry in crate::ops::ALL {
+        super::layers::all(gpu, entry.name, &(entry.cases)(), &mut each)?;
     }
     each(nan::max_pool2d(gpu)?);
-    for case in cases::LINEAR {
-        each(linear(gpu, case)?);
-    }
-    for &(n, features) in cases::RELU {
-        each(relu(gpu, n, features)?);
-    }
     for &(n, classes, scale) in cases::SMOOTHED_LOSS {
         for variant in [Variant::Uniform, Variant::OffTarget] {
             each(smoothed_loss(gpu, n, classes, scale, Smoothing { variant, epsilon: 0.1 })?);
@@ -96,264 +83,6 @@ pub(super) fn sum_of_products(
     [want, magnitude.iter().map(|&m| sum_tolerance(terms, m)).collect()]
 }
 
-/// What conv2d and linear have in common: three passes that sum products of `x`, `w`, `b` and `dy`.
-struct AffineCase<'a> {
-    op: &'a str,
-    case: String,
-    n: usize,
-    lens: AffineLens,
-    /// Terms in an element of `y`, `dx`, `dw`, `db`.
-    terms: [usize; 4],
-    /// Elements in a row of `dy`, and from one row to the next; zeros between.
-    dy_rows: [usize; 2],
-    /// In what `x` and `y` are stored; in halves, positions in a channel of `x`.
-    stored: [Storage; 2],
-    plane: usize,
-}
-
-struct AffineLens {
-    x: usize,
-    w: usize,
-    b: usize,
-    y: usize,
-}
-
-type Record<'a> = &'a dyn Fn(&mut Probe, &AffineBuffers, Slice, Slice) -> Result<()>;
-
-impl AffineCase<'_> {
-    fn run(
-        &self,
-        gpu: &Arc<Gpu>,
-        forward: (impl Fn(&[&[f64]], &mut [f64]), Record),
-        input_gradient: impl Fn(&[&[f64]], &mut [f64]),
-        weight_gradient: impl Fn(&[&[f64]], &mut [f64], &mut [f64]),
-        backward: Record,
-        without_dx: Option<Record>,
-    ) -> Result<Vec<Row>> {
-        let AffineLens { x, w, b, y } = self.lens;
-        let data = [halves::exact(self.stored[0], random(x, 1)), random(w, 2), random(b, 3), random(y, 4)];
-        let [xs, ws, bs, dys] = data.each_ref().map(|values| wide(values));
-        let mut rows = vec![];
-
-        let probe = |outputs: &mut dyn FnMut(&mut Probe) -> Result<[Slice; 4]>, record: Record| -> Result<Vec<Row>> {
-            let mut probe = Probe::new(gpu);
-            let [out_y, out_dx, out_dw, out_db] = outputs(&mut probe)?;
-            let x = match self.stored[0] {
-                Storage::F32 => data[0].clone(),
-                Storage::F16 => channels_last(&data[0], 2, self.plane),
-            };
-            let at = AffineBuffers {
-                x: probe.words("x", &halves::words(self.stored[0], &x))?,
-                w: probe.floats("w", &data[1])?,
-                b: probe.floats("b", &data[2])?,
-                y: out_y,
-                dw: out_dw,
-                db: out_db,
-            };
-            let mut dy = vec![];
-            for row in data[3].chunks(self.dy_rows[0]) {
-                dy.extend_from_slice(row);
-                dy.resize(dy.len() + self.dy_rows[1] - self.dy_rows[0], 0.0);
-            }
-            let dy = probe.floats("dy", &dy)?;
-            record(&mut probe, &at, dy, out_dx)?;
-            probe.run(self.op, &self.case, step(self.n))
-        };
-
-        let [want, tolerance] = sum_of_products(y, self.terms[0], &[&xs, &ws, &bs], forward.0);
-        rows.extend(probe(
-            &mut |p| Ok([p.stored(self.stored[1], "y", want.clone(), tolerance.clone())?; 4]),
-            forward.1,
-        )?);
-        let dx = sum_of_products(x, self.terms[1], &[&dys, &ws], input_gradient);
-        let weight = |i: &[&[f64]], out: &mut [f64]| weight_gradient(i, out, &mut vec![0.0; b]);
-        let bias = |i: &[&[f64]], out: &mut [f64]| weight_gradient(i, &mut vec![0.0; w], out);
-        let dw = sum_of_products(w, self.terms[2], &[&xs, &dys], weight);
-        let db = sum_of_products(b, self.terms[3], &[&xs, &dys], bias);
-        for (record, wants_dx) in [(Some(backward), true), (without_dx, false)] {
-            let Some(record) = record else { continue };
-            let mut outputs = |p: &mut Probe| {
-                let dw = p.output("dw", dw[0].clone(), dw[1].clone())?;
-                let db = p.output("db", db[0].clone(), db[1].clone())?;
-                let dx = if wants_dx { p.output("dx", dx[0].clone(), dx[1].clone())? } else { dw };
-                Ok([dw, dx, dw, db])
-            };
-            rows.extend(probe(&mut outputs, record)?);
-        }
-        Ok(rows)
-    }
-}
-
-/// Conv2d's passes.
-///
-/// # Errors
-/// What the device reports.
-pub fn conv2d(gpu: &Arc<Gpu>, case: &Case<Conv2d>) -> Result<Vec<Row>> {
-    let Case { n, dims: d } = *case;
-    let positions: usize = d.output_plane().iter().product();
-    let affine = AffineCase {
-        op: "conv2d",
-        case: format!("{n}x{:?} -> {}, k {:?} s {:?} p {:?}", d.input, d.c_out, d.kernel, d.stride, d.padding),
-        n,
-        lens: AffineLens { x: n * d.input_len(), w: d.weight_len(), b: d.c_out, y: n * d.output_len() },
-        terms: [d.fan_in() + 1, d.c_out * d.kernel[0] * d.kernel[1], n * positions, n * positions],
-        dy_rows: [d.output_len(); 2],
-        stored: [Storage::F32; 2],
-        plane: 1,
-    };
-    affine.run(
-        gpu,
-        (|i, y| oracle::conv2d::forward(&d, i[0], i[1], i[2], y), &|p, at, _, _| {
-            d.forward(&mut p.plan, "conv2d", n + 1, at)
-        }),
-        |i, dx| oracle::conv2d::backward_input(&d, i[0], i[1], dx),
-        |i, dw, db| oracle::conv2d::backward_weight(&d, i[0], i[1], dw, db),
-        &|p, at, dy, dx| {
-            d.backward_weight(&mut p.plan, "conv2d", n + 1, at, dy)?;
-            d.backward_input(&mut p.plan, "conv2d", n + 1, at, dy, dx)
-        },
-        None,
-    )
-}
-
-/// Linear's passes.
-///
-/// # Errors
-/// What the device reports.
-pub fn linear(gpu: &Arc<Gpu>, case: &Case<Linear>) -> Result<Vec<Row>> {
-    let Case { n, dims: d } = *case;
-    let affine = AffineCase {
-        op: "linear",
-        case: format!("{n}x{} -> {}", d.inputs, d.outputs),
-        n,
-        lens: AffineLens { x: n * d.inputs, w: d.weight_len(), b: d.outputs, y: n * d.outputs },
-        terms: [d.inputs + 1, d.outputs, n, n],
-        dy_rows: [d.outputs; 2],
-        stored: [Storage::F32; 2],
-        plane: 1,
-    };
-    affine.run(
-        gpu,
-        (|i, y| oracle::linear::forward(&d, i[0], i[1], i[2], y), &|p, at, _, _| {
-            d.forward(&mut p.plan, "linear", n + 1, at)
-        }),
-        |i, dx| oracle::linear::backward_input(&d, i[0], i[1], dx),
-        |i, dw, db| oracle::linear::backward_weight(&d, i[0], i[1], dw, db),
-        &|p, at, dy, dx| {
-            d.backward_weight(&mut p.plan, "linear", n + 1, at, dy)?;
-            d.backward_input(&mut p.plan, "linear", n + 1, at, dy, dx)
-        },
-        None,
-    )
-}
-
-/// The tiled passes of Linear, with what is fused into them.
-pub(super) fn affine_linear(gpu: &Arc<Gpu>, case: &Case<Linear>, tiled: &LinearTiled) -> Result<Vec<Row>> {
-    let Case { n, dims: d } = *case;
-    let affine = AffineCase {
-        op: "linear_tiled",
-        case: format!(
-            "{n}x{} -> {}, relu {}, plane {}, {:?} to {:?}",
-            d.inputs, d.outputs, tiled.relu, tiled.plane, tiled.x, tiled.y
-        ),
-        n,
-        lens: AffineLens { x: n * d.inputs, w: d.weight_len(), b: d.outputs, y: n * d.outputs },
-        terms: [d.inputs + 1, d.outputs, n, n],
-        dy_rows: [d.outputs, tiled.dy_stride()],
-        stored: [tiled.x, tiled.y],
-        plane: tiled.plane,
-    };
-    // As the inputs of the case itself.
-    let x = halves::exact(tiled.x, random(n * d.inputs, 1));
-    let forward = |i: &[&[f64]], y: &mut [f64]| {
-        oracle::linear::forward(&d, i[0], i[1], i[2], y);
-        if tiled.relu {
-            y.iter_mut().for_each(|y| *y = y.max(0.0));
-        }
-    };
-    let backward_input = |i: &[&[f64]], dx: &mut [f64]| {
-        let mut plain = vec![0.0; dx.len()];
-        oracle::linear::backward_input(&d, i[0], i[1], &mut plain);
-        for (at, &v) in plain.iter().enumerate() {
-            let (image, feature) = (at / d.inputs * d.inputs, at % d.inputs);
-            let stored = feature % tiled.plane * (d.inputs / tiled.plane) + feature / tiled.plane;
-            dx[image + stored] = if tiled.mask && x[at] <= 0.0 { 0.0 } else { v };
-        }
-    };
-    affine.run(
-        gpu,
-        (forward, &|p, at, _, _| tiled.forward(&mut p.plan, "linear", n + 1, at)),
-        backward_input,
-        |i, dw, db| oracle::linear::backward_weight(&d, i[0], i[1], dw, db),
-        &|p, at, dy, dx| tiled.backward(&mut p.plan, "linear", n + 1, at, dy, Some(dx)),
-        Some(&|p, at, dy, _| tiled.backward(&mut p.plan, "linear", n + 1, at, dy, None)),
-    )
-}
-
-/// MaxPool2d's passes, over values with many ties. Forward and argmax are exact.
-///
-/// # Errors
-/// What the device reports.
-pub fn max_pool2d(gpu: &Arc<Gpu>, case: &Case<MaxPool2d>) -> Result<Vec<Row>> {
-    let Case { n, dims: d } = *case;
-    let name = format!("{n}x{:?}, k {:?} s {:?}", d.input, d.kernel, d.stride);
-    // Seven values: most windows hold a tie.
-    let x: Vec<f32> = random(n * d.input_len(), 1).iter().map(|v| (v * 3.5).floor()).collect();
-    let dy = random(n * d.output_len(), 2);
-    let mut y = vec![0.0; n * d.output_len()];
-    let mut argmax = vec![0; y.len()];
-    oracle::max_pool2d::forward(&d, &wide(&x), &mut y, &mut argmax);
-    let windows = d.kernel[0].div_ceil(d.stride[0]) * d.kernel[1].div_ceil(d.stride[1]);
-    let [dx, tolerance] = sum_of_products(x.len(), windows, &[&wide(&dy)], |i, dx| {
-        oracle::max_pool2d::backward(&d, &argmax, i[0], dx);
-    });
-
-    let mut probe = Probe::new(gpu);
-    let x = probe.floats("x", &x)?;
-    let exact = vec![0.0; y.len()];
-    let y = probe.output("y", y, exact)?;
-    let out = probe.output_words("argmax", argmax.clone())?;
-    d.forward(&mut probe.plan, "max_pool2d", n + 1, x, y, out)?;
-    let mut rows = probe.run("max_pool2d", &name, step(n))?;
-
-    let mut probe = Probe::new(gpu);
-    let argmax = probe.words("argmax", &argmax)?;
-    let dy = probe.floats("dy", &dy)?;
-    let dx = probe.output("dx", dx, tolerance)?;
-    d.backward(&mut probe.plan, "max_pool2d", n + 1, argmax, dy, dx)?;
-    rows.extend(probe.run("max_pool2d", &name, step(n))?);
-    Ok(rows)
-}
-
-/// ReLU's passes, zeros of both signs among the inputs. Exact.
-///
-/// # Errors
-/// What the device reports.
-pub fn relu(gpu: &Arc<Gpu>, n: usize, features: usize) -> Result<Vec<Row>> {
-    let case = format!("{n}x{features}");
-    let mut x = random(n * features, 1);
-    x.iter_mut().step_by(5).for_each(|v| *v = 0.0);
-    x.iter_mut().step_by(7).for_each(|v| *v = -0.0);
-    let dy = random(x.len(), 2);
-    let mut y = vec![0.0; x.len()];
-    oracle::relu::forward(&x, &mut y);
-    let mut dx = vec![0.0; x.len()];
-    oracle::relu::backward(&y, &dy, &mut dx);
-    let exact = vec![0.0; x.len()];
-
-    let mut probe = Probe::new(gpu);
-    let at_x = probe.floats("x", &x)?;
-    let at_y = probe.output("y", wide(&y), exact.clone())?;
-    relu::forward(&mut probe.plan, "relu", n + 1, features, at_x, at_y)?;
-    let mut rows = probe.run("relu", &case, step(n))?;
-
-    let mut probe = Probe::new(gpu);
-    let at = [probe.floats("y", &y)?, probe.floats("dy", &dy)?, probe.output("dx", wide(&dx), exact)?];
-    relu::backward(&mut probe.plan, "relu", n + 1, features, at)?;
-    rows.extend(probe.run("relu", &case, step(n))?);
-    Ok(rows)
-}
-
 /// The optimizers that are checked.
 pub fn optimizers() -> Vec<Optimizer> {
     let adam = Adam { weight_decay: 0.01, ..Default::default() };
@@ -389,22 +118,17 @@ pub fn optimizer_segments(gpu: &Arc<Gpu>, optimizer: &Optimizer, wants_dx: bool)
     let conv = Conv2d { input: [5, 4, 4], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1] };
     let pool = MaxPool2d { input: [4, 4, 4], kernel: [2, 2], stride: [2, 2] };
     let block = Conv2dPool::new(&conv, &pool, wants_dx, Layout::Planes, Layout::Planes).expect("a block");
-    let at = Places {
-        weight: 64,
-        bias: 256,
-        partials: LEN + 64,
-        packed: 64,
-        packed_back: wants_dx.then_some(64 + block.packed_len()),
-    };
+    let params = [64, 256];
+    let at = Places { partials: LEN + 64, packed: 64, packed_back: wants_dx.then_some(64 + block.packed_len()) };
     let mut copies = vec![];
     for i in 0..conv.weight_len() {
         let (o, c, tap) = (i / 45, i / 9 % 5, i % 9);
-        copies.push((at.packed + (c * 9 + tap) * 8 + o, at.weight + i));
-        copies.extend(at.packed_back.map(|start| (start + (o * 9 + 8 - tap) * 8 + c, at.weight + i)));
+        copies.push((at.packed + (c * 9 + tap) * 8 + o, params[0] + i));
+        copies.extend(at.packed_back.map(|start| (start + (o * 9 + 8 - tap) * 8 + c, params[0] + i)));
     }
     let case = OptimizerCase {
         len: LEN,
-        segments: block.segments(N, &at).to_vec(),
+        segments: block.segments(N, params, at).to_vec(),
         partials: 64 + block.partials_len(N),
         packed: vec![0.5; 64 + block.packed_len() + block.packed_back_len()],
         copies,

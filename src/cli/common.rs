@@ -9,13 +9,14 @@ use smoothcnn::backend::cpu;
 use smoothcnn::backend::gpu::choose::choose;
 use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
 use smoothcnn::backend::gpu::{Choice, DeviceKind, Gpu, autotune, cache, device};
+use smoothcnn::backend::reference::ReferenceTrainer;
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::network::Network;
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Autotune, Tiles, Tuning};
 use smoothcnn::train::checkpoint::{self, Dtype, Metadata, Tensor};
 use smoothcnn::train::{Backend, Setup, State};
-use smoothcnn::{Error, Result, oracle};
+use smoothcnn::{Error, Result};
 
 /// Prints a line of results. A reader that went away (`| head`) is no error: the program ends quietly.
 pub fn print(line: impl std::fmt::Display) -> Result<()> {
@@ -314,8 +315,8 @@ pub fn backend_storing<'a>(
         (Some(gpu), ..) => Box::new(GpuTrainer::with_options(gpu, setup, &params, options)?),
         (None, Precision::F32, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f32>::new(setup, &params)),
         (None, Precision::F64, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f64>::new(setup, &params)),
-        (None, Precision::F32, Kernels::Reference) => Box::new(oracle::trainer::CpuTrainer::<f32>::new(setup, &params)),
-        (None, Precision::F64, Kernels::Reference) => Box::new(oracle::trainer::CpuTrainer::<f64>::new(setup, &params)),
+        (None, Precision::F32, Kernels::Reference) => Box::new(ReferenceTrainer::<f32>::new(setup, &params)),
+        (None, Precision::F64, Kernels::Reference) => Box::new(ReferenceTrainer::<f64>::new(setup, &params)),
     };
     backend.set_state(state);
     Ok(backend)

@@ -75,7 +75,7 @@ impl Trained {
     /// The weight of the last layer, `[classes, inputs]`, and its inputs; `None` with fewer than `least` classes.
     pub fn last_weight(&self, least: usize) -> Option<(&[f64], usize)> {
         let [.., weight, _bias] = &self.net.parameters[..] else { return None };
-        (self.net.classes >= least).then(|| (&self.state.params[weight.range()], weight.fan_in))
+        (self.net.classes >= least).then(|| (&self.state.params[weight.range()], weight.len() / weight.shape[0]))
     }
 
     /// What the logits of images with these labels say of the classes that take part: [`smoothcnn::loss::restricted`].

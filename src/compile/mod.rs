@@ -8,14 +8,15 @@ pub mod fuse;
 
 use std::ops::Range;
 
-use crate::compile::fuse::{Kernels, Kind, Stage, stages};
+use crate::compile::fuse::{Kernels, Staged, stages};
+use crate::layer::Mode;
 use crate::loss::{self, Form, Loss};
-use crate::network::{Affine, Network, Op, PARAMETER_ALIGNMENT, Parameter};
-use crate::ops::conv2d_pool::{self, Input, Layout, Places};
+use crate::network::{Network, PARAMETER_ALIGNMENT, Parameter};
 use crate::ops::head::Head;
 use crate::ops::seal::{self, Extent};
-use crate::ops::{AffineBuffers, gather, relu, smoothed_loss};
-use crate::optimizer::{Buffers, Optimizer, SLOT_WORDS, Segment};
+use crate::ops::stage::{self, Layout, Places, Shares, StageAt};
+use crate::ops::{AffineBuffers, gather, smoothed_loss};
+use crate::optimizer::{Buffers, Optimizer, SLOT_WORDS};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
 use crate::plan::{Plan, Slice};
@@ -137,12 +138,10 @@ pub fn compile(job: &Job) -> Result<Compiled> {
 
     let flat_len = net.flat_len();
     let stages = stages(net, job.kernels, job.tuning, job.activations);
-    let reads_bytes = stages.first().is_some_and(|stage| match &stage.kind {
-        Kind::Block(block, _) => block.x == Layout::Bytes,
-        _ => false,
-    });
-    let looks_up_labels =
-        matches!((stages.last(), job.loss.form()), (Some(Stage { kind: Kind::Head(..), .. }), Form::Smoothed(_)));
+    let reads_bytes = stages.first().is_some_and(|staged| staged.stage.reads() == Layout::Bytes);
+    let head =
+        stages.last().and_then(|staged| staged.stage.head()).filter(|_| matches!(job.loss.form(), Form::Smoothed(_)));
+    let looks_up_labels = head.is_some();
     let x = plan.buffer("batch.images", if reads_bytes { 0 } else { n.saturating_mul(pixels) })?;
     let targets = plan.buffer("batch.labels", n)?;
     let (places, [grads_len, packed_len]) = places(net, &stages, n);
@@ -157,9 +156,23 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         losses,
         step_losses,
     };
-    let extra = vec![None; stages.len()];
-    let mut recorder =
-        Recorder { net, n, flat, stages: &stages, places, tensors: vec![x], extra, data: train_data, normalisation };
+    let buffers = match net.buffers_len() {
+        0 => None,
+        len => Some(plan.buffer("buffers", len)?),
+    };
+    let mut recorder = Recorder {
+        net,
+        n,
+        flat,
+        buffers,
+        stages: &stages,
+        places,
+        tensors: vec![x],
+        saved: vec![],
+        data: train_data,
+        normalisation,
+        mode: Mode::Training,
+    };
     recorder.allocate(&mut plan)?;
     let logits = recorder.tensors[stages.len()];
     let gather = |plan: &mut Plan, name: &str, data: &Data| {
@@ -176,25 +189,21 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let dlogits = plan.buffer("logits.grad", n.saturating_mul(net.classes.next_multiple_of(4)))?;
     let rows = |plan: &mut Plan| plan.buffer("train.loss_rows", job.train_images.saturating_mul(net.classes));
     let loss_rows = job.loss.rows().map(|_| rows(&mut plan)).transpose()?;
-    match (stages.last(), job.loss.form()) {
-        (Some(Stage { kind: Kind::Head(tiled, at), layers, name }), Form::Smoothed(_)) => {
+    match (stages.last(), head) {
+        (Some(staged), Some(tiled)) => {
             recorder.forward(&mut plan, stages.len() - 1)?;
-            let Op::Linear(dims, _) = &net.layers[layers.start].op else { unreachable!("a head is a linear layer") };
-            let mut head = Head::new(dims).expect("only what the kernel supports becomes a head");
+            let mut head = Head::new(&tiled.dims).expect("only what the kernel supports becomes a head");
             head.x = tiled.x;
-            let at = recorder.affine(stages.len() - 1, at);
+            let at = recorder.affine(stages.len() - 1);
             let at_loss = smoothed_loss::Buffers { logits, targets, losses, dlogits };
-            head.forward_backward(&mut plan, name, n, &at, &at_loss, [labels, order])?;
+            head.forward_backward(&mut plan, &staged.name, n, &at, &at_loss, [labels, order])?;
         }
-        (last, form) => {
+        (last, _) => {
             recorder.forward(&mut plan, stages.len())?;
-            let stride = match last {
-                Some(Stage { kind: Kind::Head(layer, _), .. }) => layer.dy_stride(),
-                _ => net.classes,
-            };
+            let stride = last.map_or(net.classes, |staged| staged.stage.gradient_stride(net.classes));
             let order = train_data.order;
             let at = loss::Buffers { logits, targets, rows: loss_rows, order, losses, dlogits, stride };
-            form.forward_backward(&mut plan, n, net.classes, &at)?;
+            job.loss.form().forward_backward(&mut plan, n, net.classes, &at)?;
         }
     }
     recorder.backward(&mut plan, dlogits)?;
@@ -204,7 +213,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     if !reads_bytes {
         gather(&mut plan, "test", &test_data)?;
     }
-    recorder.data = test_data;
+    (recorder.data, recorder.mode) = (test_data, Mode::Inference);
     recorder.forward(&mut plan, stages.len())?;
     let extent = Extent::Rows(net.classes, n);
     let logits_seal = plan.buffer("logits.seal", extent.seal_len())?;
@@ -240,8 +249,9 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     })
 }
 
-/// Where each block's shares of `grads` (behind the parameters' gradient) and of `packed` are, and how long the two are.
-fn places(net: &Network, stages: &[Stage], n: usize) -> (Vec<Option<Places>>, [usize; 2]) {
+/// Where each stage's shares of the gradients (behind the parameters' own) and of the packed weights are, and how long the two
+/// are.
+fn places(net: &Network, stages: &[Staged], n: usize) -> (Vec<(Shares, Places)>, [usize; 2]) {
     let take = |total: &mut usize, len: usize| {
         let at = *total;
         *total = (at + len).next_multiple_of(PARAMETER_ALIGNMENT);
@@ -250,16 +260,14 @@ fn places(net: &Network, stages: &[Stage], n: usize) -> (Vec<Option<Places>>, [u
     let (mut grads, mut packed) = (net.flat_len(), 0);
     let places = stages
         .iter()
-        .map(|stage| match &stage.kind {
-            Kind::Block(block, at) => Some(Places {
-                weight: net.parameters[at.weight].offset,
-                bias: net.parameters[at.bias].offset,
-                partials: take(&mut grads, block.partials_len(n)),
-                packed: take(&mut packed, block.packed_len()),
-                packed_back: (stage.layers.start > net.first_trained())
-                    .then(|| take(&mut packed, block.packed_back_len())),
-            }),
-            _ => None,
+        .map(|staged| {
+            let shares = staged.stage.shares(n);
+            let places = Places {
+                partials: take(&mut grads, shares.partials),
+                packed: take(&mut packed, shares.packed),
+                packed_back: (shares.packed_back > 0).then(|| take(&mut packed, shares.packed_back)),
+            };
+            (shares, places)
         })
         .collect();
     (places, [grads, packed])
@@ -270,204 +278,147 @@ struct Recorder<'a> {
     net: &'a Network,
     n: usize,
     flat: Buffers,
-    stages: &'a [Stage],
-    /// Of the stages that are blocks.
-    places: Vec<Option<Places>>,
+    /// The layers' buffers.
+    buffers: Option<Slice>,
+    stages: &'a [Staged],
+    places: Vec<(Shares, Places)>,
     /// What each stage reads, and last the logits.
     tensors: Vec<Slice>,
     /// What a stage's forward pass leaves to its backward pass.
-    extra: Vec<Option<Extra>>,
+    saved: Vec<Option<Slice>>,
     /// What a first stage reads that gathers its own input.
     data: Data,
     normalisation: Slice,
+    mode: Mode,
 }
 
-#[derive(Clone, Copy)]
-enum Extra {
-    Argmax(Slice),
-    Codes(Slice),
+/// A stage's parameters.
+struct Parameters {
+    params: Vec<Slice>,
+    grads: Vec<Slice>,
+    buffers: Vec<Slice>,
 }
 
 impl Recorder<'_> {
-    /// Allocates what every stage gives. Flatten only renames.
+    /// Allocates what every stage gives. What only renames gives what it reads.
     fn allocate(&mut self, plan: &mut Plan) -> Result<()> {
-        for (i, stage) in self.stages.iter().enumerate() {
-            let last = &self.net.layers[stage.layers.end - 1];
+        for (i, Staged { layers, name, stage, .. }) in self.stages.iter().enumerate() {
+            let last = &self.net.layers[layers.end - 1];
             let len = self.n.saturating_mul(last.output.len());
-            let output = match last.op {
-                Op::Flatten => self.tensors[i],
-                _ => plan.buffer(format!("{}.out", stage.name), len.div_ceil(stage.kind.stored().per_word()))?,
+            let output = match last.op.is_view() {
+                true => self.tensors[i],
+                false => plan.buffer(format!("{name}.out"), len.div_ceil(stage.stored().per_word()))?,
             };
-            self.extra[i] = match (stage.kind, last.op) {
-                (Kind::Layer, Op::MaxPool2d(_)) => {
-                    Some(Extra::Argmax(plan.buffer(format!("{}.argmax", stage.name), len)?))
-                }
-                (Kind::Block(block, _), _) => Some(Extra::Codes(
-                    plan.buffer(format!("{}.codes", stage.name), self.n.saturating_mul(block.codes_len()))?,
-                )),
-                _ => None,
-            };
+            let saved = stage.saved(self.n);
+            self.saved.push(saved.map(|saved| plan.buffer(format!("{name}.{}", saved.name), saved.len)).transpose()?);
             self.tensors.push(output);
         }
         Ok(())
     }
 
-    fn affine(&self, stage: usize, at: &Affine) -> AffineBuffers {
-        let (weight, bias) = (&self.net.parameters[at.weight], &self.net.parameters[at.bias]);
-        let part = |whole: Slice, parameter: &Parameter| whole.part(parameter.offset, parameter.len());
-        AffineBuffers {
-            x: self.tensors[stage],
-            w: part(self.flat.params, weight),
-            b: part(self.flat.params, bias),
-            y: self.tensors[stage + 1],
-            dw: part(self.flat.grads, weight),
-            db: part(self.flat.grads, bias),
+    fn parameters(&self, i: usize) -> Parameters {
+        let part = |whole: Slice, list: &[Parameter]| -> Vec<Slice> {
+            list.iter().map(|parameter| whole.part(parameter.offset, parameter.len())).collect()
+        };
+        let layers = &self.net.layers[self.stages[i].layers.clone()];
+        let mut of = Parameters { params: vec![], grads: vec![], buffers: vec![] };
+        for layer in layers {
+            let trained = &self.net.parameters[layer.parameters.clone()];
+            of.params.extend(part(self.flat.params, trained));
+            of.grads.extend(part(self.flat.grads, trained));
+            of.buffers.extend(
+                self.buffers.map(|all| part(all, &self.net.buffers[layer.buffers.clone()])).unwrap_or_default(),
+            );
         }
+        of
     }
 
-    fn block(&self, stage: usize, at: &Affine) -> conv2d_pool::Buffers {
-        let AffineBuffers { x, w, b, y, .. } = self.affine(stage, at);
-        let (Kind::Block(block, _), Some(Extra::Codes(codes)), Some(places)) =
-            (self.stages[stage].kind, self.extra[stage], self.places[stage])
-        else {
-            unreachable!("every block was given its codes and its places")
-        };
+    /// Where stage `i`, whose parameters these are, finds its buffers.
+    fn at<'a>(&'a self, i: usize, own: &'a Parameters) -> StageAt<'a> {
+        let Staged { layers, name, .. } = &self.stages[i];
+        let (shares, places) = self.places[i];
         let Buffers { grads, packed, .. } = self.flat;
         let Data { images, order, .. } = self.data;
-        conv2d_pool::Buffers {
-            x: match block.x {
-                Layout::Bytes => Input::Bytes { images, order, normalisation: self.normalisation },
-                Layout::Planes | Layout::ChannelsLast => Input::Tensor(x),
-            },
-            w,
-            b,
-            packed: packed.part(places.packed, block.packed_len()),
-            packed_back: places.packed_back.map(|at| packed.part(at, block.packed_back_len())),
-            y,
-            codes,
-            partials: grads.part(places.partials, block.partials_len(self.n)),
+        StageAt {
+            name,
+            n: self.n,
+            mode: self.mode,
+            x: self.tensors[i],
+            bytes: stage::Bytes { images, order, normalisation: self.normalisation },
+            y: self.tensors[i + 1],
+            params: &own.params,
+            buffers: &own.buffers,
+            grads: &own.grads,
+            saved: self.saved[i],
+            partials: grads.part(places.partials, shares.partials),
+            packed: packed.part(places.packed, shares.packed),
+            packed_back: places.packed_back.map(|at| packed.part(at, shares.packed_back)),
+            layer: layers.start,
         }
     }
 
-    /// What the optimizer does for the blocks.
-    fn segments(&self) -> Vec<Segment> {
-        let blocks = self.stages.iter().zip(&self.places).filter_map(|(stage, places)| match (stage.kind, places) {
-            (Kind::Block(block, _), Some(places)) => Some(block.segments(self.n, places)),
-            _ => None,
-        });
-        blocks.flatten().collect()
+    /// The buffers of a stage with a weight and a bias.
+    fn affine(&self, i: usize) -> AffineBuffers {
+        let Parameters { params, grads, .. } = self.parameters(i);
+        AffineBuffers {
+            x: self.tensors[i],
+            w: params[0],
+            b: params[1],
+            y: self.tensors[i + 1],
+            dw: grads[0],
+            db: grads[1],
+        }
     }
 
-    fn argmax(&self, stage: usize) -> Slice {
-        match self.extra[stage] {
-            Some(Extra::Argmax(argmax)) => argmax,
-            _ => unreachable!("every pooling layer was given one"),
-        }
+    /// What the optimizer does for the stages beside adding their gradients.
+    fn segments(&self) -> Vec<stage::Segment> {
+        let of_stage = |(staged, (_, places)): (&Staged, &(Shares, Places))| {
+            let layers = &self.net.layers[staged.layers.clone()];
+            let places_of = |layer: &crate::network::FittedLayer| layer.parameters.clone();
+            let params: Vec<_> = layers.iter().flat_map(places_of).map(|i| self.net.parameters[i].offset).collect();
+            staged.stage.segments(self.n, &params, *places)
+        };
+        self.stages.iter().zip(&self.places).flat_map(of_stage).collect()
     }
 
     /// The copies of weights, from the parameters.
     fn pack(&self, plan: &mut Plan) -> Result<()> {
-        for (i, Stage { name, kind, .. }) in self.stages.iter().enumerate() {
-            if let Kind::Block(block, at) = kind {
-                block.pack(plan, name, self.n, &self.block(i, at))?;
-            }
-        }
-        Ok(())
+        (0..self.stages.len()).try_for_each(|i| self.stages[i].stage.pack(plan, &self.at(i, &self.parameters(i))))
     }
 
     /// The forward passes of the first `count` stages.
     fn forward(&self, plan: &mut Plan, count: usize) -> Result<()> {
-        let n = self.n;
-        for (i, Stage { layers, name, kind }) in self.stages[..count].iter().enumerate() {
-            let layer = &self.net.layers[layers.start];
-            let (x, y) = (self.tensors[i], self.tensors[i + 1]);
-            match kind {
-                Kind::Block(block, at) => block.forward(plan, name, n, &self.block(i, at))?,
-                Kind::Linear(d, at) | Kind::Head(d, at) => d.forward(plan, name, n, &self.affine(i, at))?,
-                Kind::Layer => match &layer.op {
-                    Op::Conv2d(d, at) => d.forward(plan, name, n, &self.affine(i, at))?,
-                    Op::Linear(d, at) => d.forward(plan, name, n, &self.affine(i, at))?,
-                    Op::MaxPool2d(d) => d.forward(plan, name, n, x, y, self.argmax(i))?,
-                    Op::Relu => relu::forward(plan, name, n, layer.output.len(), x, y)?,
-                    Op::Flatten => {}
-                },
-            }
-        }
-        Ok(())
+        (0..count).try_for_each(|i| self.stages[i].stage.forward(plan, &self.at(i, &self.parameters(i))))
     }
 
     /// The backward passes, from the logits' gradient down to the first layer with parameters: below it nobody needs a
     /// gradient.
     fn backward(&self, plan: &mut Plan, dlogits: Slice) -> Result<()> {
-        let n = self.n;
         let mut dy = dlogits;
-        // Whether `dy` is what the stage below expects: masked for a linear layer with ReLU, channels last for a block.
-        let mut ready = false;
-        for (i, Stage { layers, name, kind }) in self.stages.iter().enumerate().rev() {
-            let layer = &self.net.layers[layers.start];
+        let mut given = stage::Gradient::Plain;
+        for (i, Staged { layers, name, stage, .. }) in self.stages.iter().enumerate().rev() {
+            let [first, last] = [layers.start, layers.end - 1].map(|i| &self.net.layers[i]);
             if layers.end <= self.net.first_trained() {
                 break;
             }
-            if layer.op == Op::Flatten {
+            if first.op.is_view() {
                 continue;
             }
-            let wanted = layers.start > self.net.first_trained();
-            let dx = match wanted {
-                true => plan.buffer(format!("{name}.in.grad"), n.saturating_mul(layer.input.len()))?,
-                false => dy,
+            let buffer = |plan: &mut Plan, which: &str, len: usize| {
+                plan.buffer(format!("{name}.{which}.grad"), self.n.saturating_mul(len))
             };
-            match kind {
-                Kind::Block(block, at) => {
-                    if !ready {
-                        let last =
-                            plan.buffer(format!("{name}.out.grad"), n.saturating_mul(block.output().iter().product()))?;
-                        block.channels_last(plan, name, n, dy, last)?;
-                        dy = last;
-                    }
-                    let buffers = self.block(i, at);
-                    block.backward(plan, name, n, &buffers, dy, wanted.then_some(dx))?;
-                    ready = block.x == Layout::ChannelsLast;
-                }
-                Kind::Linear(d, at) | Kind::Head(d, at) => {
-                    let buffers = self.affine(i, at);
-                    if d.relu && !ready {
-                        let features = self.net.layers[layers.end - 1].output.len();
-                        let masked = plan.buffer(format!("{name}.out.grad"), n.saturating_mul(features))?;
-                        relu::backward(plan, name, n, features, [buffers.y, dy, masked])?;
-                        dy = masked;
-                    }
-                    d.backward(plan, name, n, &buffers, dy, wanted.then_some(dx))?;
-                    ready = true;
-                }
-                Kind::Layer => {
-                    self.backward_layer(plan, i, [dy, dx], wanted)?;
-                    ready = false;
-                }
+            let wanted = layers.start > self.net.first_trained();
+            let dx = wanted.then(|| buffer(plan, "in", first.input.len())).transpose()?;
+            let own = self.parameters(i);
+            let at = self.at(i, &own);
+            if stage.takes_gradient() != given && stage.takes_gradient() != stage::Gradient::Plain {
+                let converted = buffer(plan, "out", last.output.len())?;
+                stage.convert_gradient(plan, &at, dy, converted)?;
+                dy = converted;
             }
-            dy = dx;
-        }
-        Ok(())
-    }
-
-    fn backward_layer(&self, plan: &mut Plan, i: usize, [dy, dx]: [Slice; 2], wanted: bool) -> Result<()> {
-        let Stage { layers, name, .. } = &self.stages[i];
-        let (n, layer) = (self.n, &self.net.layers[layers.start]);
-        match &layer.op {
-            Op::Conv2d(d, at) => {
-                d.backward_weight(plan, name, n, &self.affine(i, at), dy)?;
-                if wanted {
-                    d.backward_input(plan, name, n, &self.affine(i, at), dy, dx)?;
-                }
-            }
-            Op::Linear(d, at) => {
-                d.backward_weight(plan, name, n, &self.affine(i, at), dy)?;
-                if wanted {
-                    d.backward_input(plan, name, n, &self.affine(i, at), dy, dx)?;
-                }
-            }
-            Op::MaxPool2d(d) => d.backward(plan, name, n, self.argmax(i), dy, dx)?,
-            Op::Relu => relu::backward(plan, name, n, layer.input.len(), [self.tensors[i + 1], dy, dx])?,
-            Op::Flatten => {}
+            stage.backward(plan, &at, dy, dx)?;
+            let Some(dx) = dx else { break };
+            (dy, given) = (dx, stage.gives_gradient());
         }
         Ok(())
     }

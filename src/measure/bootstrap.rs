@@ -7,8 +7,7 @@
 use rayon::prelude::*;
 
 use super::{ECE_BINS, Prediction, calibration};
-use crate::network::streams;
-use crate::rng::Philox;
+use crate::rng::{Philox, Stream};
 
 /// A confidence interval; both ends are NaN where there is nothing to resample or a statistic is NaN.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -45,7 +44,7 @@ pub fn intervals<const K: usize>(
         return [Interval::NAN; K];
     }
     let resample = |drawn: &mut Vec<u32>, r: usize| {
-        let mut rng = Philox::new(seed, streams::BOOTSTRAP + r as u64);
+        let mut rng = Philox::of(seed, Stream::Bootstrap(r));
         drawn.clear();
         drawn.extend((0..n).map(|_| rng.below(n)));
         statistics(drawn)

@@ -1,147 +1,43 @@
 //! Networks: a stack of layers whose shapes follow from the input's.
 
-use crate::ops::{Misfit, conv2d::Conv2d, linear::Linear, max_pool2d::MaxPool2d};
-use crate::rng::Philox;
+use std::ops::Range;
+use std::sync::Arc;
+
+pub use crate::layer::{Layer, Shape};
+
+use crate::layer::{First, Op, Role};
+use crate::ops::linear::Linear;
+use crate::rng::{Philox, Stream};
 use crate::{Error, Result};
 
-/// A layer as its author writes it. What follows from the input's shape is left out, or checked where it is given.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Layer {
-    /// `torch.nn.Conv2d`.
-    Conv2d {
-        /// Input channels, checked where given.
-        in_channels: Option<usize>,
-        /// Output channels.
-        out_channels: usize,
-        /// Height and width of the kernel.
-        kernel_size: [usize; 2],
-        /// Vertical and horizontal stride.
-        stride: [usize; 2],
-        /// Zero padding on each side of an axis.
-        padding: [usize; 2],
-    },
-    /// `torch.nn.ReLU`.
-    Relu,
-    /// `torch.nn.MaxPool2d`.
-    MaxPool2d {
-        /// Height and width of the window.
-        kernel_size: [usize; 2],
-        /// Vertical and horizontal stride.
-        stride: [usize; 2],
-    },
-    /// `torch.nn.Flatten`: channels, then rows, then columns.
-    Flatten,
-    /// `torch.nn.Linear`.
-    Linear {
-        /// Features in, checked where given.
-        in_features: Option<usize>,
-        /// Features out.
-        out_features: usize,
-    },
-}
-
-impl Layer {
-    /// A convolution with a square kernel, stride 1.
-    pub fn conv2d(out_channels: usize, kernel_size: usize, padding: usize) -> Self {
-        Self::Conv2d {
-            in_channels: None,
-            out_channels,
-            kernel_size: [kernel_size; 2],
-            stride: [1; 2],
-            padding: [padding; 2],
-        }
-    }
-
-    /// A pooling over square windows that do not overlap.
-    pub fn max_pool2d(kernel_size: usize) -> Self {
-        Self::MaxPool2d { kernel_size: [kernel_size; 2], stride: [kernel_size; 2] }
-    }
-
-    /// A fully connected layer.
-    pub fn linear(out_features: usize) -> Self {
-        Self::Linear { in_features: None, out_features }
-    }
-}
-
-/// What flows between layers, for one image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// Channels, height, width.
-    Image([usize; 3]),
-    /// A flat vector.
-    Features(usize),
-}
-
-impl Shape {
-    /// How many numbers.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Image(dims) => dims.iter().product(),
-            Self::Features(n) => *n,
-        }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl std::fmt::Display for Shape {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            Self::Image([c, h, w]) => write!(f, "{c}x{h}x{w}"),
-            Self::Features(n) => write!(f, "{n}"),
-        }
-    }
-}
-
-/// A layer with its dimensions, fitted to what reaches it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// A convolution, and where its parameters are.
-    Conv2d(Conv2d, Affine),
-    /// ReLU.
-    Relu,
-    /// A pooling.
-    MaxPool2d(MaxPool2d),
-    /// A change of shape only.
-    Flatten,
-    /// A fully connected layer, and where its parameters are.
-    Linear(Linear, Affine),
-}
-
-/// Where a layer's weight and bias are in the list of parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Affine {
-    /// Index of the weight.
-    pub weight: usize,
-    /// Index of the bias.
-    pub bias: usize,
-}
-
 /// A fitted layer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct FittedLayer {
     /// `conv1`, `relu1`, `pool1`, …, `fc1`: the kind and a count.
     pub name: String,
     /// The operation with its dimensions.
-    pub op: Op,
+    pub op: Arc<dyn Op>,
     /// What reaches it.
     pub input: Shape,
     /// What it gives.
     pub output: Shape,
+    /// Its trained parameters, as indices into [`Network::parameters`].
+    pub parameters: Range<usize>,
+    /// Its buffers, as indices into [`Network::buffers`].
+    pub buffers: Range<usize>,
 }
 
-/// One parameter tensor, and its place in the flat vector that holds them all.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One parameter tensor, and its place in the flat vector that holds all of its kind.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
     /// PyTorch's name: `conv1.weight`, …
     pub name: String,
     /// OIHW, `[out, in]` or `[out]`.
     pub shape: Vec<usize>,
-    /// How many inputs feed one output; sets the scale of the initial values.
-    pub fan_in: usize,
+    /// Its first values.
+    pub first: First,
+    /// What it is to an optimizer.
+    pub role: Role,
     /// Its first element in the flat vector, a multiple of [`PARAMETER_ALIGNMENT`].
     pub offset: usize,
 }
@@ -158,7 +54,7 @@ impl Parameter {
     }
 
     /// Its elements' range in the flat vector.
-    pub fn range(&self) -> std::ops::Range<usize> {
+    pub fn range(&self) -> Range<usize> {
         self.offset..self.offset + self.len()
     }
 }
@@ -168,14 +64,17 @@ impl Parameter {
 pub const PARAMETER_ALIGNMENT: usize = 64;
 
 /// A stack of layers fitted to an input shape.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Network {
     /// Channels, height, width of an image.
     pub input: [usize; 3],
     /// The layers in order.
     pub layers: Vec<FittedLayer>,
-    /// Every parameter, in the order of the layers, weight before bias.
+    /// Every trained parameter, in the order of the layers. In the flat vector those that no weight decay reaches are the
+    /// last.
     pub parameters: Vec<Parameter>,
+    /// Every buffer: what training leaves for inference and no optimizer changes. They have a flat vector of their own.
+    pub buffers: Vec<Parameter>,
     /// Logits for each image.
     pub classes: usize,
 }
@@ -186,28 +85,22 @@ impl Network {
     /// # Errors
     /// [`Error::Layer`], naming the first layer that does not fit, what reaches it and what it needs.
     pub fn new(input: [usize; 3], layers: &[Layer]) -> Result<Self> {
-        let mut net = Self { input, layers: vec![], parameters: vec![], classes: 0 };
+        let mut net = Self { input, layers: vec![], parameters: vec![], buffers: vec![], classes: 0 };
         let mut counts = std::collections::HashMap::<&str, usize>::new();
         let mut shape = Shape::Image(input);
         for layer in layers {
-            let kind = match layer {
-                Layer::Conv2d { .. } => "conv",
-                Layer::Relu => "relu",
-                Layer::MaxPool2d { .. } => "pool",
-                Layer::Flatten => "flatten",
-                Layer::Linear { .. } => "fc",
-            };
-            let count = counts.entry(kind).or_default();
+            let count = counts.entry(layer.kind()).or_default();
             *count += 1;
-            let name = format!("{kind}{count}");
-            let (op, output) = net.fit(&name, layer, shape).map_err(|misfit| Error::Layer {
+            let name = format!("{}{count}", layer.kind());
+            let op = layer.fit(shape).map_err(|misfit| Error::Layer {
                 layer: name.clone(),
                 got: misfit.got,
                 needs: misfit.needs,
             })?;
-            net.layers.push(FittedLayer { name, op, input: shape, output });
-            shape = output;
+            shape = net.push(name, op, shape);
         }
+        place(&mut net.parameters);
+        place(&mut net.buffers);
         match shape {
             Shape::Features(classes) if classes >= 2 => net.classes = classes,
             _ => {
@@ -224,85 +117,39 @@ impl Network {
     /// The seed network: conv 32, pool, conv 64, pool, 128 hidden units, with the first fully connected layer's inputs
     /// derived from the image's size.
     pub fn seed(input: [usize; 3], classes: usize) -> Result<Self> {
-        use Layer::{Flatten, Relu};
         Self::new(
             input,
             &[
                 Layer::conv2d(32, 3, 1),
-                Relu,
+                Layer::relu(),
                 Layer::max_pool2d(2),
                 Layer::conv2d(64, 3, 1),
-                Relu,
+                Layer::relu(),
                 Layer::max_pool2d(2),
-                Flatten,
+                Layer::flatten(),
                 Layer::linear(128),
-                Relu,
+                Layer::relu(),
                 Layer::linear(classes),
             ],
         )
     }
 
-    fn fit(&mut self, name: &str, layer: &Layer, shape: Shape) -> Result<(Op, Shape), Misfit> {
-        let image = || match shape {
-            Shape::Image(dims) => Ok(dims),
-            Shape::Features(n) => Err(Misfit {
-                got: format!("a flat vector of {n}"),
-                needs: "an image (channels x height x width)".into(),
-            }),
-        };
-        let check = |what: &str, given: Option<usize>, found: usize| match given {
-            Some(given) if given != found => {
-                Err(Misfit { got: format!("{found} {what} (from {shape})"), needs: format!("{given}, as declared") })
-            }
-            _ => Ok(()),
-        };
-        Ok(match *layer {
-            Layer::Conv2d { in_channels, out_channels, kernel_size, stride, padding } => {
-                let input = image()?;
-                check("input channels", in_channels, input[0])?;
-                let dims = Conv2d { input, c_out: out_channels, kernel: kernel_size, stride, padding };
-                let output = dims.output()?;
-                let weight = vec![out_channels, input[0], kernel_size[0], kernel_size[1]];
-                (Op::Conv2d(dims, self.affine(name, weight, dims.fan_in())), Shape::Image(output))
-            }
-            Layer::Relu => (Op::Relu, shape),
-            Layer::MaxPool2d { kernel_size, stride } => {
-                let dims = MaxPool2d { input: image()?, kernel: kernel_size, stride };
-                (Op::MaxPool2d(dims), Shape::Image(dims.output()?))
-            }
-            Layer::Flatten => (Op::Flatten, Shape::Features(shape.len())),
-            Layer::Linear { in_features, out_features } => {
-                let Shape::Features(inputs) = shape else {
-                    return Err(Misfit {
-                        got: format!("an image {shape}"),
-                        needs: "a flat vector: add Flatten".into(),
-                    });
-                };
-                check("input features", in_features, inputs)?;
-                if out_features == 0 {
-                    return Err(Misfit { got: "0 output features".into(), needs: "at least 1".into() });
-                }
-                let dims = Linear { inputs, outputs: out_features };
-                (Op::Linear(dims, self.affine(name, vec![out_features, inputs], inputs)), Shape::Features(out_features))
-            }
-        })
-    }
-
-    /// Adds a weight and its bias.
-    fn affine(&mut self, name: &str, weight: Vec<usize>, fan_in: usize) -> Affine {
-        let outputs = weight[0];
-        let first = self.parameters.len();
-        for (suffix, shape) in [("weight", weight), ("bias", vec![outputs])] {
-            let offset = self.flat_len();
-            self.parameters.push(Parameter { name: format!("{name}.{suffix}"), shape, fan_in, offset });
+    /// Adds a layer and its parameters; what it gives.
+    fn push(&mut self, name: String, op: Arc<dyn Op>, input: Shape) -> Shape {
+        let first = [self.parameters.len(), self.buffers.len()];
+        for crate::layer::Parameter { name: own, shape, first, role } in op.parameters() {
+            let list = if role == Role::Buffer { &mut self.buffers } else { &mut self.parameters };
+            list.push(Parameter { name: format!("{name}.{own}"), shape, first, role, offset: 0 });
         }
-        Affine { weight: first, bias: first + 1 }
+        let output = op.output();
+        let parameters = first[0]..self.parameters.len();
+        self.layers.push(FittedLayer { name, op, input, output, parameters, buffers: first[1]..self.buffers.len() });
+        output
     }
 
-    /// The first layer with parameters: backward passes end there, since nobody needs a gradient below it.
+    /// The first layer with trained parameters: backward passes end there, since nobody needs a gradient below it.
     pub fn first_trained(&self) -> usize {
-        let trained = |layer: &FittedLayer| matches!(layer.op, Op::Conv2d(..) | Op::Linear(..));
-        self.layers.iter().position(trained).unwrap_or(self.layers.len())
+        self.layers.iter().position(|layer| !layer.parameters.is_empty()).unwrap_or(self.layers.len())
     }
 
     /// The network up to its last layer, which must be a linear one: its outputs are what that layer sees. The parameters
@@ -312,63 +159,122 @@ impl Network {
     /// If the last layer is another one.
     pub fn without_last(&self) -> Self {
         let mut net = self.clone();
-        let Some(FittedLayer { op: Op::Linear(dims, at), .. }) = net.layers.pop() else {
+        let last = net.layers.pop();
+        let Some((last, dims)) = last.as_ref().and_then(|last| last.op.is::<Linear>().map(|dims| (last, dims))) else {
             panic!("the last layer of {:?}, expected a linear one", self.layers);
         };
-        net.parameters.truncate(at.weight);
+        net.parameters.truncate(last.parameters.start);
         net.classes = dims.inputs;
         net
     }
 
-    /// How many parameters there are.
+    /// How many trained parameters there are.
     pub fn parameter_count(&self) -> usize {
         self.parameters.iter().map(Parameter::len).sum()
     }
 
-    /// Elements of the flat vector that holds every parameter, gaps for alignment included (they stay zero).
+    /// Elements of the flat vector that holds every trained parameter, gaps for alignment included (they stay zero).
     pub fn flat_len(&self) -> usize {
-        self.parameters.last().map_or(0, |p| p.range().end.next_multiple_of(PARAMETER_ALIGNMENT))
+        end(&self.parameters)
     }
 
-    /// PyTorch's default initial values for Conv2d and Linear, as one flat vector: weight and bias uniform in
-    /// [-1/sqrt(fan_in), 1/sqrt(fan_in)) (He et al. 2015's uniform bound with a = sqrt 5). Each parameter has its own
-    /// stream of `seed`.
+    /// Elements of the flat vector that holds every buffer.
+    pub fn buffers_len(&self) -> usize {
+        end(&self.buffers)
+    }
+
+    /// From here on no weight decay reaches the flat vector.
+    pub fn decayed_len(&self) -> usize {
+        let undecayed = self.parameters.iter().filter(|parameter| parameter.role == Role::Undecayed);
+        undecayed.map(|parameter| parameter.offset).min().unwrap_or(self.flat_len())
+    }
+
+    /// The first values of the trained parameters, as one flat vector ([`First`]). Each parameter has its own stream of `seed`.
     pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
-        let mut flat = vec![0.0; self.flat_len()];
-        for (i, parameter) in self.parameters.iter().enumerate() {
-            let mut rng = Philox::new(seed, streams::INITIAL_PARAMETERS + i as u64);
-            let bound = 1.0 / (parameter.fan_in as f64).sqrt();
-            flat[parameter.range()].fill_with(|| rng.range(-bound, bound) as f32);
-        }
-        flat
+        initial(&self.parameters, seed, 0)
+    }
+
+    /// The first values of the buffers, likewise.
+    pub fn initial_buffers(&self, seed: u64) -> Vec<f32> {
+        initial(&self.buffers, seed, self.parameters.len())
     }
 
     /// Floating-point operations of a forward pass over one image (multiply-adds of the products only).
     pub fn forward_flops(&self) -> u64 {
-        self.layers
-            .iter()
-            .map(|layer| match layer.op {
-                Op::Conv2d(dims, _) => dims.flops(),
-                Op::Linear(dims, _) => dims.flops(),
-                _ => 0,
-            })
-            .sum()
+        self.layers.iter().map(|layer| layer.op.flops()).sum()
+    }
+
+    /// The trained parameters of the layers `range` in the flat vector `values`.
+    pub fn params<'a, T>(&self, values: &'a [T], range: Range<usize>) -> Vec<&'a [T]> {
+        let of = |layer: &FittedLayer| self.parameters[layer.parameters.clone()].to_vec();
+        self.layers[range].iter().flat_map(of).map(|parameter| &values[parameter.range()]).collect()
+    }
+
+    /// The same, to be changed.
+    pub fn params_mut<'a, T>(&self, values: &'a mut [T], range: Range<usize>) -> Vec<&'a mut [T]> {
+        let of = |layer: &FittedLayer| self.parameters[layer.parameters.clone()].to_vec();
+        parts_mut(values, self.layers[range].iter().flat_map(of).map(|parameter| parameter.range()).collect())
+    }
+
+    /// The buffers of the layers `range` in their flat vector.
+    pub fn buffers_mut<'a, T>(&self, values: &'a mut [T], range: Range<usize>) -> Vec<&'a mut [T]> {
+        let of = |layer: &FittedLayer| self.buffers[layer.buffers.clone()].to_vec();
+        parts_mut(values, self.layers[range].iter().flat_map(of).map(|parameter| parameter.range()).collect())
     }
 }
 
-/// Which stream of a run's seed serves what.
-pub mod streams {
-    /// One stream for each parameter, from here on.
-    pub const INITIAL_PARAMETERS: u64 = 1 << 32;
-    /// One stream for each epoch's order, from here on.
-    pub const SHUFFLE: u64 = 2 << 32;
-    /// One stream for each resample of the bootstrap, from here on.
-    pub const BOOTSTRAP: u64 = 3 << 32;
+/// Gives each parameter its place: those that no weight decay reaches behind the others.
+fn place(parameters: &mut [Parameter]) {
+    let mut offset = 0;
+    for undecayed in [false, true] {
+        for parameter in parameters.iter_mut().filter(|p| (p.role == Role::Undecayed) == undecayed) {
+            parameter.offset = offset;
+            offset = parameter.range().end.next_multiple_of(PARAMETER_ALIGNMENT);
+        }
+    }
+}
+
+fn end(parameters: &[Parameter]) -> usize {
+    let ends = parameters.iter().map(|parameter| parameter.range().end);
+    ends.max().unwrap_or(0).next_multiple_of(PARAMETER_ALIGNMENT)
+}
+
+/// First values, `before` parameters having their streams before them.
+fn initial(parameters: &[Parameter], seed: u64, before: usize) -> Vec<f32> {
+    let mut flat = vec![0.0; end(parameters)];
+    for (i, parameter) in parameters.iter().enumerate() {
+        let values = &mut flat[parameter.range()];
+        match parameter.first {
+            First::FanIn(inputs) => {
+                let mut rng = Philox::of(seed, Stream::Parameter(before + i));
+                let bound = 1.0 / (inputs as f64).sqrt();
+                values.fill_with(|| rng.range(-bound, bound) as f32);
+            }
+            First::Constant(value) => values.fill(value as f32),
+        }
+    }
+    flat
+}
+
+/// Parts of a vector that do not overlap, in the order of `ranges`.
+fn parts_mut<T>(values: &mut [T], ranges: Vec<Range<usize>>) -> Vec<&mut [T]> {
+    let mut order: Vec<usize> = (0..ranges.len()).collect();
+    order.sort_by_key(|&i| ranges[i].start);
+    let (mut rest, mut at) = (values, 0);
+    let mut parts: Vec<(usize, &mut [T])> = vec![];
+    for i in order {
+        let (part, behind) = rest.split_at_mut(ranges[i].end - at);
+        parts.push((i, &mut part[ranges[i].start - at..]));
+        (rest, at) = (behind, ranges[i].end);
+    }
+    parts.sort_by_key(|(i, _)| *i);
+    parts.into_iter().map(|(_, part)| part).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::linear;
 
     #[test]
     fn the_seed_network_has_the_published_sizes() {
@@ -385,9 +291,11 @@ mod tests {
     fn without_its_last_layer_a_network_keeps_what_is_before() {
         let net = Network::seed([1, 28, 28], 10).unwrap();
         let cut = net.without_last();
-        let layers = [Layer::conv2d(32, 3, 1), Layer::Relu, Layer::max_pool2d(2), Layer::conv2d(64, 3, 1), Layer::Relu];
-        let rest = [Layer::max_pool2d(2), Layer::Flatten, Layer::linear(128), Layer::Relu];
-        assert_eq!(cut, Network::new([1, 28, 28], &[&layers[..], &rest].concat()).unwrap());
+        let layers =
+            [Layer::conv2d(32, 3, 1), Layer::relu(), Layer::max_pool2d(2), Layer::conv2d(64, 3, 1), Layer::relu()];
+        let rest = [Layer::max_pool2d(2), Layer::flatten(), Layer::linear(128), Layer::relu()];
+        let alone = Network::new([1, 28, 28], &[&layers[..], &rest].concat()).unwrap();
+        assert_eq!(format!("{cut:?}"), format!("{alone:?}"));
         assert!(cut.parameters.iter().zip(&net.parameters).all(|(a, b)| a == b));
     }
 
@@ -403,7 +311,8 @@ mod tests {
     fn a_misfit_names_the_layer_what_it_got_and_what_it_needs() {
         let message = |input, layers: &[Layer]| Network::new(input, layers).unwrap_err().to_string();
         // The tutorial's network as written, on the images it is meant for.
-        let tutorial = [Layer::Flatten, Layer::Linear { in_features: Some(64 * 28 * 28), out_features: 128 }];
+        let tutorial =
+            [Layer::flatten(), Layer::new(linear::Settings { in_features: Some(64 * 28 * 28), out_features: 128 })];
         assert_eq!(
             message([64, 7, 7], &tutorial),
             "layer fc1: got 3136 input features (from 3136), needs 50176, as declared"
@@ -413,8 +322,8 @@ mod tests {
         );
         assert!(message([1, 1, 1], &[Layer::max_pool2d(2)]).starts_with("layer pool1: got a 1x1x1 input"));
         assert!(message([1, 2, 2], &[Layer::conv2d(4, 5, 1)]).contains("at least the kernel's 5x5"));
-        assert!(message([1, 2, 2], &[Layer::Flatten, Layer::conv2d(4, 1, 0)]).starts_with("layer conv1: got a flat"));
-        assert!(message([1, 2, 2], &[Layer::Relu]).contains("a flat vector of at least 2 logits"));
+        assert!(message([1, 2, 2], &[Layer::flatten(), Layer::conv2d(4, 1, 0)]).starts_with("layer conv1: got a flat"));
+        assert!(message([1, 2, 2], &[Layer::relu()]).contains("a flat vector of at least 2 logits"));
         assert!(message([1, 2, 2], &[]).contains("(none)"));
     }
 
@@ -424,7 +333,8 @@ mod tests {
         let flat = net.initial_parameters(7);
         let mut used = vec![false; flat.len()];
         for p in &net.parameters {
-            let bound = 1.0 / (p.fan_in as f32).sqrt();
+            let First::FanIn(inputs) = p.first else { panic!("{p:?}") };
+            let bound = 1.0 / (inputs as f32).sqrt();
             let values = &flat[p.range()];
             let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
             assert!(largest <= bound && largest > 0.8 * bound, "{}: {largest} against {bound}", p.name);

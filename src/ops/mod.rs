@@ -1,13 +1,22 @@
-//! The operations: for each, its shape rule, its dimensions, and how it is recorded into a plan.
+//! The operations, a folder each, and their registry.
 //!
-//! One stem names an operation everywhere: `shaders/<stem>.wgsl` computes it on a GPU, `src/ops/<stem>.rs` gives its
-//! shapes and records its dispatches, `src/oracle/<stem>.rs` is its twin on the CPU.
+//! | in a folder | what |
+//! |---|---|
+//! | `mod.rs` | formula, dimensions, settings, and which layer fits them |
+//! | `record.rs` | the passes in a plan, on `shaders/<operation>.wgsl` |
+//! | `reference.rs` | the passes as loops that read as the formula: what the shader and the fast form are tested against |
+//! | `fast.rs` | the form of the fast CPU path, where there is one |
+//! | `cases.rs` | shapes on which every test, check and bench of it runs |
+//!
+//! A new layer is such a folder, its shader, and a line in [`ALL`].
 
 pub mod ceiling;
 pub mod comparator_loss;
 pub mod conv2d;
 pub mod conv2d_pool;
 pub mod distillation_loss;
+pub mod fast;
+pub mod flatten;
 pub mod gather;
 pub mod head;
 pub mod linear;
@@ -16,9 +25,44 @@ pub mod max_pool2d;
 pub mod relu;
 pub mod seal;
 pub mod smoothed_loss;
+pub mod stage;
 pub mod weighted_loss;
 
+use crate::layer::{Layer, Shape};
 use crate::plan::Slice;
+use crate::rng::Philox;
+
+/// A layer in the registry: all that check, tests, benches and tables need to know of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The stem of its folder, its shader and its recorded values.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub summary: &'static str,
+    /// The shapes that it is tested on.
+    pub cases: fn() -> Vec<Case>,
+    /// Random settings for this input, if any fit.
+    pub draw: fn(&mut Philox, Shape) -> Option<Layer>,
+    /// A case of `tests/golden/<name>.safetensors`, by its numbers; absent where PyTorch has nothing to say.
+    pub golden: Option<Golden>,
+}
+
+/// Makes a case from recorded numbers, which it asks for by name.
+pub type Golden = fn(&dyn Fn(&str) -> usize) -> Case;
+
+/// A layer on a batch of images.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Images.
+    pub n: usize,
+    /// An image's shape.
+    pub input: Shape,
+    /// The layer.
+    pub layer: Layer,
+}
+
+/// Every layer.
+pub const ALL: &[Entry] = &[conv2d::ENTRY, max_pool2d::ENTRY, linear::ENTRY, relu::ENTRY, flatten::ENTRY];
 
 /// The target that stands for an ignored sample, on the device, in the oracle and in a data set: no class.
 pub const IGNORED: u32 = u32::MAX;
@@ -41,15 +85,6 @@ pub struct AffineBuffers {
     pub dw: Slice,
     /// Gradient of the bias.
     pub db: Slice,
-}
-
-/// Why an operation does not fit its input: what it got, and what it needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misfit {
-    /// What reached the operation.
-    pub got: String,
-    /// What it needs.
-    pub needs: String,
 }
 
 /// PyTorch's floor rule for a window over one axis: `floor((size + 2 padding - kernel) / stride) + 1`, or `None` where

@@ -9,6 +9,7 @@
 //! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`.
 
 use crate::ops::WORKGROUP;
+use crate::ops::stage::Segment;
 use crate::plan::shaders::{ADAM, SGD};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 use crate::{Error, Result};
@@ -192,34 +193,6 @@ uniform! {
         momentum: f32,
         nesterov: u32,
     }
-}
-
-/// Parameters whose gradient comes in parts, which the optimizer adds in their order; and copies of these parameters, which
-/// it keeps up to date. `Segment` in `shaders/common/optimizer.wgsl`. Offsets and lengths are elements, in fours.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct Segment {
-    /// The first parameter.
-    pub first: u32,
-    /// How many.
-    pub len: u32,
-    /// Where the first part is in [`Buffers::grads`].
-    pub partials: u32,
-    /// How many parts.
-    pub splits: u32,
-    /// From one part to the next.
-    pub stride: u32,
-    /// Input channels of the 3x3 convolution whose weight this is; 0 where there are no copies.
-    pub c_in: u32,
-    /// Where the copy for forward is in [`Buffers::packed`].
-    pub packed: u32,
-    /// Where the copy for backward is, or [`Segment::NONE`].
-    pub packed_back: u32,
-}
-
-impl Segment {
-    /// In place of an offset: there is no such copy.
-    pub const NONE: u32 = u32::MAX;
 }
 
 /// The optimizer's buffers in a plan.

@@ -10,9 +10,9 @@ use std::time::Instant;
 use crate::data::Dataset;
 use crate::loss::{BatchLoss, Loss, mean};
 use crate::measure::Metrics;
-use crate::network::{Network, streams};
+use crate::network::Network;
 use crate::optimizer::Optimizer;
-use crate::rng::Philox;
+use crate::rng::{Philox, Stream};
 use crate::{Error, Result};
 
 /// What is trained, on what, how.
@@ -99,7 +99,7 @@ impl Schedule {
     pub fn order(&self, epoch: usize, images: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..images as u32).collect();
         if self.shuffle {
-            Philox::new(self.seed, streams::SHUFFLE + epoch as u64).shuffle(&mut order);
+            Philox::of(self.seed, Stream::Shuffle(epoch)).shuffle(&mut order);
         }
         order
     }

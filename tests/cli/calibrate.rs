@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
+use smoothcnn::backend::reference::ReferenceTrainer;
 use smoothcnn::data::Dataset;
 use smoothcnn::data::digits::{Digits, MEAN_AND_STD};
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
@@ -10,7 +11,6 @@ use smoothcnn::measure::evaluate;
 use smoothcnn::measure::temperature::{apply, fit};
 use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer};
-use smoothcnn::oracle::trainer::CpuTrainer;
 use smoothcnn::train::checkpoint;
 use smoothcnn::train::{Backend, Setup};
 
@@ -56,7 +56,7 @@ fn logits(folder: &Path, images: &Dataset) -> Vec<f64> {
         train: images,
         test: images,
     };
-    CpuTrainer::<f32>::new(setup, &params).test_logits().unwrap()
+    ReferenceTrainer::<f32>::new(setup, &params).test_logits().unwrap()
 }
 
 /// Catches a fit on other images than the last of the training set, numbers that are not those of the sets they are

@@ -2,70 +2,80 @@
 
 use std::ops::ControlFlow;
 
-use smoothcnn::backend::cpu::{CpuNetwork, CpuTrainer, Real};
+use smoothcnn::backend::cpu::{CpuNetwork, CpuTrainer};
+use smoothcnn::backend::reference::{ReferenceNetwork, ReferenceTrainer};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::{against_oracle, images, random_data};
 use smoothcnn::check::{random, random_targets};
+use smoothcnn::layer::Precision;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::{Batch, Form, Loss};
 use smoothcnn::network::{Layer, Network};
+use smoothcnn::ops::{conv2d, max_pool2d};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
-use smoothcnn::oracle;
 use smoothcnn::train::{Backend, Setup, State};
 
 const SMOOTHING: Smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };
 
 /// The seed network, and stacks in which every kind of node follows every other.
 fn networks() -> Vec<Network> {
-    use Layer::{Flatten, Relu};
-    let conv = |out_channels, kernel_size, stride, padding| Layer::Conv2d {
-        in_channels: None,
-        out_channels,
-        kernel_size,
-        stride,
-        padding,
+    let (relu, flatten) = (Layer::relu, Layer::flatten);
+    let conv = |out_channels, kernel_size, stride, padding| {
+        Layer::new(conv2d::Settings { in_channels: None, out_channels, kernel_size, stride, padding })
     };
-    let pool = |kernel_size, stride| Layer::MaxPool2d { kernel_size, stride };
+    let pool = |kernel_size, stride| Layer::new(max_pool2d::Settings { kernel_size, stride });
     let stacks: [([usize; 3], Vec<Layer>); 8] = [
         // Odd sizes: both poolings drop a row and a column.
         (
             [2, 15, 13],
-            vec![conv(5, [5, 3], [1, 1], [2, 1]), Relu, pool([2, 2], [2, 2]), conv(17, [3, 3], [1, 1], [1, 1]), Relu]
-                .into_iter()
-                .chain([pool([2, 2], [2, 2]), Flatten, Layer::linear(11), Relu, Layer::linear(5)])
-                .collect(),
+            vec![
+                conv(5, [5, 3], [1, 1], [2, 1]),
+                relu(),
+                pool([2, 2], [2, 2]),
+                conv(17, [3, 3], [1, 1], [1, 1]),
+                relu(),
+            ]
+            .into_iter()
+            .chain([pool([2, 2], [2, 2]), flatten(), Layer::linear(11), relu(), Layer::linear(5)])
+            .collect(),
         ),
         // A pooling whose windows overlap stands alone between two stages.
         (
             [3, 12, 11],
-            vec![conv(7, [3, 3], [1, 1], [1, 1]), Relu, pool([3, 3], [2, 2]), conv(19, [1, 1], [1, 1], [0, 0]), Relu]
-                .into_iter()
-                .chain([pool([2, 2], [2, 2]), Flatten, Layer::linear(3)])
-                .collect(),
+            vec![
+                conv(7, [3, 3], [1, 1], [1, 1]),
+                relu(),
+                pool([3, 3], [2, 2]),
+                conv(19, [1, 1], [1, 1], [0, 0]),
+                relu(),
+            ]
+            .into_iter()
+            .chain([pool([2, 2], [2, 2]), flatten(), Layer::linear(3)])
+            .collect(),
         ),
         // No pooling, no ReLU, a stride; the ReLU after the pooling.
         (
             [1, 17, 14],
-            vec![conv(3, [3, 3], [2, 1], [0, 1]), conv(33, [2, 2], [1, 1], [0, 0]), pool([2, 3], [2, 3]), Relu]
+            vec![conv(3, [3, 3], [2, 1], [0, 1]), conv(33, [2, 2], [1, 1], [0, 0]), pool([2, 3], [2, 3]), relu()]
                 .into_iter()
-                .chain([Flatten, Layer::linear(4)])
+                .chain([flatten(), Layer::linear(4)])
                 .collect(),
         ),
         // Layers below the first parameters; a ReLU and a pooling that no convolution takes.
-        ([2, 9, 8], vec![Relu, pool([2, 2], [1, 1]), conv(3, [3, 3], [1, 1], [1, 1]), Flatten, Layer::linear(2)]),
-        ([1, 8, 8], vec![Flatten, Layer::linear(9), Relu, Layer::linear(3)]),
+        ([2, 9, 8], vec![relu(), pool([2, 2], [1, 1]), conv(3, [3, 3], [1, 1], [1, 1]), flatten(), Layer::linear(2)]),
+        ([1, 8, 8], vec![flatten(), Layer::linear(9), relu(), Layer::linear(3)]),
         // So many inputs that the sum over them is split: 9373, in parts of 1024.
-        ([1, 91, 103], vec![Flatten, Layer::linear(6), Relu, Layer::linear(3)]),
+        ([1, 91, 103], vec![flatten(), Layer::linear(6), relu(), Layer::linear(3)]),
         // Two ReLUs, two poolings in a row.
         (
             [1, 16, 16],
-            vec![conv(4, [3, 3], [1, 1], [1, 1]), Relu, Relu, pool([2, 2], [2, 2]), pool([2, 2], [2, 2]), Relu]
+            vec![conv(4, [3, 3], [1, 1], [1, 1]), relu(), relu(), pool([2, 2], [2, 2]), pool([2, 2], [2, 2]), relu()]
                 .into_iter()
-                .chain([Flatten, Layer::linear(3)])
+                .chain([flatten(), Layer::linear(3)])
                 .collect(),
         ),
         // A stage that ends in one pixel of one channel.
-        ([1, 4, 4], vec![conv(1, [3, 3], [1, 1], [0, 0]), Relu, pool([2, 2], [2, 2]), Flatten, Layer::linear(2)]),
+        ([1, 4, 4], vec![conv(1, [3, 3], [1, 1], [0, 0]), relu(), pool([2, 2], [2, 2]), flatten(), Layer::linear(2)]),
     ];
     let mut networks = vec![Network::seed([1, 28, 28], 10).unwrap()];
     networks.extend(stacks.iter().map(|(input, layers)| Network::new(*input, layers).unwrap()));
@@ -84,12 +94,12 @@ struct Run {
 /// Makes a trainer of one path and precision.
 type Make = for<'s> fn(Setup<'s>, &[f32]) -> Box<dyn Backend + 's>;
 
-fn fast<'s, T: Real>(setup: Setup<'s>, params: &[f32]) -> Box<dyn Backend + 's> {
+fn fast<'s, T: Precision>(setup: Setup<'s>, params: &[f32]) -> Box<dyn Backend + 's> {
     Box::new(CpuTrainer::<T>::new(setup, params))
 }
 
 fn plain<'s>(setup: Setup<'s>, params: &[f32]) -> Box<dyn Backend + 's> {
-    Box::new(oracle::trainer::CpuTrainer::<f64>::new(setup, params))
+    Box::new(ReferenceTrainer::<f64>::new(setup, params))
 }
 
 /// `steps` steps, the last with a smaller batch, and then a test, whose last batch is one image.
@@ -201,7 +211,7 @@ fn gradients_are_the_oracles_for_every_batch_size() {
     for net in networks() {
         let params: Vec<f64> = net.initial_parameters(3).iter().map(|&p| p.into()).collect();
         let mut got = CpuNetwork::new(&net, params.clone());
-        let mut want = oracle::network::CpuNetwork::new(&net, params);
+        let mut want = ReferenceNetwork::new(&net, params);
         // One network for all sizes: what a larger batch left behind must not matter.
         for n in [9, 1, 4, 270, 2] {
             if n > 100 && net.parameter_count() > 100_000 {

@@ -1,14 +1,15 @@
 //! One stage (convolution, ReLU, pooling) forward and backward, against the oracle's three operations.
 
 use pulp::Arch;
-use smoothcnn::backend::cpu::conv2d::{Packed, Stage};
-use smoothcnn::backend::cpu::conv2d_backward::{Image, Sums};
-use smoothcnn::backend::cpu::{Real, layout::Layout, simd};
 use smoothcnn::check::compare::{compare, sum_tolerance};
-use smoothcnn::check::{cases, random};
-use smoothcnn::ops::conv2d::Conv2d;
-use smoothcnn::ops::max_pool2d::MaxPool2d;
-use smoothcnn::oracle;
+use smoothcnn::check::random;
+use smoothcnn::ops::conv2d::fast::{Packed, Stage};
+use smoothcnn::ops::conv2d::fast_backward::{Image, Sums};
+use smoothcnn::ops::conv2d::{self, Conv2d};
+use smoothcnn::ops::fast::Layout;
+use smoothcnn::ops::max_pool2d::{self, MaxPool2d};
+use smoothcnn::ops::relu;
+use smoothcnn::real::{self, Real};
 
 /// A stage and a batch.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,7 @@ fn all_cases() -> Vec<Case> {
         conv(1, [67, 7, 7], 5, [3, 3], [1, 1], [1, 1]),
     ];
     let mut all = vec![];
-    for (n, dims) in cases::CONV2D.iter().map(|case| (case.n, case.dims)).chain(own) {
+    for (n, dims) in conv2d::DIMS.iter().copied().chain(own) {
         let [rows, columns] = dims.output_plane();
         let input = [dims.c_out, rows, columns];
         let pools = [([2, 2], [2, 2]), ([3, 2], [3, 2]), ([2, 2], [3, 4]), ([1, 1], [2, 2]), ([4, 4], [4, 4])];
@@ -68,27 +69,27 @@ fn expected(case: &Case, value: impl Fn(usize, u64) -> Vec<f64>) -> Expected {
     let dy = value(case.n * pool.output_len(), 4);
     let conv = |x: &[f64], w: &[f64], b: &[f64]| {
         let mut y = vec![0.0; case.n * d.output_len()];
-        oracle::conv2d::forward(d, x, w, b, &mut y);
+        conv2d::reference::forward(d, x, w, b, &mut y);
         y
     };
     let mut activated = conv(&x, &w, &b);
     if case.relu {
         let before = activated.clone();
-        oracle::relu::forward(&before, &mut activated);
+        relu::reference::forward(&before, &mut activated);
     }
     let (mut y, mut argmax) = (vec![0.0; dy.len()], vec![0; dy.len()]);
-    oracle::max_pool2d::forward(&pool, &activated, &mut y, &mut argmax);
+    max_pool2d::reference::forward(&pool, &activated, &mut y, &mut argmax);
 
     let mut dactivated = vec![0.0; activated.len()];
-    oracle::max_pool2d::backward(&pool, &argmax, &dy, &mut dactivated);
+    max_pool2d::reference::backward(&pool, &argmax, &dy, &mut dactivated);
     let mut dconv = dactivated.clone();
     if case.relu {
-        oracle::relu::backward(&activated, &dactivated, &mut dconv);
+        relu::reference::backward(&activated, &dactivated, &mut dconv);
     }
     let gradients = |x: &[f64], w: &[f64], dconv: &[f64]| {
         let (mut dx, mut dw, mut db) = (vec![0.0; x.len()], vec![0.0; w.len()], vec![0.0; d.c_out]);
-        oracle::conv2d::backward_input(d, dconv, w, &mut dx);
-        oracle::conv2d::backward_weight(d, x, dconv, &mut dw, &mut db);
+        conv2d::reference::backward_input(d, dconv, w, &mut dx);
+        conv2d::reference::backward_weight(d, x, dconv, &mut dw, &mut db);
         [dx, dw, db]
     };
     let [dx, dw, db] = gradients(&x, &w, &dconv);
@@ -96,7 +97,7 @@ fn expected(case: &Case, value: impl Fn(usize, u64) -> Vec<f64>) -> Expected {
     let abs = |values: &[f64]| values.iter().map(|v| v.abs()).collect::<Vec<_>>();
     let [x1, w1, b1, dconv1] = [&x, &w, &b, &dconv].map(|values| abs(values));
     let (mut y1, mut ignored) = (vec![0.0; y.len()], vec![0; y.len()]);
-    oracle::max_pool2d::forward(&pool, &conv(&x1, &w1, &b1), &mut y1, &mut ignored);
+    max_pool2d::reference::forward(&pool, &conv(&x1, &w1, &b1), &mut y1, &mut ignored);
     let [dx1, dw1, db1] = gradients(&x1, &w1, &dconv1);
     let tolerance =
         |terms: usize, magnitudes: Vec<f64>| magnitudes.iter().map(|&m| sum_tolerance(terms, m)).collect::<Vec<_>>();
@@ -112,7 +113,7 @@ fn expected(case: &Case, value: impl Fn(usize, u64) -> Vec<f64>) -> Expected {
 
 /// The stage's y, dx, dw and db, in the oracle's order. `pixels`: the output goes to another convolution's layout.
 fn run<T: Real>(arch: Arch, case: &Case, expected: &Expected, wants_input_gradient: bool, pixels: bool) -> [Vec<T>; 4] {
-    let lanes = simd::machine_lanes::<T>(arch);
+    let lanes = real::machine_lanes::<T>(arch);
     let narrow = |values: &[f64]| values.iter().map(|&v| T::of(v)).collect::<Vec<T>>();
     let d = case.dims;
     let mut stage = Stage::new(d, case.relu, case.pool, wants_input_gradient, lanes);

@@ -3,7 +3,9 @@
 use std::fs;
 
 use smoothcnn::backend::gpu::cache;
-use smoothcnn::check::ops;
+use smoothcnn::check::layers::layer;
+use smoothcnn::layer::{Layer, Shape};
+use smoothcnn::ops::Case;
 
 use super::{assert_rows, opened};
 
@@ -14,7 +16,8 @@ fn pipelines_are_kept_and_a_file_that_is_wrong_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     let start = |folder: &std::path::Path| {
         let gpu = opened(Some(folder.to_owned()));
-        assert_rows(ops::relu(&gpu, 3, 17));
+        let case = Case { n: 3, input: Shape::Features(17), layer: Layer::relu() };
+        assert_rows(layer(&gpu, "relu", &case));
         gpu.keep_pipelines();
         gpu.check("the end").unwrap();
         gpu

@@ -5,10 +5,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smoothcnn::Error;
 use smoothcnn::backend::cpu;
 use smoothcnn::backend::gpu::engine::FIRST_WORK;
 use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options, losses, sealed};
 use smoothcnn::backend::gpu::{Engine, Gpu};
+use smoothcnn::backend::reference::ReferenceTrainer;
 use smoothcnn::check::network::random_data;
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::data::Dataset;
@@ -21,7 +23,6 @@ use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
 use smoothcnn::plan::{Plan, Step};
 use smoothcnn::train::{self, Backend, Observer, Progress, Schedule, Setup, State};
-use smoothcnn::{Error, oracle};
 
 use super::{GPU, opened};
 
@@ -122,7 +123,7 @@ fn a_number_that_is_not_finite_ends_the_run_within_its_step() {
             }
         }
         ends("CPU path", &setup, &mut cpu::CpuTrainer::<f32>::new(setup.clone(), &params));
-        ends("oracle", &setup, &mut oracle::trainer::CpuTrainer::<f32>::new(setup.clone(), &params));
+        ends("oracle", &setup, &mut ReferenceTrainer::<f32>::new(setup.clone(), &params));
     }
     // Nothing of it in a training that is well.
     let setup = images(1.0, adam(1e-3));
@@ -143,7 +144,7 @@ fn one_number_among_all_is_seen() {
     let mut backends: Vec<Box<dyn Backend>> = vec![
         Box::new(GpuTrainer::new(&GPU, setup.clone(), &start).unwrap()),
         Box::new(cpu::CpuTrainer::<f32>::new(setup.clone(), &start)),
-        Box::new(oracle::trainer::CpuTrainer::<f32>::new(setup.clone(), &start)),
+        Box::new(ReferenceTrainer::<f32>::new(setup.clone(), &start)),
     ];
     let last = params.len() - 1;
     let places = [0, 1, 2, 3, 255, 256, 4095, 4096, 16_383, 16_384, last / 2, last - 3, last - 1, last];
@@ -324,7 +325,7 @@ fn a_batch_above_the_set_is_the_set() {
 /// 64x64 take the plain kernels 67,617): what it would do wrong is refused, and what is not refused is right.
 #[test]
 fn a_loop_that_the_driver_would_end_is_refused() {
-    let layers = [Layer::conv2d(4, 3, 1), Layer::Relu, Layer::max_pool2d(2), Layer::Flatten, Layer::linear(4)];
+    let layers = [Layer::conv2d(4, 3, 1), Layer::relu(), Layer::max_pool2d(2), Layer::flatten(), Layer::linear(4)];
     let net = Network::new([1, 64, 64], &layers).unwrap();
     let data = random_data(16, net.input, 4);
     let gradient = |kernels, images: u32| -> smoothcnn::Result<Vec<f32>> {

@@ -18,8 +18,8 @@ impl Observer for Nobody {}
 /// The logits of black images, the `lit` pixel of the last one white, through a first convolution whose weights are all `weight`,
 /// and a second whose weights are all below 0; and what one epoch of training them comes to.
 fn train(activations: Storage, tiles: Tiles, lit: usize, weight: f32) -> (Vec<f64>, smoothcnn::Result<()>) {
-    let block = [Layer::conv2d(8, 3, 1), Layer::Relu, Layer::max_pool2d(2)];
-    let tail = [Layer::Flatten, Layer::linear(8), Layer::Relu, Layer::linear(4)];
+    let block = [Layer::conv2d(8, 3, 1), Layer::relu(), Layer::max_pool2d(2)];
+    let tail = [Layer::flatten(), Layer::linear(8), Layer::relu(), Layer::linear(4)];
     let net = Network::new([1, 14, 14], &[&block[..], &block, &tail].concat()).unwrap();
     let mut params = net.initial_parameters(1);
     let [first, bias, second, ..] = &net.parameters[..] else { panic!("two convolutions") };

@@ -9,6 +9,7 @@ use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::loss::Loss;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::network::{Layer, Network};
+use smoothcnn::ops::{conv2d, max_pool2d};
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::train::{Backend, Setup};
 
@@ -26,15 +27,21 @@ fn train_both(net: &Network, loss: impl Into<Loss>, batch_size: usize, steps: us
 #[test]
 fn twenty_steps_of_a_small_network() {
     let layers = [
-        Layer::Conv2d { in_channels: Some(2), out_channels: 5, kernel_size: [3, 2], stride: [1, 2], padding: [1, 1] },
-        Layer::Relu,
-        Layer::MaxPool2d { kernel_size: [3, 2], stride: [2, 1] },
+        Layer::new(conv2d::Settings {
+            in_channels: Some(2),
+            out_channels: 5,
+            kernel_size: [3, 2],
+            stride: [1, 2],
+            padding: [1, 1],
+        }),
+        Layer::relu(),
+        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 1] }),
         Layer::conv2d(7, 3, 1),
-        Layer::Relu,
+        Layer::relu(),
         Layer::max_pool2d(2),
-        Layer::Flatten,
+        Layer::flatten(),
         Layer::linear(11),
-        Layer::Relu,
+        Layer::relu(),
         Layer::linear(5),
     ];
     let net = Network::new([2, 11, 13], &layers).unwrap();
@@ -58,11 +65,11 @@ fn ten_steps_of_every_loss() {
     for outputs in [5, 8] {
         let layers = [
             Layer::conv2d(4, 3, 1),
-            Layer::Relu,
+            Layer::relu(),
             Layer::max_pool2d(2),
-            Layer::Flatten,
+            Layer::flatten(),
             Layer::linear(12),
-            Layer::Relu,
+            Layer::relu(),
             Layer::linear(outputs),
         ];
         let net = Network::new([2, 9, 8], &layers).unwrap();
@@ -77,9 +84,9 @@ fn ten_steps_of_every_loss() {
 #[test]
 fn other_stacks() {
     let stacks: [&[Layer]; 3] = [
-        &[Layer::Flatten, Layer::linear(3)],
-        &[Layer::max_pool2d(2), Layer::Relu, Layer::Flatten, Layer::linear(4), Layer::Relu, Layer::linear(2)],
-        &[Layer::conv2d(3, 3, 0), Layer::conv2d(2, 3, 0), Layer::Relu, Layer::Flatten, Layer::linear(3)],
+        &[Layer::flatten(), Layer::linear(3)],
+        &[Layer::max_pool2d(2), Layer::relu(), Layer::flatten(), Layer::linear(4), Layer::relu(), Layer::linear(2)],
+        &[Layer::conv2d(3, 3, 0), Layer::conv2d(2, 3, 0), Layer::relu(), Layer::flatten(), Layer::linear(3)],
     ];
     for layers in stacks {
         let net = Network::new([1, 9, 7], layers).unwrap();
@@ -92,21 +99,21 @@ fn other_stacks() {
 /// block that is not the first layer, and one that is, under a loss that is not fused.
 #[test]
 fn fused_stages_among_others() {
-    let block = |channels| [Layer::conv2d(channels, 3, 1), Layer::Relu, Layer::max_pool2d(2)];
-    let tail = [Layer::Flatten, Layer::linear(12), Layer::Relu, Layer::linear(4)];
+    let block = |channels| [Layer::conv2d(channels, 3, 1), Layer::relu(), Layer::max_pool2d(2)];
+    let tail = [Layer::flatten(), Layer::linear(12), Layer::relu(), Layer::linear(4)];
     let stacks = [
         [&block(8)[..], &block(12), &tail].concat(),
         [&block(4)[..], &[Layer::max_pool2d(2)], &tail].concat(),
-        [&[Layer::conv2d(5, 3, 1), Layer::Relu][..], &block(8), &tail].concat(),
-        [&block(8)[..], &[Layer::Relu], &block(4), &tail].concat(),
+        [&[Layer::conv2d(5, 3, 1), Layer::relu()][..], &block(8), &tail].concat(),
+        [&block(8)[..], &[Layer::relu()], &block(4), &tail].concat(),
         [
             &block(4)[..],
-            &[Layer::Flatten, Layer::linear(8), Layer::Relu, Layer::linear(7), Layer::Relu, Layer::linear(3)],
+            &[Layer::flatten(), Layer::linear(8), Layer::relu(), Layer::linear(7), Layer::relu(), Layer::linear(3)],
         ]
         .concat(),
-        [&block(4)[..], &[Layer::Flatten, Layer::linear(8), Layer::linear(4), Layer::Relu]].concat(),
+        [&block(4)[..], &[Layer::flatten(), Layer::linear(8), Layer::linear(4), Layer::relu()]].concat(),
         [&[Layer::max_pool2d(2)][..], &block(8), &tail].concat(),
-        [&block(8)[..], &[Layer::Flatten, Layer::linear(65)]].concat(),
+        [&block(8)[..], &[Layer::flatten(), Layer::linear(65)]].concat(),
     ];
     for layers in stacks {
         let net = Network::new([2, 13, 11], &layers).unwrap();

@@ -1,43 +1,39 @@
 //! Each pass of each op: the list of awkward cases, and random shapes.
 
 use proptest::prelude::*;
-use smoothcnn::check::cases::{self, Case};
+use smoothcnn::check::cases;
+use smoothcnn::check::layers::layer;
+use smoothcnn::check::linear_tiled::linear_tiled;
 use smoothcnn::check::weighted_loss::{FEATURES, Features, weighted_loss};
 use smoothcnn::check::{comparator_loss, distillation_loss, fused, nan, ops, smoothed_loss};
+use smoothcnn::layer::Shape;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::distillation_loss::DistillationLoss;
-use smoothcnn::ops::linear::Linear;
-use smoothcnn::ops::max_pool2d::MaxPool2d;
+use smoothcnn::ops::linear::{self, Linear};
 use smoothcnn::ops::weighted_loss::Weighting;
+use smoothcnn::ops::{self as layers, Case, conv2d_pool};
+use smoothcnn::rng::Philox;
 
 use super::{GPU, assert_rows};
 
+/// Every layer of the registry.
 #[test]
-fn conv2d_cases() {
-    cases::CONV2D.iter().for_each(|case| assert_rows(ops::conv2d(&GPU, case)));
+fn layer_cases() {
+    for entry in layers::ALL {
+        (entry.cases)().iter().filter(|case| !view(case)).for_each(|case| assert_rows(layer(&GPU, entry.name, case)));
+    }
 }
 
-#[test]
-fn max_pool2d_cases() {
-    cases::MAX_POOL2D.iter().for_each(|case| assert_rows(ops::max_pool2d(&GPU, case)));
+fn view(case: &Case) -> bool {
+    case.layer.fit(case.input).unwrap().is_view()
 }
 
 /// Catches a NaN that is lost because it is not the first of its window.
 #[test]
 fn max_pool2d_of_a_nan() {
     assert_rows(nan::max_pool2d(&GPU));
-}
-
-#[test]
-fn linear_cases() {
-    cases::LINEAR.iter().for_each(|case| assert_rows(ops::linear(&GPU, case)));
-}
-
-#[test]
-fn relu_cases() {
-    cases::RELU.iter().for_each(|&(n, features)| assert_rows(ops::relu(&GPU, n, features)));
 }
 
 #[test]
@@ -103,7 +99,7 @@ fn gather_cases() {
 
 #[test]
 fn conv2d_pool_cases() {
-    cases::CONV2D_POOL.iter().for_each(|case| assert_rows(fused::conv2d_pool(&GPU, case)));
+    conv2d_pool::CASES.iter().for_each(|&(n, dims)| assert_rows(fused::conv2d_pool(&GPU, n, dims)));
 }
 
 /// The same in every form, layout and storage of the fused kernels.
@@ -114,11 +110,11 @@ fn conv2d_pool_of_a_nan() {
 
 #[test]
 fn linear_tiled_and_head_cases() {
-    for case in cases::LINEAR.iter().filter(|case| case.dims.inputs.is_multiple_of(4)) {
-        assert_rows(fused::linear_tiled(&GPU, case));
+    for (n, dims) in linear::DIMS.iter().filter(|(_, dims)| dims.inputs.is_multiple_of(4)) {
+        assert_rows(linear_tiled(&GPU, *n, dims));
         for variant in [Variant::Uniform, Variant::OffTarget] {
-            if case.dims.outputs <= 64 {
-                assert_rows(fused::head(&GPU, case, Smoothing { variant, epsilon: 0.1 }));
+            if dims.outputs <= 64 {
+                assert_rows(fused::head(&GPU, *n, dims, Smoothing { variant, epsilon: 0.1 }));
             }
         }
     }
@@ -127,29 +123,19 @@ fn linear_tiled_and_head_cases() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
+    /// Every layer of the registry, as its own folder draws it.
     #[test]
-    fn conv2d_random_shapes(
-        n in 1usize..4, c_in in 1usize..6, c_out in 1usize..9, h in 1usize..15, w in 1usize..15,
-        kernel in [1usize..5, 1usize..5], stride in [1usize..4, 1usize..4], padding in [0usize..3, 0usize..3],
+    fn layers_random_shapes(
+        n in 1usize..4, channels in 1usize..6, h in 1usize..15, w in 1usize..15, flat in any::<bool>(), seed in any::<u64>(),
     ) {
-        let dims = Conv2d { input: [c_in, h, w], c_out, kernel, stride, padding };
-        prop_assume!(dims.output().is_ok());
-        assert_rows(ops::conv2d(&GPU, &Case { n, dims }));
-    }
-
-    #[test]
-    fn max_pool2d_random_shapes(
-        n in 1usize..4, channels in 1usize..5, h in 1usize..15, w in 1usize..15,
-        kernel in [1usize..5, 1usize..5], stride in [1usize..6, 1usize..6],
-    ) {
-        let dims = MaxPool2d { input: [channels, h, w], kernel, stride };
-        prop_assume!(dims.output().is_ok());
-        assert_rows(ops::max_pool2d(&GPU, &Case { n, dims }));
-    }
-
-    #[test]
-    fn linear_random_shapes(n in 1usize..40, inputs in 1usize..200, outputs in 1usize..70) {
-        assert_rows(ops::linear(&GPU, &Case { n, dims: Linear { inputs, outputs } }));
+        let input = if flat { Shape::Features(channels * h * w) } else { Shape::Image([channels, h, w]) };
+        for (i, entry) in layers::ALL.iter().enumerate() {
+            let Some(drawn) = (entry.draw)(&mut Philox::new(seed, i as u64), input) else { continue };
+            let case = Case { n, input, layer: drawn };
+            if !view(&case) {
+                assert_rows(layer(&GPU, entry.name, &case));
+            }
+        }
     }
 
     #[test]
@@ -190,15 +176,15 @@ proptest! {
     ) {
         let dims = Conv2d { input: [c_in, h, w], c_out: fours * 4, kernel: [3, 3], stride: [1, 1], padding };
         prop_assume!(dims.output().is_ok_and(|[_, h, w]| h >= 2 && w >= 2));
-        assert_rows(fused::conv2d_pool(&GPU, &Case { n, dims }));
+        assert_rows(fused::conv2d_pool(&GPU, n, dims));
     }
 
     #[test]
     fn linear_tiled_random_shapes(n in 1usize..40, fours in 1usize..50, outputs in 2usize..70) {
         let dims = Linear { inputs: fours * 4, outputs };
-        assert_rows(fused::linear_tiled(&GPU, &Case { n, dims }));
+        assert_rows(linear_tiled(&GPU, n, &dims));
         if outputs <= 64 {
-            assert_rows(fused::head(&GPU, &Case { n, dims }, Smoothing { variant: Variant::Uniform, epsilon: 0.1 }));
+            assert_rows(fused::head(&GPU, n, &dims, Smoothing { variant: Variant::Uniform, epsilon: 0.1 }));
         }
     }
 }

@@ -8,18 +8,19 @@
 //! tensor. Rounding in f is absolute: it does not shrink for an element whose terms happen to cancel.
 
 use rayon::prelude::*;
-use smoothcnn::check::comparator_loss;
+use smoothcnn::backend::reference::ReferenceNetwork;
 use smoothcnn::check::distillation_loss::STRENGTHS;
 use smoothcnn::check::weighted_loss::Features;
+use smoothcnn::check::{comparator_loss, differences};
+use smoothcnn::layer::{Inputs, Mode};
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::{Batch, Form};
-use smoothcnn::network::{self, Layer, Network};
+use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::distillation_loss::DistillationLoss;
-use smoothcnn::ops::linear::Linear;
-use smoothcnn::oracle::network::CpuNetwork;
+use smoothcnn::ops::{self, conv2d, linear::Linear, max_pool2d};
 use smoothcnn::rng::Philox;
 
-use crate::op::{Op, Targets, conv2d, dot, largest, max_pool2d, pool, targets, uniform};
+use crate::op::{Op, Targets, dot, largest, targets, uniform};
 
 const FLOOR: f64 = 0.01;
 
@@ -87,7 +88,7 @@ fn conv2d_gradients() {
         (17, [1, 2, 3, 1, 2, 2, 1, 1, 0, 0]),
     ];
     let worst = cases.map(|(n, dims)| {
-        let op = Op::Conv2d(conv2d(dims));
+        let op = Op::from(crate::op::conv2d(dims));
         check(&op, random_inputs(&op, n), 0.5)
     });
     println!("worst error {:e}", largest(&worst));
@@ -99,7 +100,7 @@ fn conv2d_gradients() {
 fn linear_gradients() {
     let cases = [(1, 1, 1), (3, 7, 5), (1, 17, 2), (11, 2, 13), (4, 19, 1), (2, 1, 6)];
     let worst = cases.map(|(n, inputs, outputs)| {
-        let op = Op::Linear(Linear { inputs, outputs });
+        let op = Op::from(Linear { inputs, outputs });
         check(&op, random_inputs(&op, n), 0.5)
     });
     println!("worst error {:e}", largest(&worst));
@@ -120,7 +121,7 @@ fn max_pool2d_gradients() {
         (1, [2, 7, 8, 1, 2, 3, 3]),
     ];
     let worst = cases.map(|(n, dims)| {
-        let op = Op::MaxPool2d(max_pool2d(dims));
+        let op = Op::from(crate::op::max_pool2d(dims));
         let mut x: Vec<f64> = (0..op.input_lens(n)[0]).map(|i| i as f64 - 20.0).collect();
         Philox::new(1, 1).shuffle(&mut x);
         check(&op, vec![x], 0.2)
@@ -128,11 +129,18 @@ fn max_pool2d_gradients() {
     println!("worst error {:e}", largest(&worst));
 }
 
-/// Catches a mask of the wrong sign. Inputs stay 0.5 away from the kink.
+/// Every layer of the registry, on those of its cases that are small. Catches a mask of the wrong sign, and whatever else a new
+/// layer gets wrong.
 #[test]
-fn relu_gradients() {
-    let x = uniform(101, -1.0, 1.0, 3).into_iter().map(|v| v + 0.5f64.copysign(v)).collect();
-    println!("worst error {:e}", check(&Op::Relu, vec![x], 0.2));
+fn every_layers_gradients() {
+    for entry in ops::ALL {
+        let cases = (entry.cases)();
+        let small = cases.iter().filter(|case| differences::work(case).unwrap() < 10_000_000);
+        let checked = small.map(|case| differences::layer(entry.name, case).unwrap_or_else(|error| panic!("{error}")));
+        let worst: Vec<f64> = checked.collect();
+        assert!(!worst.is_empty(), "{}: no case is small enough", entry.name);
+        println!("{}: {} cases, worst error {:e}", entry.name, worst.len(), largest(&worst));
+    }
 }
 
 /// Catches a gradient that forgets dloss, takes the target's mass for the others', or belongs to the other variant.
@@ -211,27 +219,18 @@ struct Pass {
     kinks: Vec<u32>,
 }
 
-/// The layers from `first` on, op by op: a second way through the network beside [`CpuNetwork::forward`].
+/// The layers from `first` on, op by op: a second way through the network beside [`ReferenceNetwork::forward`].
 fn pass(net: &Network, params: &[f64], first: usize, input: &[f64]) -> Pass {
-    let tensor = |i: usize| params[net.parameters[i].range()].to_vec();
     let mut pass = Pass { activations: vec![input.to_vec()], kinks: vec![] };
     for layer in &net.layers[first..] {
         let x = pass.activations.last().unwrap().clone();
-        let y = match layer.op {
-            network::Op::Conv2d(d, at) => Op::Conv2d(d).forward(&[x, tensor(at.weight), tensor(at.bias)]),
-            network::Op::Linear(d, at) => Op::Linear(d).forward(&[x, tensor(at.weight), tensor(at.bias)]),
-            network::Op::MaxPool2d(d) => {
-                let (y, argmax) = pool(&d, &x);
-                pass.kinks.extend(argmax);
-                y
-            }
-            network::Op::Relu => {
-                let y = Op::Relu.forward(&[x]);
-                pass.kinks.extend(y.iter().map(|&v| u32::from(v > 0.0)));
-                y
-            }
-            network::Op::Flatten => x,
-        };
+        let params = net.parameters[layer.parameters.clone()].iter().map(|p| params[p.range()].to_vec());
+        let inputs: Vec<Vec<f64>> = std::iter::once(x).chain(params).collect();
+        let (y, kept) = crate::op::pass(&*layer.op, &inputs);
+        pass.kinks.extend(kept.words);
+        if layer.op.inputs() == Inputs::Zeros {
+            pass.kinks.extend(y.iter().map(|&v| u32::from(v > 0.0)));
+        }
         pass.activations.push(y);
     }
     pass
@@ -246,23 +245,19 @@ fn pass(net: &Network, params: &[f64], first: usize, input: &[f64]) -> Pass {
 fn check_network(net: &Network, n: usize, smoothing: Smoothing) -> f64 {
     // Twice the usual values: gradients grow with the product of the layers, and stand further above rounding.
     let params = net.initial_parameters(5).into_iter().map(|v| 2.0 * f64::from(v)).collect();
-    let mut cpu = CpuNetwork::<f64>::new(net, params);
+    let mut cpu = ReferenceNetwork::<f64>::new(net, params);
     let images = uniform(n * net.input.iter().product::<usize>(), -1.0, 1.0, 50);
     let targets = targets(n, net.classes, 51);
     cpu.batch(n).copy_from_slice(&images);
     cpu.loss_and_gradient(&Form::Smoothed(smoothing), Batch::new(&targets));
     let whole = pass(net, &cpu.params, 0, &images);
-    assert_eq!(cpu.forward(), whole.activations.last().unwrap(), "the network is not its ops in order");
+    assert_eq!(cpu.forward(Mode::Inference), whole.activations.last().unwrap(), "the network is not its ops in order");
 
     let masses = smoothing.masses(net.classes);
     let loss = Op::SmoothedLoss { masses, classes: net.classes, targets };
     let mut worst = 0.0f64;
     for (index, parameter) in net.parameters.iter().enumerate() {
-        let owns = |op: &network::Op| match op {
-            network::Op::Conv2d(_, at) | network::Op::Linear(_, at) => at.weight == index || at.bias == index,
-            _ => false,
-        };
-        let first = net.layers.iter().position(|layer| owns(&layer.op)).unwrap();
+        let first = net.layers.iter().position(|layer| layer.parameters.contains(&index)).unwrap();
         let input = &whole.activations[first];
         let kinks = pass(net, &cpu.params, first, input).kinks;
         let mut places: Vec<usize> = parameter.range().collect();
@@ -303,15 +298,27 @@ fn check_network(net: &Network, n: usize, smoothing: Smoothing) -> f64 {
 #[test]
 fn gradients_of_a_small_network_with_overlapping_windows() {
     let layers = [
-        Layer::Conv2d { in_channels: Some(2), out_channels: 5, kernel_size: [3, 2], stride: [2, 1], padding: [1, 0] },
-        Layer::Relu,
-        Layer::MaxPool2d { kernel_size: [3, 2], stride: [2, 1] },
-        Layer::Conv2d { in_channels: None, out_channels: 7, kernel_size: [2, 3], stride: [1, 2], padding: [1, 2] },
-        Layer::Relu,
-        Layer::MaxPool2d { kernel_size: [2, 3], stride: [1, 2] },
-        Layer::Flatten,
+        Layer::new(conv2d::Settings {
+            in_channels: Some(2),
+            out_channels: 5,
+            kernel_size: [3, 2],
+            stride: [2, 1],
+            padding: [1, 0],
+        }),
+        Layer::relu(),
+        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 1] }),
+        Layer::new(conv2d::Settings {
+            in_channels: None,
+            out_channels: 7,
+            kernel_size: [2, 3],
+            stride: [1, 2],
+            padding: [1, 2],
+        }),
+        Layer::relu(),
+        Layer::new(max_pool2d::Settings { kernel_size: [2, 3], stride: [1, 2] }),
+        Layer::flatten(),
         Layer::linear(11),
-        Layer::Relu,
+        Layer::relu(),
         Layer::linear(3),
     ];
     let net = Network::new([2, 13, 11], &layers).unwrap();

@@ -5,19 +5,20 @@
 //! comparison here. The magnitudes come from the op itself, run on absolute values.
 
 use clap::ValueEnum;
+use smoothcnn::backend::reference::ReferenceNetwork;
+use smoothcnn::layer::{First, Inputs, Mode};
 use smoothcnn::loss::smoothing::{Epsilon, Smoothing, Variant};
 use smoothcnn::loss::{Batch, Form};
 use smoothcnn::network::Network;
+use smoothcnn::ops;
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::distillation_loss::DistillationLoss;
-use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
-use smoothcnn::oracle::network::CpuNetwork;
 use smoothcnn::oracle::optimizer::{State, step};
 use smoothcnn::oracle::weighted_loss::{Reduction, masses, reduce, upstream};
 
-use crate::op::{Op, Targets, conv2d, largest, max_pool2d, pool};
+use crate::op::{Op, Targets, largest, pass};
 use crate::recorded::{Case, Golden};
 
 const EPSILON: f64 = f64::EPSILON;
@@ -48,61 +49,48 @@ fn numbers<const N: usize>(case: &Case, keys: [&str; N]) -> [usize; N] {
     keys.map(|key| case.parse(key))
 }
 
-/// The layer of a case, and how many terms an element of y, dx, and dw or db sums: 0 where it is a copy.
-fn layer(file: &str, case: &Case) -> (Op, [usize; 3]) {
-    match file {
-        "conv2d" => {
-            let keys = ["c_in", "h", "w", "c_out", "kh", "kw", "stride_h", "stride_w", "pad_h", "pad_w"];
-            let d = conv2d(numbers(case, keys));
-            let [n, oh, ow] = numbers(case, ["n", "oh", "ow"]);
-            assert_eq!(d.output_plane(), [oh, ow], "{}", case.name);
-            (Op::Conv2d(d), [d.fan_in() + 1, d.c_out * d.kernel[0] * d.kernel[1], n * oh * ow])
-        }
-        "linear" => {
-            let [n, inputs, outputs] = numbers(case, ["n", "in", "out"]);
-            (Op::Linear(Linear { inputs, outputs }), [inputs + 1, outputs, n])
-        }
-        "max_pool2d" => {
-            let d = max_pool2d(numbers(case, ["c", "h", "w", "kh", "kw", "stride_h", "stride_w"]));
-            assert_eq!(d.output_plane(), numbers(case, ["oh", "ow"]), "{}", case.name);
-            let indices: Vec<i64> = pool(&d, &case.f64("x")).1.into_iter().map(i64::from).collect();
-            assert_eq!(indices, case.i64("indices"), "{}", case.name);
-            (Op::MaxPool2d(d), [0, d.kernel[0] * d.kernel[1], 0])
-        }
-        "relu" => (Op::Relu, [0; 3]),
-        _ => panic!("no layer {file}"),
-    }
-}
-
 /// Catches a misreading of PyTorch's conventions that finite differences cannot see: OIHW order, cross-correlation, the
 /// floor rule, padding on both sides, the first of equal maxima, the gradient at 0 and at -0.
 #[test]
 fn layers_agree_with_pytorch() {
-    for file in ["conv2d", "linear", "max_pool2d", "relu"] {
-        let golden = Golden::open(file);
+    for entry in ops::ALL {
+        let Some(of_numbers) = entry.golden else { continue };
+        let golden = Golden::open(entry.name);
         let mut worst = 0.0f64;
         for case in golden.cases() {
-            let (op, [y_terms, dx_terms, parameter_terms]) = layer(file, &case);
-            let names: &[&str] = if matches!(file, "conv2d" | "linear") { &["x", "w", "b"] } else { &["x"] };
-            let inputs: Vec<Vec<f64>> = names.iter().map(|name| case.f64(name)).collect();
+            let ops::Case { n, input, layer } = of_numbers(&|key| case.parse(key));
+            let op = layer.fit(input).unwrap_or_else(|misfit| panic!("{}: {misfit:?}", case.name));
+            let inputs: Vec<Vec<f64>> =
+                ["x", "w", "b"][..1 + op.parameters().len()].iter().map(|name| case.f64(name)).collect();
             let dy = case.f64("dy");
+            assert_eq!(dy.len(), n * op.output().len(), "{}", case.name);
+            let layer = Op::Layer(op.clone());
+            let (y, kept) = pass(&*op, &inputs);
+            if !kept.words.is_empty() {
+                let words: Vec<i64> = kept.words.into_iter().map(i64::from).collect();
+                assert_eq!(words, case.i64("indices"), "{}", case.name);
+            }
             // Pooling and ReLU choose by their input: there only dy is made absolute.
-            let linear = matches!(op, Op::Conv2d(_) | Op::Linear(_));
-            let sizes = if linear { inputs.iter().map(|v| absolute(v)).collect() } else { inputs.clone() };
+            let sizes = match op.inputs() {
+                Inputs::Any => inputs.iter().map(|v| absolute(v)).collect(),
+                Inputs::Zeros | Inputs::Ties => inputs.clone(),
+            };
+            let rounding = op.rounding(n);
             let mut check = |name: &str, found: &[f64], size: &[f64], terms: usize| {
                 let relative = terms as f64 * EPSILON;
                 assert!(relative <= LIMIT);
-                let what = format!("{file} {}.{name}", case.name);
-                worst = worst.max(compare(&what, found, &case.f64(name), |i| relative * size[i]));
+                let what = format!("{} {}.{name}", entry.name, case.name);
+                let expected = case.f64(name);
+                let allowed = |i: usize| relative * size[i].abs() + rounding.ulps * EPSILON * expected[i].abs();
+                worst = worst.max(compare(&what, found, &expected, allowed));
             };
-            check("y", &op.forward(&inputs), &op.forward(&sizes), y_terms);
-            let gradients = op.backward(&inputs, &dy).into_iter().zip(op.backward(&sizes, &absolute(&dy)));
-            for (name, (found, size)) in names.iter().zip(gradients) {
-                let terms = if *name == "x" { dx_terms } else { parameter_terms };
-                check(&format!("d{name}"), &found, &size, terms);
+            check("y", &y, &layer.forward(&sizes), rounding.terms[0]);
+            let gradients = layer.backward(&inputs, &dy).into_iter().zip(layer.backward(&sizes, &absolute(&dy)));
+            for (i, (found, size)) in gradients.enumerate() {
+                check(["dx", "dw", "db"][i], &found, &size, rounding.terms[if i == 0 { 1 } else { 2 }]);
             }
         }
-        println!("{file}: worst error {worst:.3} of the bound");
+        println!("{}: worst error {worst:.3} of the bound", entry.name);
     }
 }
 
@@ -319,8 +307,9 @@ fn the_seed_network_agrees_with_pytorch() {
     let mut params = vec![0.0; net.flat_len()];
     for p in &net.parameters {
         let tensor = golden.parse(&format!("{}.index", p.name));
-        assert_eq!(p.fan_in, golden.parse::<usize>(&format!("{}.fan_in", p.name)));
-        let bound = 1.0 / (p.fan_in as f64).sqrt();
+        assert_eq!(p.first, First::FanIn(golden.parse(&format!("{}.fan_in", p.name))));
+        let First::FanIn(inputs) = p.first else { panic!("{p:?}") };
+        let bound = 1.0 / (inputs as f64).sqrt();
         let values = &mut params[p.range()];
         values.iter_mut().enumerate().for_each(|(i, v)| *v = 2.0 * (hash(i, tensor) - 0.5) * bound);
         assert_eq!(values[..4], golden.f64(&format!("head.{}", p.name)), "{}: not the recorded weights", p.name);
@@ -329,13 +318,13 @@ fn the_seed_network_agrees_with_pytorch() {
     let images: Vec<f64> = (0..n * 784).map(|i| hash(i, images_index)).collect();
     assert_eq!(images[..4], golden.f64("head.images"));
 
-    let mut cpu = CpuNetwork::new(&net, params);
+    let mut cpu = ReferenceNetwork::new(&net, params);
     cpu.batch(n).copy_from_slice(&images);
     let report = |name: &str, worst: f64| println!("{name}: worst error {worst:.4} of the bound");
     let check = |name: &str, found: &[f64], size: f64| {
         report(name, compare(name, found, &golden.f64(name), |_| LIMIT * size));
     };
-    let logits = cpu.forward().to_vec();
+    let logits = cpu.forward(Mode::Inference).to_vec();
     check("logits", &logits, largest(&logits));
     let labels = golden.labels("labels");
     // Uniform last: its gradient is the recorded one.

@@ -1,25 +1,32 @@
 //! Every op behind one pair of calls, so that one table can hold cases of all of them; and random values.
 
+use std::sync::Arc;
+
+use smoothcnn::layer::{self, Kept, Mode, Precision};
 use smoothcnn::loss::smoothing::Masses;
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
+use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::distillation_loss::DistillationLoss;
+use smoothcnn::ops::max_pool2d::MaxPool2d;
 use smoothcnn::ops::weighted_loss::WeightedLoss;
-use smoothcnn::ops::{conv2d::Conv2d, linear::Linear, max_pool2d::MaxPool2d};
 use smoothcnn::oracle::distillation_loss::{self, Logits};
-use smoothcnn::oracle::{Real, comparator_loss, conv2d, linear, max_pool2d, relu, smoothed_loss, weighted_loss};
+use smoothcnn::oracle::{Real, comparator_loss, smoothed_loss, weighted_loss};
 use smoothcnn::rng::Philox;
 
 /// An op with all that is not differentiated: its dimensions, or its target.
 #[derive(Clone, Debug)]
 pub enum Op {
-    Conv2d(Conv2d),
-    Linear(Linear),
-    MaxPool2d(MaxPool2d),
-    Relu,
+    Layer(Arc<dyn layer::Op>),
     SmoothedLoss { masses: Masses, classes: usize, targets: Vec<u32> },
     WeightedLoss { loss: WeightedLoss, targets: Targets },
     ComparatorLoss { loss: ComparatorLoss, targets: Vec<u32> },
     DistillationLoss { loss: DistillationLoss, masses: Masses, targets: Vec<u32>, teacher: Vec<f64> },
+}
+
+impl<O: layer::Op> From<O> for Op {
+    fn from(op: O) -> Self {
+        Self::Layer(Arc::new(op))
+    }
 }
 
 /// The targets of a general loss.
@@ -47,10 +54,10 @@ impl Op {
     /// take theirs from their own case.
     pub fn input_lens(&self, n: usize) -> Vec<usize> {
         match self {
-            Op::Conv2d(d) => vec![n * d.input_len(), d.weight_len(), d.c_out],
-            Op::Linear(d) => vec![n * d.inputs, d.weight_len(), d.outputs],
-            Op::MaxPool2d(d) => vec![n * d.input_len()],
-            Op::Relu => vec![n],
+            Op::Layer(op) => {
+                let parameters = op.parameters().into_iter().map(|parameter| parameter.shape.iter().product());
+                std::iter::once(n * op.input().len()).chain(parameters).collect()
+            }
             Op::SmoothedLoss { classes, .. } => vec![n * classes],
             Op::WeightedLoss { loss, .. } => vec![n * loss.classes()],
             Op::ComparatorLoss { loss, .. } => vec![n * loss.classes()],
@@ -59,25 +66,10 @@ impl Op {
     }
 
     /// The output for `inputs` (x, weight, bias).
-    pub fn forward<T: Real>(&self, inputs: &[Vec<T>]) -> Vec<T> {
+    pub fn forward<T: Precision>(&self, inputs: &[Vec<T>]) -> Vec<T> {
         let x = &inputs[0];
         match self {
-            Op::Conv2d(d) => {
-                let mut y = unwritten(x.len() / d.input_len() * d.output_len());
-                conv2d::forward(d, x, &inputs[1], &inputs[2], &mut y);
-                y
-            }
-            Op::Linear(d) => {
-                let mut y = unwritten(x.len() / d.inputs * d.outputs);
-                linear::forward(d, x, &inputs[1], &inputs[2], &mut y);
-                y
-            }
-            Op::MaxPool2d(d) => pool(d, x).0,
-            Op::Relu => {
-                let mut y = unwritten(x.len());
-                relu::forward(x, &mut y);
-                y
-            }
+            Op::Layer(op) => pass(&**op, inputs).0,
             Op::SmoothedLoss { masses, classes, targets } => {
                 let mut losses = unwritten(targets.len());
                 smoothed_loss::forward(*masses, *classes, x, targets, &mut losses);
@@ -104,20 +96,24 @@ impl Op {
     }
 
     /// The gradient of each input for the upstream gradient `dy`.
-    pub fn backward<T: Real>(&self, inputs: &[Vec<T>], dy: &[T]) -> Vec<Vec<T>> {
+    pub fn backward<T: Precision>(&self, inputs: &[Vec<T>], dy: &[T]) -> Vec<Vec<T>> {
         let mut gradients: Vec<Vec<T>> = inputs.iter().map(|input| unwritten(input.len())).collect();
         let x = &inputs[0];
         match (self, &mut gradients[..]) {
-            (Op::Conv2d(d), [dx, dw, db]) => {
-                conv2d::backward_input(d, dy, &inputs[1], dx);
-                conv2d::backward_weight(d, x, dy, dw, db);
+            (Op::Layer(op), [dx, grads @ ..]) => {
+                let (y, kept) = pass(&**op, inputs);
+                op.twin().backward(layer::Backward {
+                    n: x.len() / op.input().len(),
+                    x,
+                    y: &y,
+                    params: &inputs[1..].iter().map(Vec::as_slice).collect::<Vec<_>>(),
+                    kept: &kept,
+                    dy,
+                    dx: Some(dx),
+                    grads: &mut grads.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>(),
+                    random: layer::Random::default(),
+                });
             }
-            (Op::Linear(d), [dx, dw, db]) => {
-                linear::backward_input(d, dy, &inputs[1], dx);
-                linear::backward_weight(d, x, dy, dw, db);
-            }
-            (Op::MaxPool2d(d), [dx]) => max_pool2d::backward(d, &pool(d, x).1, dy, dx),
-            (Op::Relu, [dx]) => relu::backward(&self.forward(inputs), dy, dx),
             (Op::SmoothedLoss { masses, classes, targets }, [dx]) => {
                 smoothed_loss::backward(*masses, *classes, x, targets, dy, dx);
             }
@@ -136,12 +132,28 @@ impl Op {
     }
 }
 
+/// A layer's output in training, and what it keeps.
+pub fn pass<T: Precision>(op: &dyn layer::Op, inputs: &[Vec<T>]) -> (Vec<T>, Kept<T>) {
+    let n = inputs[0].len() / op.input().len();
+    let (mut y, mut kept) = (unwritten(n * op.output().len()), Kept::default());
+    kept.fit(op, n);
+    op.twin().forward(layer::Forward {
+        n,
+        mode: Mode::Training,
+        x: &inputs[0],
+        params: &inputs[1..].iter().map(Vec::as_slice).collect::<Vec<_>>(),
+        buffers: &mut [],
+        y: &mut y,
+        kept: &mut kept,
+        random: layer::Random::default(),
+    });
+    (y, kept)
+}
+
 /// The maxima and their positions.
-pub fn pool<T: Real>(d: &MaxPool2d, x: &[T]) -> (Vec<T>, Vec<u32>) {
-    let len = x.len() / d.input_len() * d.output_len();
-    let (mut y, mut argmax) = (unwritten(len), vec![u32::MAX; len]);
-    max_pool2d::forward(d, x, &mut y, &mut argmax);
-    (y, argmax)
+pub fn pool<T: Precision>(d: &MaxPool2d, x: &[T]) -> (Vec<T>, Vec<u32>) {
+    let (y, kept) = pass(d, &[x.to_vec()]);
+    (y, kept.words)
 }
 
 /// Memory for a result, full of NaN: an op that adds to what it should replace, or leaves an element out, shows.

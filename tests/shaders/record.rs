@@ -11,13 +11,14 @@ use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::AffineBuffers;
 use smoothcnn::ops::ceiling;
 use smoothcnn::ops::comparator_loss::{self, ComparatorLoss};
-use smoothcnn::ops::conv2d::Conv2d;
-use smoothcnn::ops::conv2d_pool::{Conv2dPool, Layout};
+use smoothcnn::ops::conv2d::{self, Conv2d};
+use smoothcnn::ops::conv2d_pool::Conv2dPool;
 use smoothcnn::ops::distillation_loss::{self, DistillationLoss};
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::linear_tiled::LinearTiled;
-use smoothcnn::ops::max_pool2d::MaxPool2d;
+use smoothcnn::ops::max_pool2d::{self, MaxPool2d};
 use smoothcnn::ops::smoothed_loss::{Buffers, SmoothedLoss};
+use smoothcnn::ops::stage::Layout;
 use smoothcnn::ops::weighted_loss::{self, Spec, Targets, WeightedLoss};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::plan::Plan;
@@ -69,62 +70,74 @@ fn optimizers() -> [Optimizer; 3] {
 fn networks() -> Vec<Network> {
     let mut networks: Vec<_> =
         [[1, 28, 28], [3, 32, 32], [1, 5, 7]].map(|input| Network::seed(input, 10).unwrap()).into();
-    let odd_conv =
-        Layer::Conv2d { in_channels: None, out_channels: 3, kernel_size: [2, 3], stride: [2, 1], padding: [0, 2] };
-    let overlapping = Layer::MaxPool2d { kernel_size: [3, 2], stride: [1, 2] };
+    let odd_conv = Layer::new(conv2d::Settings {
+        in_channels: None,
+        out_channels: 3,
+        kernel_size: [2, 3],
+        stride: [2, 1],
+        padding: [0, 2],
+    });
+    let overlapping = Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [1, 2] });
     for layers in [
-        vec![odd_conv, overlapping, Layer::Relu, Layer::conv2d(2, 1, 0), Layer::Flatten, Layer::linear(11)],
-        vec![Layer::Flatten, Layer::linear(5), Layer::linear(2)],
-        vec![Layer::Flatten, Layer::linear(8), Layer::Relu, Layer::linear(3)],
+        vec![odd_conv, overlapping, Layer::relu(), Layer::conv2d(2, 1, 0), Layer::flatten(), Layer::linear(11)],
+        vec![Layer::flatten(), Layer::linear(5), Layer::linear(2)],
+        vec![Layer::flatten(), Layer::linear(8), Layer::relu(), Layer::linear(3)],
         // A fused block below a layer that is not fused.
         vec![
             Layer::conv2d(4, 3, 1),
-            Layer::Relu,
+            Layer::relu(),
             Layer::max_pool2d(2),
             Layer::conv2d(3, 1, 0),
-            Layer::Flatten,
+            Layer::flatten(),
             Layer::linear(2),
         ],
         // One above a layer that is not.
         vec![
             Layer::conv2d(5, 3, 1),
             Layer::conv2d(4, 3, 1),
-            Layer::Relu,
+            Layer::relu(),
             Layer::max_pool2d(2),
-            Layer::Flatten,
+            Layer::flatten(),
             Layer::linear(2),
         ],
-        vec![Layer::Relu, Layer::max_pool2d(2), Layer::conv2d(4, 3, 1), Layer::Relu, Layer::Flatten, Layer::linear(3)],
+        vec![
+            Layer::relu(),
+            Layer::max_pool2d(2),
+            Layer::conv2d(4, 3, 1),
+            Layer::relu(),
+            Layer::flatten(),
+            Layer::linear(3),
+        ],
         // The first layer with parameters, but not the first.
         vec![
             Layer::max_pool2d(2),
             Layer::conv2d(4, 3, 1),
-            Layer::Relu,
+            Layer::relu(),
             Layer::max_pool2d(2),
-            Layer::Flatten,
+            Layer::flatten(),
             Layer::linear(2),
         ],
         // The same below a linear layer, and a block above a layer that is not fused: both give what that layer reads.
         vec![
             Layer::max_pool2d(2),
             Layer::conv2d(4, 3, 1),
-            Layer::Relu,
+            Layer::relu(),
             Layer::max_pool2d(2),
-            Layer::Flatten,
+            Layer::flatten(),
             Layer::linear(4),
             Layer::linear(2),
         ],
         vec![
             Layer::conv2d(5, 3, 1),
             Layer::conv2d(4, 3, 1),
-            Layer::Relu,
+            Layer::relu(),
             Layer::max_pool2d(2),
-            Layer::Flatten,
+            Layer::flatten(),
             Layer::linear(4),
             Layer::linear(2),
         ],
         // A block that reads the data set, and more classes than a head takes.
-        vec![Layer::conv2d(4, 3, 1), Layer::Relu, Layer::max_pool2d(2), Layer::Flatten, Layer::linear(65)],
+        vec![Layer::conv2d(4, 3, 1), Layer::relu(), Layer::max_pool2d(2), Layer::flatten(), Layer::linear(65)],
     ] {
         networks.push(Network::new([2, 9, 8], &layers).unwrap());
     }

@@ -2,10 +2,10 @@
 //! is refused in a line. An allocation that fails ends a program without one.
 
 use super::network::{CpuNetwork, ImageBytes};
-use super::simd::Real;
 use crate::compile::fuse::Kernels;
 use crate::compile::largest_batch;
-use crate::network::{Network, Op};
+use crate::layer::Precision;
+use crate::network::Network;
 use crate::{Error, Result};
 
 /// Bytes of what a training or an inference makes.
@@ -32,7 +32,7 @@ pub fn of_state(net: &Network, trained: bool) -> u64 {
 
 /// What a backend in `T` makes, beside the state that it starts from, for batches of up to `train` training images and
 /// `infer` others.
-pub fn of_backend<T: Real>(net: &Network, kernels: Kernels, train: usize, infer: usize) -> Memory {
+pub fn of_backend<T: Precision>(net: &Network, kernels: Kernels, train: usize, infer: usize) -> Memory {
     let size = size_of::<T>() as u64;
     let flat = net.flat_len() as u64;
     // Parameters and their copy in f32; where they are trained also the state at an epoch's end, and the bytes of its
@@ -50,7 +50,7 @@ pub fn of_backend<T: Real>(net: &Network, kernels: Kernels, train: usize, infer:
     Memory { parameters: flat.saturating_mul(4 * size + 4 + trained), batch }
 }
 
-/// The same of the oracle's network: every layer's output and its gradient, a pooling's indices.
+/// The same of the plain network: every layer's output and its gradient, and what its forward pass saves.
 fn of_reference(net: &Network, size: u64) -> ImageBytes {
     let mut forward = net.input.iter().product::<usize>() as u64 * size;
     let mut backward = forward;
@@ -58,17 +58,9 @@ fn of_reference(net: &Network, size: u64) -> ImageBytes {
         let output = layer.output.len() as u64;
         forward += output * size;
         backward += output * size;
-        if matches!(layer.op, Op::MaxPool2d(_)) {
-            forward += output * 4;
-        }
+        forward += layer.op.saved(1).map_or(0, |saved| saved.len as u64 * if saved.numbers { size } else { 4 });
     }
-    // The columns of a convolution, one image a thread.
-    let columns = net.layers.iter().map(|layer| match layer.op {
-        Op::Conv2d(d, _) => (d.fan_in() * d.output_plane().iter().product::<usize>()) as u64 * size,
-        _ => 0,
-    });
-    let scratch = columns.max().unwrap_or(0).saturating_mul(rayon::current_num_threads() as u64);
-    ImageBytes { forward, backward, scratch }
+    ImageBytes { forward, backward, scratch: 0 }
 }
 
 /// Refuses a backend in `T` that does not fit into the memory that is available, and names the batch that does: `train`
@@ -76,7 +68,7 @@ fn of_reference(net: &Network, size: u64) -> ImageBytes {
 ///
 /// # Errors
 /// [`Error::OverLimit`].
-pub fn check<T: Real>(
+pub fn check<T: Precision>(
     net: &Network,
     kernels: Kernels,
     batch_size: usize,

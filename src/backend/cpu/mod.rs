@@ -1,30 +1,24 @@
 //! The fast CPU path: training and inference on machines without a GPU, in `f32` or `f64` from the same code.
 //!
-//! What makes it faster than [`crate::oracle`], which stays the plain form that it is tested against:
+//! What makes it faster than [`super::reference`], which stays the plain form that it is tested against:
 //!
-//! - A convolution with the ReLU and the pooling that follow it is one pass ([`conv2d`], [`max_pool2d`]): of its output
+//! - A convolution with the ReLU and the pooling that follow it is one pass ([`crate::ops::conv2d::fast`]): of its output
 //!   only the few rows under one row of windows exist at a time, in cache. The pooled values and one byte a window, which
 //!   says where its maximum was, are all that is stored.
-//! - Images lie pixel by pixel, a pixel's channels side by side ([`layout`]), so that vectors run along channels: shapes
+//! - Images lie pixel by pixel, a pixel's channels side by side ([`crate::ops::fast::layout`]), so that vectors run along channels: shapes
 //!   that are awkward across a row of 7 or 14 pixels cost nothing.
 //! - The gradient that reaches a convolution through a pooling is zero outside each window's maximum, and under the ReLU
-//!   there too where the maximum was negative. The backward passes ([`conv2d_backward`]) visit the rest only.
-//! - The vector width is chosen at run time ([`simd`]): AVX-512, AVX2 or NEON where the machine has them.
+//!   there too where the maximum was negative. The backward passes ([`crate::ops::conv2d::fast_backward`]) visit the rest only.
+//! - The vector width is chosen at run time ([`crate::real`]): AVX-512, AVX2 or NEON where the machine has them.
 //!
 //! Work is split among threads by the number of images alone and partial sums are added in order, so the same input gives
 //! the same bits with any number of threads. They differ between vector widths, within rounding.
 
-pub mod conv2d;
-pub mod conv2d_backward;
-pub mod layout;
-pub mod linear;
-pub mod max_pool2d;
 pub mod memory;
 pub mod network;
 pub mod optimizer;
-pub mod simd;
 pub mod trainer;
 
+pub use crate::real::Real;
 pub use network::CpuNetwork;
-pub use simd::Real;
 pub use trainer::CpuTrainer;

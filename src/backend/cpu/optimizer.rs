@@ -3,10 +3,10 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::simd::{Real, lanes};
 use crate::optimizer::{Optimizer, Update};
 use crate::oracle;
 use crate::oracle::optimizer::State;
+use crate::real::{Real, lanes};
 
 /// Elements of the flat vector that one task updates. A multiple of every vector's length.
 const CHUNK: usize = 16_384;
@@ -74,12 +74,4 @@ impl<T: Real> WithSimd for Adam<'_, T> {
         }
         bytemuck::cast_slice::<_, T>(&[rest]).iter().all(|&lane| lane == T::of(0.0))
     }
-}
-
-/// `sum[i] = the sum of parts[..][i]`, in the order of the parts.
-pub(super) fn add<T: Real>(arch: Arch, sum: &mut [T], part: &[T]) {
-    arch.dispatch(
-        #[inline(always)]
-        || sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += *part),
-    );
 }

@@ -3,18 +3,18 @@
 use rayon::prelude::*;
 
 use super::network::CpuNetwork;
-use super::simd::Real;
+use crate::backend::host::{HostNetwork, HostTrainer, Normalised};
 use crate::data::Dataset;
+use crate::layer::{Mode, Precision};
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
 use crate::optimizer::Optimizer;
 use crate::oracle::optimizer::State;
-use crate::oracle::trainer::{HostNetwork, HostTrainer, Normalised};
 
 /// Trains in `T` on the fast CPU path.
 pub type CpuTrainer<'a, T> = HostTrainer<'a, T, CpuNetwork<T>>;
 
-impl<T: Real> HostNetwork<T> for CpuNetwork<T> {
+impl<T: Precision> HostNetwork<T> for CpuNetwork<T> {
     fn start(net: &Network, params: Vec<T>) -> Self {
         Self::new(net, params)
     }
@@ -39,7 +39,7 @@ impl<T: Real> HostNetwork<T> for CpuNetwork<T> {
     }
 
     fn logits(&mut self) -> &[T] {
-        self.forward()
+        self.forward(Mode::Inference)
     }
 
     fn parts(&mut self) -> (&mut Vec<T>, &mut State<T>) {

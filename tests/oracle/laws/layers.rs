@@ -2,10 +2,11 @@
 //! in `f32` as in `f64`.
 
 use proptest::prelude::*;
+use smoothcnn::layer::{Precision, Shape};
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::max_pool2d::MaxPool2d;
-use smoothcnn::oracle::Real;
+use smoothcnn::ops::relu::Relu;
 
 use super::config;
 use crate::op::{Op, dot, integers, pool};
@@ -38,7 +39,7 @@ fn max_pool2d() -> impl Strategy<Value = MaxPool2d> {
 
 /// <op(x, w, 0), g> = <x, dx> = <w, dw>, and <op(0, w, b), g> = <b, db>: the op is linear in each, and its gradients
 /// are its adjoints.
-fn adjoint<T: Real>(op: &Op, n: usize, stream: u64) -> Result<(), TestCaseError> {
+fn adjoint<T: Precision>(op: &Op, n: usize, stream: u64) -> Result<(), TestCaseError> {
     let lens = op.input_lens(n);
     let [x, w, b] = [0, 1, 2].map(|i| integers::<T>(lens[i], 8, stream + i as u64));
     let no_bias = vec![T::zero(); b.len()];
@@ -83,7 +84,7 @@ proptest! {
     /// Catches an index error in im2col that its inverse repeats: adjointness and finite differences would not see it.
     #[test]
     fn conv2d_is_its_definition(d in conv2d(), n in 1..=3usize, stream in 0..1000u64) {
-        let op = Op::Conv2d(d);
+        let op = Op::from(d);
         let inputs: Vec<Vec<f64>> = op.input_lens(n).into_iter().map(|len| integers(len, 8, stream)).collect();
         prop_assert_eq!(op.forward(&inputs), conv2d_by_definition(&d, &inputs[0], &inputs[1], &inputs[2]));
     }
@@ -92,8 +93,8 @@ proptest! {
     /// rest), and any path that gemm takes by size.
     #[test]
     fn conv2d_gradients_are_adjoint(d in conv2d(), n in 1..=19usize, stream in 0..1000u64) {
-        adjoint::<f64>(&Op::Conv2d(d), n, stream)?;
-        adjoint::<f32>(&Op::Conv2d(d), n, stream)?;
+        adjoint::<f64>(&Op::from(d), n, stream)?;
+        adjoint::<f32>(&Op::from(d), n, stream)?;
     }
 
     /// The same for Linear, with y = x w^T + b from its definition.
@@ -104,7 +105,7 @@ proptest! {
         n in 1..=19usize,
         stream in 0..1000u64,
     ) {
-        let op = Op::Linear(Linear { inputs, outputs });
+        let op = Op::from(Linear { inputs, outputs });
         adjoint::<f64>(&op, n, stream)?;
         adjoint::<f32>(&op, n, stream)?;
         let [x, w, b] = [n * inputs, outputs * inputs, outputs].map(|len| integers::<f64>(len, 8, stream));
@@ -136,7 +137,7 @@ proptest! {
     /// Catches gradient lost or counted twice where windows overlap.
     #[test]
     fn pooling_conserves_the_gradient(d in max_pool2d(), n in 1..=3usize, stream in 0..1000u64) {
-        let op = Op::MaxPool2d(d);
+        let op = Op::from(d);
         let inputs = [integers::<f32>(n * d.input_len(), 2, stream)];
         let dy = integers::<f32>(n * d.output_len(), 8, stream + 1);
         let dx = op.backward(&inputs, &dy);
@@ -153,6 +154,6 @@ fn pooling_and_relu_keep_what_is_not_a_number() {
     assert!(y[0].is_nan() && y[1] == -inf, "{y:?}");
     assert_eq!(argmax, [1, 3]);
     assert_eq!(pool(&d, &[0.0, nan, nan, -0.0, 0.0, 0.0]).1, [1, 3]);
-    let y = Op::Relu.forward(&[vec![nan, -inf, inf, -0.0]]);
+    let y = Op::from(Relu(Shape::Features(4))).forward(&[vec![nan, -inf, inf, -0.0]]);
     assert!(y[0].is_nan() && y[1..] == [0.0, inf, 0.0], "{y:?}");
 }

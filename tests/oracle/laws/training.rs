@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use gemm::Parallelism;
 use smoothcnn::backend::cpu;
+use smoothcnn::backend::reference::{ReferenceNetwork, ReferenceTrainer};
 use smoothcnn::data::Dataset;
 use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 use smoothcnn::loss::{Batch, Form, Loss};
@@ -12,9 +13,7 @@ use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
-use smoothcnn::oracle;
 use smoothcnn::oracle::Real;
-use smoothcnn::oracle::network::CpuNetwork;
 use smoothcnn::oracle::optimizer::step;
 use smoothcnn::train::{Backend, Setup};
 
@@ -32,9 +31,9 @@ fn narrow(values: Vec<f64>) -> Vec<f32> {
 }
 
 /// The seed network, and a batch of `n` images with their targets.
-fn seed_network(n: usize) -> (CpuNetwork<f32>, Vec<f32>, Vec<u32>) {
+fn seed_network(n: usize) -> (ReferenceNetwork<f32>, Vec<f32>, Vec<u32>) {
     let net = Network::seed([1, 28, 28], 10).unwrap();
-    let cpu = CpuNetwork::new(&net, net.initial_parameters(1));
+    let cpu = ReferenceNetwork::new(&net, net.initial_parameters(1));
     (cpu, narrow(uniform(n * 784, 0.0, 1.0, n as u64)), targets(n, 10, n as u64))
 }
 
@@ -123,7 +122,7 @@ fn gemm_gives_the_same_bits_with_any_number_of_threads_in_f64() {
 /// each image alone gives the batch's bits.
 #[test]
 fn linear_treats_every_image_alike() {
-    let op = Op::Linear(Linear { inputs: 3136, outputs: 128 });
+    let op = Op::from(Linear { inputs: 3136, outputs: 128 });
     let lens = op.input_lens(9);
     let inputs: Vec<Vec<f32>> = (0..3).map(|i| integers(lens[i], 8, i as u64)).collect();
     let together = op.forward(&inputs);
@@ -160,7 +159,7 @@ fn a_batch_leaves_nothing_behind() {
         let loss = used.loss_and_gradient(&FORM, Batch::new(&other_labels));
         assert_eq!(loss.is_nan(), spoil.is_nan(), "{loss}");
     }
-    let run = |cpu: &mut CpuNetwork<f32>| {
+    let run = |cpu: &mut ReferenceNetwork<f32>| {
         cpu.batch(3).copy_from_slice(&images);
         (cpu.loss_and_gradient(&FORM, Batch::new(&labels)).to_bits(), cpu.grads.clone())
     };
@@ -182,7 +181,7 @@ fn a_batch_leaves_nothing_behind() {
 fn a_batch_is_the_mean_of_its_images() {
     let net = Network::seed([1, 12, 8], 5).unwrap();
     let params: Vec<f64> = net.initial_parameters(2).into_iter().map(f64::from).collect();
-    let mut cpu = CpuNetwork::new(&net, params);
+    let mut cpu = ReferenceNetwork::new(&net, params);
     let n = 11;
     let (images, labels) = (uniform(n * 96, 0.0, 1.0, 5), targets(n, 5, 5));
     let (mut loss, mut gradient) = (0.0, vec![0.0; net.flat_len()]);
@@ -207,7 +206,7 @@ const RATE: f64 = 2.0;
 /// Trains biases alone on one black image of class 1, whose logits they are, and gives the gap between its logit and the
 /// largest other one after each of these numbers of updates.
 fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> {
-    let net = Network::new([1, 1, 1], &[Layer::Flatten, Layer::linear(classes)]).unwrap();
+    let net = Network::new([1, 1, 1], &[Layer::flatten(), Layer::linear(classes)]).unwrap();
     let data = Dataset { shape: [1, 1, 1], classes, images: vec![0], labels: vec![1] };
     let setup = Setup {
         net: &net,
@@ -221,7 +220,7 @@ fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> 
     let zeros = vec![0.0; net.flat_len()];
     let mut backend: Box<dyn Backend> = match fast {
         true => Box::new(cpu::CpuTrainer::<f64>::new(setup, &zeros)),
-        false => Box::new(oracle::trainer::CpuTrainer::<f64>::new(setup, &zeros)),
+        false => Box::new(ReferenceTrainer::<f64>::new(setup, &zeros)),
     };
     let mut done = 0;
     let gap_after = |&updates: &usize| {

@@ -3,18 +3,18 @@
 use proptest::prelude::*;
 use smoothcnn::check::weighted_loss::Features;
 use smoothcnn::data::Dataset;
+use smoothcnn::layer::Precision;
 use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 use smoothcnn::loss::{Form, Loss};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
-use smoothcnn::oracle::Real;
 use smoothcnn::oracle::weighted_loss::{Reduction, reduce, upstream, weights};
 
 use super::config;
 use crate::op::{Op, Targets, largest, targets, uniform};
 
 /// Losses, and gradients of the logits for the upstream gradient `dloss`.
-fn run<T: Real>(loss: &WeightedLoss, targets: &Targets, logits: &[T], dloss: &[T]) -> (Vec<T>, Vec<T>) {
+fn run<T: Precision>(loss: &WeightedLoss, targets: &Targets, logits: &[T], dloss: &[T]) -> (Vec<T>, Vec<T>) {
     let op = Op::WeightedLoss { loss: loss.clone(), targets: targets.clone() };
     let inputs = [logits.to_vec()];
     (op.forward(&inputs), op.backward(&inputs, dloss).remove(0))
@@ -230,7 +230,7 @@ fn what_does_not_fit_is_refused() {
 /// exact.
 #[test]
 fn extreme_logits_are_stable() {
-    fn check<T: Real>(epsilon_of_t: f64) {
+    fn check<T: Precision>(epsilon_of_t: f64) {
         for features in Features::all().into_iter().filter(|features| !features.soft) {
             let loss = features.loss(9);
             let mut logits = vec![T::of(-1e4); 9];

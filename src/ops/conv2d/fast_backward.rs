@@ -17,8 +17,8 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::conv2d::{Packed, Stage};
-use super::simd::{Real, lanes};
+use super::fast::{Packed, Stage};
+use crate::real::{Real, lanes};
 
 /// How many windows' terms are collected before they are used: few enough that they, and the part of the image that they
 /// touch, stay in cache; enough that loading and storing `dw[o]` once for all of them is a small part of the work.

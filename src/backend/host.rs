@@ -1,17 +1,14 @@
-//! Training on the CPU, on the oracle's network or on the fast one ([`crate::backend::cpu`]).
+//! Training on the CPU: what the plain network ([`super::reference`]) and the fast one ([`super::cpu`]) have in common.
 
 use std::ops::ControlFlow;
 
-use rayon::prelude::*;
-
-use super::Real;
-use super::network::CpuNetwork;
-use super::optimizer;
 use crate::Result;
 use crate::data::Dataset;
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
 use crate::optimizer::Optimizer;
+use crate::oracle::optimizer;
+use crate::real::Real;
 use crate::train::{Backend, Setup, State};
 
 /// What each byte of each channel becomes: `(byte / 255 - mean) / std`.
@@ -30,38 +27,6 @@ pub trait HostNetwork<T> {
     /// The parameters, and the optimizer's memory.
     fn parts(&mut self) -> (&mut Vec<T>, &mut optimizer::State<T>);
 }
-
-impl<T: Real> HostNetwork<T> for CpuNetwork<T> {
-    fn start(net: &Network, params: Vec<T>) -> Self {
-        Self::new(net, params)
-    }
-
-    fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>) {
-        let [_, h, w] = data.shape;
-        let batch = self.batch(indices.len()).par_chunks_mut(data.pixels());
-        batch.zip(indices).for_each(|(x, &index)| {
-            let planes = x.chunks_mut(h * w).zip(data.image(index as usize).chunks(h * w)).zip(normalised);
-            for ((x, bytes), normalised) in planes {
-                x.iter_mut().zip(bytes).for_each(|(x, &byte)| *x = normalised[usize::from(byte)]);
-            }
-        });
-    }
-
-    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
-        self.train_step(form, batch, optimizer, t)
-    }
-
-    fn logits(&mut self) -> &[T] {
-        self.forward()
-    }
-
-    fn parts(&mut self) -> (&mut Vec<T>, &mut optimizer::State<T>) {
-        (&mut self.params, &mut self.state)
-    }
-}
-
-/// Trains in `T` on the oracle's network.
-pub type CpuTrainer<'a, T> = HostTrainer<'a, T, CpuNetwork<T>>;
 
 /// Trains in `T` on a network `N`.
 pub struct HostTrainer<'a, T, N> {

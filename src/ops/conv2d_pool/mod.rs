@@ -10,11 +10,17 @@
 //! Between two such blocks activations have their channels last, so that four are one load. In halves
 //! ([`Storage::F16`]) two channels of one position are a word, in either layout: `[n, c / 2, height, width]` in planes.
 
+mod cases;
+mod stage;
+
+pub use cases::CASES;
+pub use stage::matches;
+
 use super::WORKGROUP;
 use super::conv2d::Conv2d;
 use super::max_pool2d::MaxPool2d;
+use super::stage::{Bytes, Layout, Places, Segment};
 use crate::Result;
-use crate::optimizer::Segment;
 use crate::plan::Storage;
 use crate::plan::shaders::{
     CONV2D_POOL, CONV2D_POOL_F16, CONV2D_POOL_LANES, CONV2D_POOL_LANES_F16, CONV2D_POOL_TILED, CONV2D_POOL_TILED_F16,
@@ -37,31 +43,13 @@ const WINDOWS: usize = 4;
 const ROWS: usize = 2;
 const COLUMNS: usize = 7;
 
-/// The order of an image's elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// Channel, row, column: PyTorch's.
-    Planes,
-    /// Row, column, channel.
-    ChannelsLast,
-    /// The data set's bytes, in planes, which the first layer gathers and normalises while it loads: [`super::gather`].
-    Bytes,
-}
-
 /// Where a block's input is.
 #[derive(Clone, Copy, Debug)]
 pub enum Input {
     /// The batch, in floating point.
     Tensor(Slice),
     /// The data set, for [`Layout::Bytes`].
-    Bytes {
-        /// Four a word, `[images, c_in, height, width]`.
-        images: Slice,
-        /// Indices of the epoch's images, in order.
-        order: Slice,
-        /// Each channel's scale and offset.
-        normalisation: Slice,
-    },
+    Bytes(Bytes),
 }
 
 impl Input {
@@ -69,7 +57,7 @@ impl Input {
     fn bind(self, name: &'static str, bindings: &mut Vec<(&'static str, Slice)>) {
         match self {
             Self::Tensor(x) => bindings.push((name, x)),
-            Self::Bytes { images, order, normalisation } => {
+            Self::Bytes(Bytes { images, order, normalisation }) => {
                 bindings.extend([("images", images), ("order", order), ("normalisation", normalisation)]);
             }
         }
@@ -80,6 +68,7 @@ impl Input {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dPool {
     conv: Conv2d,
+    wants_dx: bool,
     pooled: [usize; 2],
     /// How `x` is laid out, and `dx`.
     pub x: Layout,
@@ -88,21 +77,6 @@ pub struct Conv2dPool {
     /// In what `y` is stored, and `x` where a block gives it ([`Layout::ChannelsLast`]).
     pub stored: Storage,
     tuning: Tuning,
-}
-
-/// Where the block's share of what all layers have in common begins, in elements, in fours.
-#[derive(Clone, Copy, Debug)]
-pub struct Places {
-    /// Its weight among the parameters.
-    pub weight: usize,
-    /// Its bias among the parameters.
-    pub bias: usize,
-    /// [`Conv2dPool::partials_len`] elements of the optimizer's `grads`.
-    pub partials: usize,
-    /// [`Conv2dPool::packed_len`] elements of the optimizer's `packed`.
-    pub packed: usize,
-    /// [`Conv2dPool::packed_back_len`] elements of it, if the gradient of the input is wanted.
-    pub packed_back: Option<usize>,
 }
 
 /// The block's buffers in a plan.
@@ -142,6 +116,7 @@ impl Conv2dPool {
             && y != Layout::Bytes;
         fits.then(|| Self {
             conv: *conv,
+            wants_dx,
             pooled: pool.output_plane(),
             x,
             y,
@@ -191,11 +166,11 @@ impl Conv2dPool {
         (all.div_ceil(rows), rows)
     }
 
-    /// What the optimizer does for the weight and for the bias, for a batch of up to `n`.
-    pub fn segments(&self, n: usize, at: &Places) -> [Segment; 2] {
+    /// What the optimizer does for the weight and for the bias, which begin at `weight` and `bias`, for a batch of up to `n`.
+    pub fn segments(&self, n: usize, [weight, bias]: [usize; 2], at: Places) -> [Segment; 2] {
         let weights = self.conv.weight_len();
-        let weight = Segment {
-            first: word(at.weight),
+        let of_weight = Segment {
+            first: word(weight),
             len: word(weights),
             partials: word(at.partials),
             splits: word(self.splits(n).0),
@@ -204,8 +179,8 @@ impl Conv2dPool {
             packed: word(at.packed),
             packed_back: at.packed_back.map_or(Segment::NONE, word),
         };
-        let (first, len, partials) = (word(at.bias), word(self.conv.c_out), word(at.partials + weights));
-        [weight, Segment { first, len, partials, c_in: 0, ..weight }]
+        let (first, len, partials) = (word(bias), word(self.conv.c_out), word(at.partials + weights));
+        [of_weight, Segment { first, len, partials, c_in: 0, ..of_weight }]
     }
 
     /// Threads of one split of the weight's gradient, in the form that is chosen.

@@ -1,11 +1,28 @@
-//! Vectors whose width is known only at run time: `S` is the machine's instruction set, and every kernel is compiled once
-//! for each. Kernels and all they call are `#[inline(always)]`: only code that is inlined into the entry point of an
+//! The two precisions of the CPU, `f32` and `f64`, and this machine's vectors of them.
+//!
+//! A vector's width is known only at run time: `S` is the machine's instruction set, and every kernel is compiled once for
+//! each. Kernels and all they call are `#[inline(always)]`: only code that is inlined into the entry point of an
 //! instruction set is compiled for it.
 
 use pulp::{Simd, WithSimd};
 
 /// `f32` or `f64`, with the vectors of `S` that hold it.
-pub trait Real: crate::oracle::Real + bytemuck::Pod {
+pub trait Real:
+    num_traits::Float
+    + num_traits::NumAssign
+    + std::iter::Sum
+    + std::fmt::Debug
+    + Default
+    + Send
+    + Sync
+    + bytemuck::Pod
+    + 'static
+{
+    /// The nearest value.
+    fn of(value: f64) -> Self;
+    /// Widened without loss.
+    fn wide(self) -> f64;
+
     /// A register full of values. It needs no alignment beyond that of one value.
     type Vector<S: Simd>: bytemuck::Pod + Send + Sync;
 
@@ -71,6 +88,14 @@ macro_rules! real {
         impl Real for $real {
             type Vector<S: Simd> = S::$vector;
 
+            #[inline(always)]
+            fn of(value: f64) -> Self {
+                value as $real
+            }
+            #[inline(always)]
+            fn wide(self) -> f64 {
+                self.into()
+            }
             #[inline(always)]
             fn from_byte(byte: u8) -> Self {
                 byte.into()

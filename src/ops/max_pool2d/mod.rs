@@ -7,10 +7,54 @@
 //! dx[n,c,h,w]     = sum over the windows (i,j) whose argmax is (h,w) of dy[n,c,i,j]
 //! ```
 
-use super::{Misfit, windows};
-use crate::Result;
-use crate::plan::shaders::MAX_POOL2D;
-use crate::plan::{Grid, Plan, Slice, uniform, word};
+mod cases;
+mod fast;
+mod record;
+pub mod reference;
+
+use std::sync::Arc;
+
+use super::fast::{Following, Node};
+use super::{Entry, windows};
+use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
+use crate::real::Real;
+
+/// The registry's line.
+pub const ENTRY: Entry = Entry {
+    name: "max_pool2d",
+    summary: "`torch.nn.MaxPool2d` without padding: any window and stride",
+    cases: cases::all,
+    draw: cases::draw,
+    golden: Some(cases::golden),
+};
+
+/// A pooling as its author writes it: `torch.nn.MaxPool2d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Height and width of the window.
+    pub kernel_size: [usize; 2],
+    /// Vertical and horizontal stride.
+    pub stride: [usize; 2],
+}
+
+impl Layer {
+    /// A pooling over square windows that do not overlap.
+    pub fn max_pool2d(kernel_size: usize) -> Self {
+        Self::new(Settings { kernel_size: [kernel_size; 2], stride: [kernel_size; 2] })
+    }
+}
+
+impl Fit for Settings {
+    fn kind(&self) -> &'static str {
+        "pool"
+    }
+
+    fn fit(&self, input: Shape) -> Result<Arc<dyn Op>, Misfit> {
+        let dims = MaxPool2d { input: input.image()?, kernel: self.kernel_size, stride: self.stride };
+        dims.output()?;
+        Ok(Arc::new(dims))
+    }
+}
 
 /// The dimensions of a pooling over one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,46 +100,18 @@ impl MaxPool2d {
     }
 }
 
-uniform! {
-    /// `MaxPool2d` in `shaders/max_pool2d.wgsl`.
-    struct Dims {
-        channels: u32, h_in: u32, w_in: u32,
-        h_out: u32, w_out: u32,
-        kernel_h: u32, kernel_w: u32,
-        stride_h: u32, stride_w: u32,
-    }
-}
-
-impl MaxPool2d {
-    fn dims(&self) -> Dims {
-        let [channels, h_in, w_in] = self.input.map(word);
-        let [h_out, w_out] = self.output_plane().map(word);
-        let [kernel_h, kernel_w] = self.kernel.map(word);
-        let [stride_h, stride_w] = self.stride.map(word);
-        Dims { channels, h_in, w_in, h_out, w_out, kernel_h, kernel_w, stride_h, stride_w }
+impl<T: Real> Twin<T> for MaxPool2d {
+    fn forward(&self, pass: Forward<T>) {
+        reference::forward(self, pass.x, pass.y, &mut pass.kept.words);
     }
 
-    /// Records `x` to `y` and `argmax`.
-    pub fn forward(&self, plan: &mut Plan, name: &str, n: usize, x: Slice, y: Slice, argmax: Slice) -> Result<()> {
-        plan.dispatch(
-            format!("{name}.forward"),
-            (&MAX_POOL2D, "forward"),
-            self.dims(),
-            Grid::Threads(n * self.output_len()),
-            0,
-            &[("x", x), ("y", y), ("argmax", argmax)],
-        )
+    fn backward(&self, pass: Backward<T>) {
+        if let Some(dx) = pass.dx {
+            reference::backward(self, &pass.kept.words, pass.dy, dx);
+        }
     }
 
-    /// Records `dy` to `dx`.
-    pub fn backward(&self, plan: &mut Plan, name: &str, n: usize, argmax: Slice, dy: Slice, dx: Slice) -> Result<()> {
-        plan.dispatch(
-            format!("{name}.backward"),
-            (&MAX_POOL2D, "backward"),
-            self.dims(),
-            Grid::Threads(n * self.input_len()),
-            0,
-            &[("argmax_in", argmax), ("dy", dy), ("dx", dx)],
-        )
+    fn fast(&self, _following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
+        Some((Box::new(fast::Pool::new(self)), 0))
     }
 }

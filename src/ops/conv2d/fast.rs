@@ -12,12 +12,15 @@
 //! whole row of windows before the next ones are: they stay in the first-level cache.
 
 use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
 
-use super::layout::Layout;
-use super::max_pool2d;
-use super::simd::{Real, lanes};
-use crate::ops::conv2d::Conv2d;
+use super::fast_backward::{Image, Sums};
+use super::{Conv2d, fast_pool};
+use crate::layer::Mode;
+use crate::ops::fast::{Batch, Bytes, Following, Layout, Node, chunk_len, grow};
 use crate::ops::max_pool2d::MaxPool2d;
+use crate::ops::relu::Relu;
+use crate::real::{Real, lanes};
 
 /// Vectors of output channels in a register tile.
 const TILE_VECTORS: usize = 2;
@@ -167,6 +170,126 @@ impl Stage {
     }
 }
 
+/// The node of a convolution, with the ReLU and the pooling that follow it, in either order; how many layers it takes along.
+pub fn node<T: Real>(dims: &Conv2d, following: &Following) -> (Box<dyn Node<T>>, usize) {
+    let (mut relu, mut pool, mut taken) = (false, None, 0);
+    for op in following.ops {
+        match (op.is::<Relu>(), op.is::<MaxPool2d>()) {
+            (Some(_), _) => relu = true,
+            (_, Some(dims)) if pool.is_none() && Stage::takes(dims) => pool = Some(*dims),
+            _ => break,
+        }
+        taken += 1;
+    }
+    let stage = Stage::new(*dims, relu, pool, following.wants_dx, following.lanes::<T>());
+    (Box::new(Convolution { stage, packed: Packed::default(), argmax: vec![] }), taken)
+}
+
+/// A stage with its packed parameters and where each window's maximum was.
+struct Convolution<T> {
+    stage: Stage,
+    packed: Packed<T>,
+    argmax: Vec<u8>,
+}
+
+/// What a chunk of images needs, and its sums.
+#[derive(Clone, Debug, Default)]
+struct Chunk<T> {
+    band: Vec<T>,
+    sums: Sums<T>,
+}
+
+impl<T: Real> Node<T> for Convolution<T> {
+    fn reads(&self) -> Option<Layout> {
+        Some(self.stage.input)
+    }
+
+    fn give(&mut self, layout: &Layout) -> bool {
+        self.stage.output = *layout;
+        true
+    }
+
+    fn pack(&mut self, params: &[&[T]]) {
+        self.stage.pack(params[0], params[1], &mut self.packed);
+    }
+
+    fn forward(&mut self, batch: Batch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
+        let Batch { n, arch, from, to, x, scratch, .. } = batch;
+        let Self { stage, packed, argmax } = self;
+        let chunk_len = chunk_len(n);
+        let chunks = scratch.of::<Vec<Chunk<T>>>();
+        if chunks.len() < n.div_ceil(chunk_len) {
+            chunks.resize_with(n.div_ceil(chunk_len), Chunk::default);
+        }
+        grow(argmax, n * stage.argmax_len());
+        x.par_chunks(from.len * chunk_len)
+            .zip(y.par_chunks_mut(to.len * chunk_len))
+            .zip(argmax.par_chunks_mut(stage.argmax_len() * chunk_len))
+            .zip(chunks)
+            .with_max_len(1)
+            .for_each(|(((x, y), argmax), chunk)| {
+                chunk.band.resize(stage.band_len(), T::zero());
+                let images = x.chunks(from.len).zip(y.chunks_mut(to.len));
+                for ((x, y), argmax) in images.zip(argmax.chunks_mut(stage.argmax_len())) {
+                    stage.forward(arch, packed, x, y, argmax, &mut chunk.band);
+                }
+            });
+    }
+
+    fn backward(&self, batch: Batch<T>, y: &[T], dy: &[T], dx: Option<&mut [T]>, grads: &mut [&mut [T]]) {
+        let Batch { n, arch, from, to, x, scratch, .. } = batch;
+        let Self { stage, packed, argmax } = self;
+        let chunk_len = chunk_len(n);
+        let chunks = &mut scratch.of::<Vec<Chunk<T>>>()[..n.div_ceil(chunk_len)];
+        let argmax = &argmax[..n * stage.argmax_len()];
+        let work = |at: usize, chunk: &mut Chunk<T>, dx: &mut [T]| {
+            stage.clear(&mut chunk.sums);
+            // Empty if it is not wanted.
+            let mut dx = dx.chunks_mut(from.len);
+            for k in at * chunk_len..n.min((at + 1) * chunk_len) {
+                let [x, y, dy] =
+                    [(x, from.len), (y, to.len), (dy, to.len)].map(|(values, len)| &values[k * len..][..len]);
+                let argmax = &argmax[k * stage.argmax_len()..][..stage.argmax_len()];
+                let dx = dx.next().unwrap_or_default();
+                stage.backward(arch, packed, Image { x, y, argmax, dy, dx }, &mut chunk.sums);
+            }
+        };
+        let tasks = chunks.par_iter_mut().with_max_len(1);
+        match dx {
+            Some(dx) => {
+                let dx = dx.par_chunks_mut(from.len * chunk_len);
+                tasks.zip(dx).enumerate().for_each(|(at, (chunk, dx))| work(at, chunk, dx));
+            }
+            None => tasks.enumerate().for_each(|(at, chunk)| work(at, chunk, &mut [])),
+        }
+        let (total, parts) = chunks.split_first_mut().expect("a batch has at least one image");
+        for part in parts {
+            add(arch, &mut total.sums.dw, &part.sums.dw);
+            add(arch, &mut total.sums.db, &part.sums.db);
+        }
+        let [dw, db] = grads else { unreachable!("a weight and a bias") };
+        stage.unpack(&total.sums.dw, dw);
+        db.copy_from_slice(&total.sums.db[..db.len()]);
+    }
+
+    fn bytes(&self) -> Bytes {
+        let size = size_of::<T>();
+        Bytes {
+            image: self.stage.argmax_len(),
+            forward: self.stage.band_len() * size,
+            backward: self.stage.sums_bytes::<T>(),
+        }
+    }
+}
+
+/// `sum[i] += part[i]`.
+fn add<T: Real>(arch: Arch, sum: &mut [T], part: &[T]) {
+    arch.dispatch(
+        #[inline(always)]
+        || sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += *part),
+    );
+}
+
 struct Forward<'a, T> {
     stage: &'a Stage,
     packed: &'a Packed<T>,
@@ -216,7 +339,7 @@ impl<T: Real> WithSimd for Forward<'_, T> {
                     }
                 }
             }
-            max_pool2d::forward_row(simd, stage, columns, band, i, self.y, self.argmax);
+            fast_pool::forward_row(simd, stage, columns, band, i, self.y, self.argmax);
         }
     }
 }

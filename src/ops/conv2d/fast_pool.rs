@@ -2,8 +2,8 @@
 
 use pulp::Simd;
 
-use super::conv2d::Stage;
-use super::simd::{Real, lanes};
+use super::fast::Stage;
+use crate::real::{Real, lanes};
 
 /// Pools row `i` of windows. `band [row][column][vectors]` is the convolution's output under it, `columns` wide.
 ///

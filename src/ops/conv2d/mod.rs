@@ -7,10 +7,74 @@
 //! db[o]       = sum over n,i,j of          dy[n,o,i,j]
 //! ```
 
-use super::{AffineBuffers, Misfit, windows};
+mod cases;
+pub mod fast;
+pub mod fast_backward;
+mod fast_pool;
+mod record;
+pub mod reference;
+
+pub use cases::DIMS;
+
+use std::sync::Arc;
+
+use super::fast::{Following, Node};
+use super::{Entry, windows};
 use crate::Result;
-use crate::plan::shaders::CONV2D;
-use crate::plan::{Grid, Plan, Slice, uniform, word};
+use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
+use crate::real::Real;
+
+/// The registry's line.
+pub const ENTRY: Entry = Entry {
+    name: "conv2d",
+    summary: "`torch.nn.Conv2d`: any kernel, stride and zero padding",
+    cases: cases::all,
+    draw: cases::draw,
+    golden: Some(cases::golden),
+};
+
+/// A convolution as its author writes it: `torch.nn.Conv2d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Input channels, checked where given.
+    pub in_channels: Option<usize>,
+    /// Output channels.
+    pub out_channels: usize,
+    /// Height and width of the kernel.
+    pub kernel_size: [usize; 2],
+    /// Vertical and horizontal stride.
+    pub stride: [usize; 2],
+    /// Zero padding on each side of an axis.
+    pub padding: [usize; 2],
+}
+
+impl Layer {
+    /// A convolution with a square kernel, stride 1.
+    pub fn conv2d(out_channels: usize, kernel_size: usize, padding: usize) -> Self {
+        Self::new(Settings {
+            in_channels: None,
+            out_channels,
+            kernel_size: [kernel_size; 2],
+            stride: [1; 2],
+            padding: [padding; 2],
+        })
+    }
+}
+
+impl Fit for Settings {
+    fn kind(&self) -> &'static str {
+        "conv"
+    }
+
+    fn fit(&self, input: Shape) -> Result<Arc<dyn Op>, Misfit> {
+        let Self { in_channels, out_channels, kernel_size, stride, padding } = *self;
+        let image = input.image()?;
+        Misfit::check("input channels", in_channels, image[0], input)?;
+        let dims = Conv2d { input: image, c_out: out_channels, kernel: kernel_size, stride, padding };
+        dims.output()?;
+        Ok(Arc::new(dims))
+    }
+}
 
 /// The dimensions of a convolution over one image; the batch is not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,97 +145,20 @@ impl Conv2d {
     }
 }
 
-uniform! {
-    /// `Conv2d` in `shaders/conv2d.wgsl`.
-    struct Dims {
-        c_in: u32, h_in: u32, w_in: u32,
-        c_out: u32, h_out: u32, w_out: u32,
-        kernel_h: u32, kernel_w: u32,
-        stride_h: u32, stride_w: u32,
-        padding_h: u32, padding_w: u32,
+impl<T: Real> Twin<T> for Conv2d {
+    fn forward(&self, pass: Forward<T>) {
+        reference::forward(self, pass.x, pass.params[0], pass.params[1], pass.y);
     }
-}
 
-impl Conv2d {
-    fn dims(&self) -> Dims {
-        let [c_in, h_in, w_in] = self.input.map(word);
-        let [h_out, w_out] = self.output_plane().map(word);
-        let [kernel_h, kernel_w] = self.kernel.map(word);
-        let [stride_h, stride_w] = self.stride.map(word);
-        let [padding_h, padding_w] = self.padding.map(word);
-        Dims {
-            c_in,
-            h_in,
-            w_in,
-            c_out: word(self.c_out),
-            h_out,
-            w_out,
-            kernel_h,
-            kernel_w,
-            stride_h,
-            stride_w,
-            padding_h,
-            padding_w,
+    fn backward(&self, pass: Backward<T>) {
+        let [dw, db] = pass.grads else { unreachable!("a weight and a bias") };
+        reference::backward_weight(self, pass.x, pass.dy, dw, db);
+        if let Some(dx) = pass.dx {
+            reference::backward_input(self, pass.dy, pass.params[0], dx);
         }
     }
 
-    /// Records the forward pass over a batch of up to `n`.
-    pub fn forward(&self, plan: &mut Plan, name: &str, n: usize, at: &AffineBuffers) -> Result<()> {
-        plan.dispatch(
-            format!("{name}.forward"),
-            (&CONV2D, "forward"),
-            self.dims(),
-            Grid::Threads(n * self.output_len()),
-            self.flops() * n as u64,
-            &[("x", at.x), ("w", at.w), ("b", at.b), ("y", at.y)],
-        )?;
-        plan.loops(&[self.input[0], self.kernel[0], self.kernel[1]]);
-        Ok(())
-    }
-
-    /// Records the gradient of the input.
-    pub fn backward_input(
-        &self,
-        plan: &mut Plan,
-        name: &str,
-        n: usize,
-        at: &AffineBuffers,
-        dy: Slice,
-        dx: Slice,
-    ) -> Result<()> {
-        plan.dispatch(
-            format!("{name}.backward_input"),
-            (&CONV2D, "backward_input"),
-            self.dims(),
-            Grid::Threads(n * self.input_len()),
-            self.flops() * n as u64,
-            &[("w", at.w), ("dy", dy), ("dx", dx)],
-        )?;
-        plan.loops(&[self.c_out, self.kernel[0], self.kernel[1]]);
-        Ok(())
-    }
-
-    /// Records the gradients of the weight and of the bias.
-    pub fn backward_weight(&self, plan: &mut Plan, name: &str, n: usize, at: &AffineBuffers, dy: Slice) -> Result<()> {
-        plan.dispatch(
-            format!("{name}.backward_weight"),
-            (&CONV2D, "backward_weight"),
-            self.dims(),
-            Grid::Threads(self.weight_len()),
-            self.flops() * n as u64,
-            &[("x", at.x), ("dy", dy), ("dw", at.dw)],
-        )?;
-        let [h, w] = self.output_plane();
-        plan.loops(&[n, h, w]);
-        plan.dispatch(
-            format!("{name}.backward_bias"),
-            (&CONV2D, "backward_bias"),
-            self.dims(),
-            Grid::Threads(self.c_out),
-            (self.output_len() * n) as u64,
-            &[("dy", dy), ("db", at.db)],
-        )?;
-        plan.loops(&[n, h * w]);
-        Ok(())
+    fn fast(&self, following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
+        Some(fast::node(self, following))
     }
 }

@@ -1,5 +1,9 @@
 //! Linear in register tiles, with the ReLU above it and, backward, the ReLU below it. Formulas: [`super::linear`].
 
+mod stage;
+
+pub use stage::matches;
+
 use super::linear::Linear;
 use super::{AffineBuffers, WORKGROUP};
 use crate::Result;

@@ -1,10 +1,12 @@
-//! The CPU twin of `shaders/relu.wgsl`. Formulas: [`crate::ops::relu`].
+//! ReLU as its formula says.
 
-use super::Real;
+use crate::real::Real;
 
 /// `y = max(x, 0)`, element by element. NaN stays NaN, as in PyTorch.
 pub fn forward<T: Real>(x: &[T], y: &mut [T]) {
-    y.iter_mut().zip(x).for_each(|(y, &x)| *y = if x <= T::zero() { T::zero() } else { x });
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = if x <= T::zero() { T::zero() } else { x };
+    }
 }
 
 /// `dx = dy` where `y > 0`, else 0. Takes the output: the input need not be kept.

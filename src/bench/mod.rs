@@ -3,6 +3,8 @@
 //!
 //! A result counts only if its answer is right: every configuration first trains a few steps against the f64 oracle.
 
+pub mod layer;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,6 +16,7 @@ use crate::backend::gpu::clock::{Clock, Times};
 use crate::backend::gpu::device::describe;
 use crate::backend::gpu::trainer::{GpuTrainer, Options};
 use crate::backend::gpu::{Engine, Gpu};
+use crate::backend::reference::ReferenceTrainer;
 use crate::check::network::{against_oracle_rounding, random_data, tensors_in_halves};
 use crate::compile::fuse::Kernels;
 use crate::loss::smoothing::{Smoothing, Variant};
@@ -24,7 +27,7 @@ use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
 use crate::plan::{Plan, Step};
 use crate::train::{Backend, Setup};
-use crate::{Error, Result, oracle};
+use crate::{Error, Result};
 
 /// A file of results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -206,13 +209,7 @@ impl Bench {
         let mut results = [measured("train", trained), measured("infer", inferred)];
         if let Trainer::Gpu(trainer) = &trainer {
             let (engine, compiled) = (trainer.engine(), trainer.compiled());
-            let step = Step {
-                count: batch_size as u32,
-                dloss: 1.0 / batch_size as f32,
-                keep: 1.0,
-                denominator: 1.0,
-                ..Default::default()
-            };
+            let step = step(batch_size);
             for (result, range) in results.iter_mut().zip([compiled.train.clone(), compiled.infer.clone()]) {
                 result.plan_bytes = compiled.plan.bytes();
                 (result.kernels, result.clock) = kernel_times(engine, range, &step)?;
@@ -243,7 +240,7 @@ impl Bench {
             None if self.kernels == Kernels::Fused => {
                 Trainer::Cpu(Box::new(cpu::CpuTrainer::<f32>::new(setup, params)))
             }
-            None => Trainer::Cpu(Box::new(oracle::trainer::CpuTrainer::<f32>::new(setup, params))),
+            None => Trainer::Cpu(Box::new(ReferenceTrainer::<f32>::new(setup, params))),
         })
     }
 
@@ -280,6 +277,11 @@ impl<'a> Trainer<'a> {
             Self::Cpu(trainer) => trainer.as_mut(),
         }
     }
+}
+
+/// A step that a kernel can be timed with.
+fn step(batch_size: usize) -> Step {
+    Step { count: batch_size as u32, dloss: 1.0 / batch_size as f32, keep: 1.0, denominator: 1.0, ..Default::default() }
 }
 
 /// Median, worst and best of rates.

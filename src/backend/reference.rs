@@ -1,0 +1,179 @@
+//! A whole network in its plain form: forward, backward, and one training step, layer by layer, by each operation's
+//! [`Twin`]. In f64 it is the oracle; nothing that is fast has a part in it.
+
+use rayon::prelude::*;
+
+use super::host::{HostNetwork, HostTrainer, Normalised};
+use crate::data::Dataset;
+use crate::layer::{Backward, Forward, Kept, Mode, Precision, Random};
+use crate::loss::{Batch, BatchLoss, Form, mean};
+use crate::network::Network;
+use crate::optimizer::Optimizer;
+use crate::oracle::optimizer;
+
+/// A network with its parameters, and the buffers of one step, which are allocated once and grow with the batch.
+pub struct ReferenceNetwork<T> {
+    net: Network,
+    /// Every trained parameter, as one flat vector (see [`crate::network::Parameter::range`]).
+    pub params: Vec<T>,
+    /// What the layers keep from one step to the next, as another.
+    pub buffers: Vec<T>,
+    /// The gradient of the last [`Self::backward`], laid out as `params`.
+    pub grads: Vec<T>,
+    /// The optimizer's memory.
+    pub state: optimizer::State<T>,
+    /// The run's seed, which the random numbers of layers follow from.
+    pub seed: u64,
+    /// The update that the passes are part of.
+    step: u64,
+    n: usize,
+    /// `activations[0]` is the batch, `activations[i + 1]` what layer i gives.
+    activations: Vec<Vec<T>>,
+    /// The loss's gradient with respect to `activations[i]`.
+    gradients: Vec<Vec<T>>,
+    /// What each layer's forward pass keeps for its backward pass.
+    kept: Vec<Kept<T>>,
+}
+
+impl<T: Precision> ReferenceNetwork<T> {
+    /// A network with these parameters, `[net.flat_len()]`, and its buffers' first values.
+    pub fn new(net: &Network, params: Vec<T>) -> Self {
+        assert_eq!(params.len(), net.flat_len());
+        Self {
+            grads: vec![T::zero(); params.len()],
+            buffers: net.initial_buffers(0).into_iter().map(|v| T::of(v.into())).collect(),
+            state: optimizer::State::new(params.len()),
+            params,
+            seed: 0,
+            step: 0,
+            n: 0,
+            activations: vec![vec![]; net.layers.len() + 1],
+            gradients: vec![vec![]; net.layers.len() + 1],
+            kept: vec![Kept::default(); net.layers.len()],
+            net: net.clone(),
+        }
+    }
+
+    /// The network's layers.
+    pub fn network(&self) -> &Network {
+        &self.net
+    }
+
+    /// Where the next batch of `n` images `[n, channels, height, width]` is to be written.
+    pub fn batch(&mut self, n: usize) -> &mut [T] {
+        self.n = n;
+        self.activations[0].resize(n * self.net.input.iter().product::<usize>(), T::zero());
+        &mut self.activations[0]
+    }
+
+    /// The logits `[n, classes]` of the batch.
+    pub fn forward(&mut self, mode: Mode) -> &[T] {
+        let Self { net, params, buffers, n, seed, step, .. } = self;
+        for (i, layer) in net.layers.iter().enumerate() {
+            let (before, after) = self.activations.split_at_mut(i + 1);
+            let (x, y, kept) = (&before[i], &mut after[0], &mut self.kept[i]);
+            y.resize(*n * layer.output.len(), T::zero());
+            kept.fit(&*layer.op, *n);
+            layer.op.twin().forward(Forward {
+                n: *n,
+                mode,
+                x,
+                params: &net.params(params, i..i + 1),
+                buffers: &mut net.buffers_mut(buffers, i..i + 1),
+                y,
+                kept,
+                random: Random { seed: *seed, step: *step, layer: i },
+            });
+        }
+        &self.activations[self.net.layers.len()]
+    }
+
+    /// From the gradient of the logits `[n, classes]` to `grads`. Below the first layer with parameters
+    /// nothing is computed.
+    pub fn backward(&mut self, dlogits: &[T]) {
+        let Self { net, params, grads, n, seed, step, .. } = self;
+        let last = net.layers.len();
+        self.gradients[last].clear();
+        self.gradients[last].extend_from_slice(dlogits);
+        let first = net.first_trained();
+        for (i, layer) in net.layers.iter().enumerate().skip(first).rev() {
+            let (before, after) = self.gradients.split_at_mut(i + 1);
+            let (dx, dy) = (&mut before[i], &after[0]);
+            let x = &self.activations[i];
+            dx.resize(x.len(), T::zero());
+            layer.op.twin().backward(Backward {
+                n: *n,
+                x,
+                y: &self.activations[i + 1],
+                params: &net.params(params, i..i + 1),
+                kept: &self.kept[i],
+                dy,
+                dx: (i > first).then_some(&mut dx[..]),
+                grads: &mut net.params_mut(grads, i..i + 1),
+                random: Random { seed: *seed, step: *step, layer: i },
+            });
+        }
+    }
+
+    /// The mean loss of the batch, with its gradient in `grads`.
+    pub fn loss_and_gradient(&mut self, form: &Form, batch: Batch<T>) -> f64 {
+        let n = batch.labels.len();
+        let classes = self.net.classes;
+        let mut losses = vec![T::zero(); n];
+        let mut dlogits = vec![T::zero(); n * classes];
+        let logits = self.forward(Mode::Training);
+        form.forward(classes, logits, batch, &mut losses);
+        let dloss = vec![T::of(batch.dloss()); n];
+        form.backward(classes, logits, batch, &dloss, &mut dlogits);
+        self.backward(&dlogits);
+        mean(losses.iter().map(|l| l.wide()).sum(), batch.weight)
+    }
+
+    /// The mean nll of the batch, by the logits of the last [`Self::forward`].
+    fn nll(&self, form: &Form, batch: Batch<T>) -> f64 {
+        let mut nlls = vec![T::zero(); batch.labels.len()];
+        form.nll(self.net.classes, &self.activations[self.net.layers.len()], batch, &mut nlls);
+        mean(nlls.iter().map(|nll| nll.wide()).sum(), batch.counted)
+    }
+
+    /// One training step over the batch: its means before the update, which is number `t` from 1.
+    pub fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
+        self.step = t;
+        let loss = self.loss_and_gradient(form, batch);
+        let nll = self.nll(form, batch);
+        let finite = optimizer::step(optimizer, t, &mut self.params, &self.grads, &mut self.state);
+        BatchLoss { loss, nll, diverged: !finite }
+    }
+}
+
+/// Trains in `T` on the plain network.
+pub type ReferenceTrainer<'a, T> = HostTrainer<'a, T, ReferenceNetwork<T>>;
+
+impl<T: Precision> HostNetwork<T> for ReferenceNetwork<T> {
+    fn start(net: &Network, params: Vec<T>) -> Self {
+        Self::new(net, params)
+    }
+
+    fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>) {
+        let [_, h, w] = data.shape;
+        let batch = self.batch(indices.len()).par_chunks_mut(data.pixels());
+        batch.zip(indices).for_each(|(x, &index)| {
+            let planes = x.chunks_mut(h * w).zip(data.image(index as usize).chunks(h * w)).zip(normalised);
+            for ((x, bytes), normalised) in planes {
+                x.iter_mut().zip(bytes).for_each(|(x, &byte)| *x = normalised[usize::from(byte)]);
+            }
+        });
+    }
+
+    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
+        self.train_step(form, batch, optimizer, t)
+    }
+
+    fn logits(&mut self) -> &[T] {
+        self.forward(Mode::Inference)
+    }
+
+    fn parts(&mut self) -> (&mut Vec<T>, &mut optimizer::State<T>) {
+        (&mut self.params, &mut self.state)
+    }
+}

@@ -1,0 +1,160 @@
+//! A layer over one batch: what its checks, its finite differences and its benches start from.
+
+use std::sync::Arc;
+
+use super::compare::sum_tolerance;
+use super::random;
+use crate::layer::{Backward, Forward, Inputs, Kept, Mode, Op, Precision, Random, Role};
+use crate::ops::Case;
+use crate::{Error, Result};
+
+/// `len` numbers of the kind that shows an operation's mistakes.
+pub fn inputs(kind: Inputs, len: usize, stream: u64) -> Vec<f32> {
+    let mut values = random(len, stream);
+    match kind {
+        Inputs::Any => {}
+        Inputs::Zeros => {
+            values.iter_mut().step_by(5).for_each(|v| *v = 0.0);
+            values.iter_mut().step_by(7).for_each(|v| *v = -0.0);
+        }
+        // Seven values: most windows hold a tie.
+        Inputs::Ties => values.iter_mut().for_each(|v| *v = (*v * 3.5).floor()),
+    }
+    values
+}
+
+/// A layer over one batch, and all that its passes read.
+#[derive(Clone, Debug)]
+pub struct Batch<T> {
+    /// The layer.
+    pub op: Arc<dyn Op>,
+    /// Images.
+    pub n: usize,
+    /// Their input.
+    pub x: Vec<T>,
+    /// The gradient of their output.
+    pub dy: Vec<T>,
+    /// The trained parameters.
+    pub params: Vec<Vec<T>>,
+    /// The buffers.
+    pub buffers: Vec<Vec<T>>,
+    /// Random numbers.
+    pub random: Random,
+}
+
+/// What a forward pass gives.
+#[derive(Clone, Debug)]
+pub struct Given<T> {
+    /// Output.
+    pub y: Vec<T>,
+    /// What the backward pass needs.
+    pub kept: Kept<T>,
+    /// The buffers after it.
+    pub buffers: Vec<Vec<T>>,
+}
+
+/// Gradients.
+#[derive(Clone, Debug)]
+pub struct Gradients<T> {
+    /// Of the input.
+    pub dx: Vec<T>,
+    /// Of the trained parameters.
+    pub params: Vec<Vec<T>>,
+}
+
+impl<T: Precision> Batch<T> {
+    /// Random numbers for a case: all of them are numbers of f32.
+    ///
+    /// # Errors
+    /// [`Error::Layer`] for a case that does not fit.
+    pub fn new(case: &Case) -> Result<Self> {
+        let op = case.layer.fit(case.input).map_err(|misfit| Error::Layer {
+            layer: case.layer.kind().into(),
+            got: misfit.got,
+            needs: misfit.needs,
+        })?;
+        let n = case.n;
+        let (mut params, mut buffers) = (vec![], vec![]);
+        for (i, parameter) in op.parameters().iter().enumerate() {
+            let values = random(parameter.shape.iter().product(), 2 + i as u64);
+            if parameter.role == Role::Buffer { buffers.push(wide(&values)) } else { params.push(wide(&values)) }
+        }
+        Ok(Self {
+            n,
+            x: wide(&inputs(op.inputs(), n * op.input().len(), 1)),
+            dy: wide(&random(n * op.output().len(), 101)),
+            params,
+            buffers,
+            random: Random { seed: 0x1234_5678_9abc, step: 7, layer: 3 },
+            op,
+        })
+    }
+
+    /// The same with what `of` makes of each number.
+    pub fn map(&self, of: impl Fn(T) -> T) -> Self {
+        let values = |values: &Vec<T>| values.iter().map(|&v| of(v)).collect::<Vec<T>>();
+        Self {
+            op: self.op.clone(),
+            n: self.n,
+            x: values(&self.x),
+            dy: values(&self.dy),
+            params: self.params.iter().map(values).collect(),
+            buffers: self.buffers.iter().map(values).collect(),
+            random: self.random,
+        }
+    }
+
+    /// The plain form's forward pass.
+    pub fn forward(&self, mode: Mode) -> Given<T> {
+        let mut buffers = self.buffers.clone();
+        // What is not written stays a NaN, and shows.
+        let mut y = vec![T::nan(); self.n * self.op.output().len()];
+        let mut kept = Kept::default();
+        kept.fit(&*self.op, self.n);
+        self.op.twin().forward(Forward {
+            n: self.n,
+            mode,
+            x: &self.x,
+            params: &self.params.iter().map(Vec::as_slice).collect::<Vec<_>>(),
+            buffers: &mut buffers.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>(),
+            y: &mut y,
+            kept: &mut kept,
+            random: self.random,
+        });
+        Given { y, kept, buffers }
+    }
+
+    /// The plain form's backward pass.
+    pub fn backward(&self, given: &Given<T>) -> Gradients<T> {
+        let mut params: Vec<Vec<T>> = self.params.iter().map(|v| vec![T::nan(); v.len()]).collect();
+        let mut dx = vec![T::nan(); self.x.len()];
+        self.op.twin().backward(Backward {
+            n: self.n,
+            x: &self.x,
+            y: &given.y,
+            params: &self.params.iter().map(Vec::as_slice).collect::<Vec<_>>(),
+            kept: &given.kept,
+            dy: &self.dy,
+            dx: Some(&mut dx),
+            grads: &mut params.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>(),
+            random: self.random,
+        });
+        Gradients { dx, params }
+    }
+}
+
+fn wide<T: Precision>(values: &[f32]) -> Vec<T> {
+    values.iter().map(|&v| T::of(v.into())).collect()
+}
+
+impl Batch<f64> {
+    /// How far each element of `want` may be off, `magnitude` being the same pass over absolute values.
+    pub fn tolerance(&self, pass: usize, want: &[f64], magnitude: &[f64]) -> Vec<f64> {
+        let rounding = self.op.rounding(self.n);
+        let of = |(want, magnitude): (&f64, &f64)| {
+            let sum = if rounding.terms[pass] > 0 { sum_tolerance(rounding.terms[pass], *magnitude) } else { 0.0 };
+            sum + rounding.ulps * 2f64.powi(-24) * want.abs()
+        };
+        want.iter().zip(magnitude).map(of).collect()
+    }
+}

@@ -1,0 +1,115 @@
+//! The convolution's passes in a plan.
+
+use super::Conv2d;
+use crate::Result;
+use crate::layer::{At, Op, Parameter, Rounding, Shape};
+use crate::plan::shaders::CONV2D;
+use crate::plan::{Grid, Plan, Slice, uniform, word};
+
+uniform! {
+    /// `Conv2d` in `shaders/conv2d.wgsl`.
+    struct Dims {
+        c_in: u32, h_in: u32, w_in: u32,
+        c_out: u32, h_out: u32, w_out: u32,
+        kernel_h: u32, kernel_w: u32,
+        stride_h: u32, stride_w: u32,
+        padding_h: u32, padding_w: u32,
+    }
+}
+
+impl Conv2d {
+    fn dims(&self) -> Dims {
+        let [c_in, h_in, w_in] = self.input.map(word);
+        let [h_out, w_out] = self.output_plane().map(word);
+        let [kernel_h, kernel_w] = self.kernel.map(word);
+        let [stride_h, stride_w] = self.stride.map(word);
+        let [padding_h, padding_w] = self.padding.map(word);
+        Dims {
+            c_in,
+            h_in,
+            w_in,
+            c_out: word(self.c_out),
+            h_out,
+            w_out,
+            kernel_h,
+            kernel_w,
+            stride_h,
+            stride_w,
+            padding_h,
+            padding_w,
+        }
+    }
+}
+
+impl Op for Conv2d {
+    fn input(&self) -> Shape {
+        Shape::Image(self.input)
+    }
+
+    fn output(&self) -> Shape {
+        let [rows, columns] = self.output_plane();
+        Shape::Image([self.c_out, rows, columns])
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        let [rows, columns] = self.kernel;
+        Parameter::weight_and_bias(vec![self.c_out, self.input[0], rows, columns], self.fan_in())
+    }
+
+    fn flops(&self) -> u64 {
+        self.flops()
+    }
+
+    fn rounding(&self, n: usize) -> Rounding {
+        let positions: usize = self.output_plane().iter().product();
+        let of_input = self.c_out * self.kernel[0] * self.kernel[1];
+        Rounding { terms: [self.fan_in() + 1, of_input, n * positions], ..Rounding::default() }
+    }
+
+    fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {
+        plan.dispatch(
+            format!("{}.forward", at.name),
+            (&CONV2D, "forward"),
+            self.dims(),
+            Grid::Threads(at.n * self.output_len()),
+            self.flops() * at.n as u64,
+            &[("x", at.x), ("w", at.params[0]), ("b", at.params[1]), ("y", at.y)],
+        )?;
+        plan.loops(&[self.input[0], self.kernel[0], self.kernel[1]]);
+        Ok(())
+    }
+
+    fn record_backward(&self, plan: &mut Plan, at: &At, dy: Slice, dx: Option<Slice>) -> Result<()> {
+        let At { name, n, .. } = *at;
+        plan.dispatch(
+            format!("{name}.backward_weight"),
+            (&CONV2D, "backward_weight"),
+            self.dims(),
+            Grid::Threads(self.weight_len()),
+            self.flops() * n as u64,
+            &[("x", at.x), ("dy", dy), ("dw", at.grads[0])],
+        )?;
+        let [h, w] = self.output_plane();
+        plan.loops(&[n, h, w]);
+        plan.dispatch(
+            format!("{name}.backward_bias"),
+            (&CONV2D, "backward_bias"),
+            self.dims(),
+            Grid::Threads(self.c_out),
+            (self.output_len() * n) as u64,
+            &[("dy", dy), ("db", at.grads[1])],
+        )?;
+        plan.loops(&[n, h * w]);
+        let Some(dx) = dx else { return Ok(()) };
+        plan.dispatch(
+            format!("{name}.backward_input"),
+            (&CONV2D, "backward_input"),
+            self.dims(),
+            Grid::Threads(n * self.input_len()),
+            self.flops() * n as u64,
+            &[("w", at.params[0]), ("dy", dy), ("dx", dx)],
+        )?;
+        plan.loops(&[self.c_out, self.kernel[0], self.kernel[1]]);
+        Ok(())
+    }
+}
