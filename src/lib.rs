@@ -65,6 +65,7 @@ pub mod ops;
 pub mod optimizer;
 pub mod oracle;
 pub mod plan;
+#[cfg(feature = "report")]
 pub mod report;
 pub mod rng;
 pub mod study;
