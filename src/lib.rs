@@ -42,7 +42,8 @@
 //! | [`ops`], [`oracle`] | each operation's dimensions and dispatches; its plain form on the CPU, generic over f32 and f64 |
 //! | [`plan`] | plans as values, the WGSL and what naga says of it, forms of kernels |
 //! | [`docs`] | pages for users: reliability |
-//! | [`rng`], [`mod@fs`], [`input`], [`error`] | random numbers, files that are whole or not there, files that a user names, errors |
+//! | [`mod@fs`], [`input`], [`parse`] | files that are whole or not there, files that a user names, what they say |
+//! | [`rng`], [`memory`], [`error`] | random numbers, the memory that is left, errors |
 
 #![warn(missing_docs)]
 
@@ -60,10 +61,12 @@ mod golden;
 pub mod input;
 pub mod loss;
 pub mod measure;
+pub mod memory;
 pub mod network;
 pub mod ops;
 pub mod optimizer;
 pub mod oracle;
+pub mod parse;
 pub mod plan;
 #[cfg(feature = "report")]
 pub mod report;

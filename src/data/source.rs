@@ -1,0 +1,286 @@
+//! For whoever adds a format of data, or reads a set by its name: each format has a file of its own and a line in [`FORMATS`].
+//!
+//! A [`Source`] is all that finds a data set: a configuration records it, and [`Source::load`] reads it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::record::TrainedOn;
+use super::{Dataset, cifar, digits, fashion_mnist, mnist};
+use crate::ops::IGNORED;
+use crate::{Error, Result, memory};
+
+/// A format of data sets: what it is called, and how it is read.
+pub trait Format: Sync {
+    /// As flags and files have it: `cifar-10`.
+    fn name(&self) -> &'static str;
+
+    /// What it is, in a line.
+    fn about(&self) -> &'static str;
+
+    /// What the classes are called, by their label.
+    fn classes(&self) -> &'static [&'static str];
+
+    /// The means of the channels that are usual for it, of pixels scaled to 0..1, and their standard deviations.
+    fn normalisation(&self) -> [&'static [f64]; 2];
+
+    /// Whether it needs no files.
+    fn is_built_in(&self) -> bool {
+        false
+    }
+
+    /// Training set and test set, from the files in `dir`. The label `ignored` may be any number that the format holds, and
+    /// becomes [`IGNORED`]. More images than the limits may be given, where that is less work.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where a file is missing, damaged, or not what it should be.
+    fn read(&self, dir: &Path, limits: [Option<usize>; 2], ignored: Option<i64>) -> Result<(Dataset, Dataset)>;
+
+    /// Refuses training images that are not at their places in the published set, where labels that come in a file of their
+    /// own expect them.
+    ///
+    /// # Errors
+    /// [`Error::Data`].
+    fn check_places(&self, _dir: &Path, _train: &Dataset) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Every format, the one that stands where nobody names one first.
+pub static FORMATS: [&dyn Format; 4] = [&digits::Builtin, &mnist::Mnist, &fashion_mnist::FashionMnist, &cifar::Cifar10];
+
+/// One of [`FORMATS`], by its name in files.
+#[derive(Clone, Copy)]
+pub struct DataKind(&'static dyn Format);
+
+impl DataKind {
+    /// The format of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        FORMATS.iter().find(|format| format.name() == name).map(|format| Self(*format))
+    }
+
+    /// The format.
+    pub fn format(self) -> &'static dyn Format {
+        self.0
+    }
+
+    /// As flags and files have it.
+    pub fn name(self) -> &'static str {
+        self.0.name()
+    }
+
+    /// Whether it needs no files.
+    pub fn is_built_in(self) -> bool {
+        self.0.is_built_in()
+    }
+}
+
+impl Default for DataKind {
+    fn default() -> Self {
+        Self(FORMATS[0])
+    }
+}
+
+impl PartialEq for DataKind {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl fmt::Debug for DataKind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for DataKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for DataKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        static NAMES: OnceLock<Vec<&'static str>> = OnceLock::new();
+        let name = String::deserialize(deserializer)?;
+        let names = NAMES.get_or_init(|| FORMATS.iter().map(|format| format.name()).collect());
+        Self::from_name(&name).ok_or_else(|| de::Error::unknown_variant(&name, names))
+    }
+}
+
+/// Where a data set's files are, if nobody says.
+const FOLDER: &str = "data";
+
+/// What a user says of the data, if anything.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// Which set.
+    pub data: Option<DataKind>,
+    /// Where its files are.
+    pub dir: Option<PathBuf>,
+}
+
+/// All that finds a data set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Source {
+    /// Which set.
+    pub data: DataKind,
+    /// Where its files are; without a meaning for what is built in.
+    pub data_dir: PathBuf,
+    /// Only the first so many training images.
+    pub limit_train: Option<usize>,
+    /// Only the first so many test images.
+    pub limit_test: Option<usize>,
+}
+
+impl Wanted {
+    /// What is named, else the built-in digits; without limits.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a folder beside a set that is built in, or one that is no text.
+    pub fn source(&self) -> Result<Source> {
+        let data = self.data.unwrap_or_default();
+        self.check(data)?;
+        let data_dir = match data.is_built_in() {
+            true => FOLDER.into(),
+            false => recorded("--data-dir", self.dir.as_deref().unwrap_or(Path::new(FOLDER)))?,
+        };
+        Ok(Source { data, data_dir, limit_train: None, limit_test: None })
+    }
+
+    /// Whether the data of a model, or of a run, is meant, and where it is: `known`, or where it is said to have moved to.
+    ///
+    /// # Errors
+    /// As [`Self::source`].
+    pub fn own(&self, known: &TrainedOn) -> Result<Option<Source>> {
+        if self.data.is_some_and(|data| data != known.data) {
+            return Ok(None);
+        }
+        self.check(known.data)?;
+        let data_dir = match &self.dir {
+            Some(moved) => recorded("--data-dir", moved)?,
+            None => known.dir.clone().unwrap_or(FOLDER.into()),
+        };
+        let TrainedOn { data, limit_train, limit_test, .. } = *known;
+        Ok(Some(Source { data, data_dir, limit_train, limit_test }))
+    }
+
+    fn check(&self, data: DataKind) -> Result<()> {
+        match &self.dir {
+            Some(dir) if data.is_built_in() => Err(Error::Usage(format!(
+                "--data-dir: found {}, but the digits are built in; expected --data with a set that is read from files",
+                dir.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Source {
+    /// `mnist in /home/me/data`.
+    pub fn describe(&self) -> String {
+        match self.data.is_built_in() {
+            true => format!("{} (built in)", self.data.name()),
+            false => format!("{} in {}", self.data.name(), self.data_dir.display()),
+        }
+    }
+
+    /// Training and test set, cut to the limits. The label `ignored` has become [`IGNORED`] in both.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where a file is missing, damaged, or not what it should be; [`Error::OverLimit`] where the memory does
+    /// not hold the images twice.
+    pub fn load(&self, ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
+        self.load_checked(ignored, false)
+    }
+
+    /// As [`Self::load`]; with `places` only if every training image is at its place in the published set.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_checked(&self, ignored: Option<i64>, places: bool) -> Result<(Dataset, Dataset)> {
+        let format = self.data.format();
+        let (mut train, mut test) = format.read(&self.data_dir, [self.limit_train, self.limit_test], ignored)?;
+        if places {
+            format.check_places(&self.data_dir, &train).map_err(|error| match error {
+                Error::Data { path, message } => {
+                    Error::data(path, format!("{message}: --train-labels and --soft-labels go by their place in it"))
+                }
+                other => other,
+            })?;
+        }
+        train.truncate(self.limit_train.unwrap_or(usize::MAX));
+        test.truncate(self.limit_test.unwrap_or(usize::MAX));
+        // What is split or left out is a copy.
+        let copies = (train.images.len() + test.images.len()) as u64;
+        if let Some(available) = memory::available().filter(|available| copies > *available) {
+            let [copies, available] = [copies, available].map(memory::bytes);
+            let message = format!("found {copies} of images, and {available} of memory are available to copy them");
+            return Err(Error::OverLimit(format!("{}: {message}; --limit-train takes fewer", self.describe())));
+        }
+        if ignored.is_some() {
+            // IDX files have been read so; the other formats have classes only.
+            for label in train.labels.iter_mut().chain(&mut test.labels) {
+                if ignored == Some((*label).into()) {
+                    *label = IGNORED;
+                }
+            }
+        }
+        Ok((train, test))
+    }
+}
+
+/// A path as a configuration records it: from the root, so that it means the same wherever the run goes on. `flag` gave it.
+///
+/// # Errors
+/// [`Error::Usage`] for a path that is no text; [`Error::Io`].
+pub fn recorded(flag: &str, path: &Path) -> Result<PathBuf> {
+    let whole = std::path::absolute(path).map_err(Error::io(path))?;
+    match whole.to_str() {
+        Some(_) => Ok(whole),
+        None => {
+            Err(Error::Usage(format!("{flag}: found {path:?}, expected a path in UTF-8, which config.toml can hold")))
+        }
+    }
+}
+
+/// Mean and standard deviation of each channel: what was given, else the data set's usual values. `names` are what gave
+/// them.
+///
+/// # Errors
+/// [`Error::Usage`] for another number of values than 1 or one a channel, and as [`check_normalisation`].
+pub fn normalisation(
+    data: DataKind,
+    names: [&str; 2],
+    [mean, std]: [&[f64]; 2],
+    channels: usize,
+) -> Result<Vec<[f64; 2]>> {
+    let one_each = |name: &str, given: &[f64], usual: &[f64]| match given.len() {
+        0 => Ok(usual.to_vec()),
+        1 => Ok(vec![given[0]; channels]),
+        n if n == channels => Ok(given.to_vec()),
+        n => Err(Error::Usage(format!("{name}: found {n} values, expected 1 or one for each of {channels} channels"))),
+    };
+    let [usual_mean, usual_std] = data.format().normalisation();
+    let (mean, std) = (one_each(names[0], mean, usual_mean)?, one_each(names[1], std, usual_std)?);
+    check_normalisation(names, [&mean, &std])?;
+    Ok(mean.into_iter().zip(std).map(|(mean, std)| [mean, std]).collect())
+}
+
+/// Refuses what makes no numbers of pixels, whatever the data.
+///
+/// # Errors
+/// [`Error::Usage`], with the name of what is wrong.
+pub fn check_normalisation(names: [&str; 2], [mean, std]: [&[f64]; 2]) -> Result<()> {
+    // Kernels divide by it in f32.
+    if let Some(bad) = std.iter().find(|std| !(std.is_finite() && **std >= f64::from(f32::MIN_POSITIVE))) {
+        return Err(Error::Usage(format!("{}: found {bad}, expected numbers above 0", names[1])));
+    }
+    if let Some(bad) = mean.iter().find(|mean| !(**mean as f32).is_finite()) {
+        return Err(Error::Usage(format!("{}: found {bad}, expected numbers", names[0])));
+    }
+    Ok(())
+}
