@@ -86,7 +86,7 @@ fn damaged_files_end_in_a_line_and_never_in_a_panic() {
                 _ => {
                     // A record is never a reason not to go on.
                     std::fs::write(dir.path().join("metrics.jsonl"), &bytes).unwrap();
-                    saved::record(dir.path(), &progress, &epochs, 5, |_| ()).unwrap();
+                    saved::record(dir.path(), &progress, &epochs, 5, &|_| ()).unwrap();
                     let mended = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
                     let lines: Vec<serde_json::Value> =
                         mended.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

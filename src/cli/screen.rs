@@ -30,8 +30,8 @@ fn progress_bar(images: usize, epochs: usize) -> ProgressBar {
             let _ = write!(out, "{:.0} images/s", state.per_sec());
         },
     ));
-    bar.set_message(format!("1/{epochs}"));
-    bar
+    // Not drawn before the first step: a note comes before it.
+    bar.with_message(format!("1/{epochs}"))
 }
 
 /// Prints results, and shows the progress.

@@ -92,7 +92,7 @@ impl PartialEq for DataKind {
 
 impl fmt::Debug for DataKind {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(self.name())
+        write!(f, "{:?}", self.name())
     }
 }
 
@@ -283,4 +283,25 @@ pub fn check_normalisation(names: [&str; 2], [mean, std]: [&[f64]; 2]) -> Result
         return Err(Error::Usage(format!("{}: found {bad}, expected numbers", names[0])));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a new format with a name that another one has, or with values for some of its channels only.
+    #[test]
+    fn every_format_is_whole_and_known_by_its_name() {
+        for format in FORMATS {
+            let kind = DataKind::from_name(format.name()).unwrap();
+            assert_eq!(kind.format().about(), format.about(), "two formats are called {}", format.name());
+            let text = serde_json::to_string(&kind).unwrap();
+            assert_eq!((text.clone(), serde_json::from_str::<DataKind>(&text).unwrap()), (format!("{kind:?}"), kind));
+            let [means, deviations] = format.normalisation();
+            assert_eq!(means.len(), deviations.len(), "{kind:?}");
+            assert!(!format.about().is_empty() && format.classes().len() >= 2, "{kind:?}");
+        }
+        let error = serde_json::from_str::<DataKind>("\"imagenet\"").unwrap_err().to_string();
+        assert!(error.starts_with("unknown variant `imagenet`, expected one of `digits`, `mnist`"), "{error}");
+    }
 }

@@ -1,4 +1,32 @@
 //! For whoever has trained the runs of a sweep: gathers what is done into a table, a page and a picture.
+//!
+//! ```
+//! use smoothcnn::backend::device::Device;
+//! use smoothcnn::backend::gpu::DeviceKind;
+//! use smoothcnn::report::collect::{Question, collect};
+//! use smoothcnn::study::sweep::{Grid, REPORT, VAL_SPLIT, plan};
+//! use smoothcnn::study::entry;
+//! use smoothcnn::train::config::{Config, Labels};
+//! use smoothcnn::train::runs::Options;
+//!
+//! # fn main() -> smoothcnn::Result<()> {
+//! let parent = tempfile::tempdir().expect("room for a folder");
+//! let out = parent.path().join("sweep");
+//! let labels = Labels { val_split: VAL_SPLIT, ..Labels::default() };
+//! let base = Config { limit_train: Some(100), limit_test: Some(20), epochs: 1, labels, ..Config::default() };
+//! let grid = Grid { label_smoothing: vec![0.0, 0.1], label_noise: vec![0.0], seeds: 1 };
+//! let device = Device { kind: DeviceKind::Cpu, ..Device::default() };
+//!
+//! let entries = plan(&base, &grid, &out, &|_| ())?;
+//! for entry in &entries {
+//!     entry::run(entry, &Options { device: device.clone(), ..Options::default() }, &mut ())?;
+//! }
+//! let story = collect(&entries, &out, &Question::default(), &|_| ())?;
+//! assert_eq!((story.study.outcomes().len(), story.reference), (2, Some(0.1)));
+//! assert!(out.join(REPORT).exists());
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;

@@ -115,9 +115,9 @@ mod tests {
     fn a_file_reads_back_to_the_same_images() {
         let images = [
             Projected { set: Set::Train, class: 0, x: 1.0, y: -2.5e-7 },
-            Projected { set: Set::Test, class: 2, x: 0.1 + 0.2, y: 1e16 },
+            Projected { set: Set::Test, class: 2, x: 0.1 + 0.2, y: 1234.5 },
         ];
-        let text = "set,class,x,y\ntrain,0,1.0,-2.5e-7\ntest,2,0.30000000000000004,1e16\n";
+        let text = "set,class,x,y\ntrain,0,1.0,-2.5e-7\ntest,2,0.30000000000000004,1234.5\n";
         assert_eq!((to_csv(&images), from_csv(text)), (text.to_owned(), Ok(images.to_vec())));
         for bad in ["", "set,class,x\n", "set,class,x,y\nval,0,1,2\n", "set,class,x,y\ntrain,0,1\n"] {
             assert!(from_csv(bad).unwrap_err().contains("expected"), "{bad}");

@@ -1,5 +1,51 @@
 //! For whoever trains into a folder, as the program does: [`train`] begins a run or goes on with one, and tells a [`Listener`]
 //! what happens.
+//!
+//! ```
+//! use smoothcnn::backend::device::Device;
+//! use smoothcnn::backend::gpu::DeviceKind;
+//! use smoothcnn::train::config::Config;
+//! use smoothcnn::train::model::{Inference, Model};
+//! use smoothcnn::train::run_folder::MODEL;
+//! use smoothcnn::train::runs::{Folder, Listener, Options, train};
+//! use smoothcnn::train::EpochReport;
+//!
+//! /// Keeps the accuracy of each epoch.
+//! struct Accuracies(Vec<f64>);
+//!
+//! impl Listener for Accuracies {
+//!     fn epoch(&mut self, report: &EpochReport, _line: &str) {
+//!         self.0.push(report.test.accuracy);
+//!     }
+//! }
+//!
+//! # fn main() -> smoothcnn::Result<()> {
+//! let parent = tempfile::tempdir().expect("room for a folder");
+//! let out = parent.path().join("run");
+//! let device = Device { kind: DeviceKind::Cpu, ..Device::default() };
+//! let options = Options { device: device.clone(), ..Options::default() };
+//! let mut found = Accuracies(vec![]);
+//!
+//! // The built-in digits, a few of them, for an epoch.
+//! let config = Config { limit_train: Some(64), limit_test: Some(20), epochs: 1, ..Config::default() };
+//! let run = train(config, Folder::New(out.clone()), &options, &mut found)?;
+//! // The folder is the run's until it is dropped.
+//! drop(run);
+//!
+//! // The same run goes on, to the end of a second epoch.
+//! let (folder, config) = Folder::resume(&out)?;
+//! let run = train(Config { epochs: 2, ..config }, folder, &options, &mut found)?;
+//! assert_eq!(found.0.len(), 2);
+//!
+//! // Its file, as anyone finds it later, gives the logits that the run gives.
+//! let test = &run.images.test;
+//! let model = Model::load(&out.join(MODEL), test.shape, test.classes)?;
+//! let how = Inference { device, ..Inference::default() };
+//! let logits = model.logits(test, run.config.data, &how, &|line| println!("{line}"))?;
+//! assert_eq!(logits, run.logits(test)?);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::path::{Path, PathBuf};
 
@@ -270,9 +316,8 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     ));
     let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
     let metadata = |epoch: usize| metadata(&config, &loss, epoch);
-    let tell = |listener: &dyn Listener, line: String| listener.note(&line);
     let mut recorder = Recorder {
-        metrics: saved::record(out, &progress, &epochs, steps_per_epoch, |line| tell(listener, line))?,
+        metrics: saved::record(out, &progress, &epochs, steps_per_epoch, &|line| listener.note(line))?,
         net: &net,
         dtype: config.dtype.into(),
         metadata: &metadata,
@@ -295,7 +340,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         let note = |line: &str| recorder.listener.note(line);
         backend = trainer(&again, &state, &note)?;
         device = again;
-        recorder.metrics = saved::record(out, &progress, &epochs, steps_per_epoch, |line| note(&line))?;
+        recorder.metrics = saved::record(out, &progress, &epochs, steps_per_epoch, &note)?;
         recorder.epochs = epochs;
         outcome = super::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
     }

@@ -9,6 +9,7 @@ use super::checkpoint::{self, Dtype, Metadata, Tensor};
 use super::run_folder::{CHECKPOINT, METRICS, MODEL};
 use super::{Progress, State, Sums};
 use crate::backend::cpu::memory;
+use crate::backend::device::Note;
 use crate::fs::write_atomic;
 use crate::network::{Network, Parameter};
 use crate::parse::to_json;
@@ -165,7 +166,7 @@ pub fn record(
     progress: &Progress,
     epochs: &[Value],
     steps_per_epoch: usize,
-    tell: impl Fn(String),
+    note: Note,
 ) -> Result<LineWriter<File>> {
     let path = out.join(METRICS);
     let mut kept = String::new();
@@ -173,7 +174,7 @@ pub fn record(
         let text = match fs::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                tell(format!("{}: found no such file; the lines of its steps are lost", path.display()));
+                note(&format!("{}: found no such file; the lines of its steps are lost", path.display()));
                 String::new()
             }
             Err(source) => return Err(Error::Io { path, source }),
@@ -195,11 +196,11 @@ pub fn record(
             done.chain(own).for_each(|line| kept += &(line + "\n"));
         }
         if damaged > 0 {
-            tell(format!("{}: found {damaged} damaged lines, which are left out", path.display()));
+            note(&format!("{}: found {damaged} damaged lines, which are left out", path.display()));
         }
         if !restored.is_empty() {
             let shown = path.display();
-            tell(format!(
+            note(&format!(
                 "{shown}: the lines of epochs {restored:?} were lost; they are restored, without their times"
             ));
         }
