@@ -32,8 +32,8 @@
 //! | module | what |
 //! |---|---|
 //! | [`check`], [`mod@bench`] | every kernel against the oracle; how fast this machine is |
-//! | [`study`], [`report`] | what smoothing does on the user's own data: paired runs, verdicts on the six claims; as a page and as text |
-//! | [`train`] | the training loop, weights files, the folder of a run |
+//! | [`study`], `report` | what smoothing does on the user's own data: paired runs, verdicts on the six claims; as a page and as text |
+//! | [`train`] | the training loop, a run in its folder with its configuration, weights files, a saved model |
 //! | [`backend`] | what carries a training out: a GPU, or the CPU |
 //! | [`measure`], [`data`] | metrics, calibration, temperature; images and labels |
 //! | [`compile`] | the network as a list of dispatches; which layers run as one kernel |
@@ -44,6 +44,16 @@
 //! | [`docs`] | pages for users: reliability |
 //! | [`mod@fs`], [`input`], [`parse`] | files that are whole or not there, files that a user names, what they say |
 //! | [`rng`], [`memory`], [`error`] | random numbers, the memory that is left, errors |
+//!
+//! ## Features
+//!
+//! | feature | what |
+//! |---|---|
+//! | `cli` | what only the program needs: flags, progress bars, signals; brings `report` |
+//! | `report` | a sweep's table, page and pictures; a contact sheet as PNG |
+//!
+//! Both are on by default; the library needs neither. It prints nothing: what there is to say goes to a
+//! [`train::listener::Listener`], or to a function of the caller's.
 
 #![warn(missing_docs)]
 

@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smoothcnn::loss::BatchLoss;
 use smoothcnn::measure::Metrics;
 use smoothcnn::train::EpochReport;
+use smoothcnn::train::listener::{Begun, Listener};
 use smoothcnn::train::run_folder::METRICS;
-use smoothcnn::train::runs::{Begun, Listener};
 use smoothcnn::{Error, Result};
 
 use super::signals::EndingWell;

@@ -6,8 +6,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Dataset;
+use super::format::Format;
 use super::idx::{find, open};
-use super::source::Format;
 use crate::{Error, Result};
 
 const SHAPE: [usize; 3] = [3, 32, 32];

@@ -13,7 +13,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::Dataset;
-use super::source::Format;
+use super::format::Format;
 use crate::Result;
 use crate::rng::Philox;
 

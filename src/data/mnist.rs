@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::source::Format;
+use super::format::Format;
 use super::{Dataset, idx};
 use crate::Result;
 

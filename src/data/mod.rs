@@ -3,6 +3,7 @@
 pub mod cifar;
 pub mod digits;
 pub mod fashion_mnist;
+pub mod format;
 pub mod idx;
 pub mod labels;
 pub mod mnist;

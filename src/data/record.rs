@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Dataset;
-use super::source::{DataKind, Source};
+use super::source::{DataKind, FOLDER, Source, Wanted, recorded};
 use crate::{Error, Result};
 
 /// What the images were when a run began: enough to tell whether others are the same.
@@ -110,4 +110,23 @@ pub struct TrainedOn {
     /// None where it is not known: earlier versions did not record it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<Record>,
+}
+
+impl TrainedOn {
+    /// Whether this data is wanted, and where it is: where it was, or where it is said to have moved to.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] as [`Wanted::source`].
+    pub fn source(&self, wanted: &Wanted) -> Result<Option<Source>> {
+        if wanted.data.is_some_and(|data| data != self.data) {
+            return Ok(None);
+        }
+        wanted.check(self.data)?;
+        let data_dir = match &wanted.dir {
+            Some(moved) => recorded("--data-dir", moved)?,
+            None => self.dir.clone().unwrap_or(FOLDER.into()),
+        };
+        let Self { data, limit_train, limit_test, .. } = *self;
+        Ok(Some(Source { data, data_dir, limit_train, limit_test }))
+    }
 }

@@ -1,4 +1,4 @@
-//! For whoever adds a format of data, or reads a set by its name: each format has a file of its own and a line in [`FORMATS`].
+//! For whoever reads a data set by its name: the list of [`FORMATS`], and what finds a set.
 //!
 //! A [`Source`] is all that finds a data set: a configuration records it, and [`Source::load`] reads it.
 
@@ -8,46 +8,10 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::record::TrainedOn;
+use super::format::Format;
 use super::{Dataset, cifar, digits, fashion_mnist, mnist};
 use crate::ops::IGNORED;
 use crate::{Error, Result, memory};
-
-/// A format of data sets: what it is called, and how it is read.
-pub trait Format: Sync {
-    /// As flags and files have it: `cifar-10`.
-    fn name(&self) -> &'static str;
-
-    /// What it is, in a line.
-    fn about(&self) -> &'static str;
-
-    /// What the classes are called, by their label.
-    fn classes(&self) -> &'static [&'static str];
-
-    /// The means of the channels that are usual for it, of pixels scaled to 0..1, and their standard deviations.
-    fn normalisation(&self) -> [&'static [f64]; 2];
-
-    /// Whether it needs no files.
-    fn is_built_in(&self) -> bool {
-        false
-    }
-
-    /// Training set and test set, from the files in `dir`. The label `ignored` may be any number that the format holds, and
-    /// becomes [`IGNORED`]. More images than the limits may be given, where that is less work.
-    ///
-    /// # Errors
-    /// [`Error::Data`] where a file is missing, damaged, or not what it should be.
-    fn read(&self, dir: &Path, limits: [Option<usize>; 2], ignored: Option<i64>) -> Result<(Dataset, Dataset)>;
-
-    /// Refuses training images that are not at their places in the published set, where labels that come in a file of their
-    /// own expect them.
-    ///
-    /// # Errors
-    /// [`Error::Data`].
-    fn check_places(&self, _dir: &Path, _train: &Dataset) -> Result<()> {
-        Ok(())
-    }
-}
 
 /// Every format, the one that stands where nobody names one first.
 pub static FORMATS: [&dyn Format; 4] = [&digits::Builtin, &mnist::Mnist, &fashion_mnist::FashionMnist, &cifar::Cifar10];
@@ -112,7 +76,7 @@ impl<'de> Deserialize<'de> for DataKind {
 }
 
 /// Where a data set's files are, if nobody says.
-const FOLDER: &str = "data";
+pub(super) const FOLDER: &str = "data";
 
 /// What a user says of the data, if anything.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -151,24 +115,7 @@ impl Wanted {
         Ok(Source { data, data_dir, limit_train: None, limit_test: None })
     }
 
-    /// Whether the data of a model, or of a run, is meant, and where it is: `known`, or where it is said to have moved to.
-    ///
-    /// # Errors
-    /// As [`Self::source`].
-    pub fn own(&self, known: &TrainedOn) -> Result<Option<Source>> {
-        if self.data.is_some_and(|data| data != known.data) {
-            return Ok(None);
-        }
-        self.check(known.data)?;
-        let data_dir = match &self.dir {
-            Some(moved) => recorded("--data-dir", moved)?,
-            None => known.dir.clone().unwrap_or(FOLDER.into()),
-        };
-        let TrainedOn { data, limit_train, limit_test, .. } = *known;
-        Ok(Some(Source { data, data_dir, limit_train, limit_test }))
-    }
-
-    fn check(&self, data: DataKind) -> Result<()> {
+    pub(super) fn check(&self, data: DataKind) -> Result<()> {
         match &self.dir {
             Some(dir) if data.is_built_in() => Err(Error::Usage(format!(
                 "--data-dir: found {}, but the digits are built in; expected --data with a set that is read from files",

@@ -18,8 +18,9 @@ use crate::loss::smoothing::Smoothing;
 use crate::measure::{self, calibration, temperature};
 use crate::parse::{self, to_json};
 use crate::train::config::{Config, read_config};
+use crate::train::listener::Listener;
 use crate::train::run_folder::{CHECKPOINT, CONFIG, OwnFolder, PROJECTION, RESULT, RUN_FILES};
-use crate::train::runs::{self, Folder, Listener, Options, Trained};
+use crate::train::runs::{self, Folder, Options, Trained};
 use crate::{Error, Result, input};
 
 /// One run of a sweep.
@@ -101,7 +102,7 @@ pub const EXPECTED: &str = "an entry of `smoothcnn sweep plan`, or its plan";
 /// The entry in the file at `path`.
 ///
 /// # Errors
-/// As [`parse`], and those of [`input::read_text`].
+/// As [`parse()`], and those of [`input::read_text`].
 pub fn read(path: &Path, index: Option<usize>) -> Result<Entry> {
     parse(path, &input::read_text(path, EXPECTED)?, index)
 }

@@ -3,6 +3,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod listener;
 pub mod model;
 mod record;
 pub mod run_folder;

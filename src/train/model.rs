@@ -47,7 +47,7 @@ impl ModelFile {
     }
 
     /// What training left in the metadata under `key`; the default where it left nothing, as in PyTorch's files.
-    fn from_training<T: Default>(&self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T> {
+    fn left_by_training<T: Default>(&self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T> {
         self.metadata.get(key).map_or(Ok(T::default()), |text| {
             parse(text).ok_or_else(|| {
                 let message = format!("metadata {key}: found {text:?}, which training cannot have left");
@@ -62,7 +62,7 @@ impl ModelFile {
     /// # Errors
     /// [`Error::Data`] for what no training leaves.
     pub fn trained_on(&self) -> Result<Option<TrainedOn>> {
-        if let Some(found) = self.from_training(DATA_SET, |text| serde_json::from_str(text).ok().map(Some))? {
+        if let Some(found) = self.left_by_training(DATA_SET, |text| serde_json::from_str(text).ok().map(Some))? {
             return Ok(Some(found));
         }
         let beside = self.path.with_file_name(CONFIG);
@@ -76,7 +76,7 @@ impl ModelFile {
     /// # Errors
     /// [`Error::Data`] for what no training leaves.
     pub fn class_mask(&self, classes: usize) -> Result<Option<Vec<bool>>> {
-        self.from_training("class_mask", |text| {
+        self.left_by_training("class_mask", |text| {
             let mut allowed = vec![false; classes];
             for class in text.split(',') {
                 *allowed.get_mut(class.parse::<usize>().ok()?)? = true;
@@ -91,7 +91,7 @@ impl ModelFile {
     /// # Errors
     /// [`Error::Data`] for what no training leaves.
     pub fn ignore_index(&self) -> Result<Option<i64>> {
-        self.from_training("ignore_index", |text| text.parse().ok().map(Some))
+        self.left_by_training("ignore_index", |text| text.parse().ok().map(Some))
     }
 
     /// Each channel's mean and standard deviation: what is given, else as in training, else the data set's usual ones.
@@ -101,7 +101,7 @@ impl ModelFile {
     pub fn normalisation(&self, [mean, std]: [&[f64]; 2], data: DataKind, channels: usize) -> Result<Vec<[f64; 2]>> {
         let trained_with = |flag: &[f64], key: &str, valid: fn(f64) -> bool| {
             let parse = |text: &str| numbers(text).filter(|values| values.iter().all(|&value| valid(value)));
-            if flag.is_empty() { self.from_training(key, parse) } else { Ok(flag.to_vec()) }
+            if flag.is_empty() { self.left_by_training(key, parse) } else { Ok(flag.to_vec()) }
         };
         let of_model = [mean.is_empty(), std.is_empty()];
         let mean = trained_with(mean, "mean", f64::is_finite)?;
@@ -120,12 +120,13 @@ impl ModelFile {
     /// # Errors
     /// [`Error::Usage`] for a smoothing that there is not, [`Error::Data`] for what no training leaves.
     pub fn loss(&self, epsilon: Option<f64>, variant: Option<Variant>, classes: usize) -> Result<Loss> {
-        let trained = self.from_training("label_smoothing", |text| {
+        let trained = self.left_by_training("label_smoothing", |text| {
             text.parse().ok().filter(|epsilon: &f64| epsilon.is_finite() && *epsilon < 1.0).map(Some)
         })?;
-        let of_training = self.from_training("smoothing_variant", Variant::from_name)?;
-        let prior = self
-            .from_training("smoothing_prior", |text| numbers(text).filter(|prior| prior.len() == classes).map(Some))?;
+        let of_training = self.left_by_training("smoothing_variant", Variant::from_name)?;
+        let prior = self.left_by_training("smoothing_prior", |text| {
+            numbers(text).filter(|prior| prior.len() == classes).map(Some)
+        })?;
         let prior = prior.filter(|_| variant.is_none());
         let variant = variant.unwrap_or(of_training);
         let allowed = self.class_mask(classes)?;
@@ -256,7 +257,7 @@ pub fn find(
         let record = known.filter(|_| parts.contains(&Part::Train)).and_then(|known| known.images.as_ref());
         record.filter(|record| record.begins(Part::Train, train, ignored)).map_or(0, |record| record.train_images)
     };
-    let own = known.map(|known| Ok((known, wanted.own(known)?))).transpose()?;
+    let own = known.map(|known| Ok((known, known.source(wanted)?))).transpose()?;
     let Some((known, Some(own))) = own else {
         let source = Source { limit_train, limit_test, ..wanted.source()? };
         let (train, test) = source.load(ignored)?;

@@ -11,8 +11,8 @@ use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
 use super::checkpoint::{Dtype, Metadata};
+use super::listener::Listener;
 use super::run_folder::METRICS;
-use super::runs::Listener;
 use super::{Backend, EpochReport, Observer, Progress, saved};
 #[cfg(debug_assertions)]
 use crate::backend::gpu::Gpu;

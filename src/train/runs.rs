@@ -7,7 +7,8 @@
 //! use smoothcnn::train::config::Config;
 //! use smoothcnn::train::model::{Inference, Model};
 //! use smoothcnn::train::run_folder::MODEL;
-//! use smoothcnn::train::runs::{Folder, Listener, Options, train};
+//! use smoothcnn::train::listener::Listener;
+//! use smoothcnn::train::runs::{Folder, Options, train};
 //! use smoothcnn::train::EpochReport;
 //!
 //! /// Keeps the accuracy of each epoch.
@@ -52,18 +53,18 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::Metadata;
 use super::config::images::{Images, images};
 use super::config::{Config, read_config};
+use super::listener::{Begun, Listener};
 use super::model::{self, Model};
 use super::record::Recorder;
 use super::run_folder::{CONFIG, FLIPPED, MODEL, OwnFolder};
 use super::saved::{self, Saved};
-use super::{EpochReport, Progress, Schedule, Setup, State};
+use super::{Progress, Schedule, Setup, State};
 use crate::backend::cpu::memory;
 use crate::backend::device::{Device, Note, Opened, check_activations, finite};
 use crate::data::Dataset;
 use crate::fs::write_atomic;
 use crate::loss::smoothing::Smoothing;
-use crate::loss::{BatchLoss, Form, Loss};
-use crate::measure::Metrics;
+use crate::loss::{Form, Loss};
 use crate::network::Network;
 use crate::ops::IGNORED;
 use crate::plan::Storage;
@@ -107,50 +108,6 @@ impl Default for Options {
         Self { device: Device::default(), log_every: 50 }
     }
 }
-
-/// A run that is about to train.
-#[derive(Clone, Copy, Debug)]
-pub struct Begun<'a> {
-    /// Its folder.
-    pub out: &'a Path,
-    /// Training images.
-    pub images: usize,
-    /// Images in a batch.
-    pub batch_size: usize,
-    /// Times through the training images.
-    pub epochs: usize,
-    /// What is measured after each epoch: `test` or `val`.
-    pub measured: &'static str,
-}
-
-/// Is told what happens in a run. `()` does not listen.
-pub trait Listener {
-    /// A line for people: what was chosen, and what is unusual.
-    fn note(&self, _line: &str) {}
-
-    /// Before the first step; the folder is made.
-    fn begins(&mut self, _run: &Begun) {}
-
-    /// After a step of epoch `epoch`, from 1; `recorded` says whether it has a line in the record.
-    fn step(&mut self, _epoch: usize, _means: &BatchLoss, _recorded: bool) {}
-
-    /// After an epoch, its line in the record and its checkpoint.
-    fn epoch(&mut self, _report: &EpochReport, _line: &str) {}
-
-    /// After the model is on the disk: nothing has to be brought to an end any more.
-    fn saved(&mut self) {}
-
-    /// After the test set was measured at the end of a run that was measured on images held out.
-    fn test(&mut self, _metrics: &Metrics, _line: &str) {}
-
-    /// The number of the signal for which the run is to end, if it is to end. Asked after every few steps; the run then ends
-    /// with [`Error::Interrupted`] and a checkpoint to go on from.
-    fn wants_stop(&self) -> Option<u8> {
-        None
-    }
-}
-
-impl Listener for () {}
 
 /// A run that is over.
 pub struct Trained {
@@ -229,7 +186,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     let measured = validation.as_ref().unwrap_or(test);
     let net = Network::seed(train.shape, train.classes)?;
     memory::check_state(&net, true)?;
-    let loss = config.loss(&images)?;
+    let loss = images.loss(&config)?;
     let normalisation = config.normalisation(train)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
     let steps_per_epoch = train.len().div_ceil(config.batch_size);

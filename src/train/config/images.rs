@@ -7,6 +7,7 @@ use crate::backend::device::Note;
 use crate::data::labels;
 use crate::data::record::{CHANGED, Part, Record};
 use crate::data::{Dataset, idx};
+use crate::loss::Loss;
 use crate::ops::IGNORED;
 use crate::{Error, Result};
 
@@ -24,6 +25,27 @@ pub struct Images {
     pub flipped: Vec<Flip>,
     /// What the data set is known by.
     pub record: Record,
+}
+
+impl Images {
+    /// The loss over these images. A teacher's logits are still to come.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where no training image counts, and as [`super::loss::LossConfig::loss`].
+    pub fn loss(&self, config: &Config) -> Result<Loss> {
+        let train = &self.train;
+        let loss = config.named(config.loss_config().loss(train, &self.kept))?;
+        let all: Vec<u32> = (0..train.len() as u32).collect();
+        if loss.weights(train, &all)[0] == 0.0 {
+            let n = all.len();
+            return config.named(Err(Error::Usage(format!(
+                "--ignore-index, --class-mask or --class-weights: found none of {n} training images that counts, \
+                 expected at least one"
+            ))));
+        }
+        let steps_per_epoch = train.len().div_ceil(config.batch_size) as u64;
+        Ok(loss.scheduled(config.loss.schedule_over(steps_per_epoch)))
+    }
 }
 
 /// A training image with a wrong label.

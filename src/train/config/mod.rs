@@ -17,14 +17,12 @@ use crate::data::Dataset;
 use crate::data::labels::Noise;
 use crate::data::record::{Record, TrainedOn};
 use crate::data::source::{self, DataKind, Source, Wanted};
-use crate::loss::Loss;
 use crate::loss::smoothing::Variant;
 use crate::optimizer::{Adam, Optimizer};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
 use crate::train::checkpoint::Dtype;
 use crate::{Error, Result, input, parse};
-use images::Images;
 use loss::{LossConfig, LossSettings};
 
 /// The most of anything that is counted: products of a few such numbers and of sizes are far from what 64 bits hold.
@@ -170,9 +168,9 @@ impl Config {
     /// The same run, with its data where it is said to have moved to.
     ///
     /// # Errors
-    /// [`Error::Usage`] as [`Wanted::own`].
+    /// [`Error::Usage`] as [`TrainedOn::source`].
     pub fn move_data(&mut self, wanted: &Wanted, allow_changed: bool) -> Result<()> {
-        if let (Some(_), Some(source)) = (&wanted.dir, wanted.own(&self.trained_on())?) {
+        if let (Some(_), Some(source)) = (&wanted.dir, self.trained_on().source(wanted)?) {
             self.data_dir = source.data_dir;
         }
         self.allow_changed_data = allow_changed;
@@ -289,25 +287,6 @@ impl Config {
             Some(key) => key.clone(),
             None => table.iter().find_map(inner).unwrap_or_else(|| flag.to_owned()),
         }
-    }
-
-    /// The loss over these images. A teacher's logits are still to come.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] where no training image counts, and as [`LossConfig::loss`].
-    pub fn loss(&self, images: &Images) -> Result<Loss> {
-        let train = &images.train;
-        let loss = self.named(self.loss_config().loss(train, &images.kept))?;
-        let all: Vec<u32> = (0..train.len() as u32).collect();
-        if loss.weights(train, &all)[0] == 0.0 {
-            let n = all.len();
-            return self.named(Err(Error::Usage(format!(
-                "--ignore-index, --class-mask or --class-weights: found none of {n} training images that counts, \
-                 expected at least one"
-            ))));
-        }
-        let steps_per_epoch = train.len().div_ceil(self.batch_size) as u64;
-        Ok(loss.scheduled(self.loss.schedule_over(steps_per_epoch)))
     }
 
     /// Mean and standard deviation of each channel of `images`.
