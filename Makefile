@@ -3,14 +3,15 @@
 #   make train    build, and train on the built-in digits
 #   make test     build, and run every test, those of the GPU kernels on the best adapter there is
 #
-# Both first install a software Vulkan driver where there is no Vulkan driver at all (as root, or with sudo).
+# The first needs no GPU and no driver: without them it trains on the CPU. The second first installs a software Vulkan driver
+# where there is no Vulkan driver at all (as root, or with sudo).
 
 CARGO ?= cargo
 TRAIN ?= --epochs 3
 
 .PHONY: train test test-drivers faults lint bench check driver
 
-train: driver
+train:
 	$(CARGO) build --release --locked
 	target/release/smoothcnn train $(TRAIN)
 
@@ -39,6 +40,8 @@ faults:
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features report -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
 bench: driver

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Error as IoError, ErrorKind, Result as IoResult, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::{Error, Result};
 
@@ -55,20 +56,32 @@ fn replace(path: &Path, bytes: &[u8]) -> IoResult<()> {
     let name = path.file_name().ok_or_else(|| IoError::new(ErrorKind::InvalidInput, "expected a file's name"))?;
     // The same folder, because a rename is atomic only within one file system.
     let folder = folder_of(path);
-    let [before, after] = temporary_name(&name.to_string_lossy());
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&before).suffix(&after);
-    #[cfg(unix)]
-    {
-        // Temporary files are private by default, and this one stays: give it what the umask gives any other file.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
+    let (temporary, mut file) = create_temporary(folder, &name.to_string_lossy())?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    // Some systems do not rename what is open.
+    drop(file);
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
+        // What went wrong first is what is told.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
     }
-    let mut file = builder.tempfile_in(folder)?; // removed when dropped before `persist`
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
     sync_folder(folder)
+}
+
+/// A new file beside the one called `name`, that no other writer has, of this process or of another.
+fn create_temporary(folder: &Path, name: &str) -> IoResult<(PathBuf, File)> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let [before, after] = temporary_name(name);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{before}{}-{number}{after}", std::process::id()));
+        match File::options().write(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((path, file)),
+            // Of a killed writer that had the same number, or of a process on another machine.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// What the name of a temporary file of [`write_atomic`] begins and ends with. Only a writer that was killed leaves one.

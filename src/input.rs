@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use crate::backend::cpu::memory::available;
+use crate::memory::available;
 use crate::{Error, Result};
 
 /// The most that a file of text may hold: configurations, plans, reports.

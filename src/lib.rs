@@ -32,8 +32,8 @@
 //! | module | what |
 //! |---|---|
 //! | [`check`], [`mod@bench`] | every kernel against the oracle; how fast this machine is |
-//! | [`study`], [`report`] | what smoothing does on the user's own data: paired runs, verdicts on the six claims; as a page and as text |
-//! | [`train`] | the training loop, weights files, the folder of a run |
+//! | [`study`], `report` | what smoothing does on the user's own data: paired runs, verdicts on the six claims; as a page and as text |
+//! | [`train`] | the training loop, a run in its folder with its configuration, weights files, a saved model |
 //! | [`backend`] | what carries a training out: a GPU, or the CPU |
 //! | [`measure`], [`data`] | metrics, calibration, temperature; images and labels |
 //! | [`compile`] | the network as a list of dispatches; which layers run as one kernel |
@@ -43,7 +43,18 @@
 //! | [`ops`], [`oracle`] | each operation's dimensions and dispatches; its plain form on the CPU, generic over f32 and f64 |
 //! | [`plan`] | plans as values, the WGSL and what naga says of it, forms of kernels |
 //! | [`docs`] | pages for users: reliability |
-//! | [`real`], [`rng`], [`mod@fs`], [`input`], [`error`] | precisions, random numbers, files that are whole or not there, files that a user names, errors |
+//! | [`mod@fs`], [`input`], [`parse`] | files that are whole or not there, files that a user names, what they say |
+//! | [`real`], [`rng`], [`memory`], [`error`] | precisions, random numbers, the memory that is left, errors |
+//!
+//! ## Features
+//!
+//! | feature | what |
+//! |---|---|
+//! | `cli` | what only the program needs: flags, progress bars, signals; brings `report` |
+//! | `report` | a sweep's table, page and pictures; a contact sheet as PNG |
+//!
+//! Both are on by default; the library needs neither. It prints nothing: what there is to say goes to a
+//! [`train::listener::Listener`], or to a function of the caller's.
 
 #![warn(missing_docs)]
 
@@ -62,12 +73,15 @@ pub mod input;
 pub mod layer;
 pub mod loss;
 pub mod measure;
+pub mod memory;
 pub mod network;
 pub mod ops;
 pub mod optimizer;
 pub mod oracle;
+pub mod parse;
 pub mod plan;
 pub mod real;
+#[cfg(feature = "report")]
 pub mod report;
 pub mod rng;
 pub mod study;

@@ -2,18 +2,19 @@
 
 use std::path::PathBuf;
 
-use smoothcnn::backend::cpu::memory;
+use smoothcnn::backend::cpu;
+use smoothcnn::backend::device::{Precision, check_activations};
 use smoothcnn::backend::gpu::clock::Clock;
 use smoothcnn::bench::{Bench, Measured, Report};
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::fs::write_output;
 use smoothcnn::network::Network;
 use smoothcnn::plan::Storage;
-use smoothcnn::{Error, Result, input};
+use smoothcnn::plan::tuning::Tuning;
+use smoothcnn::{Error, Result, input, memory, parse};
 
-use super::common::{self, DeviceArgs, Precision};
+use super::common::{self, DeviceArgs};
 use super::given::Given;
-use super::parse;
 
 /// Measures training and inference of the seed network on this machine. Every answer is checked against the oracle first.
 #[derive(Debug, clap::Args)]
@@ -57,11 +58,17 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     }
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let inputs: Vec<_> = args.input.iter().map(|text| common::input_shape(text)).collect::<Result<_>>()?;
-    let gpu = common::choose_device(&args.device, Precision::F32)?;
-    let kernels = args.device.kernels.unwrap_or_default();
-    common::check_activations(args.activations, gpu.is_some(), kernels)?;
-    let bench =
-        Bench { gpu, kernels, tuning: args.device.tuning(), activations: args.activations, seconds: args.seconds };
+    let device = args.device.device();
+    let gpu = device.open(Precision::F32, &|line| common::note(line))?.gpu;
+    let kernels = device.kernels.unwrap_or_default();
+    check_activations(args.activations, gpu.is_some(), kernels)?;
+    let bench = Bench {
+        gpu,
+        kernels,
+        tuning: device.tiles.map(Tuning::all),
+        activations: args.activations,
+        seconds: args.seconds,
+    };
     let mut report = bench.report()?;
     let show = |text: String| if args.json { Ok(()) } else { common::print(text) };
     show(header(&report))?;
@@ -96,11 +103,12 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
 /// against, and without a GPU a trainer and a tester.
 fn fits(bench: &Bench, input: [usize; 3], batch_size: usize) -> Result<()> {
     let net = Network::seed(input, 10)?;
-    memory::check_state(&net, false)?;
-    let of = |kernels, train, infer| memory::of_backend::<f32>(&net, kernels, train, infer).total();
+    cpu::memory::check_state(&net, false)?;
+    let of = |kernels, train, infer| cpu::memory::of_backend::<f32>(&net, kernels, train, infer).total();
     let pixels = input.iter().product::<usize>() as u64;
     let images = (batch_size as u64).saturating_mul(4).saturating_mul(pixels);
-    let oracle = memory::of_backend::<f64>(&net, Kernels::Reference, batch_size.min(16), batch_size.min(16)).total();
+    let oracle =
+        cpu::memory::of_backend::<f64>(&net, Kernels::Reference, batch_size.min(16), batch_size.min(16)).total();
     let backends = match bench.gpu {
         Some(_) => 0,
         None => of(bench.kernels, batch_size, batch_size).saturating_add(of(bench.kernels, 0, batch_size)),
@@ -108,7 +116,7 @@ fn fits(bench: &Bench, input: [usize; 3], batch_size: usize) -> Result<()> {
     let needed = images.saturating_add(oracle).saturating_add(backends);
     match memory::available() {
         Some(available) if needed > available => {
-            let [needed, available] = [needed, available].map(common::bytes);
+            let [needed, available] = [needed, available].map(memory::bytes);
             Err(Error::OverLimit(format!("needs {needed} of memory, and {available} is available")))
         }
         _ => Ok(()),
@@ -178,8 +186,8 @@ fn describe(result: &Measured, report: &Report, earlier: Option<&Report>) -> Str
     text += &format!(
         "; {} dispatches, plan {} ({} allocated), idle {:.0}%",
         result.kernels.len(),
-        common::bytes(result.plan_bytes),
-        common::bytes(result.allocated_bytes),
+        memory::bytes(result.plan_bytes),
+        memory::bytes(result.allocated_bytes),
         100.0 * (1.0 - total / result.step_seconds()).max(0.0)
     );
     if let Some(ceilings) = &report.ceilings {

@@ -4,20 +4,23 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use smoothcnn::data::Dataset;
+use smoothcnn::data::record::Part;
+use smoothcnn::data::source::DataKind;
 use smoothcnn::fs::{is_standard_output, write_output};
 use smoothcnn::loss::restricted;
 use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::measure;
 use smoothcnn::measure::temperature::{self, End};
-use smoothcnn::network::Network;
-use smoothcnn::train::checkpoint;
+use smoothcnn::train::config::images::{Images, images};
+use smoothcnn::train::config::read_config;
+use smoothcnn::train::model::{Found, Model, ModelFile, find};
 use smoothcnn::train::run_folder::{self, CONFIG, MODEL, OwnFolder, TEMPERATURE};
+use smoothcnn::train::temperature_file::{self, TemperatureFile};
 use smoothcnn::{Error, Result};
 
-use super::config::{Images, images, read_config};
-use super::dataset::{DataArgs, DataKind, Part, labelled};
-use super::model::{self, Found, InferenceArgs};
-use super::{common, temperature_file};
+use super::common;
+use super::dataset::DataArgs;
+use super::model::InferenceArgs;
 
 /// Fits a temperature to a saved model.
 #[derive(Debug, clap::Args)]
@@ -111,24 +114,24 @@ fn source(args: &Args) -> Result<Source> {
 fn of_run(run: &Path, args: &Args) -> Result<Source> {
     let file = run.join(CONFIG);
     let mut config = read_config(&file)?;
-    config.move_data(&args.data, args.allow_changed_data)?;
+    config.move_data(&args.data.wanted(), args.allow_changed_data)?;
     if config.labels.val_split == 0.0 {
         let message = "found a run without --val-split, expected held-out images; --model FILE fits on others";
         return Err(Error::data(&file, message));
     }
-    let Images { validation, test, .. } = images(&config)?;
+    let Images { validation, test, .. } = images(&config, &|line| common::note(line))?;
     let validation = validation.expect("a split that is not 0 leaves images on both sides");
     Ok(Source { model: run.join(MODEL), data: config.data, validation, test })
 }
 
 fn of_model(path: &Path, args: &Args) -> Result<Source> {
-    let metadata = checkpoint::load_metadata(path)?;
-    let ignored = model::ignore_index(path, &metadata)?;
-    let known = model::trained_on(path, &metadata)?;
+    let file = ModelFile::open(path)?;
+    let ignored = file.ignore_index()?;
+    let known = file.trained_on()?;
     let limits = [args.limit_train, args.limit_test];
     let parts = (known.as_ref(), &[Part::Train, Part::Test][..]);
     let Found { source, train, test, trained } =
-        model::find(&args.data, limits, parts, args.allow_changed_data, ignored)?;
+        find(&args.data.wanted(), limits, parts, args.allow_changed_data, ignored)?;
     common::note(format_args!("data: {}, {} training and {} test images", source.describe(), train.len(), test.len()));
     let n = args.val_images.unwrap_or((train.len() / 10).clamp(1, 5000));
     let validation = last(&train, n)?;
@@ -139,7 +142,7 @@ fn of_model(path: &Path, args: &Args) -> Result<Source> {
                         --limit-train and give --limit-train and --val-images that reach beyond it";
         return Err(Error::Fit(format!("found {found}: {message}; {expected}")));
     }
-    Ok(Source { model: path.to_owned(), data: source.data, validation, test: labelled(&test) })
+    Ok(Source { model: path.to_owned(), data: source.data, validation, test: test.labelled() })
 }
 
 /// Runs the command.
@@ -147,19 +150,19 @@ pub fn run(args: Args) -> Result<u8> {
     // Nobody may train the run on, or begin it again, while its model is measured and the temperature put beside it.
     let run = args.run.as_deref().or(args.model.as_deref().and_then(run_folder::run_of));
     let _held = run.map(OwnFolder::open_run).transpose()?;
-    let Source { model, data, validation: images, test } = source(&args)?;
+    let Source { model: path, data, validation: images, test } = source(&args)?;
     let val_images = images.len();
-    let net = Network::seed(test.shape, test.classes)?;
-    let (state, metadata) = common::load_params(&net, &model)?;
+    let model = Model::load(&path, test.shape, test.classes)?;
     let both = Dataset {
         images: [&images.images[..], &test.images].concat(),
         labels: [&images.labels[..], &test.labels].concat(),
         ..images
     };
-    let logits = args.inference.logits(&net, (&model, &state, &metadata), data, &both)?;
-    let (of_validation, of_test) = logits.split_at(val_images * net.classes);
+    let logits = model.logits(&both, data, &args.inference.inference(), &|line| common::note(line))?;
+    let all = model.net.classes;
+    let (of_validation, of_test) = logits.split_at(val_images * all);
     // Of the classes that took part in training.
-    let allowed = model::class_mask(&model, &metadata, net.classes)?.unwrap_or_else(|| vec![true; net.classes]);
+    let allowed = model.file.class_mask(all)?.unwrap_or_else(|| vec![true; all]);
     let (of_validation, validation_labels, classes) = restricted(&allowed, of_validation, &both.labels[..val_images]);
     let (of_test, test_labels, _) = restricted(&allowed, of_test, &both.labels[val_images..]);
     if test_labels.is_empty() {
@@ -178,15 +181,15 @@ pub fn run(args: Args) -> Result<u8> {
              way there, {why}; expected a minimum within the range, as more images may have"
         )));
     }
-    let out = args.out.clone().unwrap_or_else(|| model.with_file_name(TEMPERATURE));
+    let out = args.out.clone().unwrap_or_else(|| path.with_file_name(TEMPERATURE));
     if args.out.is_none() && out.exists() && temperature_file::read(&out.to_string_lossy()).is_err() {
         let message = "found a file that is not of `smoothcnn calibrate`, expected none, or --out with another one";
         return Err(Error::data(&out, message));
     }
-    let file = temperature_file::File {
+    let file = TemperatureFile {
         temperature: found.value,
         end: found.end,
-        model: &model.display().to_string(),
+        model: &path.display().to_string(),
         data,
         val_images,
         nll_before: found.nll_before,

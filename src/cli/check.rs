@@ -8,6 +8,7 @@ use smoothcnn::check::{Row, losses, network, ops};
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::network::Network;
+use smoothcnn::parse::to_json;
 use smoothcnn::{Error, Result};
 
 use super::common;
@@ -93,7 +94,7 @@ impl Table {
             self.failures += usize::from(row.failure.is_some());
             self.worst = self.worst.max(row.tolerance_used);
             if self.json {
-                self.print(common::to_json(row))?;
+                self.print(to_json(row))?;
                 continue;
             }
             self.print(format_args!(

@@ -1,10 +1,10 @@
 //! `smoothcnn devices`.
 
 use serde::Serialize;
-use smoothcnn::Result;
 use smoothcnn::backend::gpu::choose::{adapters, choose, shader_compiler};
 use smoothcnn::backend::gpu::device::{Gpu, describe};
 use smoothcnn::backend::gpu::{Choice, DeviceKind};
+use smoothcnn::{Result, memory};
 
 use super::common;
 
@@ -54,9 +54,9 @@ pub fn run(args: Args) -> Result<u8> {
             common::print(format_args!(
                 "{index}: {}\n   bindings to {}, {} invocations and {} of memory a workgroup, subgroups of {} to {}",
                 describe(&info),
-                common::bytes(limits.max_storage_buffer_binding_size),
+                memory::bytes(limits.max_storage_buffer_binding_size),
                 limits.max_compute_invocations_per_workgroup,
-                common::bytes(limits.max_compute_workgroup_storage_size.into()),
+                memory::bytes(limits.max_compute_workgroup_storage_size.into()),
                 info.subgroup_min_size,
                 info.subgroup_max_size,
             ))?;

@@ -2,21 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use serde::Serialize;
-use smoothcnn::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
-use smoothcnn::loss::{Form, Loss};
+use smoothcnn::backend::device::finite;
+use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::measure::bootstrap::{self, Interval, Intervals};
 use smoothcnn::measure::temperature;
 use smoothcnn::measure::{self, Metrics};
-use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss};
 use smoothcnn::train::checkpoint::{self, Metadata, Tensor};
 use smoothcnn::{Error, Result};
 
 use super::common;
-use super::dataset::labelled;
-use super::model::{Model, ModelArgs, class_mask, numbers};
-use super::parse::from_training;
+use super::model::{Asked, ModelArgs};
 
 /// Measures a saved model on a test set.
 #[derive(Debug, clap::Args)]
@@ -72,12 +68,13 @@ fn resamples(text: &str) -> Result<usize, String> {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
-    let model = args.model.load()?;
-    let test = labelled(&model.test);
-    let Model { net, metadata, temperature, .. } = &model;
-    let loss = loss(&args, metadata, net.classes)?;
-    let logits = args.model.logits(&model, &test)?;
-    let scale = |t: f64| common::finite(temperature::apply(&logits, t), net.classes);
+    let asked = args.model.load()?;
+    let test = asked.test.labelled();
+    let Asked { model, temperature, .. } = &asked;
+    let net = &model.net;
+    let loss = model.file.loss(args.label_smoothing, args.smoothing_variant, net.classes)?;
+    let logits = args.model.logits(&asked, &test)?;
+    let scale = |t: f64| finite(temperature::apply(&logits, t), net.classes);
     let scaled = temperature.map(scale).transpose()?;
     let measured = scaled.as_deref().unwrap_or(&logits);
     let metrics = loss.evaluate(measured, &test.labels, net.classes);
@@ -94,7 +91,7 @@ pub fn run(args: Args) -> Result<u8> {
     });
     if let Some(path) = &args.logits {
         let tensor = Tensor { name: "logits".into(), shape: vec![test.len(), net.classes], data: logits.into() };
-        checkpoint::save(path, &[tensor], args.model.inference.dtype.dtype(), &Metadata::new())?;
+        checkpoint::save(path, &[tensor], args.model.inference.dtype.into(), &Metadata::new())?;
     }
     if args.json {
         common::print_json(&Report { metrics: &metrics, temperature: *temperature, bootstrap })?;
@@ -128,31 +125,4 @@ fn show(metrics: &Metrics, bootstrap: Option<&Bootstrap>) -> Result<()> {
         common::print(format_args!("{name:<16} {value}{interval}"))?;
     }
     common::print(format_args!("{:<16} {}", "images", metrics.images))
-}
-
-/// The smoothed loss as in training, or as the flags have it. Class weights and the other losses have no part in it.
-fn loss(args: &Args, metadata: &Metadata, classes: usize) -> Result<Loss> {
-    let path = &args.model.model;
-    let epsilon = from_training(path, metadata, "label_smoothing", |text| {
-        text.parse().ok().filter(|epsilon: &f64| epsilon.is_finite() && *epsilon < 1.0).map(Some)
-    })?;
-    let variant = from_training(path, metadata, "smoothing_variant", |text| Variant::from_str(text, false).ok())?;
-    let variant = args.smoothing_variant.unwrap_or(variant);
-    let prior = from_training(path, metadata, "smoothing_prior", |text| {
-        numbers(text).filter(|prior| prior.len() == classes).map(Some)
-    })?;
-    let allowed = class_mask(path, metadata, classes)?;
-    let part = allowed.as_ref().map_or(classes, |allowed| allowed.iter().filter(|allowed| **allowed).count());
-    let smoothing = match (args.label_smoothing, epsilon) {
-        (None, Some(epsilon)) => Smoothing::negative_allowed(variant, epsilon, part)?,
-        (given, _) => Smoothing::new(variant, given.unwrap_or(0.1), part)?,
-    };
-    let prior = prior.filter(|_| args.smoothing_variant.is_none());
-    if prior.is_none() && allowed.is_none() {
-        return Ok(smoothing.into());
-    }
-    let even = if variant == Variant::Uniform { Prior::Uniform } else { Prior::OffTarget };
-    let epsilon = Epsilon::negative_allowed(smoothing.epsilon)?;
-    let spec = Spec { epsilon, prior: prior.map_or(even, Prior::Given), allowed, ..Spec::new(classes) };
-    Ok(Loss::new(Form::Weighted(WeightedLoss::new(&spec)?), smoothing.epsilon))
 }

@@ -4,12 +4,13 @@
 use std::path::Path;
 
 use clap::Parser;
+use smoothcnn::parse::to_json;
 use smoothcnn::rng::Philox;
-use smoothcnn::train::Progress;
+use smoothcnn::study::entry::{self, Entry};
+use smoothcnn::train::config::read_config;
+use smoothcnn::train::{Progress, saved, temperature_file};
 
-use super::config::{RunArgs, Varied, read_config};
-use super::entry::{self, Entry};
-use super::{common, saved, temperature_file};
+use super::config::{RunArgs, Varied};
 
 #[derive(Parser)]
 struct Line {
@@ -64,7 +65,7 @@ fn damaged_files_end_in_a_line_and_never_in_a_panic() {
     let run = Line::parse_from(flags.split(' ')).run;
     let config = run.config(Varied { label_smoothing: 0.1, label_noise: 0.2, seed: 3 }).unwrap();
     let toml = toml::to_string_pretty(&config).unwrap();
-    let plan = format!("[{}]", common::to_json(&Entry::new(Path::new("s"), config)));
+    let plan = format!("[{}]", to_json(&Entry::new(Path::new("s"), config)));
     let record =
         "{\"kind\":\"step\",\"epoch\":1,\"step\":2,\"loss\":1.5,\"nll\":1.2}\n{\"kind\":\"epoch\",\"epoch\":1}\n";
     let scaling = "temperature = 1.5\nend = \"minimum\"\nmodel = \"m\"\nversion = \"0.1.0\"\n";
@@ -85,7 +86,7 @@ fn damaged_files_end_in_a_line_and_never_in_a_panic() {
                 _ => {
                     // A record is never a reason not to go on.
                     std::fs::write(dir.path().join("metrics.jsonl"), &bytes).unwrap();
-                    saved::record(dir.path(), &progress, &epochs, 5, |_| ()).unwrap();
+                    saved::record(dir.path(), &progress, &epochs, 5, &|_| ()).unwrap();
                     let mended = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
                     let lines: Vec<serde_json::Value> =
                         mended.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -7,23 +7,18 @@ mod common;
 mod config;
 mod dataset;
 mod devices;
-mod entry;
 mod eval;
 #[cfg(test)]
 mod fuzz;
 mod given;
 mod loss;
 mod model;
-mod parse;
 mod plan;
 mod predict;
 mod preview;
-mod record;
-mod run;
-mod saved;
+mod screen;
 mod signals;
 mod sweep;
-mod temperature_file;
 mod threads;
 mod train;
 

@@ -3,6 +3,7 @@
 use clap::builder::Resettable;
 use serde::Serialize;
 use smoothcnn::backend::cpu;
+use smoothcnn::backend::device::check_activations;
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::compile::{Job, compile};
 use smoothcnn::data::Dataset;
@@ -11,13 +12,14 @@ use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
-use smoothcnn::{Error, Result};
+use smoothcnn::train::config::EPOCHS;
+use smoothcnn::train::config::loss::LossConfig;
+use smoothcnn::train::model::Model;
+use smoothcnn::{Error, Result, memory};
 
 use super::common;
-use super::config::EPOCHS;
 use super::given::Given;
-use super::loss::{LossArgs, LossConfig, Spread};
-use super::run::load_teacher;
+use super::loss::{LossArgs, Spread};
 
 /// Prints what a training step of the seed network does.
 // A plan's --classes are how many there are.
@@ -92,15 +94,15 @@ struct Printed {
 /// so that one image of each class stands for all of them.
 fn loss(args: &Args, net: &Network) -> Result<(Loss, String)> {
     let (flags, variant) = args.loss.recorded(args.smoothing_variant, EPOCHS)?;
-    let epsilon = args.label_smoothing.unwrap_or(flags.usual_epsilon());
-    let config = LossConfig { args: &flags, epsilon, variant };
+    let epsilon = args.label_smoothing.unwrap_or(flags.kind.usual_epsilon());
+    let config = LossConfig { settings: &flags, epsilon, variant };
     let one_each =
         Dataset { shape: net.input, classes: net.classes, images: vec![], labels: (0..net.classes as u32).collect() };
     // Of soft labels the last row: with it all are there.
     let last = args.train_images.checked_sub(1).map(|last| u32::try_from(last).unwrap_or(u32::MAX));
     let mut loss = config.loss(&one_each, last.as_slice())?;
     if let Some(path) = &flags.teacher {
-        load_teacher(path, net)?;
+        Model::teacher(path, net.input, net.classes)?;
         loss = loss.with_teacher([].into())?;
     }
     Ok((loss, config.describe(net.classes)))
@@ -115,7 +117,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     if !(2..=1 << 16).contains(&args.classes) {
         return Err(Error::Usage(format!("--classes: found {}, expected 2 to 65536", args.classes)));
     }
-    common::check_activations(args.activations, true, args.kernels)?;
+    check_activations(args.activations, true, args.kernels)?;
     let net = Network::seed(input, args.classes)?;
     let (loss, described) = loss(&args, &net)?;
     let compiled = compile(&Job {
@@ -175,7 +177,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         let line = |label: &str, kernel: &str, groups: &str, bytes: u64, flops: u64| {
             common::print(format_args!(
                 "{label:<labels$} {kernel:<kernels$} {groups:>14} {:>11} {:>10.2}",
-                common::bytes(bytes),
+                memory::bytes(bytes),
                 flops as f64 / 1e6
             ))
         };
@@ -188,14 +190,14 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     }
     common::print(format_args!(
         "\nmemory: {} in {} buffers",
-        common::bytes(printed.total_bytes),
+        memory::bytes(printed.total_bytes),
         printed.buffers.len()
     ))?;
     let mut largest: Vec<_> = printed.buffers.iter().collect();
     largest.sort_by_key(|buffer| std::cmp::Reverse(buffer.bytes));
     for buffer in largest.iter().take(8) {
-        common::print(format_args!("{:<28} {:>11}", buffer.name, common::bytes(buffer.bytes)))?;
+        common::print(format_args!("{:<28} {:>11}", buffer.name, memory::bytes(buffer.bytes)))?;
     }
-    common::print(format_args!("\nmemory on the CPU path: about {}", common::bytes(printed.cpu_bytes)))?;
+    common::print(format_args!("\nmemory on the CPU path: about {}", memory::bytes(printed.cpu_bytes)))?;
     Ok(0)
 }

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use smoothcnn::backend::device::finite;
 use smoothcnn::fs::write_output;
 use smoothcnn::measure::{self, temperature};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::{Error, Result};
 
 use super::common;
-use super::model::{Model, ModelArgs, class_mask};
+use super::model::{Asked, ModelArgs};
 
 /// Writes a saved model's answers to the test images, a line an image, as CSV.
 ///
@@ -24,12 +25,12 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
-    let model = args.model.load()?;
-    let Model { net, metadata, test, temperature, .. } = &model;
-    let temperature = temperature.unwrap_or(1.0);
-    let logits = common::finite(temperature::apply(&args.model.logits(&model, test)?, temperature), net.classes)?;
+    let asked = args.model.load()?;
+    let Asked { model, test, temperature, .. } = &asked;
+    let (net, temperature) = (&model.net, temperature.unwrap_or(1.0));
+    let logits = finite(temperature::apply(&args.model.logits(&asked, test)?, temperature), net.classes)?;
     // A class that took no part in training has no probability.
-    let allowed = class_mask(&args.model.model, metadata, net.classes)?.unwrap_or_else(|| vec![true; net.classes]);
+    let allowed = model.file.class_mask(net.classes)?.unwrap_or_else(|| vec![true; net.classes]);
     let kept: Vec<usize> = (0..net.classes).filter(|&class| allowed[class]).collect();
     let part: Vec<f64> = logits.chunks(net.classes).flat_map(|row| kept.iter().map(|&class| row[class])).collect();
     let mut probabilities = vec![0.0; logits.len()];

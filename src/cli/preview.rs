@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use image::ImageEncoder;
 use smoothcnn::data::digits::contact_sheet;
+use smoothcnn::data::source::Source;
 use smoothcnn::fs::{is_standard_output, write_output};
+use smoothcnn::report::png;
 use smoothcnn::{Error, Result};
 
 use super::common;
-use super::dataset::{DataArgs, Source};
+use super::dataset::DataArgs;
 
 /// Writes a contact sheet of training images.
 #[derive(Debug, clap::Args)]
@@ -31,7 +32,7 @@ const MOST_PIXELS: u64 = 1 << 15;
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
-    let source = Source { limit_train: args.limit_train, limit_test: Some(0), ..args.data.source()? };
+    let source = Source { limit_train: args.limit_train, limit_test: Some(0), ..args.data.wanted().source()? };
     let (train, _) = source.load(None)?;
     common::note(format_args!("data: {}, {} training images", source.describe(), train.len()));
     let mut counts = vec![0; train.classes];
@@ -48,11 +49,7 @@ pub fn run(args: Args) -> Result<u8> {
         )));
     }
     let sheet = contact_sheet(&train, columns);
-    let mut png = vec![];
-    image::codecs::png::PngEncoder::new(&mut png)
-        .write_image(&sheet.pixels, sheet.width as u32, sheet.height as u32, image::ExtendedColorType::L8)
-        .expect("a grey image of the stated size, written to memory, always encodes");
-    write_output(&args.output, &png)?;
+    write_output(&args.output, &png(&sheet))?;
     let done = format!("{}: {}x{} pixels", args.output.display(), sheet.width, sheet.height);
     if is_standard_output(&args.output) {
         common::note(done);

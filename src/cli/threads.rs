@@ -1,7 +1,6 @@
 //! The threads of the CPU path, started here so that what goes wrong with them is said in a line.
 
-use smoothcnn::backend::cpu::memory;
-use smoothcnn::{Error, Result};
+use smoothcnn::{Error, Result, memory};
 
 /// rayon's own variable.
 const VARIABLE: &str = "RAYON_NUM_THREADS";
@@ -32,7 +31,7 @@ pub fn start() -> Result<()> {
     let threads = if count > 0 { count } else { cores };
     let needed = threads as u64 * STACK + threads.min(8 * cores) as u64 * ARENA;
     if let Some(room) = memory::addresses().filter(|room| needed > *room) {
-        let found = format!("{threads} threads and {} of addresses for them", super::common::bytes(room));
+        let found = format!("{threads} threads and {} of addresses for them", memory::bytes(room));
         return Err(Error::OverLimit(format!(
             "threads: found {found}, expected fewer: {VARIABLE}=1 starts the fewest"
         )));

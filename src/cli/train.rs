@@ -1,15 +1,17 @@
 //! `smoothcnn train`.
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-use smoothcnn::Result;
-use smoothcnn::train::run_folder::{CONFIG, OwnFolder};
+use smoothcnn::study::entry::{self, Entry};
+use smoothcnn::train::config::Config;
+use smoothcnn::train::runs::{self, Folder, Options};
+use smoothcnn::{Error, Result, input};
 
 use super::common::{self, DeviceArgs};
-use super::config::{Config, RunArgs, Varied, read_config};
-use super::entry;
+use super::config::{RunArgs, Varied};
 use super::given::Given;
-use super::run::{self, Folder, Options};
+use super::screen::Screen;
 
 /// Trains the seed network and writes the run to a folder: config.toml, metrics.jsonl, model.safetensors.
 #[derive(Debug, clap::Args)]
@@ -63,34 +65,41 @@ const DEVICE: [&str; 7] = ["--device", "--adapter", "--kernels", "--tiles", "--a
 /// Runs the command.
 pub fn run(args: Args, given: &Given) -> Result<u8> {
     let Args { run, label_smoothing, label_noise, seed, device, .. } = args;
-    let options = Options { device, log_every: args.log_every, json: args.json };
+    let options = Options { device: device.device(), log_every: args.log_every };
+    let screen = Screen::new(args.json);
     if let Some(path) = args.entry {
         given.only("--entry", &[&["--index"], &DEVICE[..]].concat())?;
-        entry::run(&entry::read(&path, args.index)?, &options)?;
+        let entry = entry_of(&path, args.index)?;
+        screen.show(|screen| entry::run(&entry, &options, screen))?;
         return Ok(0);
     }
     if args.resume.is_some() {
         given.only("--resume", &[&["--epochs", "--data-dir", "--allow-changed-data"], &DEVICE[..]].concat())?;
     }
-    // Nobody else may change the run while its configuration is read.
-    let resume = args.resume.map(|out| OwnFolder::open_run(&out)).transpose()?;
-    let config = match &resume {
-        Some(folder) => {
-            let mut config = read_config(&folder.path().join(CONFIG))?;
-            config.move_data(&run.data, args.allow_changed_data)?;
-            Config { epochs: run.epochs.unwrap_or(config.epochs), ..config }
+    let (folder, config) = match (args.resume, args.out) {
+        (Some(out), _) => {
+            let (folder, mut config) = Folder::resume(&out)?;
+            config.move_data(&run.data.wanted(), args.allow_changed_data)?;
+            (folder, Config { epochs: run.epochs.unwrap_or(config.epochs), ..config })
         }
-        None => {
+        (None, out) => {
             run.check_noise(label_noise.is_some())?;
-            let label_smoothing = label_smoothing.unwrap_or(run.loss.usual_epsilon());
-            run.config(Varied { label_smoothing, label_noise: label_noise.unwrap_or(0.0), seed })?
+            let label_smoothing = label_smoothing.unwrap_or(run.loss.kind.usual_epsilon());
+            let config = run.config(Varied { label_smoothing, label_noise: label_noise.unwrap_or(0.0), seed })?;
+            (out.map_or(Folder::Free, Folder::New), config)
         }
     };
-    let folder = match (resume, args.out) {
-        (Some(folder), _) => Folder::Resumed(folder),
-        (None, Some(out)) => Folder::New(out),
-        (None, None) => Folder::Free,
-    };
-    run::train(config, folder, &options)?;
+    screen.show(|screen| runs::train(config, folder, &options, screen))?;
     Ok(0)
+}
+
+/// The entry in a file, `-` being standard input.
+fn entry_of(path: &Path, index: Option<usize>) -> Result<Entry> {
+    if path != Path::new("-") {
+        return entry::read(path, index);
+    }
+    let mut text = String::new();
+    let read = std::io::stdin().take(input::TEXT).read_to_string(&mut text);
+    read.map_err(|e| Error::data(path, format!("{e}: expected {}", entry::EXPECTED)))?;
+    entry::parse(path, &text, index)
 }

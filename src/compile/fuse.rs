@@ -16,7 +16,8 @@ use crate::plan::tuning::Tuning;
 use crate::plan::{Plan, Slice, Storage};
 
 /// Which kernels a network runs on, on the GPU and on the CPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Kernels {
     /// One kernel for each pass of each layer, one thread for each element of its result. What the others are held against.

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Dataset;
+use super::format::Format;
 use super::idx::{find, open};
 use crate::{Error, Result};
 
@@ -53,6 +54,35 @@ pub fn check_places(dir: &Path, train: &Dataset) -> Result<()> {
         return Err(Error::data(folder, format!("found {found} training images, expected the published {expected}")));
     }
     Ok(())
+}
+
+/// The data set as a format.
+pub struct Cifar10;
+
+impl Format for Cifar10 {
+    fn name(&self) -> &'static str {
+        "cifar-10"
+    }
+
+    fn about(&self) -> &'static str {
+        "CIFAR-10's binary files"
+    }
+
+    fn classes(&self) -> &'static [&'static str] {
+        &["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    }
+
+    fn normalisation(&self) -> [&'static [f64]; 2] {
+        [&[0.4914, 0.4822, 0.4465], &[0.2470, 0.2435, 0.2616]]
+    }
+
+    fn read(&self, dir: &Path, _limits: [Option<usize>; 2], _ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
+        load_dir(dir)
+    }
+
+    fn check_places(&self, dir: &Path, train: &Dataset) -> Result<()> {
+        check_places(dir, train)
+    }
 }
 
 const BATCHES: [usize; 5] = [1, 2, 3, 4, 5];

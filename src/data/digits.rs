@@ -8,10 +8,13 @@
 //! correctly everywhere, and sines and cosines come from the `libm` crate instead of the platform's library.
 
 use std::f64::consts::{PI, TAU};
+use std::path::Path;
 
 use rayon::prelude::*;
 
 use super::Dataset;
+use super::format::Format;
+use crate::Result;
 use crate::rng::Philox;
 
 /// Height and width of an image, in pixels.
@@ -152,6 +155,38 @@ pub struct GreyImage {
     pub height: usize,
     /// `[height, width]`, 0 black, 255 white.
     pub pixels: Vec<u8>,
+}
+
+/// The digits as a format.
+pub struct Builtin;
+
+impl Format for Builtin {
+    fn name(&self) -> &'static str {
+        "digits"
+    }
+
+    fn about(&self) -> &'static str {
+        "Built in: drawn by the program, 28x28, ten classes"
+    }
+
+    fn classes(&self) -> &'static [&'static str] {
+        &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+    }
+
+    fn normalisation(&self) -> [&'static [f64]; 2] {
+        [&[MEAN_AND_STD.0], &[MEAN_AND_STD.1]]
+    }
+
+    fn is_built_in(&self) -> bool {
+        true
+    }
+
+    fn read(&self, _dir: &Path, [train, test]: [Option<usize>; 2], _: Option<i64>) -> Result<(Dataset, Dataset)> {
+        // A larger set begins with the smaller one: only what is kept is drawn.
+        let all = Digits::default();
+        let kept = |limit: Option<usize>, n: usize| limit.map_or(n, |limit| limit.min(n));
+        Ok(Digits { train: kept(train, all.train), test: kept(test, all.test), ..all }.generate())
+    }
 }
 
 /// A picture of a data set: one row for each class, the first `columns` images of that class from left to right

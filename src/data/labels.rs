@@ -3,7 +3,8 @@
 use crate::rng::Philox;
 
 /// How a flipped label is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Noise {
     /// Any other class that takes part, each as likely (van Rooyen et al. 2015).
@@ -11,6 +12,16 @@ pub enum Noise {
     Symmetric,
     /// The next class that takes part, the last one's being the first (Han et al. 2018).
     PairFlip,
+}
+
+impl Noise {
+    /// As flags and files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Symmetric => "symmetric",
+            Self::PairFlip => "pair-flip",
+        }
+    }
 }
 
 /// Flips `round(rate * eligible)` labels, chosen at random, and gives their indices in ascending order. Eligible are

@@ -2,8 +2,13 @@
 
 pub mod cifar;
 pub mod digits;
+pub mod fashion_mnist;
+pub mod format;
 pub mod idx;
 pub mod labels;
+pub mod mnist;
+pub mod record;
+pub mod source;
 
 use sha2::{Digest, Sha256};
 
@@ -48,6 +53,12 @@ impl Dataset {
         let images = indices.iter().flat_map(|&i| self.image(i as usize)).copied().collect();
         let labels = indices.iter().map(|&i| self.labels[i as usize]).collect();
         Self { images, labels, ..*self }
+    }
+
+    /// The images whose label is not ignored.
+    pub fn labelled(&self) -> Self {
+        let counts = (0..self.len() as u32).filter(|&i| self.labels[i as usize] != IGNORED);
+        self.subset(&counts.collect::<Vec<_>>())
     }
 
     /// The SHA-256, in hexadecimal digits, of the first `n` images: of the line `n channels height width`, of their

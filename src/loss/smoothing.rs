@@ -12,7 +12,8 @@
 use crate::{Error, Result};
 
 /// How epsilon is spread over the classes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Variant {
     /// e/C on every class, the true one included (PyTorch's).
@@ -20,6 +21,21 @@ pub enum Variant {
     Uniform,
     /// e/(C-1) on every class but the true one.
     OffTarget,
+}
+
+impl Variant {
+    /// As flags and files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uniform => "uniform",
+            Self::OffTarget => "off-target",
+        }
+    }
+
+    /// The variant of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Uniform, Self::OffTarget].into_iter().find(|variant| variant.name() == name)
+    }
 }
 
 /// A smoothing variant with its epsilon.

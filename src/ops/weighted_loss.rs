@@ -36,15 +36,26 @@ use crate::{Error, Result};
 const NO_PART: f32 = -1.0;
 
 /// What a class weight multiplies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Weighting {
     /// Each class's term: `-sum of w[k] q[k] ln p[k]`.
     #[default]
-    #[value(name = "pytorch")]
+    #[cfg_attr(feature = "cli", value(name = "pytorch"))]
     PyTorch,
     /// The whole sample: `w[y]` times the cross-entropy of q and p.
     Sample,
+}
+
+impl Weighting {
+    /// As flags and files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PyTorch => "pytorch",
+            Self::Sample => "sample",
+        }
+    }
 }
 
 /// What to build a [`WeightedLoss`] from.

@@ -2,7 +2,8 @@
 //! arithmetic is in f32 either way, and so are parameters, gradients and the optimizer's memory.
 
 /// In what activations are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Storage {
     /// As they are computed.

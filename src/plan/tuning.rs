@@ -3,7 +3,8 @@
 //! that the bits stay the same.
 
 /// How a kernel divides its work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Tiles {
     /// Every thread on its own, with its tile in registers: runs on every device.
@@ -18,13 +19,23 @@ pub enum Tiles {
 impl Tiles {
     /// Every form.
     pub const ALL: [Self; 3] = [Self::Registers, Self::Workgroup, Self::Lanes];
+
+    /// As flags and files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Registers => "registers",
+            Self::Workgroup => "workgroup",
+            Self::Lanes => "lanes",
+        }
+    }
 }
 
 /// Threads of a subgroup that [`Tiles::Lanes`] is written for, as `LANES` in the shaders.
 pub const LANES: usize = 8;
 
 /// Whether the fastest forms are found out by timing them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Autotune {
     /// Once for each network and batch; the choice is kept in the user's cache folder.
     On,

@@ -1,21 +1,36 @@
 //! A study as a page to look at, self-contained, and as text.
 
+pub mod collect;
 pub mod plots;
 
+use image::ImageEncoder;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::Result;
+use crate::data::digits::GreyImage;
 use crate::study::choice::{Choice, Criterion, Prediction};
 use crate::study::claims::Finding;
 use crate::study::projection::{Projected, Set};
 use crate::study::stats::{Estimate, Verdict};
 use crate::study::{self, Measure, Study};
 
+/// The PNG of a grey picture, as of [`crate::data::digits::contact_sheet`].
+///
+/// # Panics
+/// If the picture has not as many pixels as it states, or more than 2^32 on a side.
+pub fn png(picture: &GreyImage) -> Vec<u8> {
+    let mut png = vec![];
+    image::codecs::png::PngEncoder::new(&mut png)
+        .write_image(&picture.pixels, picture.width as u32, picture.height as u32, image::ExtendedColorType::L8)
+        .expect("a grey image of the stated size, written to memory, always encodes");
+    png
+}
+
 /// What a report tells.
 #[derive(Clone, Debug)]
-pub struct Story<'a> {
+pub struct Story {
     /// The outcomes.
-    pub study: &'a Study,
+    pub study: Study,
     /// What was trained, on what, how: names and values.
     pub facts: Vec<(&'static str, String)>,
     /// The epsilon of claims 1 to 4; `None` where there was nothing to compare.
@@ -68,7 +83,7 @@ fn claim(finding: &Finding) -> String {
     }
 }
 
-impl Story<'_> {
+impl Story {
     /// The recommendation at each rate of noise.
     fn recommended(&self) -> impl Iterator<Item = &Choice> {
         self.choices.iter().filter(|choice| choice.criterion == self.chosen_by)
@@ -133,7 +148,7 @@ impl Story<'_> {
                     (self.claims())
                     h2 { "Over epsilon" }
                     p { "Means over the seeds, on the test set, with " (percent(self.study.level)) " intervals (Student's t)." }
-                    figure { (PreEscaped(plots::curves(self.study)?)) }
+                    figure { (PreEscaped(plots::curves(&self.study)?)) }
                     (self.table())
                     h2 { "Reliability" }
                     p { "All seeds together, on the test set; a dot's area is its share of the images. Above the line the network \
@@ -319,17 +334,17 @@ mod tests {
     use crate::study::tests::outcome;
     use crate::study::{choice, claims};
 
-    fn story(study: &Study) -> Story<'_> {
-        let reference = claims::reference(study, 0.1);
+    fn story(study: Study) -> Story {
+        let reference = claims::reference(&study, 0.1);
         Story {
-            study,
             facts: vec![("data", "made-up <b>".into())],
             reference,
-            findings: reference.map(|e| claims::findings(study, e)).unwrap_or_default(),
-            choices: Criterion::ALL.iter().filter_map(|&by| choice::choose(study, 0.0, by)).collect(),
+            findings: reference.map(|e| claims::findings(&study, e)).unwrap_or_default(),
+            choices: Criterion::ALL.iter().filter_map(|&by| choice::choose(&study, 0.0, by)).collect(),
             chosen_by: Criterion::Error,
-            predictions: choice::prediction(study, 0.0).into_iter().collect(),
+            predictions: choice::prediction(&study, 0.0).into_iter().collect(),
             projections: vec![(0.0, vec![Projected { set: Set::Train, class: 0, x: 1.0, y: 2.0 }])],
+            study,
         }
     }
 
@@ -339,7 +354,7 @@ mod tests {
             .flat_map(|seed| [outcome([0.0, 0.0], seed, 10, 4.0), outcome([0.1, 0.0], seed, 8 + seed as usize, 1.0)])
             .collect();
         let study = Study::new(outcomes, 0.95).unwrap();
-        let story = story(&study);
+        let story = story(study);
         let page = story.html().unwrap();
         assert!(page.contains("made-up &lt;b&gt;") && !page.contains("made-up <b>"), "values are escaped");
         assert_eq!(page.matches("<svg").count(), 1 + 2, "the curves and two projections; no bins were given");
@@ -352,7 +367,7 @@ mod tests {
     #[test]
     fn one_run_makes_a_page_too() {
         let study = Study::new(vec![outcome([0.1, 0.0], 0, 10, 4.0)], 0.95).unwrap();
-        let page = story(&study).html().unwrap();
+        let page = story(study).html().unwrap();
         assert!(page.contains("Nothing to compare"));
         // NaN has no place in a picture.
         assert!(!page.contains("NaN\""), "{page}");

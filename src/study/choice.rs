@@ -7,7 +7,8 @@ use super::{Measure, Study};
 use crate::loss::smoothing::Variant;
 
 /// What makes an epsilon good. Each is measured on the images held out, never on the test set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Criterion {
     /// The share of wrong answers.

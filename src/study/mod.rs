@@ -2,13 +2,15 @@
 //! from it. Runs with the same seed and noise start from the same weights, see the images in the same order and hold out the
 //! same ones, so that they are compared in pairs.
 //!
-//! [`Outcome`] is what one run leaves; [`Study`] holds them; [`claims`] gives a verdict on what is said of smoothing,
+//! [`sweep`] plans the grid, [`entry`] trains one run of it. [`Outcome`] is what one run leaves; [`Study`] holds them; [`claims`] gives a verdict on what is said of smoothing,
 //! [`choice`] the epsilon to use and why, [`projection`] the picture of Müller et al. 2019, [`stats`] the intervals.
 
 pub mod choice;
 pub mod claims;
+pub mod entry;
 pub mod projection;
 pub mod stats;
+pub mod sweep;
 
 use serde::{Deserialize, Serialize};
 

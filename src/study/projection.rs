@@ -1,11 +1,10 @@
 //! The picture of Müller, Kornblith, Hinton 2019, "When does label smoothing help?", section 2: what the last layer sees of
 //! three classes, projected onto the plane through the three classes' weights.
 
-use serde::{Deserialize, Serialize};
+use crate::parse::to_json;
 
 /// Which images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
     /// Those trained on.
     Train,
@@ -13,8 +12,17 @@ pub enum Set {
     Test,
 }
 
+impl Set {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Test => "test",
+        }
+    }
+}
+
 /// An image in the plane of three classes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Projected {
     /// Where it is from.
     pub set: Set,
@@ -56,6 +64,38 @@ pub fn project(templates: [&[f64]; 3], features: &[f64]) -> Vec<[f64; 2]> {
     features.chunks(origin.len()).map(coordinates).collect()
 }
 
+/// The columns of a file of projected images.
+const COLUMNS: &str = "set,class,x,y";
+
+/// As CSV, a line an image.
+pub fn to_csv(images: &[Projected]) -> String {
+    let mut text = format!("{COLUMNS}\n");
+    for Projected { set, class, x, y } in images {
+        // A number as JSON has it reads back to the same bits.
+        text += &format!("{},{class},{},{}\n", set.name(), to_json(x), to_json(y));
+    }
+    text
+}
+
+/// What [`to_csv`] wrote.
+///
+/// # Errors
+/// What was found and what was expected, for a line that [`to_csv`] does not write.
+pub fn from_csv(text: &str) -> Result<Vec<Projected>, String> {
+    let mut lines = text.lines().enumerate();
+    let image = |line: &str| {
+        let [set, class, x, y] = line.split(',').collect::<Vec<_>>().try_into().ok()?;
+        let set = [Set::Train, Set::Test].into_iter().find(|known| known.name() == set)?;
+        Some(Projected { set, class: class.parse().ok()?, x: x.parse().ok()?, y: y.parse().ok()? })
+    };
+    let wrong = |i: usize, line: &str, expected: &str| format!("line {}: found {line:?}, expected {expected}", i + 1);
+    match lines.next() {
+        Some((_, COLUMNS)) => {}
+        other => return Err(wrong(0, other.map_or("", |(_, line)| line), COLUMNS)),
+    }
+    lines.map(|(i, line)| image(line).ok_or_else(|| wrong(i, line, "train or test, a class, two numbers"))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +107,20 @@ mod tests {
         let expected = [[0.0, 0.0], [3.0, 0.0], [1.0, 5.0], [3.0, 5.0]];
         for (found, expected) in project(templates, &features).iter().zip(expected) {
             assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-12), "{found:?}, expected {expected:?}");
+        }
+    }
+
+    /// Catches a file of an earlier version that cannot be read any more, and a number that loses bits.
+    #[test]
+    fn a_file_reads_back_to_the_same_images() {
+        let images = [
+            Projected { set: Set::Train, class: 0, x: 1.0, y: -2.5e-7 },
+            Projected { set: Set::Test, class: 2, x: 0.1 + 0.2, y: 1234.5 },
+        ];
+        let text = "set,class,x,y\ntrain,0,1.0,-2.5e-7\ntest,2,0.30000000000000004,1234.5\n";
+        assert_eq!((to_csv(&images), from_csv(text)), (text.to_owned(), Ok(images.to_vec())));
+        for bad in ["", "set,class,x\n", "set,class,x,y\nval,0,1,2\n", "set,class,x,y\ntrain,0,1\n"] {
+            assert!(from_csv(bad).unwrap_err().contains("expected"), "{bad}");
         }
     }
 

@@ -2,7 +2,14 @@
 //! an [`Observer`] what happened.
 
 pub mod checkpoint;
+pub mod config;
+pub mod listener;
+pub mod model;
+mod record;
 pub mod run_folder;
+pub mod runs;
+pub mod saved;
+pub mod temperature_file;
 
 use std::ops::ControlFlow;
 use std::time::Instant;

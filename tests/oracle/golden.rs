@@ -4,7 +4,6 @@
 //! k eps/2 times the terms' magnitudes together, so they differ by at most k eps times that. That is the bound of every
 //! comparison here. The magnitudes come from the op itself, run on absolute values.
 
-use clap::ValueEnum;
 use smoothcnn::backend::reference::ReferenceNetwork;
 use smoothcnn::layer::{First, Inputs, Mode};
 use smoothcnn::loss::smoothing::{Epsilon, Smoothing, Variant};
@@ -101,7 +100,7 @@ fn losses_agree_with_pytorch() {
     let (mut worst, mut worst_relative) = (0.0f64, 0.0f64);
     for case in golden.cases() {
         let [n, classes] = numbers(&case, ["n", "classes"]);
-        let variant = Variant::from_str(case.text("variant"), false).unwrap();
+        let variant = Variant::from_name(case.text("variant")).unwrap();
         let masses = Smoothing::new(variant, case.parse("epsilon"), classes).unwrap().masses(classes);
         let labels = case.labels("labels");
         let op = Op::SmoothedLoss { masses, classes, targets: labels.clone() };

@@ -7,7 +7,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::clock::{Clock, Times};
@@ -185,7 +184,7 @@ fn choose<C: Candidate>(
             Ok(seconds) => Ok(Some(seconds)),
             Err(error @ (Error::DeviceLost(_) | Error::Interrupted(_))) => Err(error),
             Err(error) => {
-                notes.push(format!("autotune: the form {} is left out: {error}", name(tiles)));
+                notes.push(format!("autotune: the form {} is left out: {error}", tiles.name()));
                 Ok(None)
             }
         }
@@ -216,10 +215,6 @@ fn choose<C: Candidate>(
         return Err(Error::Check(format!("no form of the fused kernels works ({notes}); --kernels reference may")));
     };
     Ok(Tried { fastest: Some(Tuning { conv_forward, conv_backward, linear }), right, notes })
-}
-
-fn name(tiles: Tiles) -> String {
-    tiles.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// Refuses an answer that is further from the reference than `tolerance` of its largest number.

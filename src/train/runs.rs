@@ -1,27 +1,74 @@
-//! A training run: its folder, and what is in it.
+//! For whoever trains into a folder, as the program does: [`train`] begins a run or goes on with one, and tells a [`Listener`]
+//! what happens.
+//!
+//! ```
+//! use smoothcnn::backend::device::Device;
+//! use smoothcnn::backend::gpu::DeviceKind;
+//! use smoothcnn::train::config::Config;
+//! use smoothcnn::train::model::{Inference, Model};
+//! use smoothcnn::train::run_folder::MODEL;
+//! use smoothcnn::train::listener::Listener;
+//! use smoothcnn::train::runs::{Folder, Options, train};
+//! use smoothcnn::train::EpochReport;
+//!
+//! /// Keeps the accuracy of each epoch.
+//! struct Accuracies(Vec<f64>);
+//!
+//! impl Listener for Accuracies {
+//!     fn epoch(&mut self, report: &EpochReport, _line: &str) {
+//!         self.0.push(report.test.accuracy);
+//!     }
+//! }
+//!
+//! # fn main() -> smoothcnn::Result<()> {
+//! let parent = tempfile::tempdir().expect("room for a folder");
+//! let out = parent.path().join("run");
+//! let device = Device { kind: DeviceKind::Cpu, ..Device::default() };
+//! let options = Options { device: device.clone(), ..Options::default() };
+//! let mut found = Accuracies(vec![]);
+//!
+//! // The built-in digits, a few of them, for an epoch.
+//! let config = Config { limit_train: Some(64), limit_test: Some(20), epochs: 1, ..Config::default() };
+//! let run = train(config, Folder::New(out.clone()), &options, &mut found)?;
+//! // The folder is the run's until it is dropped.
+//! drop(run);
+//!
+//! // The same run goes on, to the end of a second epoch.
+//! let (folder, config) = Folder::resume(&out)?;
+//! let run = train(Config { epochs: 2, ..config }, folder, &options, &mut found)?;
+//! assert_eq!(found.0.len(), 2);
+//!
+//! // Its file, as anyone finds it later, gives the logits that the run gives.
+//! let test = &run.images.test;
+//! let model = Model::load(&out.join(MODEL), test.shape, test.classes)?;
+//! let how = Inference { device, ..Inference::default() };
+//! let logits = model.logits(test, run.config.data, &how, &|line| println!("{line}"))?;
+//! assert_eq!(logits, run.logits(test)?);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
 
-use clap::ValueEnum;
-use smoothcnn::backend::gpu::Gpu;
-use smoothcnn::data::Dataset;
-use smoothcnn::fs::write_atomic;
-use smoothcnn::loss::smoothing::Smoothing;
-use smoothcnn::loss::{Form, Loss};
-use smoothcnn::network::Network;
-use smoothcnn::ops::IGNORED;
-use smoothcnn::train::checkpoint::{self, Metadata};
-use smoothcnn::train::run_folder::{CONFIG, FLIPPED, MODEL, OwnFolder};
-use smoothcnn::train::{self, Progress, Schedule, Setup, State};
-use smoothcnn::{Error, Result};
-
-use super::common::{self, DeviceArgs};
-use super::config::{Config, Images, images};
-use super::record::{Recorder, progress_bar};
+use super::checkpoint::Metadata;
+use super::config::images::{Images, images};
+use super::config::{Config, read_config};
+use super::listener::{Begun, Listener};
+use super::model::{self, Model};
+use super::record::Recorder;
+use super::run_folder::{CONFIG, FLIPPED, MODEL, OwnFolder};
 use super::saved::{self, Saved};
-use super::{model, signals};
+use super::{Progress, Schedule, Setup, State};
+use crate::backend::cpu::memory;
+use crate::backend::device::{Device, Note, Opened, check_activations, finite};
+use crate::data::Dataset;
+use crate::fs::write_atomic;
+use crate::loss::smoothing::Smoothing;
+use crate::loss::{Form, Loss};
+use crate::network::Network;
+use crate::ops::IGNORED;
+use crate::plan::Storage;
+use crate::{Error, Result};
 
 /// Where a run's folder is.
 pub enum Folder {
@@ -35,35 +82,61 @@ pub enum Folder {
     Resumed(OwnFolder),
 }
 
-/// What does not change a run's results.
+impl Folder {
+    /// The folder of a run that is to go on, and the run's configuration. Nobody else may change the run from here on.
+    ///
+    /// # Errors
+    /// As [`OwnFolder::open_run`] and [`read_config`].
+    pub fn resume(path: &Path) -> Result<(Self, Config)> {
+        let folder = OwnFolder::open_run(path)?;
+        let config = read_config(&path.join(CONFIG))?;
+        Ok((Self::Resumed(folder), config))
+    }
+}
+
+/// What does not change a run's results, but for rounding.
 #[derive(Clone, Debug)]
 pub struct Options {
-    pub device: DeviceArgs,
+    /// What to compute on.
+    pub device: Device,
     /// The loss of every N-th step is recorded.
     pub log_every: usize,
-    /// Results as JSON.
-    pub json: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { device: Device::default(), log_every: 50 }
+    }
 }
 
 /// A run that is over.
 pub struct Trained {
+    /// Its folder, which nobody else works in as long as this value lives.
     pub folder: OwnFolder,
+    /// Its configuration, as its folder has it.
+    pub config: Config,
+    /// Its network.
     pub net: Network,
+    /// What it was trained and measured on.
     pub images: Images,
     loss: Loss,
-    config: Config,
     state: State,
-    gpu: Option<Arc<Gpu>>,
-    device: DeviceArgs,
+    device: Opened,
 }
 
 impl Trained {
     /// The logits of `images`, `[images, classes]`.
+    ///
+    /// # Errors
+    /// [`Error::NoNumber`], and whatever the device reports.
     pub fn logits(&self, images: &Dataset) -> Result<Vec<f64>> {
         self.outputs(&self.net, &self.state, images)
     }
 
     /// What the last layer, a linear one, sees of `images`: `[images, inputs]`.
+    ///
+    /// # Errors
+    /// As [`Self::logits`].
     pub fn features(&self, images: &Dataset) -> Result<Vec<f64>> {
         let net = self.net.without_last();
         let part = |all: &[f64]| all[..net.flat_len()].to_vec();
@@ -78,7 +151,7 @@ impl Trained {
         (self.net.classes >= least).then(|| (&self.state.params[weight.range()], weight.len() / weight.shape[0]))
     }
 
-    /// What the logits of images with these labels say of the classes that take part: [`smoothcnn::loss::restricted`].
+    /// What the logits of images with these labels say of the classes that take part: [`crate::loss::restricted`].
     pub fn measurable(&self, logits: &[f64], labels: &[u32]) -> (Vec<f64>, Vec<u32>, usize) {
         self.loss.form().restricted(logits, labels, self.net.classes)
     }
@@ -94,23 +167,26 @@ impl Trained {
             train: &nothing,
             test: images,
         };
-        let Self { gpu, device, config, .. } = self;
-        let Config { activations, tuning, dtype, .. } = *config;
-        let mut backend = common::backend_storing(activations, gpu.as_ref(), device, tuning, dtype, setup, state)?;
-        common::finite(backend.test_logits()?, net.classes)
+        let Config { activations, tuning, .. } = self.config;
+        let mut backend = self.device.trainer(activations, tuning, setup, state, &|_| ())?;
+        finite(backend.test_logits()?, net.classes)
     }
 }
 
-/// Trains, and writes the run's folder.
-pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Trained> {
-    let images = images(&config)?;
+/// Trains, and writes the run's folder: [`CONFIG`], [`super::run_folder::METRICS`], a checkpoint after each epoch, [`MODEL`].
+///
+/// # Errors
+/// [`Error::Usage`] and [`Error::Data`] for a configuration, data or a folder that is not what it should be, all before
+/// anything is written; those of [`super::run`], of the device, and of the disk.
+pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &mut dyn Listener) -> Result<Trained> {
+    let images = images(&config, &|line| listener.note(line))?;
     let other_data = config.data_set.as_ref().is_some_and(|record| *record != images.record);
     config.data_set = Some(images.record.clone());
     let Images { train, validation, test, flipped, .. } = &images;
     let measured = validation.as_ref().unwrap_or(test);
     let net = Network::seed(train.shape, train.classes)?;
-    smoothcnn::backend::cpu::memory::check_state(&net, true)?;
-    let loss = config.loss(&images)?;
+    memory::check_state(&net, true)?;
+    let loss = images.loss(&config)?;
     let normalisation = config.normalisation(train)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
     let steps_per_epoch = train.len().div_ceil(config.batch_size);
@@ -133,19 +209,19 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     }
     let resumed = matches!(folder, Folder::Resumed(_));
     let asked = if resumed { options.device.resumed(&config.backend) } else { options.device.clone() };
-    let mut gpu = common::choose_device(&asked, config.dtype)?;
-    let device = DeviceArgs {
-        kernels: Some(asked.kernels.or(config.kernels).unwrap_or(common::usual_kernels(config.dtype))),
-        ..asked
-    };
-    config.kernels = device.kernels;
-    common::check_activations(config.activations, gpu.is_some(), device.kernels.unwrap_or_default())?;
+    let mut device = asked.open(config.dtype, &|line| listener.note(line))?;
+    device.kernels = asked.kernels.or(config.kernels).unwrap_or(device.kernels);
+    config.kernels = Some(device.kernels);
+    check_activations(config.activations, device.gpu.is_some(), device.kernels)?;
     if resumed {
-        common::check_resumed(&device, gpu.as_deref(), &config.backend)?;
+        device.check_resumed(&config.backend, &|line| listener.note(line))?;
     }
-    config.backend = common::backend_name(gpu.as_deref());
+    config.backend = device.name();
     let loss = match &config.loss.teacher {
-        Some(path) => loss.with_teacher(teacher_logits(path, &config, &net, train, (&gpu, &device))?.into())?,
+        Some(path) => {
+            let logits = teacher_logits(path, &config, train, &device, &|line| listener.note(line))?;
+            loss.with_teacher(logits.into())?
+        }
         None => loss,
     };
     let setup = Setup {
@@ -157,12 +233,11 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         train,
         test: measured,
     };
-    config.tuning = common::tuning(gpu.as_ref(), &device, &setup, config.activations, config.tuning)?;
-    let Config { activations, tuning, dtype, .. } = config;
-    let backend_on = |gpu: &Option<Arc<Gpu>>, state: &State| {
-        common::backend_storing(activations, gpu.as_ref(), &device, tuning, dtype, setup.clone(), state)
-    };
-    let mut backend = backend_on(&gpu, &state)?;
+    config.tuning = device.tuning(&setup, config.activations, config.tuning, &|line| listener.note(line))?;
+    let Config { activations, tuning, .. } = config;
+    let trainer =
+        |device: &Opened, state: &State, note: Note| device.trainer(activations, tuning, setup.clone(), state, note);
+    let mut backend = trainer(&device, &state, &|line| listener.note(line))?;
 
     let folder = match folder {
         Folder::Resumed(folder) | Folder::Taken(folder) => folder,
@@ -172,9 +247,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     let out = folder.path();
     if !folder.is_locked() {
         let shown = out.display();
-        common::note(format_args!(
-            "{shown}: this file system has no locks: see to it that no other process works there"
-        ));
+        listener.note(&format!("{shown}: this file system has no locks: see to it that no other process works there"));
     }
     let text = toml::to_string_pretty(&config).expect("a flat struct of numbers and strings always serialises");
     write_atomic(&out.join(CONFIG), text.as_bytes())?;
@@ -182,10 +255,12 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         let lines: String = flipped.iter().map(|flip| format!("{}\n", flip.file_index)).collect();
         write_atomic(&out.join(FLIPPED), lines.as_bytes())?;
     }
-    let ending_well = signals::ending_well();
+    let measured = if validation.is_some() { "val" } else { "test" };
+    let Config { epochs: planned, batch_size, .. } = config;
+    listener.begins(&Begun { out, images: train.len(), batch_size, epochs: planned, measured });
 
     let ignored = train.labels.iter().filter(|&&label| label == IGNORED).count();
-    common::note(format_args!(
+    listener.note(&format!(
         "{} parameters, {} training{}{} and {} test images, batch size {}, {}; run in {}",
         net.parameter_count(),
         train.len(),
@@ -199,63 +274,51 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
     let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
     let metadata = |epoch: usize| metadata(&config, &loss, epoch);
     let mut recorder = Recorder {
-        metrics: saved::record(out, &progress, &epochs, steps_per_epoch, common::note)?,
+        metrics: saved::record(out, &progress, &epochs, steps_per_epoch, &|line| listener.note(line))?,
         net: &net,
-        config: &config,
+        dtype: config.dtype.into(),
         metadata: &metadata,
         out,
         epochs,
         log_every: options.log_every,
-        json: options.json,
-        progress: progress_bar(train.len(), config.epochs),
         images: train.len(),
-        measured: if validation.is_some() { "val" } else { "test" },
-        header_printed: false,
-        printing: true,
+        measured,
+        listener,
         #[cfg(debug_assertions)]
-        gpu: gpu.clone(),
-        last_line: Instant::now(),
+        gpu: device.gpu.clone(),
     };
-    let mut outcome = train::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
-    if let (Err(Error::DeviceLost(why)), Some(lost)) = (&outcome, &gpu) {
+    let mut outcome = super::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
+    if let (Err(Error::DeviceLost(why)), Some(_)) = (&outcome, &device.gpu) {
         // Once: drivers reset devices, and a device that does so again would do it for ever.
-        common::note(format_args!("the GPU device was lost: {why}; opened again, from the last checkpoint on"));
-        let again = Some(Arc::new(lost.reopen()?));
+        recorder.listener.note(&format!("the GPU device was lost: {why}; opened again, from the last checkpoint on"));
+        let again = device.reopen()?;
         drop(backend);
         let Saved { state, progress, epochs } = from_checkpoint(&config, out, &net, steps_per_epoch)?;
-        backend = backend_on(&again, &state)?;
-        gpu = again;
-        recorder.metrics = saved::record(out, &progress, &epochs, steps_per_epoch, common::note)?;
+        let note = |line: &str| recorder.listener.note(line);
+        backend = trainer(&again, &state, &note)?;
+        device = again;
+        recorder.metrics = saved::record(out, &progress, &epochs, steps_per_epoch, &note)?;
         recorder.epochs = epochs;
-        outcome = train::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
-    }
-    recorder.progress.finish_and_clear();
-    if matches!(outcome, Err(Error::Interrupted(_))) {
-        say_how_to_go_on(out);
+        outcome = super::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
     }
     outcome?;
 
     // The model is safe before anything else is done.
     let state = backend.state()?;
-    let params = common::tensors(&net, "", &state.params);
-    checkpoint::save(&out.join(MODEL), &params, config.dtype.dtype(), &metadata(config.epochs))?;
-    drop(ending_well);
-    if let Some(signal) = signals::received() {
-        say_how_to_go_on(out);
+    let dtype = config.dtype.into();
+    saved::save_params(&out.join(MODEL), &net, &state.params, dtype, &metadata(config.epochs))?;
+    recorder.listener.saved();
+    if let Some(signal) = recorder.listener.wants_stop() {
         return Err(Error::Interrupted(signal));
     }
     if validation.is_some() {
         let metrics = loss.validate(&backend.logits(test)?, &test.labels, net.classes);
-        recorder.last(config.epochs, metrics)?;
+        recorder.last(config.epochs, &metrics)?;
     }
     recorder.end()?;
-    common::note(format_args!("model in {}", out.join(MODEL).display()));
+    recorder.listener.note(&format!("model in {}", out.join(MODEL).display()));
     drop((backend, recorder));
-    Ok(Trained { folder, net, images, loss, config, state, gpu, device })
-}
-
-fn say_how_to_go_on(out: &Path) {
-    common::note(format_args!("stopped; `smoothcnn train --resume {}` goes on from there", out.display()));
+    Ok(Trained { folder, config, net, images, loss, state, device })
 }
 
 /// Where the run in `out` goes on.
@@ -266,7 +329,7 @@ fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: 
 /// A run before its first step.
 fn beginning(config: &Config, net: &Network) -> Result<Saved> {
     let state = match &config.init {
-        Some(init) => common::load_params(net, init)?.0,
+        Some(init) => saved::load_params(net, init)?.0,
         None => initial(net, config.seed),
     };
     Ok(Saved { state, progress: Progress::default(), epochs: vec![] })
@@ -279,53 +342,37 @@ fn initial(net: &Network, seed: u64) -> State {
     State { params, first: zeros.clone(), second: zeros }
 }
 
-/// A teacher, which must be of the student's own shape and know every class.
-pub fn load_teacher(path: &Path, net: &Network) -> Result<(State, Metadata)> {
-    let (state, metadata) = common::load_params(net, path)?;
-    if model::class_mask(path, &metadata, net.classes)?.is_some() {
-        return Err(Error::data(path, "found a model that was trained with a class mask, expected one of every class"));
-    }
-    Ok((state, metadata))
-}
-
 /// A teacher's logits of the training images, `[images, classes]`, from images normalised as in its own training.
-fn teacher_logits(
-    path: &Path,
-    config: &Config,
-    net: &Network,
-    train: &Dataset,
-    (gpu, device): (&Option<Arc<Gpu>>, &DeviceArgs),
-) -> Result<Vec<f32>> {
-    let (state, metadata) = load_teacher(path, net)?;
-    if let Some(of) = model::trained_on(path, &metadata)?.map(|known| known.data).filter(|of| *of != config.data) {
-        let [of, own] = [of, config.data].map(|data| data.name());
-        common::note(format_args!("teacher: {} was trained on {of}, and here on {own}", path.display()));
+fn teacher_logits(path: &Path, config: &Config, train: &Dataset, device: &Opened, note: Note) -> Result<Vec<f32>> {
+    let teacher = Model::teacher(path, train.shape, train.classes)?;
+    if let Some(of) = teacher.file.trained_on()?.map(|known| known.data).filter(|of| *of != config.data) {
+        let own = config.data.name();
+        note(&format!("teacher: {} was trained on {}, and here on {own}", path.display(), of.name()));
     }
     let nothing = train.subset(&[]);
     let setup = Setup {
-        net,
+        net: &teacher.net,
         batch_size: config.batch_size,
         loss: Smoothing::NONE.into(),
         optimizer: config.optimizer,
-        normalisation: model::trained_normalisation(path, &metadata, config.data, train.shape[0])?,
+        normalisation: teacher.file.normalisation([&[], &[]], config.data, train.shape[0])?,
         train: &nothing,
         test: train,
     };
     // Without the run's tuning, which is not known yet when it begins, and is when it is resumed: the bits stay the same.
-    let logits = common::backend(gpu.as_ref(), device, None, config.dtype, setup, &state)?.test_logits()?;
+    let logits = device.trainer(Storage::F32, None, setup, &teacher.state, note)?.test_logits()?;
     Ok(logits.into_iter().map(|v| v as f32).collect())
 }
 
 fn metadata(config: &Config, loss: &Loss, epoch: usize) -> Metadata {
     let list = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
-    let variant = config.smoothing_variant.to_possible_value().expect("no variant is hidden");
     let mut metadata = Metadata::from([
         ("format".into(), "pt".into()),
         ("epoch".into(), epoch.to_string()),
         ("mean".into(), list(&config.mean)),
         ("std".into(), list(&config.std)),
         ("label_smoothing".into(), config.label_smoothing.to_string()),
-        ("smoothing_variant".into(), variant.get_name().into()),
+        ("smoothing_variant".into(), config.smoothing_variant.name().into()),
     ]);
     if !config.loss.class_mask.is_empty() {
         let classes: Vec<_> = config.loss.class_mask.iter().map(usize::to_string).collect();
@@ -337,6 +384,6 @@ fn metadata(config: &Config, loss: &Loss, epoch: usize) -> Metadata {
     if let (Some(_), Form::Weighted(loss)) = (&config.loss.smoothing_prior, loss.form()) {
         metadata.insert("smoothing_prior".into(), list(loss.prior()));
     }
-    metadata.extend([config.trained_on().metadata()]);
+    metadata.extend([model::data_set(&config.trained_on())]);
     metadata
 }

@@ -1,45 +1,50 @@
-//! What a run goes on from: its checkpoint, and the record beside it.
+//! For whoever resumes a run: its checkpoint, and the record beside it; and weights as a network has them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::LineWriter;
 use std::path::Path;
 
+use super::checkpoint::{self, Dtype, Metadata, Tensor};
+use super::run_folder::{CHECKPOINT, METRICS, MODEL};
+use super::{Progress, State, Sums};
+use crate::backend::cpu::memory;
+use crate::backend::device::Note;
+use crate::fs::write_atomic;
+use crate::network::{Network, Parameter};
+use crate::parse::to_json;
+use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
-use smoothcnn::fs::write_atomic;
-use smoothcnn::network::Network;
-use smoothcnn::train::checkpoint::{self, Metadata};
-use smoothcnn::train::run_folder::{CHECKPOINT, METRICS, MODEL};
-use smoothcnn::train::{Progress, State, Sums};
-use smoothcnn::{Error, Result};
-
-use super::common::{self, Precision};
 
 /// The three parts of a checkpoint, by the prefix of their tensors' names.
 const PARTS: [&str; 3] = ["", "optimizer.first.", "optimizer.second."];
 
 /// A run as its checkpoint has it.
 pub struct Saved {
+    /// Parameters and the optimizer's memory.
     pub state: State,
+    /// How far it was.
     pub progress: Progress,
     /// The record's lines of the whole epochs, without what a clock measured.
     pub epochs: Vec<Value>,
 }
 
-/// Writes a checkpoint; `metadata` is that of a model.
+/// Writes the checkpoint of the run in `out`; the metadata is that of a model, `epochs` are [`Saved::epochs`].
+///
+/// # Errors
+/// As [`checkpoint::save`].
 pub fn write(
     out: &Path,
     net: &Network,
     state: &State,
-    (mut metadata, precision): (Metadata, Precision),
+    (mut metadata, dtype): (Metadata, Dtype),
     progress: &Progress,
     epochs: &[Value],
 ) -> Result<()> {
     let flats = [&state.params, &state.first, &state.second];
-    let tensors: Vec<_> =
-        PARTS.iter().zip(flats).flat_map(|(prefix, flat)| common::tensors(net, prefix, flat)).collect();
-    metadata.insert("epochs".into(), common::to_json(&epochs));
+    let tensors: Vec<_> = PARTS.iter().zip(flats).flat_map(|(prefix, flat)| tensors(net, prefix, flat)).collect();
+    metadata.insert("epochs".into(), to_json(&epochs));
     if progress.steps > 0 {
         let Sums { loss, nll, weight, counted, entropy, seconds } = progress.sums;
         // A number's shortest decimal form reads back to the same bits, NaN included.
@@ -47,17 +52,20 @@ pub fn write(
         metadata.insert("steps".into(), progress.steps.to_string());
         metadata.insert("sums".into(), sums.join(","));
     }
-    checkpoint::save(&out.join(CHECKPOINT), &tensors, precision.dtype(), &metadata)
+    checkpoint::save(&out.join(CHECKPOINT), &tensors, dtype, &metadata)
 }
 
 /// Reads the checkpoint of the run in `out`, whose epochs have `steps_per_epoch` steps. `None` where the run ended before it had
 /// one.
+///
+/// # Errors
+/// As [`checkpoint::load`]; [`Error::Data`] too for metadata that no run leaves.
 pub fn read(out: &Path, net: &Network, steps_per_epoch: usize) -> Result<Option<Saved>> {
     let path = &out.join(CHECKPOINT);
     if !path.exists() && !out.join(MODEL).exists() && recorded_epochs(out) < 2 {
         return Ok(None);
     }
-    let expected: Vec<_> = PARTS.iter().flat_map(|prefix| common::expected(net, prefix)).collect();
+    let expected: Vec<_> = PARTS.iter().flat_map(|prefix| expected(net, prefix)).collect();
     let (tensors, metadata) = checkpoint::load(path, &expected)?;
     let progress = progress(path, &metadata)?;
     if progress.steps >= steps_per_epoch.max(1) {
@@ -66,9 +74,52 @@ pub fn read(out: &Path, net: &Network, steps_per_epoch: usize) -> Result<Option<
         return Err(Error::data(path, message));
     }
     let epochs = metadata.get("epochs").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let mut flats = tensors.chunks(net.parameters.len()).map(|part| common::flatten(net, part));
+    let mut flats = tensors.chunks(net.parameters.len()).map(|part| flatten(net, part));
     let mut next = || flats.next().expect("load gives every tensor that is expected");
     Ok(Some(Saved { state: State { params: next(), first: next(), second: next() }, progress, epochs }))
+}
+
+/// Parameters from a file, with the optimizer's memory empty, and the file's metadata.
+///
+/// # Errors
+/// As [`checkpoint::load`]; [`Error::OverLimit`] where the memory does not hold them.
+pub fn load_params(net: &Network, path: &Path) -> Result<(State, Metadata)> {
+    memory::check_state(net, false)?;
+    let (tensors, metadata) = checkpoint::load(path, &expected(net, ""))?;
+    let zeros = vec![0.0; net.flat_len()];
+    Ok((State { params: flatten(net, &tensors), first: zeros.clone(), second: zeros }, metadata))
+}
+
+/// Writes parameters as the weights file at `path`.
+///
+/// # Errors
+/// As [`checkpoint::save`].
+pub fn save_params(path: &Path, net: &Network, params: &[f64], dtype: Dtype, metadata: &Metadata) -> Result<()> {
+    checkpoint::save(path, &tensors(net, "", params), dtype, metadata)
+}
+
+/// The names and shapes of a network's parameters, each with a prefix.
+fn expected(net: &Network, prefix: &str) -> Vec<(String, Vec<usize>)> {
+    net.parameters.iter().map(|p| (format!("{prefix}{}", p.name), p.shape.clone())).collect()
+}
+
+/// A flat vector as named tensors.
+fn tensors<'a>(net: &Network, prefix: &str, flat: &'a [f64]) -> Vec<Tensor<'a>> {
+    let tensor = |p: &Parameter| Tensor {
+        name: format!("{prefix}{}", p.name),
+        shape: p.shape.clone(),
+        data: flat[p.range()].into(),
+    };
+    net.parameters.iter().map(tensor).collect()
+}
+
+/// Named tensors, in the order of the parameters, as a flat vector.
+fn flatten(net: &Network, tensors: &[Vec<f64>]) -> Vec<f64> {
+    let mut flat = vec![0.0; net.flat_len()];
+    for (parameter, values) in net.parameters.iter().zip(tensors) {
+        flat[parameter.range()].copy_from_slice(values);
+    }
+    flat
 }
 
 fn progress(path: &Path, metadata: &Metadata) -> Result<Progress> {
@@ -107,12 +158,15 @@ fn recorded_epochs(out: &Path) -> usize {
 
 /// The record in `out` with the lines up to `progress`, ready for more. A damaged line is left out; the lines of epochs that are lost
 /// come from the checkpoint. Whoever is to know of that is told.
+///
+/// # Errors
+/// [`Error::Io`].
 pub fn record(
     out: &Path,
     progress: &Progress,
     epochs: &[Value],
     steps_per_epoch: usize,
-    tell: impl Fn(String),
+    note: Note,
 ) -> Result<LineWriter<File>> {
     let path = out.join(METRICS);
     let mut kept = String::new();
@@ -120,7 +174,7 @@ pub fn record(
         let text = match fs::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                tell(format!("{}: found no such file; the lines of its steps are lost", path.display()));
+                note(&format!("{}: found no such file; the lines of its steps are lost", path.display()));
                 String::new()
             }
             Err(source) => return Err(Error::Io { path, source }),
@@ -142,11 +196,11 @@ pub fn record(
             done.chain(own).for_each(|line| kept += &(line + "\n"));
         }
         if damaged > 0 {
-            tell(format!("{}: found {damaged} damaged lines, which are left out", path.display()));
+            note(&format!("{}: found {damaged} damaged lines, which are left out", path.display()));
         }
         if !restored.is_empty() {
             let shown = path.display();
-            tell(format!(
+            note(&format!(
                 "{shown}: the lines of epochs {restored:?} were lost; they are restored, without their times"
             ));
         }

@@ -1,33 +1,41 @@
-//! The file that `smoothcnn calibrate` writes and `--temperature` reads.
+//! For whoever fits a temperature to a model, or divides logits by one: the file that it is kept in.
 
 use std::path::Path;
 
+use crate::data::source::DataKind;
+use crate::measure::temperature::{End, RANGE};
+use crate::{Error, Result, input, parse};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use smoothcnn::measure::temperature::{End, RANGE};
-use smoothcnn::{Error, Result, input};
-
-use super::dataset::DataKind;
-use super::parse;
 
 /// What is written to temperature.toml.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct File<'a> {
+pub struct TemperatureFile<'a> {
+    /// What logits are divided by.
     pub temperature: f64,
+    /// What kind of end the fit came to.
     pub end: End,
+    /// The model's path.
     pub model: &'a str,
+    /// The data set that it was fitted on.
     pub data: DataKind,
     /// How many images were fitted on.
     pub val_images: usize,
+    /// Their nll as they are.
     pub nll_before: f64,
+    /// Their nll with the temperature.
     pub nll_after: f64,
+    /// The version of the program that wrote it.
     pub version: &'a str,
 }
 
-/// The temperature that `eval --temperature` names: a number, or a file that this command wrote.
+/// The temperature that `eval --temperature` names: a number, or a file that `smoothcnn calibrate` wrote.
+///
+/// # Errors
+/// [`Error::Usage`] for a number out of range, [`Error::Data`] for a file that is not what it should be.
 pub fn read(text: &str) -> Result<f64> {
-    // All that this command writes; a file of another hand needs the temperature only.
+    // All that is written; a file of another hand needs the temperature only.
     #[derive(Deserialize)]
     #[serde(rename_all = "kebab-case", deny_unknown_fields)]
     #[expect(dead_code, reason = "the others are named so that a misspelt one is found")]

@@ -1,14 +1,16 @@
-//! Files of settings: read strictly. A key that is not known is an error that names the near one, and so is a file of a
+//! For whoever reads files of settings, plans and reports, in TOML or JSON: they are read strictly. A key that is not known is an error that names the near one, and so is a file of a
 //! version that is newer than this program: it may mean something that this one does not know.
 
 use std::path::Path;
 
-use serde::Deserialize;
+use crate::{Error, Result};
 use serde::de::DeserializeOwned;
-use smoothcnn::train::checkpoint::Metadata;
-use smoothcnn::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// Text in TOML.
+///
+/// # Errors
+/// [`Error::Data`] with `path`: what is no TOML, no `T`, or of a newer version.
 pub fn toml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     #[derive(Deserialize)]
     struct Versioned {
@@ -22,11 +24,22 @@ pub fn toml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     toml::from_str(text).map_err(failed)
 }
 
-/// Text in JSON; a `version` may be anywhere in it.
+/// Text in JSON; a `version` may be anywhere in it. `expected` says in a refusal what it should have been.
+///
+/// # Errors
+/// [`Error::Data`] with `path`: what is no JSON, no `T`, or of a newer version.
 pub fn json<T: DeserializeOwned>(path: &Path, text: &str, expected: &str) -> Result<T> {
     let failed = |e: serde_json::Error| Error::data(path, format!("{}; expected {expected}", explain(&e.to_string())));
     check_versions(path, &serde_json::from_str(text).map_err(failed)?)?;
     serde_json::from_str(text).map_err(failed)
+}
+
+/// A value as one line of JSON. What is not a number is written as null.
+///
+/// # Panics
+/// If a map in `value` has keys that are no strings: the caller's mistake.
+pub fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain structs with string keys always serialise")
 }
 
 fn check_versions(path: &Path, value: &serde_json::Value) -> Result<()> {
@@ -52,20 +65,6 @@ fn check_version(path: &Path, version: &str) -> Result<()> {
 fn numbers(version: &str) -> Option<[u64; 3]> {
     let parts: Vec<u64> = version.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
     parts.try_into().ok()
-}
-
-/// What training left in the model's metadata under `key`; the default where it left nothing, as in PyTorch's files.
-pub fn from_training<T: Default>(
-    model: &Path,
-    metadata: &Metadata,
-    key: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<T> {
-    metadata.get(key).map_or(Ok(T::default()), |text| {
-        parse(text).ok_or_else(|| {
-            Error::data(model, format!("metadata {key}: found {text:?}, which training cannot have left"))
-        })
-    })
 }
 
 /// serde's message on one line. Where it lists every name there is, only that which is nearest to the one found.

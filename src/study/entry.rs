@@ -1,25 +1,27 @@
-//! An entry of a sweep's plan: one run, trained, measured, and marked as done by its result.json.
+//! For whoever trains the runs of a sweep: an entry of its plan is one run, trained, measured, and marked as done by its
+//! result.json.
 
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use smoothcnn::data::Dataset;
-use smoothcnn::fs::{remove, write_atomic};
-use smoothcnn::loss::smoothing::Smoothing;
-use smoothcnn::measure::temperature;
-use smoothcnn::measure::{self, calibration};
-use smoothcnn::study::projection::{self, Projected, Set};
-use smoothcnn::study::{Measured, Outcome};
-use smoothcnn::train::run_folder::{CHECKPOINT, CONFIG, OwnFolder, PROJECTION, RESULT, RUN_FILES};
-use smoothcnn::{Error, Result, input};
 
-use super::config::{Config, read_config};
-use super::run::{self, Folder, Options, Trained};
-use super::{common, parse};
+use super::projection::{self, Projected, Set};
+use super::{Measured, Outcome};
+use crate::backend::device::Note;
+use crate::data::Dataset;
+use crate::fs::{remove, write_atomic};
+use crate::loss::smoothing::Smoothing;
+use crate::measure::{self, calibration, temperature};
+use crate::parse::{self, to_json};
+use crate::train::config::{Config, read_config};
+use crate::train::listener::Listener;
+use crate::train::run_folder::{CHECKPOINT, CONFIG, OwnFolder, PROJECTION, RESULT, RUN_FILES};
+use crate::train::runs::{self, Folder, Options, Trained};
+use crate::{Error, Result, input};
 
 /// One run of a sweep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,12 +38,15 @@ pub struct Entry {
 impl Entry {
     /// The entry of a configuration, below the sweep's folder.
     pub fn new(sweep: &Path, config: Config) -> Self {
-        let id = Sha256::digest(common::to_json(&config)).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let id = Sha256::digest(to_json(&config)).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let out = sweep.join("runs").join(&id);
         Self { id, out, config }
     }
 
     /// Refuses an entry that no plan has: its id is its configuration's, and its folder's name is its id.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
     pub fn check(&self) -> Result<()> {
         let expected = Self::new(Path::new(""), self.config.clone()).id;
         let Self { id, out, .. } = self;
@@ -56,18 +61,20 @@ impl Entry {
         Ok(())
     }
 
-    /// What the run left, if it is done. A result that cannot be read is none: the run is done again.
     /// The same, read from the file at `path`, which refusals name.
     fn read_from(self, path: &Path) -> Result<Self> {
         Ok(Self { config: self.config.read_from(path)?, ..self })
     }
 
-    /// What the run left, if it is done.
-    pub fn outcome(&self) -> Result<Option<Outcome>> {
+    /// What the run left, if it is done. A result that cannot be read is none, which is said: the run is done again.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn outcome(&self, note: Note) -> Result<Option<Outcome>> {
         let path = self.out.join(RESULT);
         match fs::read(&path) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes)
-                .map_err(|e| common::note(format_args!("{}: {e}: this run counts as not done", path.display())))
+                .map_err(|e| note(&format!("{}: {e}: this run counts as not done", path.display())))
                 .ok()),
             // A file in the folder's place is for whoever trains the run to say.
             Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => Ok(None),
@@ -81,29 +88,34 @@ enum Entries {
     Many(Vec<Entry>),
 }
 
-/// The entries of a plan.
+/// The entries of a plan, which is the text of the file at `path`.
+///
+/// # Errors
+/// [`Error::Data`] with `path`.
 pub fn entries(path: &Path, text: &str) -> Result<Vec<Entry>> {
     parse::json(path, text, EXPECTED)
 }
 
 /// What a file of entries is expected to be.
-const EXPECTED: &str = "an entry of `smoothcnn sweep plan`, or its plan";
+pub const EXPECTED: &str = "an entry of `smoothcnn sweep plan`, or its plan";
 
-/// The entry in a file, `-` being standard input: the file's only one, or number `index` of a plan, from 0.
+/// The entry in the file at `path`.
+///
+/// # Errors
+/// As [`parse()`], and those of [`input::read_text`].
 pub fn read(path: &Path, index: Option<usize>) -> Result<Entry> {
-    let text = match path == Path::new("-") {
-        true => {
-            let mut text = String::new();
-            let read = std::io::stdin().take(input::TEXT).read_to_string(&mut text);
-            read.map_err(|e| Error::data(path, format!("{e}: expected {EXPECTED}")))?;
-            text
-        }
-        false => input::read_text(path, EXPECTED)?,
-    };
+    parse(path, &input::read_text(path, EXPECTED)?, index)
+}
+
+/// The entry in the text of the file at `path`: the only one, or number `index` of a plan, from 0.
+///
+/// # Errors
+/// [`Error::Data`] with `path`; [`Error::Usage`] for an index that there is not.
+pub fn parse(path: &Path, text: &str, index: Option<usize>) -> Result<Entry> {
     // A plan is a list.
     let entries = match text.trim_start().starts_with('[') {
-        true => Entries::Many(entries(path, &text)?),
-        false => Entries::One(Box::new(parse::json::<Entry>(path, &text, EXPECTED)?.read_from(path)?)),
+        true => Entries::Many(entries(path, text)?),
+        false => Entries::One(Box::new(parse::json::<Entry>(path, text, EXPECTED)?.read_from(path)?)),
     };
     match (entries, index) {
         (Entries::One(entry), None) => Ok(*entry),
@@ -128,7 +140,10 @@ pub fn read(path: &Path, index: Option<usize>) -> Result<Entry> {
 
 /// Trains and measures an entry; nothing to do where it is done. A run that was interrupted goes on after its last whole
 /// epoch. Several processes may be asked for the same entry: one trains, the others wait for it.
-pub fn run(entry: &Entry, options: &Options) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Usage`] for an entry that no plan has; those of [`runs::train`]; [`Error::Run`] for a result that is no number.
+pub fn run(entry: &Entry, options: &Options, listener: &mut dyn Listener) -> Result<()> {
     let began = Instant::now();
     let Entry { id, out, config } = entry;
     if config.labels.val_split == 0.0 {
@@ -137,10 +152,10 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
     }
     entry.check()?;
     let own = OwnFolder::wait_for(out, &RUN_FILES, &mut |holder| {
-        common::note(format_args!("{id}: {holder} is at it; waiting for it to end"));
+        listener.note(&format!("{id}: {holder} is at it; waiting for it to end"));
     })?;
-    if entry.outcome()?.is_some() {
-        common::note(format_args!("{id}: done before"));
+    if entry.outcome(&|line| listener.note(line))?.is_some() {
+        listener.note(&format!("{id}: done before"));
         return Ok(());
     }
     let mut config = config.clone();
@@ -155,7 +170,7 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
         own.clear()?;
         Folder::Taken(own)
     };
-    let trained = run::train(config.clone(), folder, options)?;
+    let trained = runs::train(config.clone(), folder, options, listener)?;
     let images = &trained.images;
     let validation = images.validation.as_ref().expect("a split that is not 0 leaves images on both sides");
 
@@ -182,7 +197,7 @@ pub fn run(entry: &Entry, options: &Options) -> Result<()> {
         seconds: began.elapsed().as_secs_f64(),
     };
     write_projection(&trained)?;
-    let text = common::to_json(&outcome);
+    let text = to_json(&outcome);
     if let Err(error) = serde_json::from_str::<Outcome>(&text) {
         // A measure that is no number would be written as null.
         return Err(Error::Run(format!("run {id}: found a result that cannot be read back ({error}): {text}")));
@@ -226,26 +241,25 @@ const PROJECTED_IMAGES: usize = 100;
 /// Up to 100 images of each of the first three classes, of the training and of the test set.
 fn write_projection(trained: &Trained) -> Result<()> {
     let Some((templates, inputs)) = trained.last_weight(PROJECTED_CLASSES as usize) else { return Ok(()) };
-    let path = trained.folder.path().join(PROJECTION);
-    let mut writer = csv::Writer::from_writer(vec![]);
-    let full = |e: csv::Error| Error::Io { path: path.clone(), source: e.into() };
+    let mut projected = vec![];
     for (set, images) in [(Set::Train, &trained.images.train), (Set::Test, &trained.images.test)] {
         for class in 0..PROJECTED_CLASSES {
             let of_class = (0..images.len() as u32).filter(|&i| images.labels[i as usize] == class);
             let chosen = images.subset(&of_class.take(PROJECTED_IMAGES).collect::<Vec<_>>());
             let row = |k: usize| &templates[k * inputs..][..inputs];
-            for [x, y] in projection::project([row(0), row(1), row(2)], &trained.features(&chosen)?) {
-                writer.serialize(Projected { set, class, x, y }).map_err(full)?;
-            }
+            let points = projection::project([row(0), row(1), row(2)], &trained.features(&chosen)?);
+            projected.extend(points.into_iter().map(|[x, y]| Projected { set, class, x, y }));
         }
     }
-    let text = writer.into_inner().expect("a vector takes what is written to it");
-    write_atomic(&path, &text)
+    write_atomic(&trained.folder.path().join(PROJECTION), projection::to_csv(&projected).as_bytes())
 }
 
-/// What [`run`] left of the projection.
+/// What [`run`] left of the projection in the folder `out`.
+///
+/// # Errors
+/// [`Error::Data`] with the file.
 pub fn projected(out: &Path) -> Result<Vec<Projected>> {
     let path = out.join(PROJECTION);
-    let mut reader = csv::Reader::from_path(&path).map_err(|e| Error::data(&path, e.to_string()))?;
-    reader.deserialize().collect::<Result<_, _>>().map_err(|e| Error::data(&path, e.to_string()))
+    let text = input::read_text(&path, "the projection of a sweep's run")?;
+    projection::from_csv(&text).map_err(|message| Error::data(&path, message))
 }

@@ -1,0 +1,186 @@
+//! What the user sees of a training while it runs, and how the user ends it.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use smoothcnn::loss::BatchLoss;
+use smoothcnn::measure::Metrics;
+use smoothcnn::train::EpochReport;
+use smoothcnn::train::listener::{Begun, Listener};
+use smoothcnn::train::run_folder::METRICS;
+use smoothcnn::{Error, Result};
+
+use super::signals::EndingWell;
+use super::{common, signals};
+
+/// Where standard error is no terminal, a plain line says this often how far it is.
+const PLAIN_LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Images done in the epoch under way; hidden where standard error is no terminal.
+fn progress_bar(images: usize, epochs: usize) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(images as u64), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("epoch {msg} [{bar:30}] {pos}/{len} {per_sec} eta {eta} loss {prefix}")
+        .expect("the template is well formed");
+    bar.set_style(style.progress_chars("=> ").with_key(
+        "per_sec",
+        |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+            // A terminal that cannot be written to shows no progress, which is no reason to stop.
+            let _ = write!(out, "{:.0} images/s", state.per_sec());
+        },
+    ));
+    // Not drawn before the first step: a note comes before it.
+    bar.with_message(format!("1/{epochs}"))
+}
+
+/// Prints results, and shows the progress.
+pub struct Screen {
+    json: bool,
+    /// Whether standard output takes what is printed.
+    printing: bool,
+    run: Option<Shown>,
+}
+
+/// A run that is under way.
+struct Shown {
+    out: PathBuf,
+    images: usize,
+    batch_size: usize,
+    epochs: usize,
+    measured: &'static str,
+    bar: ProgressBar,
+    header_printed: bool,
+    last_line: Instant,
+    /// Until the model is on the disk.
+    ending_well: Option<EndingWell>,
+}
+
+impl Screen {
+    /// Prints JSON, or a table.
+    pub fn new(json: bool) -> Self {
+        Self { json, printing: true, run: None }
+    }
+
+    /// What `work` gives, a run that was told to this screen as its listener.
+    pub fn show<T>(mut self, work: impl FnOnce(&mut dyn Listener) -> Result<T>) -> Result<T> {
+        let result = work(&mut self);
+        if let Some(run) = &self.run {
+            run.bar.finish_and_clear();
+            if matches!(result, Err(Error::Interrupted(_))) {
+                let out = run.out.display();
+                common::note(format_args!("stopped; `smoothcnn train --resume {out}` goes on from there"));
+            }
+        }
+        result
+    }
+
+    /// Prints a line of results. What is printed is in the record as well: that it cannot be printed does not end a training.
+    fn print(&mut self, line: impl std::fmt::Display) {
+        if !self.printing {
+            return;
+        }
+        match common::print_if_read(line) {
+            Ok(read) => self.printing = read,
+            Err(error) => {
+                self.printing = false;
+                let out = self.run.as_ref().map(|run| run.out.join(METRICS)).unwrap_or_default();
+                common::note(format_args!("{error}; the results are in {} only", out.display()));
+            }
+        }
+    }
+}
+
+impl Listener for Screen {
+    fn note(&self, line: &str) {
+        common::note(line);
+    }
+
+    fn begins(&mut self, run: &Begun) {
+        let Begun { out, images, batch_size, epochs, measured } = *run;
+        self.run = Some(Shown {
+            out: out.to_owned(),
+            images,
+            batch_size,
+            epochs,
+            measured,
+            bar: progress_bar(images, epochs),
+            header_printed: false,
+            last_line: Instant::now(),
+            ending_well: Some(signals::ending_well()),
+        });
+    }
+
+    fn step(&mut self, epoch: usize, BatchLoss { loss, .. }: &BatchLoss, recorded: bool) {
+        let Some(run) = &mut self.run else { return };
+        run.bar.inc(run.batch_size as u64);
+        if run.bar.is_hidden() && run.last_line.elapsed() > PLAIN_LINE_EVERY {
+            let done = run.bar.position().min(run.images as u64);
+            common::note(format_args!("epoch {epoch}/{}: {done} of {} images, loss {loss:.4}", run.epochs, run.images));
+            run.last_line = Instant::now();
+        }
+        if recorded {
+            run.bar.set_prefix(format!("{loss:.4}"));
+        }
+    }
+
+    fn epoch(&mut self, report: &EpochReport, line: &str) {
+        let Some(run) = &mut self.run else { return };
+        let bar = run.bar.clone();
+        let mut text = String::new();
+        if self.json {
+            text += line;
+        } else {
+            if !run.header_printed {
+                text += &format!(
+                    "epoch  smoothing  train loss  train nll  train excess  {:>8}  accuracy     ece  images/s\n",
+                    format!("{} nll", run.measured)
+                );
+            }
+            run.header_printed = true;
+            text += &format!(
+                "{:>5}  {:>9.4}  {:>10.4}  {:>9.4}  {:>12.4}  {:>8.4}  {:>7.2}%  {:>6.4}  {:>8.0}",
+                report.epoch,
+                report.label_smoothing,
+                report.train_loss,
+                report.train_nll,
+                report.train_excess_loss,
+                report.test.nll,
+                100.0 * report.test.accuracy,
+                report.test.ece,
+                run.images as f64 / report.seconds
+            );
+        }
+        let next = format!("{}/{}", report.epoch + 1, run.epochs);
+        // On a terminal the bar and the results share the screen: the bar steps aside.
+        if std::io::stdout().is_terminal() {
+            bar.suspend(|| self.print(text));
+        } else {
+            self.print(text);
+        }
+        bar.set_message(next);
+        bar.reset();
+    }
+
+    fn saved(&mut self) {
+        if let Some(run) = &mut self.run {
+            run.bar.finish_and_clear();
+            run.ending_well = None;
+        }
+    }
+
+    fn test(&mut self, Metrics { nll, accuracy, ece, .. }: &Metrics, line: &str) {
+        if self.json {
+            self.print(line);
+        } else {
+            let (accuracy, blank) = (100.0 * accuracy, "");
+            self.print(format_args!(
+                " test  {blank:>9}  {blank:>10}  {blank:>9}  {blank:>12}  {nll:>8.4}  {accuracy:>7.2}%  {ece:>6.4}"
+            ));
+        }
+    }
+
+    fn wants_stop(&self) -> Option<u8> {
+        signals::received()
+    }
+}

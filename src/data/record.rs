@@ -1,0 +1,132 @@
+//! For whoever trains on data that may change: how a run and its model know their images again.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Dataset;
+use super::source::{DataKind, FOLDER, Source, Wanted, recorded};
+use crate::{Error, Result};
+
+/// What the images were when a run began: enough to tell whether others are the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Record {
+    /// Channels, height, width.
+    pub shape: [usize; 3],
+    /// What the classes are called, by their label.
+    pub classes: Vec<String>,
+    /// How many training images, after --limit-train.
+    pub train_images: usize,
+    /// [`Dataset::sha256`] of these, with the labels of the data set's own files.
+    pub train_sha256: String,
+    /// How many test images, after --limit-test.
+    pub test_images: usize,
+    /// Their hash.
+    pub test_sha256: String,
+}
+
+/// What to do about data that has changed.
+pub const CHANGED: &str = "--data-dir names another folder, --allow-changed-data goes on with these";
+
+/// One of a data set's two parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What is trained on.
+    Train,
+    /// What is measured on.
+    Test,
+}
+
+impl Record {
+    /// The record of these images; `ignored` is the label that has become [`crate::ops::IGNORED`].
+    pub fn new(source: &Source, [train, test]: [&Dataset; 2], ignored: Option<i64>) -> Self {
+        Self {
+            shape: train.shape,
+            classes: source.data.format().classes().iter().map(|&name| name.into()).collect(),
+            train_images: train.len(),
+            train_sha256: train.sha256(usize::MAX, ignored),
+            test_images: test.len(),
+            test_sha256: test.sha256(usize::MAX, ignored),
+        }
+    }
+
+    fn part(&self, part: Part) -> (&'static str, usize, &str) {
+        match part {
+            Part::Train => ("training", self.train_images, &self.train_sha256),
+            Part::Test => ("test", self.test_images, &self.test_sha256),
+        }
+    }
+
+    /// Whether the first of `images` are those of the record.
+    pub fn begins(&self, part: Part, images: &Dataset, ignored: Option<i64>) -> bool {
+        let (_, n, hash) = self.part(part);
+        images.len() >= n && images.shape == self.shape && images.sha256(n, ignored) == hash
+    }
+
+    /// Refuses images that are not those of the record, with what was found and what was expected and the advice what to do;
+    /// `limit` is what they were cut to when it was made, and there may be more of them now.
+    ///
+    /// # Errors
+    /// [`Error::Data`].
+    pub fn check(
+        &self,
+        source: &Source,
+        (part, images): (Part, &Dataset),
+        limit: Option<usize>,
+        ignored: Option<i64>,
+        advice: &str,
+    ) -> Result<()> {
+        let (name, n, hash) = self.part(part);
+        let found = images.len().min(limit.unwrap_or(usize::MAX));
+        let seems = |n: usize, [c, h, w]: [usize; 3], hash: &str| {
+            format!("{n} {name} images of {c}x{h}x{w} with SHA-256 {}…", hash.get(..12).unwrap_or(hash))
+        };
+        let found_hash = images.sha256(found, ignored);
+        if (found, images.shape, &found_hash[..]) == (n, self.shape, hash) {
+            return Ok(());
+        }
+        let (found, expected) = (seems(found, images.shape, &found_hash), seems(n, self.shape, hash));
+        let path = if source.data.is_built_in() { "the built-in digits".into() } else { source.data_dir.clone() };
+        Err(Error::data(path, format!("the data has changed: found {found}, expected {expected}; {advice}")))
+    }
+}
+
+/// What a model says of the data that it was trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TrainedOn {
+    /// Which set.
+    pub data: DataKind,
+    /// None for what is built in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Only the first so many training images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_train: Option<usize>,
+    /// Only the first so many test images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_test: Option<usize>,
+    /// None where it is not known: earlier versions did not record it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<Record>,
+}
+
+impl TrainedOn {
+    /// Whether this data is wanted, and where it is: where it was, or where it is said to have moved to.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] as [`Wanted::source`].
+    pub fn source(&self, wanted: &Wanted) -> Result<Option<Source>> {
+        if wanted.data.is_some_and(|data| data != self.data) {
+            return Ok(None);
+        }
+        wanted.check(self.data)?;
+        let data_dir = match &wanted.dir {
+            Some(moved) => recorded("--data-dir", moved)?,
+            None => self.dir.clone().unwrap_or(FOLDER.into()),
+        };
+        let Self { data, limit_train, limit_test, .. } = *self;
+        Ok(Some(Source { data, data_dir, limit_train, limit_test }))
+    }
+}

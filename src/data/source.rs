@@ -1,0 +1,254 @@
+//! For whoever reads a data set by its name: the list of [`FORMATS`], and what finds a set.
+//!
+//! A [`Source`] is all that finds a data set: a configuration records it, and [`Source::load`] reads it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::format::Format;
+use super::{Dataset, cifar, digits, fashion_mnist, mnist};
+use crate::ops::IGNORED;
+use crate::{Error, Result, memory};
+
+/// Every format, the one that stands where nobody names one first.
+pub static FORMATS: [&dyn Format; 4] = [&digits::Builtin, &mnist::Mnist, &fashion_mnist::FashionMnist, &cifar::Cifar10];
+
+/// One of [`FORMATS`], by its name in files.
+#[derive(Clone, Copy)]
+pub struct DataKind(&'static dyn Format);
+
+impl DataKind {
+    /// The format of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        FORMATS.iter().find(|format| format.name() == name).map(|format| Self(*format))
+    }
+
+    /// The format.
+    pub fn format(self) -> &'static dyn Format {
+        self.0
+    }
+
+    /// As flags and files have it.
+    pub fn name(self) -> &'static str {
+        self.0.name()
+    }
+
+    /// Whether it needs no files.
+    pub fn is_built_in(self) -> bool {
+        self.0.is_built_in()
+    }
+}
+
+impl Default for DataKind {
+    fn default() -> Self {
+        Self(FORMATS[0])
+    }
+}
+
+impl PartialEq for DataKind {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl fmt::Debug for DataKind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:?}", self.name())
+    }
+}
+
+impl Serialize for DataKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for DataKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        static NAMES: OnceLock<Vec<&'static str>> = OnceLock::new();
+        let name = String::deserialize(deserializer)?;
+        let names = NAMES.get_or_init(|| FORMATS.iter().map(|format| format.name()).collect());
+        Self::from_name(&name).ok_or_else(|| de::Error::unknown_variant(&name, names))
+    }
+}
+
+/// Where a data set's files are, if nobody says.
+pub(super) const FOLDER: &str = "data";
+
+/// What a user says of the data, if anything.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// Which set.
+    pub data: Option<DataKind>,
+    /// Where its files are.
+    pub dir: Option<PathBuf>,
+}
+
+/// All that finds a data set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Source {
+    /// Which set.
+    pub data: DataKind,
+    /// Where its files are; without a meaning for what is built in.
+    pub data_dir: PathBuf,
+    /// Only the first so many training images.
+    pub limit_train: Option<usize>,
+    /// Only the first so many test images.
+    pub limit_test: Option<usize>,
+}
+
+impl Wanted {
+    /// What is named, else the built-in digits; without limits.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a folder beside a set that is built in, or one that is no text.
+    pub fn source(&self) -> Result<Source> {
+        let data = self.data.unwrap_or_default();
+        self.check(data)?;
+        let data_dir = match data.is_built_in() {
+            true => FOLDER.into(),
+            false => recorded("--data-dir", self.dir.as_deref().unwrap_or(Path::new(FOLDER)))?,
+        };
+        Ok(Source { data, data_dir, limit_train: None, limit_test: None })
+    }
+
+    pub(super) fn check(&self, data: DataKind) -> Result<()> {
+        match &self.dir {
+            Some(dir) if data.is_built_in() => Err(Error::Usage(format!(
+                "--data-dir: found {}, but the digits are built in; expected --data with a set that is read from files",
+                dir.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Source {
+    /// `mnist in /home/me/data`.
+    pub fn describe(&self) -> String {
+        match self.data.is_built_in() {
+            true => format!("{} (built in)", self.data.name()),
+            false => format!("{} in {}", self.data.name(), self.data_dir.display()),
+        }
+    }
+
+    /// Training and test set, cut to the limits. The label `ignored` has become [`IGNORED`] in both.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where a file is missing, damaged, or not what it should be; [`Error::OverLimit`] where the memory does
+    /// not hold the images twice.
+    pub fn load(&self, ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
+        self.load_checked(ignored, false)
+    }
+
+    /// As [`Self::load`]; with `places` only if every training image is at its place in the published set.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_checked(&self, ignored: Option<i64>, places: bool) -> Result<(Dataset, Dataset)> {
+        let format = self.data.format();
+        let (mut train, mut test) = format.read(&self.data_dir, [self.limit_train, self.limit_test], ignored)?;
+        if places {
+            format.check_places(&self.data_dir, &train).map_err(|error| match error {
+                Error::Data { path, message } => {
+                    Error::data(path, format!("{message}: --train-labels and --soft-labels go by their place in it"))
+                }
+                other => other,
+            })?;
+        }
+        train.truncate(self.limit_train.unwrap_or(usize::MAX));
+        test.truncate(self.limit_test.unwrap_or(usize::MAX));
+        // What is split or left out is a copy.
+        let copies = (train.images.len() + test.images.len()) as u64;
+        if let Some(available) = memory::available().filter(|available| copies > *available) {
+            let [copies, available] = [copies, available].map(memory::bytes);
+            let message = format!("found {copies} of images, and {available} of memory are available to copy them");
+            return Err(Error::OverLimit(format!("{}: {message}; --limit-train takes fewer", self.describe())));
+        }
+        if ignored.is_some() {
+            // IDX files have been read so; the other formats have classes only.
+            for label in train.labels.iter_mut().chain(&mut test.labels) {
+                if ignored == Some((*label).into()) {
+                    *label = IGNORED;
+                }
+            }
+        }
+        Ok((train, test))
+    }
+}
+
+/// A path as a configuration records it: from the root, so that it means the same wherever the run goes on. `flag` gave it.
+///
+/// # Errors
+/// [`Error::Usage`] for a path that is no text; [`Error::Io`].
+pub fn recorded(flag: &str, path: &Path) -> Result<PathBuf> {
+    let whole = std::path::absolute(path).map_err(Error::io(path))?;
+    match whole.to_str() {
+        Some(_) => Ok(whole),
+        None => {
+            Err(Error::Usage(format!("{flag}: found {path:?}, expected a path in UTF-8, which config.toml can hold")))
+        }
+    }
+}
+
+/// Mean and standard deviation of each channel: what was given, else the data set's usual values. `names` are what gave
+/// them.
+///
+/// # Errors
+/// [`Error::Usage`] for another number of values than 1 or one a channel, and as [`check_normalisation`].
+pub fn normalisation(
+    data: DataKind,
+    names: [&str; 2],
+    [mean, std]: [&[f64]; 2],
+    channels: usize,
+) -> Result<Vec<[f64; 2]>> {
+    let one_each = |name: &str, given: &[f64], usual: &[f64]| match given.len() {
+        0 => Ok(usual.to_vec()),
+        1 => Ok(vec![given[0]; channels]),
+        n if n == channels => Ok(given.to_vec()),
+        n => Err(Error::Usage(format!("{name}: found {n} values, expected 1 or one for each of {channels} channels"))),
+    };
+    let [usual_mean, usual_std] = data.format().normalisation();
+    let (mean, std) = (one_each(names[0], mean, usual_mean)?, one_each(names[1], std, usual_std)?);
+    check_normalisation(names, [&mean, &std])?;
+    Ok(mean.into_iter().zip(std).map(|(mean, std)| [mean, std]).collect())
+}
+
+/// Refuses what makes no numbers of pixels, whatever the data.
+///
+/// # Errors
+/// [`Error::Usage`], with the name of what is wrong.
+pub fn check_normalisation(names: [&str; 2], [mean, std]: [&[f64]; 2]) -> Result<()> {
+    // Kernels divide by it in f32.
+    if let Some(bad) = std.iter().find(|std| !(std.is_finite() && **std >= f64::from(f32::MIN_POSITIVE))) {
+        return Err(Error::Usage(format!("{}: found {bad}, expected numbers above 0", names[1])));
+    }
+    if let Some(bad) = mean.iter().find(|mean| !(**mean as f32).is_finite()) {
+        return Err(Error::Usage(format!("{}: found {bad}, expected numbers", names[0])));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a new format with a name that another one has, or with values for some of its channels only.
+    #[test]
+    fn every_format_is_whole_and_known_by_its_name() {
+        for format in FORMATS {
+            let kind = DataKind::from_name(format.name()).unwrap();
+            assert_eq!(kind.format().about(), format.about(), "two formats are called {}", format.name());
+            let text = serde_json::to_string(&kind).unwrap();
+            assert_eq!((text.clone(), serde_json::from_str::<DataKind>(&text).unwrap()), (format!("{kind:?}"), kind));
+            let [means, deviations] = format.normalisation();
+            assert_eq!(means.len(), deviations.len(), "{kind:?}");
+            assert!(!format.about().is_empty() && format.classes().len() >= 2, "{kind:?}");
+        }
+        let error = serde_json::from_str::<DataKind>("\"imagenet\"").unwrap_err().to_string();
+        assert!(error.starts_with("unknown variant `imagenet`, expected one of `digits`, `mnist`"), "{error}");
+    }
+}

@@ -1,0 +1,256 @@
+//! For whoever has trained the runs of a sweep: gathers what is done into a table, a page and a picture.
+//!
+//! ```
+//! use smoothcnn::backend::device::Device;
+//! use smoothcnn::backend::gpu::DeviceKind;
+//! use smoothcnn::report::collect::{Question, collect};
+//! use smoothcnn::study::sweep::{Grid, REPORT, VAL_SPLIT, plan};
+//! use smoothcnn::study::entry;
+//! use smoothcnn::train::config::{Config, Labels};
+//! use smoothcnn::train::runs::Options;
+//!
+//! # fn main() -> smoothcnn::Result<()> {
+//! let parent = tempfile::tempdir().expect("room for a folder");
+//! let out = parent.path().join("sweep");
+//! let labels = Labels { val_split: VAL_SPLIT, ..Labels::default() };
+//! let base = Config { limit_train: Some(100), limit_test: Some(20), epochs: 1, labels, ..Config::default() };
+//! let grid = Grid { label_smoothing: vec![0.0, 0.1], label_noise: vec![0.0], seeds: 1 };
+//! let device = Device { kind: DeviceKind::Cpu, ..Device::default() };
+//!
+//! let entries = plan(&base, &grid, &out, &|_| ())?;
+//! for entry in &entries {
+//!     entry::run(entry, &Options { device: device.clone(), ..Options::default() }, &mut ())?;
+//! }
+//! let story = collect(&entries, &out, &Question::default(), &|_| ())?;
+//! assert_eq!((story.study.outcomes().len(), story.reference), (2, Some(0.1)));
+//! assert!(out.join(REPORT).exists());
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
+
+use super::{Story, plots};
+use crate::backend::device::Note;
+use crate::fs::write_atomic;
+use crate::optimizer::{Adam, Optimizer, Sgd};
+use crate::study::choice::Criterion;
+use crate::study::entry::{self, Entry};
+use crate::study::sweep::{CURVES, REPORT, RESULTS, folder};
+use crate::study::{Outcome, Study, choice, claims};
+use crate::train::config::loss::LossKind;
+use crate::train::config::{Config, read_config};
+use crate::train::run_folder::CONFIG;
+use crate::{Error, Result};
+
+/// What is asked of a sweep.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    /// By what the recommended epsilon is chosen, on the images held out.
+    pub choose_by: Criterion,
+    /// The epsilon that the claims are tried at; the least above 0 where the grid has no such one.
+    pub reference: f64,
+    /// Confidence level of the intervals.
+    pub level: f64,
+}
+
+impl Default for Question {
+    fn default() -> Self {
+        Self { choose_by: Criterion::default(), reference: 0.1, level: 0.95 }
+    }
+}
+
+impl Question {
+    /// Refuses a level that is none.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check(&self) -> Result<()> {
+        if !(self.level > 0.0 && self.level < 1.0) {
+            return Err(Error::Usage(format!("--level: found {}, expected a number between 0 and 1", self.level)));
+        }
+        Ok(())
+    }
+}
+
+/// Gathers what is done of the sweep in `out` into [`RESULTS`], [`REPORT`] and [`CURVES`], and gives what they tell.
+///
+/// # Errors
+/// [`Error::Usage`] for a level that is none, or where nothing is done; [`Error::Data`] for a damaged file of a run;
+/// [`Error::Report`] for a picture that cannot be drawn; those of [`folder`].
+pub fn collect(entries: &[Entry], out: &Path, question: &Question, note: Note) -> Result<Story> {
+    question.check()?;
+    let mut done = vec![];
+    for entry in entries {
+        done.extend(entry.outcome(note)?.map(|outcome| (entry, outcome)));
+    }
+    let study = Study::new(done.iter().map(|(_, outcome)| outcome.clone()).collect(), question.level)?;
+    if done.len() < entries.len() {
+        let (missing, all) = (entries.len() - done.len(), entries.len());
+        note(&format!("{missing} of {all} runs are not done yet: what follows is without them"));
+    }
+    let _folder = folder(out, note)?;
+    let configs: HashMap<&str, &Config> = done.iter().map(|(entry, _)| (&entry.id[..], &entry.config)).collect();
+    write_atomic(&out.join(RESULTS), &results(study.outcomes(), &configs)?)?;
+
+    let reference = claims::reference(&study, question.reference);
+    let findings = reference.map(|reference| claims::findings(&study, reference)).unwrap_or_default();
+    let choices: Vec<_> = study
+        .noises
+        .iter()
+        .flat_map(|&noise| Criterion::ALL.map(|criterion| choice::choose(&study, noise, criterion)))
+        .flatten()
+        .collect();
+    let predictions: Vec<_> = study.noises.iter().filter_map(|&noise| choice::prediction(&study, noise)).collect();
+    let mut projections = vec![];
+    for epsilon in [Some(0.0), reference].into_iter().flatten() {
+        // The first of the runs without noise: they stand for the others.
+        let found = done.iter().find(|(_, o)| o.label_smoothing == epsilon && o.label_noise == study.noises[0]);
+        if let Some((entry, _)) = found {
+            projections.push((epsilon, entry::projected(&entry.out)?));
+        }
+    }
+    projections.retain(|(_, images)| !images.is_empty());
+    let story = Story {
+        study,
+        facts: facts(&done, entries.len()),
+        reference,
+        findings,
+        choices,
+        chosen_by: question.choose_by,
+        predictions,
+        projections,
+    };
+    write_atomic(&out.join(REPORT), story.html()?.as_bytes())?;
+    write_atomic(&out.join(CURVES), plots::curves(&story.study)?.as_bytes())?;
+    Ok(story)
+}
+
+/// What the report says of the runs as a whole.
+fn facts(done: &[(&Entry, Outcome)], planned: usize) -> Vec<(&'static str, String)> {
+    let config = &done[0].0.config;
+    let list = |of: fn(&Outcome) -> f64| {
+        let mut values: Vec<f64> = done.iter().map(|(_, outcome)| of(outcome)).collect();
+        values.sort_by(f64::total_cmp);
+        values.dedup();
+        values.iter().map(f64::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let seeds: HashSet<u64> = done.iter().map(|(_, outcome)| outcome.seed).collect();
+    // An adapter is named in the run's own configuration.
+    let devices: BTreeSet<_> =
+        done.iter().filter_map(|(entry, _)| read_config(&entry.out.join(CONFIG)).ok()).map(|c| c.backend).collect();
+    let Outcome { train, validation, test, .. } = &done[0].1;
+    let loss = config.loss_config();
+    let epsilon = match config.loss.kind {
+        LossKind::CrossEntropy => format!("{} ({}{})", list(|o| o.label_smoothing), loss.spread(), loss.schedule()),
+        LossKind::Focal | LossKind::ConfidencePenalty => "none".into(),
+    };
+    vec![
+        ("data", config.data.name().into()),
+        (
+            "network",
+            "the seed network: Conv2d(32), Conv2d(64), each with ReLU and MaxPool2d, Linear(128), Linear".into(),
+        ),
+        (
+            "images",
+            format!(
+                "{} to train on, {} held out, {} to test on",
+                train.images, validation.plain.images, test.plain.images
+            ),
+        ),
+        ("runs", format!("{} of {planned}", done.len())),
+        ("loss", loss.describe_all()),
+        ("epsilon", epsilon),
+        ("label noise", format!("{} ({})", list(|o| o.label_noise), config.labels.noise.name())),
+        ("seeds", seeds.len().to_string()),
+        (
+            "training",
+            format!("{} epochs, batch size {}, {}", config.epochs, config.batch_size, optimizer(config.optimizer)),
+        ),
+        ("device", devices.into_iter().collect::<Vec<_>>().join("; ")),
+        ("time", format!("{:.0} s, all runs added up", done.iter().map(|(_, o)| o.seconds).sum::<f64>())),
+        ("program", format!("smoothcnn {}", env!("CARGO_PKG_VERSION"))),
+    ]
+}
+
+fn optimizer(optimizer: Optimizer) -> String {
+    let (name, lr, weight_decay) = match optimizer {
+        Optimizer::Adam(Adam { lr, weight_decay, .. }) => ("Adam".into(), lr, weight_decay),
+        Optimizer::AdamW(Adam { lr, weight_decay, .. }) => ("AdamW".into(), lr, weight_decay),
+        Optimizer::Sgd(Sgd { lr, momentum, nesterov, weight_decay }) => {
+            let nesterov = if nesterov { "Nesterov's " } else { "" };
+            (format!("SGD with {nesterov}momentum {momentum}"), lr, weight_decay)
+        }
+    };
+    format!("{name}, learning rate {lr}, weight decay {weight_decay}")
+}
+
+/// A line for each run.
+fn results(outcomes: &[Outcome], configs: &HashMap<&str, &Config>) -> Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(vec![]);
+    let written = |e: csv::Error| Error::Io { path: RESULTS.into(), source: e.into() };
+    let sets = ["val", "val_scaled", "test", "test_scaled"];
+    let measures = [
+        "error",
+        "nll",
+        "ece",
+        "ece_equal_mass",
+        "ece_classwise",
+        "mce",
+        "brier",
+        "mean_confidence",
+        "confidence_right",
+        "confidence_wrong",
+        "above_99",
+        "aurc",
+    ];
+    let mut header: Vec<String> = [
+        "id",
+        "label_smoothing",
+        "smoothing_variant",
+        "loss",
+        "label_noise",
+        "seed",
+        "temperature",
+        "seconds",
+        "train_error",
+        "train_nll",
+        "memorised",
+    ]
+    .map(String::from)
+    .to_vec();
+    header.extend(sets.iter().flat_map(|set| measures.iter().map(move |measure| format!("{set}_{measure}"))));
+    writer.write_record(&header).map_err(written)?;
+    for o in outcomes {
+        // Nothing is written for what there is none of.
+        let some = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
+        let loss = configs[&o.id[..]].loss_config();
+        let mut row = vec![
+            o.id.clone(),
+            o.label_smoothing.to_string(),
+            // As the flag has it.
+            if loss.settings.smoothing_prior.is_some() { "prior".into() } else { loss.spread() },
+            loss.describe(o.classes),
+            o.label_noise.to_string(),
+            o.seed.to_string(),
+            o.temperature.to_string(),
+            o.seconds.to_string(),
+            o.train.error.to_string(),
+            o.train.nll.to_string(),
+            some(o.memorised),
+        ];
+        for m in [&o.validation.plain, &o.validation.scaled, &o.test.plain, &o.test.scaled] {
+            let values = [m.error, m.nll, m.ece, m.ece_equal_mass, m.ece_classwise, m.mce, m.brier, m.mean_confidence];
+            row.extend(values.map(|value| value.to_string()));
+            row.extend([
+                some(m.confidence_right),
+                some(m.confidence_wrong),
+                m.above_99.to_string(),
+                m.aurc.to_string(),
+            ]);
+        }
+        writer.write_record(&row).map_err(written)?;
+    }
+    Ok(writer.into_inner().expect("a vector takes what is written to it"))
+}

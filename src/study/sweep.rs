@@ -1,0 +1,109 @@
+//! For whoever compares runs: a grid over epsilon, label noise and seeds, planned as a file with an entry for each run.
+//!
+//! Each entry is trained on its own ([`super::entry::run`]), in this process or in another one, on this machine or on another
+//! one that sees the folder; whatever is done is not done again.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::entry::{self, Entry};
+use crate::backend::device::Note;
+use crate::fs::write_atomic;
+use crate::parse::to_json;
+use crate::train::config::{Config, Labels};
+use crate::train::run_folder::OwnFolder;
+use crate::{Error, Result, input};
+
+/// The plan of a sweep: a JSON array with an entry for each run.
+pub const PLAN: &str = "plan.json";
+/// A line for each run that is done.
+pub const RESULTS: &str = "results.csv";
+/// What the runs say together, as a page.
+pub const REPORT: &str = "report.html";
+/// The page's first picture, on its own.
+pub const CURVES: &str = "curves.svg";
+/// Every file of a sweep's folder, beside its runs.
+const FILES: [&str; 4] = [PLAN, RESULTS, REPORT, CURVES];
+
+/// The share of the training images that is held out where nobody says.
+pub const VAL_SPLIT: f64 = 0.1;
+
+/// More than anyone trains.
+const MOST_RUNS: usize = 100_000;
+
+/// What the runs of a sweep differ in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid {
+    /// The epsilons; 0 is what the others are held against.
+    pub label_smoothing: Vec<f64>,
+    /// The shares of the training labels that are flipped.
+    pub label_noise: Vec<f64>,
+    /// So many runs of each, with seeds from 0.
+    pub seeds: usize,
+}
+
+/// The folder of a sweep, to write in: made if it is not there, and waited for where another process writes in it.
+///
+/// # Errors
+/// As [`OwnFolder::wait_for`].
+pub fn folder(out: &Path, note: Note) -> Result<OwnFolder> {
+    OwnFolder::wait_for(out, &FILES, &mut |holder| {
+        note(&format!("{}: {holder} writes there; waiting for it to end", out.display()));
+    })
+}
+
+/// Writes the plan of a sweep in `out` and gives it: `base` at each point of the grid, each run once. A plan that was there
+/// before is replaced: runs go by what they are, not by their place.
+///
+/// # Errors
+/// [`Error::Usage`] for a grid that is too large, a folder that is no text, or a configuration as [`Config::check`];
+/// those of [`folder`].
+pub fn plan(base: &Config, grid: &Grid, out: &Path, note: Note) -> Result<Vec<Entry>> {
+    let Grid { label_smoothing, label_noise, seeds } = grid;
+    if base.labels.val_split == 0.0 {
+        return Err(Error::Usage(
+            "--val-split: found 0, expected images to hold out: everything is chosen on them".into(),
+        ));
+    }
+    if out.to_str().is_none() {
+        return Err(Error::Usage(format!("--out: found {out:?}, expected a path in UTF-8, which plan.json can hold")));
+    }
+    let runs = [label_smoothing.len(), label_noise.len()].iter().fold(*seeds, |all, &n| all.saturating_mul(n));
+    if runs > MOST_RUNS {
+        return Err(Error::Usage(format!(
+            "--seeds: found {seeds}, which makes {runs} runs, expected at most {MOST_RUNS}"
+        )));
+    }
+    let mut entries = vec![];
+    let mut known = HashSet::new();
+    // Seed by seed: a study that is stopped early has whole pairs.
+    for seed in 0..*seeds as u64 {
+        for &label_noise in label_noise {
+            for &label_smoothing in label_smoothing {
+                let labels = Labels { label_noise, ..base.labels.clone() };
+                let config = Config { label_smoothing, seed, labels, ..base.clone() };
+                config.check()?;
+                let entry = Entry::new(out, config);
+                if known.insert(entry.id.clone()) {
+                    entries.push(entry);
+                }
+            }
+        }
+    }
+    let _folder = folder(out, note)?;
+    let lines: Vec<_> = entries.iter().map(to_json).collect();
+    write_atomic(&out.join(PLAN), format!("[\n{}\n]\n", lines.join(",\n")).as_bytes())?;
+    Ok(entries)
+}
+
+/// The plan of the sweep in `out`.
+///
+/// # Errors
+/// [`Error::Data`] with the file.
+pub fn read_plan(out: &Path) -> Result<Vec<Entry>> {
+    let path = out.join(PLAN);
+    let text = input::read_text(&path, "the plan of a sweep, made by `smoothcnn sweep plan`")?;
+    let entries = entry::entries(&path, &text)?;
+    entries.iter().try_for_each(|entry| entry.check().map_err(|e| Error::data(&path, e.to_string())))?;
+    Ok(entries)
+}

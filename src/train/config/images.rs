@@ -1,0 +1,135 @@
+//! For whoever wants the images of a run: what its configuration makes of its data set.
+
+use std::path::Path;
+
+use super::{Config, Labels};
+use crate::backend::device::Note;
+use crate::data::labels;
+use crate::data::record::{CHANGED, Part, Record};
+use crate::data::{Dataset, idx};
+use crate::loss::Loss;
+use crate::ops::IGNORED;
+use crate::{Error, Result};
+
+/// What a run trains on and measures on.
+pub struct Images {
+    /// What is trained on.
+    pub train: Dataset,
+    /// What was held out of the training set, if anything.
+    pub validation: Option<Dataset>,
+    /// The test set.
+    pub test: Dataset,
+    /// The indices of the training images into the training set as its files have it.
+    pub kept: Vec<u32>,
+    /// Whose label noise has changed.
+    pub flipped: Vec<Flip>,
+    /// What the data set is known by.
+    pub record: Record,
+}
+
+impl Images {
+    /// The loss over these images. A teacher's logits are still to come.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where no training image counts, and as [`super::loss::LossConfig::loss`].
+    pub fn loss(&self, config: &Config) -> Result<Loss> {
+        let train = &self.train;
+        let loss = config.named(config.loss_config().loss(train, &self.kept))?;
+        let all: Vec<u32> = (0..train.len() as u32).collect();
+        if loss.weights(train, &all)[0] == 0.0 {
+            let n = all.len();
+            return config.named(Err(Error::Usage(format!(
+                "--ignore-index, --class-mask or --class-weights: found none of {n} training images that counts, \
+                 expected at least one"
+            ))));
+        }
+        let steps_per_epoch = train.len().div_ceil(config.batch_size) as u64;
+        Ok(loss.scheduled(config.loss.schedule_over(steps_per_epoch)))
+    }
+}
+
+/// A training image with a wrong label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flip {
+    /// Its index into [`Images::train`].
+    pub index: u32,
+    /// Its index into the training set as its files have it.
+    pub file_index: u32,
+}
+
+/// The data set: with other labels where they are asked for; without classes that take no part and labels that are
+/// ignored; then split; then with noise among the labels that are left and count. In this order, so that a share is
+/// always one of what counts. In the training set such labels are [`IGNORED`]; the other sets are without their images.
+///
+/// # Errors
+/// [`Error::Data`] where a file is missing, damaged or changed, [`Error::Usage`] where nothing is left to train or to measure on.
+pub fn images(config: &Config, note: Note) -> Result<Images> {
+    config.check()?;
+    config.named(read_images(config, note))
+}
+
+fn read_images(config: &Config, note: Note) -> Result<Images> {
+    let Labels { val_split, label_noise, noise, train_labels } = &config.labels;
+    let ignored = config.loss.ignore_index;
+    let source = config.source();
+    let places = train_labels.is_some() || config.loss.soft_labels.is_some();
+    let (mut train, test) = source.load_checked(ignored, places)?;
+    if let (Some(record), false) = (&config.data_set, config.allow_changed_data) {
+        // An entry of a plan, which is JSON, takes no flags of its own.
+        let of_run = config.file.as_ref().and_then(|file| file.extension()).is_some_and(|kind| kind == "toml");
+        let advice = if of_run { CHANGED } else { "without its folder the run begins anew" };
+        record.check(&source, (Part::Train, &train), config.limit_train, ignored, advice)?;
+        record.check(&source, (Part::Test, &test), config.limit_test, ignored, advice)?;
+    }
+    let record = Record::new(&source, [&train, &test], ignored);
+    let mut test = if ignored.is_some() { test.labelled() } else { test };
+    if let Some(path) = train_labels {
+        train.labels = replaced_labels(path, &train, ignored)?;
+    }
+    let classes = train.classes;
+    let allowed = config.loss.allowed(classes)?.unwrap_or_else(|| vec![true; classes]);
+    let takes_part = |label: u32| allowed.get(label as usize).is_some_and(|allowed| *allowed);
+    let part: Vec<u32> = (0..classes as u32).filter(|&class| takes_part(class)).collect();
+    train.labels.iter_mut().filter(|label| !takes_part(**label)).for_each(|label| *label = IGNORED);
+    if part.len() < classes {
+        let of_part = (0..test.len() as u32).filter(|&i| takes_part(test.labels[i as usize]));
+        test = test.subset(&of_part.collect::<Vec<_>>());
+    }
+    let (train_images, test_images) = (record.train_images, record.test_images);
+    note(&format!("data: {}, {train_images} training and {test_images} test images", source.describe()));
+
+    let mut validation = None;
+    let mut kept: Vec<u32> = (0..train.len() as u32).collect();
+    if *val_split > 0.0 {
+        let (rest, held_out) = labels::stratified_split(&train.labels, classes, *val_split, config.seed ^ SPLIT_SEED);
+        let n = train.labels.iter().filter(|label| **label != IGNORED).count();
+        // Where nothing counts the loss says so.
+        if n > 0 && [0, n].contains(&held_out.len()) {
+            let message = format!("--val-split: found {val_split}, which leaves one side of {n} images empty");
+            return Err(Error::Usage(message));
+        }
+        validation = Some(train.subset(&held_out));
+        train = train.subset(&rest);
+        kept = rest;
+    }
+    let flipped = labels::flip(&mut train.labels, &part, *label_noise, *noise, config.seed ^ NOISE_SEED);
+    let flipped = flipped.into_iter().map(|index| Flip { index, file_index: kept[index as usize] }).collect();
+    if test.is_empty() {
+        let message = "found no test image that counts, expected at least one";
+        return Err(Error::Usage(format!("--class-mask or --ignore-index: {message}")));
+    }
+    Ok(Images { train, validation, test, kept, flipped, record })
+}
+
+/// What the seed is mixed with, so that split and noise do not share random numbers with weights and order.
+const SPLIT_SEED: u64 = 0x5917_0000_0000;
+const NOISE_SEED: u64 = 0x2013_0000_0000;
+
+fn replaced_labels(path: &Path, train: &Dataset, ignored: Option<i64>) -> Result<Vec<u32>> {
+    let labels = idx::read_labels(path)?;
+    if labels.len() < train.len() {
+        let message = format!("{} labels, expected at least one for each of {} images", labels.len(), train.len());
+        return Err(Error::data(path, message));
+    }
+    idx::classes(path, &labels[..train.len()], train.classes, ignored)
+}

@@ -1,0 +1,51 @@
+//! For whoever shows a run while it trains, or ends it early: what is told of it.
+
+use std::path::Path;
+
+use super::EpochReport;
+use crate::loss::BatchLoss;
+use crate::measure::Metrics;
+
+/// A run that is about to train.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun<'a> {
+    /// Its folder.
+    pub out: &'a Path,
+    /// Training images.
+    pub images: usize,
+    /// Images in a batch.
+    pub batch_size: usize,
+    /// Times through the training images.
+    pub epochs: usize,
+    /// What is measured after each epoch: `test` or `val`.
+    pub measured: &'static str,
+}
+
+/// Is told what happens in a run. `()` does not listen.
+pub trait Listener {
+    /// A line for people: what was chosen, and what is unusual.
+    fn note(&self, _line: &str) {}
+
+    /// Before the first step; the folder is made.
+    fn begins(&mut self, _run: &Begun) {}
+
+    /// After a step of epoch `epoch`, from 1; `recorded` says whether it has a line in the record.
+    fn step(&mut self, _epoch: usize, _means: &BatchLoss, _recorded: bool) {}
+
+    /// After an epoch, its line in the record and its checkpoint.
+    fn epoch(&mut self, _report: &EpochReport, _line: &str) {}
+
+    /// After the model is on the disk: nothing has to be brought to an end any more.
+    fn saved(&mut self) {}
+
+    /// After the test set was measured at the end of a run that was measured on images held out.
+    fn test(&mut self, _metrics: &Metrics, _line: &str) {}
+
+    /// The number of the signal for which the run is to end, if it is to end. Asked after every few steps; the run then ends
+    /// with [`crate::Error::Interrupted`] and a checkpoint to go on from.
+    fn wants_stop(&self) -> Option<u8> {
+        None
+    }
+}
+
+impl Listener for () {}

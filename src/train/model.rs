@@ -1,0 +1,292 @@
+//! For whoever asks a saved model: its file and what training left in its metadata, the images that it is of, its logits.
+
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{self, Metadata};
+use super::config::read_config;
+use super::run_folder::{CHECKPOINT, CONFIG, MODEL};
+use super::{Setup, State, saved};
+use crate::backend::device::{Device, Note, Precision, finite};
+use crate::data::Dataset;
+use crate::data::record::{CHANGED, Part, TrainedOn};
+use crate::data::source::{self, DataKind, Source, Wanted};
+use crate::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
+use crate::loss::{Form, Loss};
+use crate::network::Network;
+use crate::ops::weighted_loss::{Spec, WeightedLoss};
+use crate::optimizer::{Adam, Optimizer};
+use crate::parse::to_json;
+use crate::plan::Storage;
+use crate::plan::tuning::Tuning;
+use crate::{Error, Result};
+
+/// A model's file, as far as it is known without its network.
+#[derive(Clone, Debug)]
+pub struct ModelFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What training left in it beside the weights.
+    pub metadata: Metadata,
+}
+
+/// The key of a model's metadata that has its [`TrainedOn`], as JSON.
+const DATA_SET: &str = "data_set";
+
+/// What a model's metadata says of its data.
+pub(super) fn data_set(trained_on: &TrainedOn) -> (String, String) {
+    (DATA_SET.into(), to_json(trained_on))
+}
+
+impl ModelFile {
+    /// Reads the metadata of the file at `path`.
+    ///
+    /// # Errors
+    /// As [`checkpoint::load_metadata`].
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), metadata: checkpoint::load_metadata(path)? })
+    }
+
+    /// What training left in the metadata under `key`; the default where it left nothing, as in PyTorch's files.
+    fn left_by_training<T: Default>(&self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T> {
+        self.metadata.get(key).map_or(Ok(T::default()), |text| {
+            parse(text).ok_or_else(|| {
+                let message = format!("metadata {key}: found {text:?}, which training cannot have left");
+                Error::data(&self.path, message)
+            })
+        })
+    }
+
+    /// The data that the model was trained on: what its metadata says of it, else, for a run's model of an earlier version, the
+    /// run's configuration beside it.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for what no training leaves.
+    pub fn trained_on(&self) -> Result<Option<TrainedOn>> {
+        if let Some(found) = self.left_by_training(DATA_SET, |text| serde_json::from_str(text).ok().map(Some))? {
+            return Ok(Some(found));
+        }
+        let beside = self.path.with_file_name(CONFIG);
+        let name = self.path.file_name();
+        let of_run = [MODEL, CHECKPOINT].iter().any(|of_run| name == Some(of_run.as_ref())) && beside.is_file();
+        of_run.then(|| Ok(read_config(&beside)?.trained_on())).transpose()
+    }
+
+    /// Which classes took part in training, if not all.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for what no training leaves.
+    pub fn class_mask(&self, classes: usize) -> Result<Option<Vec<bool>>> {
+        self.left_by_training("class_mask", |text| {
+            let mut allowed = vec![false; classes];
+            for class in text.split(',') {
+                *allowed.get_mut(class.parse::<usize>().ok()?)? = true;
+            }
+            // Among fewer than two there is nothing to choose.
+            (allowed.iter().filter(|allowed| **allowed).count() >= 2).then_some(Some(allowed))
+        })
+    }
+
+    /// The label that training ignored, if one. What the data is read with, so that it is known before the network is.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for what no training leaves.
+    pub fn ignore_index(&self) -> Result<Option<i64>> {
+        self.left_by_training("ignore_index", |text| text.parse().ok().map(Some))
+    }
+
+    /// Each channel's mean and standard deviation: what is given, else as in training, else the data set's usual ones.
+    ///
+    /// # Errors
+    /// As [`source::normalisation`].
+    pub fn normalisation(&self, [mean, std]: [&[f64]; 2], data: DataKind, channels: usize) -> Result<Vec<[f64; 2]>> {
+        let trained_with = |flag: &[f64], key: &str, valid: fn(f64) -> bool| {
+            let parse = |text: &str| numbers(text).filter(|values| values.iter().all(|&value| valid(value)));
+            if flag.is_empty() { self.left_by_training(key, parse) } else { Ok(flag.to_vec()) }
+        };
+        let of_model = [mean.is_empty(), std.is_empty()];
+        let mean = trained_with(mean, "mean", f64::is_finite)?;
+        let std = trained_with(std, "std", |std| std.is_finite() && std > 0.0)?;
+        let name = |of_model, flag, key| if of_model { key } else { flag };
+        let names = [name(of_model[0], "--mean", "metadata mean"), name(of_model[1], "--std", "metadata std")];
+        source::normalisation(data, names, [&mean, &std], channels).map_err(|error| match error {
+            Error::Usage(message) if message.starts_with("metadata") => Error::data(&self.path, message),
+            other => other,
+        })
+    }
+
+    /// The smoothed loss that the model is measured with: what is given, else as in training, else an even one of 0.1. Class
+    /// weights and the other losses have no part in it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a smoothing that there is not, [`Error::Data`] for what no training leaves.
+    pub fn loss(&self, epsilon: Option<f64>, variant: Option<Variant>, classes: usize) -> Result<Loss> {
+        let trained = self.left_by_training("label_smoothing", |text| {
+            text.parse().ok().filter(|epsilon: &f64| epsilon.is_finite() && *epsilon < 1.0).map(Some)
+        })?;
+        let of_training = self.left_by_training("smoothing_variant", Variant::from_name)?;
+        let prior = self.left_by_training("smoothing_prior", |text| {
+            numbers(text).filter(|prior| prior.len() == classes).map(Some)
+        })?;
+        let prior = prior.filter(|_| variant.is_none());
+        let variant = variant.unwrap_or(of_training);
+        let allowed = self.class_mask(classes)?;
+        let part = allowed.as_ref().map_or(classes, |allowed| allowed.iter().filter(|allowed| **allowed).count());
+        let smoothing = match (epsilon, trained) {
+            (None, Some(epsilon)) => Smoothing::negative_allowed(variant, epsilon, part)?,
+            (given, _) => Smoothing::new(variant, given.unwrap_or(0.1), part)?,
+        };
+        if prior.is_none() && allowed.is_none() {
+            return Ok(smoothing.into());
+        }
+        let even = if variant == Variant::Uniform { Prior::Uniform } else { Prior::OffTarget };
+        let epsilon = Epsilon::negative_allowed(smoothing.epsilon)?;
+        let spec = Spec { epsilon, prior: prior.map_or(even, Prior::Given), allowed, ..Spec::new(classes) };
+        Ok(Loss::new(Form::Weighted(WeightedLoss::new(&spec)?), smoothing.epsilon))
+    }
+}
+
+fn numbers(text: &str) -> Option<Vec<f64>> {
+    text.split(',').map(|part| part.parse().ok()).collect()
+}
+
+/// A saved model, ready to be asked.
+pub struct Model {
+    /// Its file.
+    pub file: ModelFile,
+    /// Its network.
+    pub net: Network,
+    /// Its parameters; the optimizer's memory is empty.
+    pub state: State,
+}
+
+impl Model {
+    /// Reads the model at `path`, of the seed network for images of `shape` (channels, height, width) in so many classes.
+    ///
+    /// # Errors
+    /// As [`saved::load_params`]; [`Error::Layer`] for a shape that the network does not take.
+    pub fn load(path: &Path, shape: [usize; 3], classes: usize) -> Result<Self> {
+        let net = Network::seed(shape, classes)?;
+        let (state, metadata) = saved::load_params(&net, path)?;
+        Ok(Self { file: ModelFile { path: path.to_owned(), metadata }, net, state })
+    }
+
+    /// Reads a teacher, which must be of the student's own shape and know every class.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; [`Error::Data`] too for a model that was trained with a class mask.
+    pub fn teacher(path: &Path, shape: [usize; 3], classes: usize) -> Result<Self> {
+        let model = Self::load(path, shape, classes)?;
+        if model.file.class_mask(classes)?.is_some() {
+            let message = "found a model that was trained with a class mask, expected one of every class";
+            return Err(Error::data(path, message));
+        }
+        Ok(model)
+    }
+
+    /// The logits `[images, classes]` of the model for these images, of the set `data`.
+    ///
+    /// # Errors
+    /// [`Error::NoNumber`] for what is no number; those of the device, and of [`ModelFile::normalisation`].
+    pub fn logits(&self, images: &Dataset, data: DataKind, how: &Inference, note: Note) -> Result<Vec<f64>> {
+        let nothing = images.subset(&[]);
+        let setup = Setup {
+            net: &self.net,
+            batch_size: how.batch_size,
+            // Neither has a part in inference.
+            loss: Smoothing::NONE.into(),
+            optimizer: Optimizer::Adam(Adam::default()),
+            normalisation: self.file.normalisation([&how.mean, &how.std], data, images.shape[0])?,
+            train: &nothing,
+            test: images,
+        };
+        let device = how.device.open(how.precision, note)?;
+        let tuning = how.device.tiles.map(Tuning::all);
+        let mut backend = device.trainer(Storage::F32, tuning, setup, &self.state, note)?;
+        finite(backend.test_logits()?, self.net.classes)
+    }
+}
+
+/// What computes a saved model's logits, and how.
+#[derive(Clone, Debug)]
+pub struct Inference {
+    /// What to compute on.
+    pub device: Device,
+    /// In which precision.
+    pub precision: Precision,
+    /// Images in a batch.
+    pub batch_size: usize,
+    /// Mean of the pixels, scaled to 0..1: one value, one a channel, or none for that of training.
+    pub mean: Vec<f64>,
+    /// Their standard deviation.
+    pub std: Vec<f64>,
+}
+
+impl Default for Inference {
+    fn default() -> Self {
+        Self { device: Device::default(), precision: Precision::F32, batch_size: 256, mean: vec![], std: vec![] }
+    }
+}
+
+/// A data set that a model is asked about.
+pub struct Found {
+    /// What it was read from.
+    pub source: Source,
+    /// The training set.
+    pub train: Dataset,
+    /// The test set; images whose label is ignored have [`crate::ops::IGNORED`].
+    pub test: Dataset,
+    /// So many training images, the first of the set, are known to have trained the model.
+    pub trained: usize,
+}
+
+/// Finds the images that are wanted: those that the model is `known` to be of, unless another set is named. Of the
+/// model's own the `parts` that are used must be as they were in its training, unless `allow_changed`. Limits, of
+/// training and test images, are the model's where none is given.
+///
+/// # Errors
+/// [`Error::Data`] where a file is missing, damaged or changed, [`Error::Usage`] as [`Wanted::source`].
+pub fn find(
+    wanted: &Wanted,
+    [limit_train, limit_test]: [Option<usize>; 2],
+    (known, parts): (Option<&TrainedOn>, &[Part]),
+    allow_changed: bool,
+    ignored: Option<i64>,
+) -> Result<Found> {
+    // Whatever the name of the set, and whether or not others follow them.
+    let trained = |train: &Dataset| {
+        let record = known.filter(|_| parts.contains(&Part::Train)).and_then(|known| known.images.as_ref());
+        record.filter(|record| record.begins(Part::Train, train, ignored)).map_or(0, |record| record.train_images)
+    };
+    let own = known.map(|known| Ok((known, known.source(wanted)?))).transpose()?;
+    let Some((known, Some(own))) = own else {
+        let source = Source { limit_train, limit_test, ..wanted.source()? };
+        let (train, test) = source.load(ignored)?;
+        return Ok(Found { trained: trained(&train), source, train, test });
+    };
+    // All that the model had is needed to know it again, also where less is asked about.
+    let used = |part: Part| known.images.is_some() && parts.contains(&part);
+    let limit = |part: Part, asked: Option<usize>, known: Option<usize>| match (asked, known) {
+        (Some(asked), Some(known)) if used(part) => Some(asked.max(known)),
+        (Some(_), None) if used(part) => None,
+        (asked, known) => asked.or(known),
+    };
+    let source = Source {
+        limit_train: limit(Part::Train, limit_train, own.limit_train),
+        limit_test: limit(Part::Test, limit_test, own.limit_test),
+        ..own
+    };
+    let (mut train, mut test) = source.load(ignored)?;
+    if let (Some(record), false) = (&known.images, allow_changed) {
+        for part in parts {
+            let (images, limit) = match part {
+                Part::Train => (&train, known.limit_train),
+                Part::Test => (&test, known.limit_test),
+            };
+            record.check(&source, (*part, images), limit, ignored, CHANGED)?;
+        }
+    }
+    let trained = trained(&train);
+    train.truncate(limit_train.or(known.limit_train).unwrap_or(usize::MAX));
+    test.truncate(limit_test.or(known.limit_test).unwrap_or(usize::MAX));
+    Ok(Found { source, train, test, trained })
+}

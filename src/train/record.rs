@@ -1,0 +1,180 @@
+//! The record of a run while it trains: a line for every N-th step and for every epoch, and a checkpoint after each epoch.
+
+use std::fs::File;
+use std::io::{LineWriter, Write};
+use std::path::Path;
+#[cfg(debug_assertions)]
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::{Map, Value};
+
+use super::checkpoint::{Dtype, Metadata};
+use super::listener::Listener;
+use super::run_folder::METRICS;
+use super::{Backend, EpochReport, Observer, Progress, saved};
+#[cfg(debug_assertions)]
+use crate::backend::gpu::Gpu;
+use crate::loss::BatchLoss;
+use crate::measure::Metrics;
+use crate::network::Network;
+use crate::parse::to_json;
+use crate::{Error, Result};
+
+#[derive(Serialize)]
+struct StepLine {
+    kind: &'static str,
+    epoch: usize,
+    step: usize,
+    loss: f64,
+    nll: f64,
+}
+
+/// An epoch's line. The measures' names begin with what they were measured on: `test` or `val`.
+struct EpochLine<'a> {
+    measured: &'a str,
+    report: &'a EpochReport,
+    images_per_second: f64,
+}
+
+impl Serialize for EpochLine<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("kind", "epoch")?;
+        map.serialize_entry("epoch", &self.report.epoch)?;
+        map.serialize_entry("step", &self.report.step)?;
+        map.serialize_entry("label_smoothing", &self.report.label_smoothing)?;
+        map.serialize_entry("train_loss", &self.report.train_loss)?;
+        map.serialize_entry("train_nll", &self.report.train_nll)?;
+        map.serialize_entry("train_excess_loss", &self.report.train_excess_loss)?;
+        let m = &self.report.test;
+        for (name, value) in [
+            ("nll", m.nll),
+            ("accuracy", m.accuracy),
+            ("ece", m.ece),
+            ("brier", m.brier),
+            ("mean_confidence", m.mean_confidence),
+        ] {
+            map.serialize_entry(&format!("{}_{name}", self.measured), &value)?;
+        }
+        map.serialize_entry("seconds", &self.report.seconds)?;
+        map.serialize_entry("images_per_second", &self.images_per_second)?;
+        map.end()
+    }
+}
+
+/// What was held back to the end. Unsmoothed: the nll is its loss.
+#[derive(Serialize)]
+struct TestLine {
+    kind: &'static str,
+    epoch: usize,
+    #[serde(flatten)]
+    metrics: Map<String, Value>,
+}
+
+/// Writes the record, and tells the listener of it.
+pub(super) struct Recorder<'a> {
+    pub metrics: LineWriter<File>,
+    pub net: &'a Network,
+    pub dtype: Dtype,
+    /// A model's, after so many epochs.
+    pub metadata: &'a dyn Fn(usize) -> Metadata,
+    pub out: &'a Path,
+    /// The lines of the epochs that are done, without what a clock measured.
+    pub epochs: Vec<Value>,
+    pub log_every: usize,
+    /// Training images.
+    pub images: usize,
+    /// What is measured after each epoch: `test` or `val`.
+    pub measured: &'static str,
+    pub listener: &'a mut dyn Listener,
+    /// What the tests take away: see [`Recorder::lose_device`].
+    #[cfg(debug_assertions)]
+    pub gpu: Option<Arc<Gpu>>,
+}
+
+/// In the tests' build: the step after which the device is lost, once.
+#[cfg(debug_assertions)]
+const LOSE_DEVICE: &str = "SMOOTHCNN_LOSE_DEVICE_AFTER_STEP";
+
+impl Recorder<'_> {
+    #[cfg(debug_assertions)]
+    fn lose_device(&mut self, step: usize) {
+        let at = std::env::var(LOSE_DEVICE).ok().and_then(|step| step.parse().ok());
+        if let (true, Some(gpu)) = (at == Some(step), &self.gpu) {
+            gpu.device.destroy();
+            self.gpu = None;
+        }
+    }
+
+    /// Adds a line, and gives it.
+    fn record(&mut self, line: &impl Serialize) -> Result<String> {
+        let line = to_json(line);
+        writeln!(self.metrics, "{line}").map_err(Error::io(self.out.join(METRICS)))?;
+        Ok(line)
+    }
+
+    /// The record, whole and on the disk.
+    pub fn end(&mut self) -> Result<()> {
+        let written = self.metrics.flush().and_then(|()| self.metrics.get_ref().sync_all());
+        written.map_err(Error::io(self.out.join(METRICS)))
+    }
+
+    /// Writes a checkpoint. The record is on the disk before it.
+    fn save(&mut self, progress: &Progress, backend: &mut dyn Backend) -> Result<()> {
+        self.end()?;
+        let metadata = ((self.metadata)(progress.epochs), self.dtype);
+        saved::write(self.out, self.net, &backend.state()?, metadata, progress, &self.epochs)
+    }
+
+    /// The test set's measures, where it was held back to the end.
+    pub fn last(&mut self, epoch: usize, metrics: &Metrics) -> Result<()> {
+        let Ok(Value::Object(mut measures)) = serde_json::to_value(metrics) else {
+            unreachable!("a struct of numbers becomes an object")
+        };
+        measures.retain(|name, _| !["loss", "excess_loss"].contains(&name.as_str()));
+        let line = self.record(&TestLine { kind: "test", epoch, metrics: measures })?;
+        self.listener.test(metrics, &line);
+        Ok(())
+    }
+}
+
+impl Observer for Recorder<'_> {
+    fn step(&mut self, epoch: usize, step: usize, means: BatchLoss) -> Result<()> {
+        #[cfg(debug_assertions)]
+        self.lose_device(step);
+        let recorded = step.is_multiple_of(self.log_every);
+        self.listener.step(epoch, &means, recorded);
+        if recorded {
+            let BatchLoss { loss, nll, .. } = means;
+            self.record(&StepLine { kind: "step", epoch, step, loss, nll })?;
+        }
+        Ok(())
+    }
+
+    fn epoch(&mut self, report: &EpochReport, backend: &mut dyn Backend) -> Result<()> {
+        let images_per_second = self.images as f64 / report.seconds;
+        let line = EpochLine { measured: self.measured, report, images_per_second };
+        let text = self.record(&line)?;
+        let mut timeless = serde_json::to_value(&line).expect("a map of numbers always serialises");
+        for clock in ["seconds", "images_per_second"] {
+            timeless[clock] = Value::Null;
+        }
+        self.epochs.push(timeless);
+        self.save(&Progress { epochs: report.epoch, ..Progress::default() }, backend)?;
+        self.listener.epoch(report, &text);
+        Ok(())
+    }
+
+    fn wants_stop(&self) -> bool {
+        self.listener.wants_stop().is_some()
+    }
+
+    fn stopped(&mut self, progress: &Progress, backend: &mut dyn Backend) -> Error {
+        match self.save(progress, backend) {
+            Ok(()) => Error::Interrupted(self.listener.wants_stop().unwrap_or(2)),
+            Err(error) => error,
+        }
+    }
+}
