@@ -1,4 +1,7 @@
 //! The fast CPU path against the f64 oracle: each stage's passes, and whole training runs.
 
 mod network;
+mod random;
+#[path = "../common/random_network.rs"]
+mod random_network;
 mod stage;

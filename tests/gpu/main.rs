@@ -9,6 +9,9 @@ mod failures;
 mod halves;
 mod network;
 mod ops;
+mod random;
+#[path = "../common/random_network.rs"]
+mod random_network;
 mod stopping;
 
 use std::sync::{Arc, LazyLock};
