@@ -12,6 +12,7 @@ use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::max_pool2d::MaxPool2d;
 use smoothcnn::ops::weighted_loss::Weighting;
 
+use super::property::config;
 use super::{GPU, assert_rows};
 
 #[test]
@@ -125,7 +126,7 @@ fn linear_tiled_and_head_cases() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config(24))]
 
     #[test]
     fn conv2d_random_shapes(
