@@ -21,13 +21,21 @@ test: driver
 # The GPU tests once more, on other machines' terms: lavapipe with subgroups of 4 and of 16 (it has 8 otherwise), and
 # SwiftShader, a second, independent driver with the smallest limits there are (Debian's chromium brings it). Then what a driver
 # does not say: Chromium's compiler about every shader, and Vulkan's validation layer about training steps.
+#
+# Variables of the tests:
+#
+#   SMOOTHCNN_REQUIRE_ALL=1   a test that needs what is not here (a driver, Chromium, subgroups of eight) fails, where it says
+#                             "skipped" and passes otherwise
+#   SMOOTHCNN_THOROUGH=1      tint builds every pipeline, validation tries every form: a minute each
+#   RANDOM_NETWORKS=1000      so many random networks; RANDOM_NETWORK=17 only that of seed 17
+#   PROPTEST_CASES=1000       so many cases of each property, PROPTEST_RNG_SEED=5 other ones
 SWIFTSHADER = /usr/lib/chromium/vk_swiftshader_icd.json
 test-drivers: driver
 	LP_NATIVE_VECTOR_WIDTH=128 $(CARGO) test --locked --test gpu
 	LP_NATIVE_VECTOR_WIDTH=512 $(CARGO) test --locked --test gpu
 	@test -e $(SWIFTSHADER) || { echo "SwiftShader is not here: apt install chromium"; exit 1; }
 	VK_DRIVER_FILES=$(SWIFTSHADER) $(CARGO) test --locked --test gpu
-	SMOOTHCNN_REQUIRE_ALL=1 $(CARGO) test --locked --test tint --test validation
+	SMOOTHCNN_REQUIRE_ALL=1 SMOOTHCNN_THOROUGH=1 $(CARGO) test --locked --test tint --test validation
 
 # Runs that are killed, disks that fail or are full, damaged files: two minutes, or with FULL=1 the numbers of the page on
 # reliability in ten. Needs strace, and root for the full disks.

@@ -66,6 +66,18 @@ mod tests {
         assert_eq!(packed[1], 0xc100_3c00, "the first of a pair is below");
     }
 
+    /// Catches a number that is taken for one that a half holds: between two of them, above the largest, below the normal ones.
+    #[test]
+    fn what_no_half_holds_is_refused() {
+        for v in [1.0 + 2f32.powi(-11), 65505.0, 65520.0, 65536.0, f32::INFINITY, 2f32.powi(-15)] {
+            assert!(std::panic::catch_unwind(|| half(v)).is_err(), "{v}");
+        }
+        assert_eq!([0x7bff, 0x7c00, 0x0400].map(f16_to_f64), [65504.0, f64::INFINITY, 2f64.powi(-14)]);
+        // Halves are 32 apart there.
+        assert_eq!(tolerance(65520.0, 0.0), 65520.0 / 1024.0);
+        assert_eq!(tolerance(65504.0, 0.0), 0.0);
+    }
+
     /// Catches a tolerance that a missing rounding or one bit less would pass.
     #[test]
     fn the_tolerance_is_one_spacing_and_none_where_nothing_is_rounded() {

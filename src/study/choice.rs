@@ -197,4 +197,18 @@ mod tests {
         assert!((found.crossing.mean - 0.4 * 190.0 / 191.0).abs() < 1e-9 && found.crossing.n == 3, "{found:?}");
         assert_eq!(prediction(&study(&[(0.1, [1, 2, 3])]), 0.0), None);
     }
+
+    /// Catches a C/(C-1) that is right for two classes alone, and one where it does not belong.
+    #[test]
+    fn the_prediction_knows_the_classes_and_the_variant() {
+        for (variant, expected) in [(Variant::Uniform, 0.2 * 10.0 / 9.0), (Variant::OffTarget, 0.2)] {
+            let of = |seed| super::super::Outcome {
+                classes: 10,
+                smoothing_variant: variant,
+                ..outcome([0.0, 0.0], seed, 20, 1.0)
+            };
+            let found = prediction(&Study::new((0..3).map(of).collect(), 0.95).unwrap(), 0.0).unwrap();
+            assert!((found.predicted - expected).abs() < 1e-12 && (found.error - 0.2).abs() < 1e-12, "{found:?}");
+        }
+    }
 }

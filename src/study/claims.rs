@@ -168,7 +168,12 @@ mod tests {
             assert_eq!(verdict(&found, 2, OVERCONFIDENCE, noise), Holds);
             assert_eq!(verdict(&found, 5, TRAIN_ERROR, noise), Holds);
             assert_eq!(verdict(&found, 6, TEST_ERROR, noise), Holds);
+            // Every image is as sure as any other, so that the area is the error, and falls: the cost is not there.
+            assert_eq!(verdict(&found, 0, AURC, noise), DoesNotHold);
         }
+        let cost = found.iter().find(|f| f.claim == 0).unwrap();
+        assert_eq!((cost.epsilon, cost.than, cost.statement), (0.1, 0.0, "costs selective prediction"));
+        assert!((cost.before - 0.12).abs() < 1e-12 && (cost.effect.mean + 0.02).abs() < 1e-12, "{cost:?}");
         assert_eq!(verdict(&found, 4, TEST_ERROR, 0.4), Holds);
         assert_eq!(verdict(&found, 4, MEMORISED, 0.4), Undecided);
         assert!(!found.iter().any(|f| f.claim == 4 && f.label_noise == 0.0), "without noise there is no robustness");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tempfile::tempdir;
 
-use super::{TRAIN, assert_fails, command, run, stderr, stdout};
+use super::{TRAIN, assert_fails, command, run, skip, stderr, stdout};
 
 /// Mesa's driver for AMD's GPUs, which lists a GPU without there being one, and cannot open it.
 const LISTED: &str = "/usr/share/vulkan/icd.d/radeon_icd.x86_64.json";
@@ -14,7 +14,7 @@ const SOFTWARE: &str = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json";
 #[test]
 fn an_adapter_that_cannot_be_opened_is_left_out() {
     if !Path::new(LISTED).exists() || !Path::new(SOFTWARE).exists() {
-        return println!("Mesa's drivers are not here");
+        return skip::skipped("Mesa's drivers are not here: apt install mesa-vulkan-drivers");
     }
     let dir = tempdir().unwrap();
     let both = format!("{LISTED}:{SOFTWARE}");
@@ -24,7 +24,7 @@ fn an_adapter_that_cannot_be_opened_is_left_out() {
         assert_cmd::assert::Assert::new(command.output().unwrap())
     };
     if !stdout(&with(LISTED, "devices").success()).contains("RADV NAVI21") {
-        return println!("this Mesa lists no GPU that is not there");
+        return skip::skipped("this Mesa lists no GPU that is not there");
     }
     let text = stdout(&with(&both, "devices").success());
     let auto = "--device auto: CPU path: no hardware GPU can be opened";

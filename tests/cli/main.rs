@@ -18,6 +18,9 @@ mod sweep;
 mod tools;
 mod train;
 
+#[path = "../common/skip.rs"]
+mod skip;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;

@@ -13,6 +13,7 @@ use smoothcnn::plan::Storage;
 use smoothcnn::train::{Backend, Schedule, Setup, State};
 
 use super::GPU;
+use super::skip::skipped;
 
 const SCHEDULE: Schedule = Schedule { epochs: 2, seed: 5, shuffle: true };
 
@@ -92,7 +93,7 @@ fn a_streamed_data_set_gives_the_same_bits_as_one_on_the_device() {
 #[test]
 fn neither_repeating_nor_resuming_nor_streaming_changes_a_bit_of_halves() {
     if !GPU.stores(Storage::F16) {
-        return println!("this device packs no halves");
+        return skipped("this device packs no halves");
     }
     let whole = train_storing(Storage::F16, u64::MAX, None);
     assert_eq!(whole, train_storing(Storage::F16, u64::MAX, None));

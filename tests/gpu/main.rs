@@ -6,9 +6,17 @@ mod cache;
 mod determinism;
 mod drivers;
 mod failures;
+mod folded;
 mod halves;
 mod network;
 mod ops;
+#[path = "../common/property.rs"]
+mod property;
+mod random;
+#[path = "../common/random_network.rs"]
+mod random_network;
+#[path = "../common/skip.rs"]
+mod skip;
 mod stopping;
 
 use std::sync::{Arc, LazyLock};
@@ -16,6 +24,8 @@ use std::sync::{Arc, LazyLock};
 use smoothcnn::backend::gpu::choose::choose;
 use smoothcnn::backend::gpu::{DeviceKind, Gpu};
 use smoothcnn::check::Row;
+use smoothcnn::plan::Storage;
+use smoothcnn::plan::tuning::Tiles;
 
 /// The device that all tests share.
 static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
@@ -27,6 +37,17 @@ static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
 /// A device of a test's own, with a cache folder.
 fn opened(cache_folder: Option<std::path::PathBuf>) -> Arc<Gpu> {
     Arc::new(choose(DeviceKind::Gpu, None, cache_folder).unwrap().gpu.unwrap())
+}
+
+/// Says which forms of the kernels and which storage the tests leave out: they try what the device has.
+#[test]
+fn every_form_is_tried() {
+    for tiles in Tiles::ALL.into_iter().filter(|&tiles| !GPU.runs(tiles)) {
+        skip::skipped(&format!("this device runs no kernels in {tiles:?}"));
+    }
+    if !GPU.stores(Storage::F16) {
+        skip::skipped("this device packs no halves");
+    }
 }
 
 /// Fails with every row that is out of its tolerance.

@@ -16,6 +16,7 @@ use smoothcnn::ops::weighted_loss::Weighting;
 use smoothcnn::ops::{self as layers, Case, conv2d_pool};
 use smoothcnn::rng::Philox;
 
+use super::property::config;
 use super::{GPU, assert_rows};
 
 /// Every layer of the registry.
@@ -121,7 +122,7 @@ fn linear_tiled_and_head_cases() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config(24))]
 
     /// Every layer of the registry, as its own folder draws it.
     #[test]

@@ -10,7 +10,6 @@ mod weighted_loss;
 
 use proptest::test_runner::Config;
 
-/// proptest's defaults, without files of past failures: a failing case prints itself.
 fn config() -> Config {
-    Config { cases: 128, failure_persistence: None, ..Config::default() }
+    super::property::config(128)
 }

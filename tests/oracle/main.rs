@@ -5,5 +5,7 @@ mod finite_differences;
 mod golden;
 mod laws;
 mod op;
+#[path = "../common/property.rs"]
+mod property;
 #[path = "../common/golden.rs"]
 mod recorded;

@@ -2,7 +2,10 @@
 //! one may not.
 //!
 //! Where the layer is not installed (Debian: vulkan-validationlayers) the tests are skipped, but not if
-//! `SMOOTHCNN_REQUIRE_ALL` is set; and only then is every form tried, which takes a minute.
+//! `SMOOTHCNN_REQUIRE_ALL` is set. With `SMOOTHCNN_THOROUGH` every form is tried, which takes a minute.
+
+#[path = "../common/skip.rs"]
+mod skip;
 
 use std::process::Command;
 
@@ -34,18 +37,15 @@ fn train(args: &str, enables: &str) -> Option<String> {
     let log = std::fs::read_to_string(log).unwrap_or_default();
     // What it says of itself when it is loaded with these checks.
     if !log.lines().any(|line| line.contains("Current Enables:") && line.contains("SYNCHRONIZATION_VALIDATION")) {
-        assert!(
-            !required(),
-            "SMOOTHCNN_REQUIRE_ALL: there is no validation layer: apt install vulkan-validationlayers"
-        );
-        println!("skipped: no validation layer here");
+        skip::skipped("there is no validation layer: apt install vulkan-validationlayers");
         return None;
     }
     Some(log)
 }
 
-fn required() -> bool {
-    std::env::var_os("SMOOTHCNN_REQUIRE_ALL").is_some_and(|value| !value.is_empty())
+/// Whether what takes a minute is done as well.
+fn thorough() -> bool {
+    std::env::var_os("SMOOTHCNN_THOROUGH").is_some_and(|value| !value.is_empty())
 }
 
 fn with<'a>(log: &'a str, words: &[&str]) -> Vec<&'a str> {
@@ -63,9 +63,9 @@ fn a_training_has_nothing_that_the_layer_complains_of() {
         "--tiles lanes --activations f16",
         "--opt sgd --tiles registers",
     ];
-    for form in if required() { &forms[..] } else { &forms[..1] } {
+    for form in if thorough() { &forms[..] } else { &forms[..1] } {
         if form.contains("lanes") && !lanes() {
-            println!("{form}: not on this adapter");
+            skip::skipped(&format!("{form}: this adapter has no subgroups of eight"));
             continue;
         }
         let Some(log) = train(form, "") else { return };
