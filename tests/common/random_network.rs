@@ -2,13 +2,16 @@
 //! oracle.
 //!
 //! `RANDOM_NETWORKS=500` draws so many, in place of a few; `RANDOM_NETWORK=17` only that of seed 17, which is what a
-//! failure names. A new kind of layer joins with a line of [`IMAGE_LAYERS`] or [`VECTOR_LAYERS`].
+//! failure names. A new kind of layer joins through the registry; [`IMAGE_LAYERS`] and [`VECTOR_LAYERS`] are stacks that fuse, or
+//! nearly do.
 #![allow(dead_code)] // each test binary uses its own part
 
 use std::fmt::{self, Display, Formatter};
 use std::ops::ControlFlow;
 
+use smoothcnn::backend::reference::ReferenceTrainer;
 use smoothcnn::data::Dataset;
+use smoothcnn::layer::Shape;
 use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 use smoothcnn::loss::{Form, Loss};
 use smoothcnn::network::{Layer, Network};
@@ -16,8 +19,8 @@ use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
+use smoothcnn::ops::{self, conv2d, max_pool2d};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
-use smoothcnn::oracle::trainer::CpuTrainer;
 use smoothcnn::plan::tuning::Tiles;
 use smoothcnn::rng::Philox;
 use smoothcnn::train::{Backend, Setup, State};
@@ -35,30 +38,30 @@ const IMAGE_LAYERS: &[Draw] = &[
             [rng.of(0..3), rng.of(0..3)],
         )]
     },
-    |_| vec![Layer::Relu],
+    |_| vec![Layer::relu()],
     |rng| vec![pool([rng.of(1..4), rng.of(1..4)], [rng.of(1..4), rng.of(1..4)])],
     // What fuses, more often than the rest.
     block,
     block,
     block,
     // What nearly does.
-    |rng| vec![Layer::conv2d(rng.of(1..18), 3, rng.of(0..3)), Layer::Relu, pool([2, rng.of(1..3)], [2, 2])],
-    |rng| vec![Layer::conv2d(4 * rng.of(1..3), 3, 1), Layer::Relu],
-    |rng| vec![Layer::conv2d(4 * rng.of(1..3), 3, 1), Layer::max_pool2d(2), Layer::Relu],
+    |rng| vec![Layer::conv2d(rng.of(1..18), 3, rng.of(0..3)), Layer::relu(), pool([2, rng.of(1..3)], [2, 2])],
+    |rng| vec![Layer::conv2d(4 * rng.of(1..3), 3, 1), Layer::relu()],
+    |rng| vec![Layer::conv2d(4 * rng.of(1..3), 3, 1), Layer::max_pool2d(2), Layer::relu()],
 ];
 
 /// From one to the other.
-const FLATTEN: &[Draw] = &[|_| vec![Layer::Flatten]];
+const FLATTEN: &[Draw] = &[|_| vec![Layer::flatten()]];
 
 /// On vectors.
 const VECTOR_LAYERS: &[Draw] = &[
     |rng| vec![Layer::linear(rng.of(1..40))],
     |rng| vec![Layer::linear(4 * rng.of(1..20))],
-    |rng| vec![Layer::linear(4 * rng.of(1..20)), Layer::Relu],
-    |rng| vec![Layer::linear(4 * rng.of(1..20)), Layer::Relu],
-    |rng| vec![Layer::linear(rng.of(1..40)), Layer::Relu],
-    |_| vec![Layer::Relu],
-    |_| vec![Layer::Flatten],
+    |rng| vec![Layer::linear(4 * rng.of(1..20)), Layer::relu()],
+    |rng| vec![Layer::linear(4 * rng.of(1..20)), Layer::relu()],
+    |rng| vec![Layer::linear(rng.of(1..40)), Layer::relu()],
+    |_| vec![Layer::relu()],
+    |_| vec![Layer::flatten()],
 ];
 
 /// How a stack ends.
@@ -67,20 +70,30 @@ const LAST_LAYERS: &[Draw] = &[
     |rng| vec![Layer::linear(4 * rng.of(1..4))],
     // More classes than a head takes.
     |rng| vec![Layer::linear(rng.of(60..70))],
-    |rng| vec![Layer::linear(rng.of(2..13)), Layer::Relu],
+    |rng| vec![Layer::linear(rng.of(2..13)), Layer::relu()],
     |_| vec![],
 ];
 
 fn block(rng: &mut Rng) -> Vec<Layer> {
-    vec![Layer::conv2d(4 * rng.of(1..5), 3, 1), Layer::Relu, Layer::max_pool2d(2)]
+    vec![Layer::conv2d(4 * rng.of(1..5), 3, 1), Layer::relu(), Layer::max_pool2d(2)]
 }
 
 fn conv(out_channels: usize, kernel_size: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Layer {
-    Layer::Conv2d { in_channels: None, out_channels, kernel_size, stride, padding }
+    Layer::new(conv2d::Settings { in_channels: None, out_channels, kernel_size, stride, padding })
 }
 
 fn pool(kernel_size: [usize; 2], stride: [usize; 2]) -> Layer {
-    Layer::MaxPool2d { kernel_size, stride }
+    Layer::new(max_pool2d::Settings { kernel_size, stride })
+}
+
+/// Any layer of the registry, as its own folder draws it: a new kind joins by itself.
+fn registered(rng: &mut Rng, input: [usize; 3], below: &[Layer]) -> Vec<Layer> {
+    let mut shape = Shape::Image(input);
+    for layer in below {
+        shape = layer.fit(shape).expect("the layers below fit").output();
+    }
+    let entry = rng.one(ops::ALL);
+    (entry.draw)(&mut rng.0, shape).into_iter().collect()
 }
 
 /// So that the oracle takes milliseconds.
@@ -252,7 +265,7 @@ impl Case {
     }
 
     fn oracle(&self, params: &[f32]) -> Vec<Part> {
-        self.run(params, |setup, params| Box::new(CpuTrainer::<f64>::new(setup, params)))
+        self.run(params, |setup, params| Box::new(ReferenceTrainer::<f64>::new(setup, params)))
     }
 
     /// Trains from `params` on the backend that `make` makes.
@@ -382,8 +395,9 @@ fn network(rng: &mut Rng) -> (Network, Vec<Layer>) {
         };
         for (some, n) in [(IMAGE_LAYERS, rng.of(0..5)), (FLATTEN, 1), (VECTOR_LAYERS, rng.of(0..4))] {
             for _ in 0..n {
-                let more = [layers.clone(), rng.one(some)(rng)].concat();
-                if ended(&more, &[Layer::Flatten, Layer::linear(2)]).is_some() {
+                let next = if rng.once_in(3) { registered(rng, input, &layers) } else { rng.one(some)(rng) };
+                let more = [layers.clone(), next].concat();
+                if ended(&more, &[Layer::flatten(), Layer::linear(2)]).is_some() {
                     layers = more;
                 }
             }

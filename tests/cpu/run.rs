@@ -120,7 +120,7 @@ fn run(
     from: Progress,
     seen: &mut Seen,
 ) -> (Result<()>, Told) {
-    let net = Network::new([1, 1, 1], &[Layer::Flatten, Layer::linear(3)]).unwrap();
+    let net = Network::new([1, 1, 1], &[Layer::flatten(), Layer::linear(3)]).unwrap();
     let test = Dataset { labels: vec![0, 2], images: vec![0; 2], ..data() };
     let optimizer = Optimizer::Sgd(Sgd { lr: 0.25, momentum: 0.0, nesterov: false, weight_decay: 0.0 });
     let normalisation = vec![[0.5, 0.25]];
@@ -233,7 +233,7 @@ fn an_ignored_image_has_no_entropy_and_no_weight() {
 fn an_epoch_in_which_every_image_is_ignored_is_zero() {
     let masked = Spec { allowed: Some(vec![false, true, true]), ..Spec::new(3) };
     let loss = Loss::new(Form::Weighted(WeightedLoss::new(&masked).unwrap()), 0.0);
-    let net = Network::new([1, 1, 1], &[Layer::Flatten, Layer::linear(3)]).unwrap();
+    let net = Network::new([1, 1, 1], &[Layer::flatten(), Layer::linear(3)]).unwrap();
     let train = Dataset { labels: vec![0, IGNORED], images: vec![0; 2], ..data() };
     let test = Dataset { labels: vec![1, 2], images: vec![0; 2], ..data() };
     let optimizer = Optimizer::Sgd(Sgd { lr: 0.25, momentum: 0.0, nesterov: false, weight_decay: 0.0 });

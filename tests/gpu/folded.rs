@@ -1,14 +1,18 @@
 //! More workgroups than an axis has (65,535): the host folds them over two, and shaders unfold them.
 
-use smoothcnn::check::{ops, smoothed_loss};
+use smoothcnn::check::layers::layer;
+use smoothcnn::check::smoothed_loss;
+use smoothcnn::layer::{Layer, Shape};
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
+use smoothcnn::ops::Case;
 
 use super::{GPU, assert_rows};
 
 /// Catches an element, or a row of a loss, that nobody owns or that two own, once there is a second row of workgroups.
 #[test]
 fn threads_and_workgroups_beyond_one_axis() {
-    assert_rows(ops::relu(&GPU, 2, 2_200_000));
+    let case = Case { n: 2, input: Shape::Features(2_200_000), layer: Layer::relu() };
+    assert_rows(layer(&GPU, "relu", &case));
     assert_rows(smoothed_loss::smoothed_loss(
         &GPU,
         66_000,
