@@ -13,11 +13,13 @@ use smoothcnn::Result;
 use smoothcnn::backend::gpu;
 use smoothcnn::backend::gpu::{Engine, Gpu};
 use smoothcnn::check::{Row, cases, ops, random, random_targets, smoothed_loss};
+use smoothcnn::loss;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::ops::smoothed_loss::{Buffers as LossBuffers, SmoothedLoss};
 use smoothcnn::ops::{AffineBuffers, relu};
+use smoothcnn::optimizer;
 use smoothcnn::oracle;
-use smoothcnn::plan::{Plan, Slice, Step};
+use smoothcnn::plan::{Batch, Block, Plan, Slice, Step};
 
 struct Bench<'a> {
     criterion: &'a mut Criterion,
@@ -39,7 +41,11 @@ impl Bench<'_> {
         let one = Slice { buffer: 0, offset: 0, bytes: 4 };
         let all = 0..plan.dispatches.len();
         let engine = Engine::new(&self.gpu, plan).expect("the case fits every device");
-        let step = Step { count: n as u32, dloss: 1.0 / n as f32, keep: 1.0, denominator: 1.0, ..Step::default() };
+        let step = Step {
+            batch: Batch { count: n as u32, ..Batch::default() },
+            loss: Block::new(&loss::Block::mean(n)),
+            optimizer: Block::new(&optimizer::Block::NONE),
+        };
         let mut group = self.criterion.benchmark_group(pass);
         group.sample_size(10).warm_up_time(Duration::from_millis(50)).measurement_time(Duration::from_millis(200));
         group.bench_function(BenchmarkId::new("gpu", case), |bencher| {

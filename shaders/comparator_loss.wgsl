@@ -57,7 +57,7 @@ fn reduce_row(n: u32, local: u32) -> Row {
     // The other classes' sum, for 1 - p[y] would cancel.
     let miss = sums.y / sums.x;
     let log_p = logits[start + targets[n]] - largest - log_sum;
-    var loss = -log_p;
+    var cost = -log_p;
     var slope = -1.0;
     if dims.gamma > 0.0 {
         // m^(gamma-1) l is m^gamma (l / m), which stays finite as m goes to 0; pow is not defined there.
@@ -65,11 +65,11 @@ fn reduce_row(n: u32, local: u32) -> Row {
         if miss > 0.0 { power = pow(miss, dims.gamma); }
         // NaN takes the second branch and stays NaN.
         var ratio = log_ratio(miss);
-        if miss < 0.1 { loss = power * miss * ratio; } else { loss = -power * log_p; ratio = -log_p / miss; }
+        if miss < 0.1 { cost = power * miss * ratio; } else { cost = -power * log_p; ratio = -log_p / miss; }
         slope = -power * (1.0 + dims.gamma * exp(log_p) * ratio);
     }
     let entropy = log_sum - sums.z / sums.x;
-    return Row(largest, log_sum, entropy, miss, loss - dims.beta * entropy, -log_p, slope);
+    return Row(largest, log_sum, entropy, miss, cost - dims.beta * entropy, -log_p, slope);
 }
 
 // The losses alone.
@@ -131,5 +131,5 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
     }
     let row = reduce_row(n, local);
     if local == 0u { losses[n] = vec2f(row.loss, row.nll); }
-    write_gradient(n, row, batch.dloss, local);
+    write_gradient(n, row, loss.dloss, local);
 }

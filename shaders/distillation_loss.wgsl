@@ -81,7 +81,7 @@ fn row_losses(n: u32, row: Row, local: u32) -> vec2f {
     }
     let divergence = sum_over_group(vec4f(own, 0.0, 0.0, 0.0), local).x;
     let of_target = logits[row.start + targets[n]] - row.largest;
-    let hard = row.log_sum - batch.kept * of_target - batch.off * row.sum;
+    let hard = row.log_sum - loss.kept * of_target - loss.off * row.sum;
     return vec2f(dims.hard * hard + dims.soft * divergence, row.log_sum - of_target);
 }
 
@@ -96,7 +96,7 @@ fn write_gradient(n: u32, row: Row, upstream: f32, local: u32) {
         var gradient = 0.0;
         if c < dims.classes {
             let p = exp(logits[row.start + c] - row.largest - row.log_sum);
-            let q = select(batch.off, batch.on, c == targets[n]);
+            let q = select(loss.off, loss.on, c == targets[n]);
             let softmaxes = exp(log_softmaxes(row, c));
             gradient = upstream * (dims.hard * (p - q) + dims.soft_slope * (softmaxes.x - softmaxes.y));
         }
@@ -145,5 +145,5 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
     let row = reduce_row(n, local);
     let found = row_losses(n, row, local);
     if local == 0u { losses[n] = found; }
-    write_gradient(n, row, batch.dloss, local);
+    write_gradient(n, row, loss.dloss, local);
 }

@@ -44,7 +44,7 @@ fn reduce_row(n: u32, local: u32) -> Row {
 // loss and nll
 fn row_losses(n: u32, row: Row) -> vec2f {
     let own = logits[n * dims.classes + targets[n]] - row.largest;
-    return vec2f(row.log_sum - batch.kept * own - batch.off * row.sum, row.log_sum - own);
+    return vec2f(row.log_sum - loss.kept * own - loss.off * row.sum, row.log_sum - own);
 }
 
 // An ignored row's gradient.
@@ -58,7 +58,7 @@ fn write_gradient(n: u32, row: Row, upstream: f32, local: u32) {
     let start = n * dims.classes;
     for (var c = local; c < dims.classes; c += WORKGROUP) {
         let p = exp(logits[start + c] - row.largest - row.log_sum);
-        dlogits[start + c] = upstream * (p - select(batch.off, batch.on, c == targets[n]));
+        dlogits[start + c] = upstream * (p - select(loss.off, loss.on, c == targets[n]));
     }
 }
 
@@ -102,5 +102,5 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
     }
     let row = reduce_row(n, local);
     if local == 0u { losses[n] = row_losses(n, row); }
-    write_gradient(n, row, batch.dloss, local);
+    write_gradient(n, row, loss.dloss, local);
 }

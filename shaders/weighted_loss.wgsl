@@ -67,7 +67,7 @@ fn largest_logit(start: u32, local: u32) -> f32 {
 
 // What the index of row n adds to the smoothing mass at its class, before the row's scale.
 fn own_mass(n: u32) -> f32 {
-    return batch.kept * select(class_table[targets[n]].x, 1.0, dims.by_sample == 1u);
+    return loss.kept * select(class_table[targets[n]].x, 1.0, dims.by_sample == 1u);
 }
 
 // A row whose target is an index that counts.
@@ -86,13 +86,13 @@ fn reduce_row(n: u32, local: u32) -> Row {
     let scale = select(1.0, class_table[targets[n]].x, dims.by_sample == 1u);
     let kept = own_mass(n);
     let z = logits[start + targets[n]] - largest;
-    let product = batch.epsilon * sums.y + kept * z;
-    return Row(largest, log(sums.x), scale * (batch.epsilon * dims.prior_total + kept), scale * product, scale, z);
+    let product = loss.epsilon * sums.y + kept * z;
+    return Row(largest, log(sums.x), scale * (loss.epsilon * dims.prior_total + kept), scale * product, scale, z);
 }
 
 // What a class of A has of a soft target's mass, before the row's scale.
 fn soft_mass(of_class: vec2f, t: f32) -> f32 {
-    return batch.epsilon * of_class.y + batch.kept * t * select(of_class.x, 1.0, dims.by_sample == 1u);
+    return loss.epsilon * of_class.y + loss.kept * t * select(of_class.x, 1.0, dims.by_sample == 1u);
 }
 
 // Where the distribution of row n starts.
@@ -155,7 +155,7 @@ fn write_gradient(n: u32, row: Row, upstream: f32, local: u32) {
     for (var c = local; c < dims.stride; c += WORKGROUP) {
         var gradient = 0.0;
         if part_of_row(c) {
-            let mass = row.scale * (batch.epsilon * class_table[c].y + select(0.0, kept, c == targets[n]));
+            let mass = row.scale * (loss.epsilon * class_table[c].y + select(0.0, kept, c == targets[n]));
             gradient = upstream * (row.mass * probability(n * dims.classes + c, row) - mass);
         }
         dlogits[n * dims.stride + c] = gradient;
@@ -232,7 +232,7 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
     }
     let row = reduce_row(n, local);
     if local == 0u { losses[n] = row_losses(row); }
-    write_gradient(n, row, batch.dloss, local);
+    write_gradient(n, row, loss.dloss, local);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -243,5 +243,5 @@ fn forward_backward_soft(@builtin(workgroup_id) group: vec3u, @builtin(num_workg
     let row = reduce_soft_row(n, local);
     let found = soft_row_losses(n, row, local);
     if local == 0u { losses[n] = found; }
-    write_soft_gradient(n, row, batch.dloss, local);
+    write_soft_gradient(n, row, loss.dloss, local);
 }

@@ -168,6 +168,7 @@ impl Bench {
         let order: Vec<u32> = (0..train.len() as u32).collect();
         let params = net.initial_parameters(0);
         let setup = Setup {
+            seed: 0,
             net: &net,
             batch_size,
             loss: smoothing.into(),
@@ -206,13 +207,7 @@ impl Bench {
         let mut results = [measured("train", trained), measured("infer", inferred)];
         if let Trainer::Gpu(trainer) = &trainer {
             let (engine, compiled) = (trainer.engine(), trainer.compiled());
-            let step = Step {
-                count: batch_size as u32,
-                dloss: 1.0 / batch_size as f32,
-                keep: 1.0,
-                denominator: 1.0,
-                ..Default::default()
-            };
+            let step = trainer.timed_step();
             for (result, range) in results.iter_mut().zip([compiled.train.clone(), compiled.infer.clone()]) {
                 result.plan_bytes = compiled.plan.bytes();
                 (result.kernels, result.clock) = kernel_times(engine, range, &step)?;

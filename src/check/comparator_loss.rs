@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use super::compare::sum_tolerance;
-use super::ops::{step, wide};
+use super::ops::{from, shares, wide};
 use super::probe::Probe;
 use super::smoothed_loss::{nlls, pairs};
 use super::weighted_loss::padded;
 use super::{Row, cases, random, random_targets};
 use crate::Result;
 use crate::backend::gpu::Gpu;
+use crate::loss::Block;
 use crate::ops::IGNORED;
 use crate::ops::comparator_loss::{Buffers, ComparatorLoss};
 use crate::oracle;
-use crate::plan::Step;
 
 /// Both losses over `classes` classes, plain cross-entropy and an exponent below 1 among them.
 ///
@@ -128,7 +128,7 @@ pub fn comparator_loss(gpu: &Arc<Gpu>, n: usize, scale: f32, loss: ComparatorLos
             }
             _ => loss.forward_backward(&mut probe.plan, n + 1, &at)?,
         }
-        rows.extend(probe.run("comparator_loss", &name, Step { dloss: shared, ..step(n) })?);
+        rows.extend(probe.run("comparator_loss", &name, from(0, n, Block { dloss: shared, ..shares(n) }))?);
     }
     Ok(rows)
 }

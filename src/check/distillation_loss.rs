@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use super::compare::sum_tolerance;
-use super::ops::{step, wide};
+use super::ops::{from, shares, wide};
 use super::probe::Probe;
 use super::smoothed_loss::{nlls, pairs};
 use super::weighted_loss::padded;
 use super::{Row, cases, random, random_targets};
 use crate::Result;
 use crate::backend::gpu::Gpu;
+use crate::loss::Block;
 use crate::loss::smoothing::{Smoothing, Variant};
 use crate::ops::IGNORED;
 use crate::ops::distillation_loss::{Buffers, DistillationLoss};
 use crate::oracle::distillation_loss::{Logits, backward, forward};
-use crate::plan::Step;
 
 /// Temperatures, and the teacher's shares: none and all of it among them.
 pub const STRENGTHS: [(f64, f64); 4] = [(4.0, 0.9), (1.0, 0.5), (2.5, 1.0), (0.5, 0.0)];
@@ -124,8 +124,8 @@ pub fn distillation_loss(gpu: &Arc<Gpu>, n: usize, scale: f32, loss: Distillatio
             }
             _ => loss.forward_backward(&mut probe.plan, n + 1, &at)?,
         }
-        let step = Step { first: 2, dloss: shared, ..step(n) };
-        rows.extend(probe.run("distillation_loss", &name, masses.into_step(step))?);
+        let block = masses.fill(Block { dloss: shared, ..shares(n) });
+        rows.extend(probe.run("distillation_loss", &name, from(2, n, block))?);
     }
     Ok(rows)
 }

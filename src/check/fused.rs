@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cases::{self, Case};
 use super::compare::sum_tolerance;
-use super::ops::{affine_linear, step, sum_of_products, wide};
+use super::ops::{affine_linear, from, shares, sum_of_products, wide};
 use super::probe::{POISON, Probe};
 use super::smoothed_loss::{nlls, pairs};
 use super::{Row, halves, nan, random, random_targets};
@@ -19,7 +19,6 @@ use crate::ops::linear_tiled::LinearTiled;
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::{AffineBuffers, IGNORED, smoothed_loss};
 use crate::oracle;
-use crate::plan::Step;
 use crate::plan::Storage;
 use crate::plan::tuning::{Tiles, Tuning};
 use crate::rng::Philox;
@@ -163,7 +162,7 @@ fn block_case(
             }
         })
     };
-    let step = Step { first: DataSet::FIRST as u32, ..step(n) };
+    let step = from(DataSet::FIRST, n, shares(n));
     let mut probe = Probe::new(gpu);
     let at = Buffers {
         x: at_x(&mut probe)?,
@@ -370,7 +369,7 @@ fn head_case(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing, stored: 
     let mut losses = vec![0.0; n];
     oracle::smoothed_loss::forward(masses, d.outputs, &logits, &targets, &mut losses);
     let nlls = nlls(d.outputs, &logits, &targets);
-    let dloss = f64::from(step(n).dloss);
+    let dloss = f64::from(shares(n).dloss);
     let mut dlogits = vec![0.0; n * d.outputs];
     oracle::smoothed_loss::backward(masses, d.outputs, &logits, &targets, &vec![dloss; n], &mut dlogits);
     // A loss changes by at most twice the worst change of its logits; a probability by twice that times itself.
@@ -410,6 +409,6 @@ fn head_case(gpu: &Arc<Gpu>, case: &Case<Linear>, smoothing: Smoothing, stored: 
     labels.extend([0; 3]);
     let looked_up = [probe.words("labels", &labels)?, probe.words("order", &order)?];
     head.forward_backward(&mut probe.plan, "head", n + 1, &at, &loss, looked_up)?;
-    let step = Step { first: first as u32, ..masses.into_step(step(n)) };
+    let step = from(first, n, masses.fill(shares(n)));
     probe.run("head", &format!("{n}x{} -> {}, {:?}, {stored:?}", d.inputs, d.outputs, smoothing.variant), step)
 }

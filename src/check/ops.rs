@@ -12,6 +12,7 @@ use super::smoothed_loss::smoothed_loss;
 use super::{Row, nan, random};
 use crate::Result;
 use crate::backend::gpu::Gpu;
+use crate::loss;
 use crate::loss::smoothing::{Smoothing, Variant};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::conv2d_pool::{Conv2dPool, Layout, Places};
@@ -20,10 +21,10 @@ use crate::ops::linear_tiled::LinearTiled;
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::seal::{self, Extent};
 use crate::ops::{AffineBuffers, gather, relu};
-use crate::optimizer::{Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Segment, Sgd};
+use crate::optimizer::{self, Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Segment, Sgd};
 use crate::oracle;
 use crate::plan::Storage;
-use crate::plan::{Slice, Step};
+use crate::plan::{Batch, Block, Slice, Step};
 
 /// Every operation over every case.
 ///
@@ -69,8 +70,19 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
 }
 
 pub(super) fn step(count: usize) -> Step {
-    let count = count as u32;
-    Step { count, dloss: (1.0 / f64::from(count)) as f32, dnll: (0.7 / f64::from(count)) as f32, ..Default::default() }
+    from(0, count, shares(count))
+}
+
+/// A step over the images from `first` of the epoch on.
+pub(super) fn from(first: usize, count: usize, loss: loss::Block) -> Step {
+    let batch = Batch { count: count as u32, first: first as u32, ..Batch::default() };
+    Step { batch, loss: Block::new(&loss), ..Step::default() }
+}
+
+/// What the losses and the nlls of `count` images are multiplied by: not the same.
+pub(super) fn shares(count: usize) -> loss::Block {
+    let n = count as f64;
+    loss::Block { dloss: (1.0 / n) as f32, dnll: (0.7 / n) as f32, ..loss::Block::default() }
 }
 
 pub(super) fn wide(values: &[f32]) -> Vec<f64> {
@@ -464,7 +476,7 @@ impl OptimizerCase {
             (packed[to], packed_tolerance[to]) = (want[from], tolerance[from]);
         }
         let losses = random(2 * LOSSES, 5);
-        let factors = [step(LOSSES).dloss, step(LOSSES).dnll].map(f64::from);
+        let factors = [shares(LOSSES).dloss, shares(LOSSES).dnll].map(f64::from);
         let before = [0.25; SLOT_WORDS * 4];
         let mut step_losses = wide(&before);
         let slot = &mut step_losses[SLOT_WORDS * SLOT..][..SLOT_WORDS];
@@ -490,12 +502,8 @@ impl OptimizerCase {
         };
         optimizer.record(&mut probe.plan, len, &self.segments, &at)?;
         let step = Step {
-            slot: SLOT as u32,
-            stamp: STAMP,
-            keep: update.keep as f32,
-            l2: update.l2 as f32,
-            step_size: update.step_size as f32,
-            denominator: update.denominator as f32,
+            batch: Batch { count: LOSSES as u32, slot: SLOT as u32, stamp: STAMP, ..Batch::default() },
+            optimizer: Block::new(&optimizer::Block::from(update)),
             ..step(LOSSES)
         };
         probe.run(op, case, step)
@@ -526,7 +534,11 @@ pub fn seal(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
         let from = probe.words("words", &words[..len])?;
         let at = probe.output_words("seal", want)?;
         seal::close(&mut probe.plan, "check", extent, from, at)?;
-        rows.extend(probe.run("seal", &format!("{extent:?}, {used} words"), Step { stamp: STAMP, ..step(images) })?);
+        rows.extend(probe.run(
+            "seal",
+            &format!("{extent:?}, {used} words"),
+            Batch { count: images as u32, stamp: STAMP, ..Batch::default() }.into(),
+        )?);
     }
     Ok(rows)
 }
@@ -572,5 +584,5 @@ pub fn gather(gpu: &Arc<Gpu>, n: usize, image: [usize; 3]) -> Result<Vec<Row>> {
         targets: probe.output_words("targets", batch.iter().map(|&i| labels[i as usize]).collect())?,
     };
     gather::gather(&mut probe.plan, "check", n + 1, image, &at)?;
-    probe.run("gather", &format!("{n} of {IMAGES} images {image:?}"), Step { first: FIRST as u32, ..step(n) })
+    probe.run("gather", &format!("{n} of {IMAGES} images {image:?}"), from(FIRST, n, shares(n)))
 }

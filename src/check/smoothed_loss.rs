@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::compare::sum_tolerance;
-use super::ops::{step, wide};
+use super::ops::{from, shares, wide};
 use super::probe::Probe;
 use super::{Row, random, random_targets};
 use crate::Result;
@@ -91,7 +91,7 @@ pub fn smoothed_loss(gpu: &Arc<Gpu>, n: usize, classes: usize, scale: f32, smoot
             "backward" => loss.backward(&mut probe.plan, n + 1, &at, dloss)?,
             _ => loss.forward_backward(&mut probe.plan, n + 1, &at)?,
         }
-        rows.extend(probe.run("smoothed_loss", &case, masses.into_step(step(n)))?);
+        rows.extend(probe.run("smoothed_loss", &case, from(0, n, masses.fill(shares(n))))?);
     }
     Ok(rows)
 }

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use super::compare::sum_tolerance;
-use super::ops::{step, wide};
+use super::ops::{from, shares, wide};
 use super::probe::Probe;
 use super::smoothed_loss::pairs;
 use super::{Row, cases, random, random_targets};
 use crate::Result;
 use crate::backend::gpu::Gpu;
+use crate::loss::Block;
 use crate::loss::smoothing::{Epsilon, Prior};
 use crate::ops::IGNORED;
 use crate::ops::weighted_loss::{Buffers, Spec, Targets, WeightedLoss, Weighting};
 use crate::oracle;
 use crate::oracle::weighted_loss::Reduction;
-use crate::plan::Step;
 
 /// What a case of the general loss takes of all that it covers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -268,8 +268,8 @@ pub fn weighted_loss(gpu: &Arc<Gpu>, n: usize, classes: usize, scale: f32, featu
             }
             _ => loss.forward_backward(&mut probe.plan, n + 1, &at)?,
         }
-        let step = Step { first: FIRST as u32, dloss: mean, ..step(n) };
-        found.extend(probe.run("weighted_loss", &case.name, loss.into_step(step))?);
+        let block = loss.fill(Block { dloss: mean, ..shares(n) });
+        found.extend(probe.run("weighted_loss", &case.name, from(FIRST, n, block))?);
     }
     Ok(found)
 }

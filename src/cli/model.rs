@@ -179,6 +179,7 @@ impl InferenceArgs {
     ) -> Result<Vec<f64>> {
         let nothing = Dataset { shape: images.shape, classes: images.classes, images: vec![], labels: vec![] };
         let setup = Setup {
+            seed: 0,
             net,
             batch_size: self.batch_size,
             // Neither has a part in inference.

@@ -86,6 +86,7 @@ impl Trained {
     fn outputs(&self, net: &Network, state: &State, images: &Dataset) -> Result<Vec<f64>> {
         let nothing = images.subset(&[]);
         let setup = Setup {
+            seed: 0,
             net,
             batch_size: self.config.batch_size,
             loss: Smoothing::NONE.into(),
@@ -149,6 +150,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         None => loss,
     };
     let setup = Setup {
+        seed: config.seed,
         net: &net,
         batch_size: config.batch_size,
         loss: loss.clone(),
@@ -303,6 +305,7 @@ fn teacher_logits(
     }
     let nothing = train.subset(&[]);
     let setup = Setup {
+        seed: 0,
         net,
         batch_size: config.batch_size,
         loss: Smoothing::NONE.into(),

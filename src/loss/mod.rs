@@ -23,7 +23,7 @@ use crate::ops::distillation_loss::{self, DistillationLoss};
 use crate::ops::smoothed_loss::{self, SmoothedLoss};
 use crate::ops::weighted_loss::{self, WeightedLoss, Weighting};
 use crate::oracle;
-use crate::plan::{Plan, Slice, Step};
+use crate::plan::{Plan, Slice, uniform};
 use crate::{Error, Result};
 
 /// What is computed for each sample.
@@ -95,6 +95,32 @@ pub fn of_each(weight: f64) -> f64 {
 /// becomes NaN. So it is on a device, which multiplies each loss with [`of_each`].
 pub fn mean(sum: f64, weight: f64) -> f64 {
     if weight > 0.0 { sum / weight } else { sum * 0.0 + 0.0 }
+}
+
+uniform! {
+    /// What the loss changes from step to step (`Loss` in `shaders/common/loss_block.wgsl`).
+    pub struct Block {
+        /// The upstream gradient of each loss: `1 / count` for the mean.
+        dloss: f32,
+        /// What the nll is multiplied by: 1 / the images that are not ignored.
+        dnll: f32,
+        /// The smoothed target's mass on the true class ([`crate::loss::smoothing::Masses`]).
+        on: f32,
+        /// On each other class.
+        off: f32,
+        /// What the target keeps of its own: `on - off`, or `1 - e` where a prior has the rest.
+        kept: f32,
+        /// The mass that goes by the prior.
+        epsilon: f32,
+    }
+}
+
+impl Block {
+    /// The means of `count` samples of weight 1.
+    pub fn mean(count: usize) -> Self {
+        let each = of_each(count as f64) as f32;
+        Self { dloss: each, dnll: each, ..Self::default() }
+    }
 }
 
 /// The loss's buffers in a plan.
@@ -317,12 +343,12 @@ impl Form {
         }
     }
 
-    /// The step with what the device needs to know of this form's epsilon.
-    pub fn into_step(&self, classes: usize, step: Step) -> Step {
+    /// The block with what the device needs to know of this form's epsilon.
+    pub fn fill(&self, classes: usize, block: Block) -> Block {
         match self {
-            Self::Smoothed(smoothing) | Self::Distillation(_, smoothing) => smoothing.masses(classes).into_step(step),
-            Self::Weighted(loss) => loss.into_step(step),
-            Self::Comparator(_) => step,
+            Self::Smoothed(smoothing) | Self::Distillation(_, smoothing) => smoothing.masses(classes).fill(block),
+            Self::Weighted(loss) => loss.fill(block),
+            Self::Comparator(_) => block,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Log-softmax fused with the smoothed cross-entropy, and its gradient. The target is a class index; the smoothed
 //! distribution is two numbers ([`crate::loss::smoothing::Masses`]) and never a tensor. The device has them from the step
-//! ([`Masses::into_step`]), so that they may change from one step to the next.
+//! ([`Masses::fill`]), so that they may change from one step to the next.
 //!
 //! With z = x - max(x), s = ln(sum of exp z), and q the target with `on` at class y and `off` elsewhere (they sum to 1):
 //!
@@ -12,9 +12,10 @@
 //! A sample whose index is no class ([`super::IGNORED`]) has loss 0 and gradient 0.
 
 use crate::Result;
+use crate::loss::Block;
 use crate::loss::smoothing::Masses;
 use crate::plan::shaders::SMOOTHED_LOSS;
-use crate::plan::{Grid, Plan, Slice, Step, uniform, word};
+use crate::plan::{Grid, Plan, Slice, uniform, word};
 
 uniform! {
     /// `SmoothedLoss` in `shaders/smoothed_loss.wgsl`.
@@ -24,9 +25,9 @@ uniform! {
 }
 
 impl Masses {
-    /// The step with this target.
-    pub fn into_step(self, step: Step) -> Step {
-        Step { on: self.on as f32, off: self.off as f32, kept: (self.on - self.off) as f32, ..step }
+    /// The block with this target.
+    pub fn fill(self, block: Block) -> Block {
+        Block { on: self.on as f32, off: self.off as f32, kept: (self.on - self.off) as f32, ..block }
     }
 }
 

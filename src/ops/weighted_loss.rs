@@ -22,14 +22,15 @@
 //! (`cross_entropy_loss_label_smoothing` in ATen's LossNLL.cpp); for targets that are distributions its mean divides by
 //! n (`cross_entropy_loss_prob_target`, same file), and so does ours.
 //!
-//! The device has e from the step ([`WeightedLoss::into_step`]), so that it may change from one step to the next.
+//! The device has e from the step ([`WeightedLoss::fill`]), so that it may change from one step to the next.
 
 use std::sync::Arc;
 
 use super::IGNORED;
+use crate::loss::Block;
 use crate::loss::smoothing::{Epsilon, Prior};
 use crate::plan::shaders::WEIGHTED_LOSS;
-use crate::plan::{Grid, Plan, Slice, Step, uniform, word};
+use crate::plan::{Grid, Plan, Slice, uniform, word};
 use crate::{Error, Result};
 
 /// The weight that stands for a class that takes no part; real weights are not negative.
@@ -259,9 +260,9 @@ impl WeightedLoss {
         }
     }
 
-    /// The step with this loss's e.
-    pub fn into_step(&self, step: Step) -> Step {
-        Step { kept: (1.0 - self.epsilon) as f32, epsilon: self.epsilon as f32, ..step }
+    /// The block with this loss's e.
+    pub fn fill(&self, block: Block) -> Block {
+        Block { kept: (1.0 - self.epsilon) as f32, epsilon: self.epsilon as f32, ..block }
     }
 
     fn dims(&self, stride: usize) -> Dims {

@@ -20,6 +20,8 @@ use crate::{Error, Result};
 pub struct Setup<'a> {
     /// The network.
     pub net: &'a Network,
+    /// The run's seed, for layers that draw random numbers.
+    pub seed: u64,
     /// Images in a batch; the epoch's last batch may be smaller.
     pub batch_size: usize,
     /// The loss.

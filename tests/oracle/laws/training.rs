@@ -210,6 +210,7 @@ fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> 
     let net = Network::new([1, 1, 1], &[Layer::Flatten, Layer::linear(classes)]).unwrap();
     let data = Dataset { shape: [1, 1, 1], classes, images: vec![0], labels: vec![1] };
     let setup = Setup {
+        seed: 0,
         net: &net,
         batch_size: 1,
         loss: loss.clone(),
