@@ -24,7 +24,7 @@
 //! dloss/dz[k] = softmax(z)[k] - q[k]
 //! ```
 //!
-//! [`ops::weighted_loss`] is the general form: any prior, class weights, ignored samples, a class mask, distributions as
+//! [`loss::weighted`] is the general form: any prior, class weights, ignored samples, a class mask, distributions as
 //! targets; [`loss`] says which forms a training may have.
 //!
 //! ## The modules
@@ -42,12 +42,13 @@
 //! | [`ops`], [`oracle`] | each operation's dimensions and dispatches; its plain form on the CPU, generic over f32 and f64 |
 //! | [`plan`] | plans as values, the WGSL and what naga says of it, forms of kernels |
 //! | [`docs`] | pages for users: reliability |
-//! | [`rng`], [`mod@fs`], [`input`], [`error`] | random numbers, files that are whole or not there, files that a user names, errors |
+//! | [`rng`], [`cases`], [`mod@fs`], [`input`], [`error`] | random numbers, what cases are made of, files that are whole or not there, files that a user names, errors |
 
 #![warn(missing_docs)]
 
 pub mod backend;
 pub mod bench;
+pub mod cases;
 pub mod check;
 pub mod compile;
 pub mod data;

@@ -8,12 +8,10 @@ use super::compare::sum_tolerance;
 use super::fused::channels_last;
 use super::halves;
 use super::probe::Probe;
-use super::smoothed_loss::smoothed_loss;
 use super::{Row, nan, random};
 use crate::Result;
 use crate::backend::gpu::Gpu;
 use crate::loss;
-use crate::loss::smoothing::{Smoothing, Variant};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::conv2d_pool::{Conv2dPool, Layout, Places};
 use crate::ops::linear::Linear;
@@ -44,14 +42,7 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
     for &(n, features) in cases::RELU {
         each(relu(gpu, n, features)?);
     }
-    for &(n, classes, scale) in cases::SMOOTHED_LOSS {
-        for variant in [Variant::Uniform, Variant::OffTarget] {
-            each(smoothed_loss(gpu, n, classes, scale, Smoothing { variant, epsilon: 0.1 })?);
-        }
-    }
-    super::weighted_loss::all(gpu, &mut each)?;
-    super::comparator_loss::all(gpu, &mut each)?;
-    super::distillation_loss::all(gpu, &mut each)?;
+    super::losses::all(gpu, &mut each)?;
     for &len in cases::OPTIMIZER {
         for optimizer in optimizers() {
             each(self::optimizer(gpu, len, &optimizer)?);
@@ -85,9 +76,7 @@ pub(super) fn shares(count: usize) -> loss::Block {
     loss::Block { dloss: (1.0 / n) as f32, dnll: (0.7 / n) as f32, ..loss::Block::default() }
 }
 
-pub(super) fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&v| v.into()).collect()
-}
+pub(super) use crate::cases::wide;
 
 fn absolute(values: &[f64]) -> Vec<f64> {
     values.iter().map(|v| v.abs()).collect()

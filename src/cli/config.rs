@@ -363,7 +363,7 @@ impl Config {
         let train = &images.train;
         let loss = self.named(self.loss_config().loss(train, &images.kept))?;
         let all: Vec<u32> = (0..train.len() as u32).collect();
-        if loss.weights(train, &all)[0] == 0.0 {
+        if loss.weights(&train.labels, train.classes, &all)[0] == 0.0 {
             let n = all.len();
             return self.named(Err(Error::Usage(format!(
                 "--ignore-index, --class-mask or --class-weights: found none of {n} training images that counts, \

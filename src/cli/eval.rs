@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use serde::Serialize;
+use smoothcnn::loss::Loss;
 use smoothcnn::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
-use smoothcnn::loss::{Form, Loss};
+use smoothcnn::loss::weighted::{Spec, WeightedLoss};
 use smoothcnn::measure::bootstrap::{self, Interval, Intervals};
+use smoothcnn::measure::loss::{of_loss, taking_part};
 use smoothcnn::measure::temperature;
 use smoothcnn::measure::{self, Metrics};
-use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss};
 use smoothcnn::train::checkpoint::{self, Metadata, Tensor};
 use smoothcnn::{Error, Result};
 
@@ -80,14 +81,14 @@ pub fn run(args: Args) -> Result<u8> {
     let scale = |t: f64| common::finite(temperature::apply(&logits, t), net.classes);
     let scaled = temperature.map(scale).transpose()?;
     let measured = scaled.as_deref().unwrap_or(&logits);
-    let metrics = loss.evaluate(measured, &test.labels, net.classes);
+    let metrics = of_loss(&loss, measured, &test.labels, net.classes);
     if metrics.images == 0 {
         let found =
             "none of the test images counts: each label is ignored, or of a class that took no part in training";
         return Err(Error::Usage(format!("--ignore-index: found that {found}; expected at least one")));
     }
     let bootstrap = (args.bootstrap > 0).then(|| {
-        let (part, labels, kept) = loss.form().restricted(measured, &test.labels, net.classes);
+        let (part, labels, kept) = taking_part(loss.form(), measured, &test.labels, net.classes);
         let predictions = measure::predictions(&part, &labels, kept, Smoothing::NONE);
         let Intervals { accuracy, nll, ece } = bootstrap::of_predictions(&predictions, args.bootstrap, 0.95, 0);
         Bootstrap { resamples: args.bootstrap, accuracy_interval: accuracy, nll_interval: nll, ece_interval: ece }
@@ -154,5 +155,5 @@ fn loss(args: &Args, metadata: &Metadata, classes: usize) -> Result<Loss> {
     let even = if variant == Variant::Uniform { Prior::Uniform } else { Prior::OffTarget };
     let epsilon = Epsilon::negative_allowed(smoothing.epsilon)?;
     let spec = Spec { epsilon, prior: prior.map_or(even, Prior::Given), allowed, ..Spec::new(classes) };
-    Ok(Loss::new(Form::Weighted(WeightedLoss::new(&spec)?), smoothing.epsilon))
+    Ok(Loss::new(WeightedLoss::new(&spec)?, smoothing.epsilon))
 }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use smoothcnn::data::{Dataset, idx};
+use smoothcnn::loss::Loss;
+use smoothcnn::loss::comparator::ComparatorLoss;
+use smoothcnn::loss::distillation::DistillationLoss;
 use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
-use smoothcnn::loss::{Form, Loss};
+use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::ops::IGNORED;
-use smoothcnn::ops::comparator_loss::ComparatorLoss;
-use smoothcnn::ops::distillation_loss::DistillationLoss;
-use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
 use smoothcnn::train::checkpoint;
 use smoothcnn::{Error, Result, input};
 
@@ -305,7 +305,7 @@ impl LossConfig<'_> {
         self.check()?;
         let args = self.args;
         let classes = train.classes;
-        let comparator = |loss: Result<ComparatorLoss>| Ok(Loss::new(Form::Comparator(loss?), 0.0));
+        let comparator = |loss: Result<ComparatorLoss>| Ok(Loss::new(loss?, 0.0));
         match args.kind {
             Kind::Focal => return comparator(ComparatorLoss::focal(classes, args.focal_gamma.unwrap_or(FOCAL_GAMMA))),
             Kind::ConfidencePenalty => {
@@ -322,7 +322,7 @@ impl LossConfig<'_> {
         let smoothing = args.smoothing(variant, epsilon, part)?;
         let plain = args.smoothing_prior.is_none() && args.class_weights.is_none() && allowed.is_none();
         let mut loss = match args.teacher {
-            Some(_) => Loss::new(Form::Distillation(args.distillation(classes)?, smoothing), epsilon),
+            Some(_) => Loss::new(args.distillation(classes)?.smoothed(smoothing), epsilon),
             None => smoothing.into(),
         };
         if !(plain && args.soft_labels.is_none()) {
@@ -337,7 +337,7 @@ impl LossConfig<'_> {
                 Some(text) => Some((args.class_weighting.unwrap_or_default(), class_weights(text, train, &allowed)?)),
             };
             let spec = Spec { classes, epsilon: Epsilon::negative_allowed(epsilon)?, prior, weights, allowed };
-            loss = Loss::new(Form::Weighted(WeightedLoss::new(&spec)?), epsilon);
+            loss = Loss::new(WeightedLoss::new(&spec)?, epsilon);
         }
         if let Some(path) = &args.soft_labels {
             loss = loss.with_soft_targets(soft_labels(path, args, (classes, kept))?.into())?;

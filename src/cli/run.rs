@@ -10,6 +10,7 @@ use smoothcnn::data::Dataset;
 use smoothcnn::fs::write_atomic;
 use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::loss::{Form, Loss};
+use smoothcnn::measure::loss::{of_validation, taking_part};
 use smoothcnn::network::Network;
 use smoothcnn::ops::IGNORED;
 use smoothcnn::train::checkpoint::{self, Metadata};
@@ -80,7 +81,7 @@ impl Trained {
 
     /// What the logits of images with these labels say of the classes that take part: [`smoothcnn::loss::restricted`].
     pub fn measurable(&self, logits: &[f64], labels: &[u32]) -> (Vec<f64>, Vec<u32>, usize) {
-        self.loss.form().restricted(logits, labels, self.net.classes)
+        taking_part(self.loss.form(), logits, labels, self.net.classes)
     }
 
     fn outputs(&self, net: &Network, state: &State, images: &Dataset) -> Result<Vec<f64>> {
@@ -247,7 +248,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options) -> Result<Tr
         return Err(Error::Interrupted(signal));
     }
     if validation.is_some() {
-        let metrics = loss.validate(&backend.logits(test)?, &test.labels, net.classes);
+        let metrics = of_validation(loss.form(), &backend.logits(test)?, &test.labels, net.classes);
         recorder.last(config.epochs, metrics)?;
     }
     recorder.end()?;

@@ -9,12 +9,12 @@ pub mod fuse;
 use std::ops::Range;
 
 use crate::compile::fuse::{Kernels, Kind, Stage, stages};
-use crate::loss::{self, Form, Loss};
+use crate::loss::{self, Form, Loss, Pass};
 use crate::network::{Affine, Network, Op, PARAMETER_ALIGNMENT, Parameter};
 use crate::ops::conv2d_pool::{self, Input, Layout, Places};
 use crate::ops::head::Head;
 use crate::ops::seal::{self, Extent};
-use crate::ops::{AffineBuffers, gather, relu, smoothed_loss};
+use crate::ops::{AffineBuffers, gather, relu};
 use crate::optimizer::{Buffers, Optimizer, SLOT_WORDS, Segment};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
@@ -183,8 +183,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
             let mut head = Head::new(dims).expect("only what the kernel supports becomes a head");
             head.x = tiled.x;
             let at = recorder.affine(stages.len() - 1, at);
-            let at_loss = smoothed_loss::Buffers { logits, targets, losses, dlogits };
-            head.forward_backward(&mut plan, name, n, &at, &at_loss, [labels, order])?;
+            head.forward_backward(&mut plan, name, n, &at, [logits, losses, dlogits], [labels, order])?;
         }
         (last, form) => {
             recorder.forward(&mut plan, stages.len())?;
@@ -194,7 +193,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
             };
             let order = train_data.order;
             let at = loss::Buffers { logits, targets, rows: loss_rows, order, losses, dlogits, stride };
-            form.forward_backward(&mut plan, n, net.classes, &at)?;
+            form.record(&mut plan, Pass::ForwardBackward, n, net.classes, &at)?;
         }
     }
     recorder.backward(&mut plan, dlogits)?;

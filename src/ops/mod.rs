@@ -4,10 +4,8 @@
 //! shapes and records its dispatches, `src/oracle/<stem>.rs` is its twin on the CPU.
 
 pub mod ceiling;
-pub mod comparator_loss;
 pub mod conv2d;
 pub mod conv2d_pool;
-pub mod distillation_loss;
 pub mod gather;
 pub mod head;
 pub mod linear;
@@ -15,8 +13,6 @@ pub mod linear_tiled;
 pub mod max_pool2d;
 pub mod relu;
 pub mod seal;
-pub mod smoothed_loss;
-pub mod weighted_loss;
 
 use crate::plan::Slice;
 

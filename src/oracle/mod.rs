@@ -4,17 +4,13 @@
 //! nothing of [`crate::backend::gpu`]. Work is split by fixed rules (never by the number of threads), so the same input gives the
 //! same bits with any number of threads.
 
-pub mod comparator_loss;
 pub mod conv2d;
-pub mod distillation_loss;
 pub mod linear;
 pub mod max_pool2d;
 pub mod network;
 pub mod optimizer;
 pub mod relu;
-pub mod smoothed_loss;
 pub mod trainer;
-pub mod weighted_loss;
 
 /// `f32` or `f64`.
 pub trait Real:

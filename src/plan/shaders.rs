@@ -82,8 +82,8 @@ macro_rules! shaders {
 shaders! {
     ADAM = "adam" with "loss_block" & "optimizer",
     CEILING = "ceiling",
-    COMPARATOR_LOSS = "comparator_loss" with "loss_block" & "reduce",
-    DISTILLATION_LOSS = "distillation_loss" with "loss_block" & "reduce",
+    COMPARATOR_LOSS = "comparator_loss" with "loss_block" & "reduce" & "loss",
+    DISTILLATION_LOSS = "distillation_loss" with "loss_block" & "reduce" & "loss",
     CONV2D = "conv2d",
     CONV2D_POOL = "conv2d_pool" with "conv2d_pool" & "conv2d_pool_weight" & "f32" & "conv2d_pool_f32",
     CONV2D_POOL_F16 = "conv2d_pool" + "_f16" with "conv2d_pool" & "conv2d_pool_weight" & "f16" & "conv2d_pool_f16",
@@ -104,8 +104,9 @@ shaders! {
     RELU = "relu",
     SEAL = "seal",
     SGD = "sgd" with "loss_block" & "optimizer",
-    SMOOTHED_LOSS = "smoothed_loss" with "loss_block" & "reduce",
-    WEIGHTED_LOSS = "weighted_loss" with "loss_block" & "reduce",
+    SMOOTHED_LOSS = "smoothed_loss" with "loss_block" & "reduce" & "loss",
+    WEIGHTED_LOSS = "weighted_loss" with "loss_block" & "reduce" & "loss" & "weighted_loss",
+    WEIGHTED_LOSS_SOFT = "weighted_loss_soft" with "loss_block" & "reduce" & "loss" & "weighted_loss",
 }
 
 impl std::fmt::Debug for Shader {

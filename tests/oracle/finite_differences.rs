@@ -8,13 +8,13 @@
 //! tensor. Rounding in f is absolute: it does not shrink for an element whose terms happen to cancel.
 
 use rayon::prelude::*;
-use smoothcnn::check::comparator_loss;
-use smoothcnn::check::distillation_loss::STRENGTHS;
-use smoothcnn::check::weighted_loss::Features;
+use smoothcnn::loss::comparator::cases as comparator_loss;
+use smoothcnn::loss::distillation::DistillationLoss;
+use smoothcnn::loss::distillation::cases::STRENGTHS;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
+use smoothcnn::loss::weighted::cases::Features;
 use smoothcnn::loss::{Batch, Form};
 use smoothcnn::network::{self, Layer, Network};
-use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::oracle::network::CpuNetwork;
 use smoothcnn::rng::Philox;

@@ -5,17 +5,17 @@
 //! comparison here. The magnitudes come from the op itself, run on absolute values.
 
 use clap::ValueEnum;
+use smoothcnn::loss::comparator::ComparatorLoss;
+use smoothcnn::loss::distillation::DistillationLoss;
 use smoothcnn::loss::smoothing::{Epsilon, Smoothing, Variant};
+use smoothcnn::loss::weighted::reference::{Reduction, masses, reduce, upstream};
+use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{Batch, Form};
 use smoothcnn::network::Network;
-use smoothcnn::ops::comparator_loss::ComparatorLoss;
-use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::linear::Linear;
-use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::oracle::network::CpuNetwork;
 use smoothcnn::oracle::optimizer::{State, step};
-use smoothcnn::oracle::weighted_loss::{Reduction, masses, reduce, upstream};
 
 use crate::op::{Op, Targets, conv2d, largest, max_pool2d, pool};
 use crate::recorded::{Case, Golden};

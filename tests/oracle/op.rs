@@ -1,12 +1,16 @@
 //! Every op behind one pair of calls, so that one table can hold cases of all of them; and random values.
 
+use smoothcnn::loss::comparator::ComparatorLoss;
+use smoothcnn::loss::distillation::DistillationLoss;
+use smoothcnn::loss::distillation::reference::{self as distillation_loss, Logits};
 use smoothcnn::loss::smoothing::Masses;
-use smoothcnn::ops::comparator_loss::ComparatorLoss;
-use smoothcnn::ops::distillation_loss::DistillationLoss;
-use smoothcnn::ops::weighted_loss::WeightedLoss;
+use smoothcnn::loss::weighted::WeightedLoss;
+use smoothcnn::loss::{
+    comparator::reference as comparator_loss, smoothed::reference as smoothed_loss,
+    weighted::reference as weighted_loss,
+};
 use smoothcnn::ops::{conv2d::Conv2d, linear::Linear, max_pool2d::MaxPool2d};
-use smoothcnn::oracle::distillation_loss::{self, Logits};
-use smoothcnn::oracle::{Real, comparator_loss, conv2d, linear, max_pool2d, relu, smoothed_loss, weighted_loss};
+use smoothcnn::oracle::{Real, conv2d, linear, max_pool2d, relu};
 use smoothcnn::rng::Philox;
 
 /// An op with all that is not differentiated: its dimensions, or its target.

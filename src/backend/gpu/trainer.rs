@@ -163,7 +163,7 @@ impl<'a> GpuTrainer<'a> {
     pub fn with_options(gpu: &Arc<Gpu>, mut setup: Setup<'a>, params: &[f32], options: Options) -> Result<Self> {
         // No batch is larger than its set, and none needs more room.
         setup.batch_size = setup.batch_size.min(setup.train.len().max(setup.test.len()).max(1));
-        setup.loss.check(setup.net.classes, setup.train)?;
+        setup.loss.check(setup.net.classes, setup.train.len())?;
         let limits = gpu.device.limits();
         let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let tuning = options.tuning.unwrap_or_else(|| gpu.tuning());
@@ -364,7 +364,8 @@ impl Backend for GpuTrainer<'_> {
                 while first < window.len() && steps.len() < fit {
                     t += 1;
                     let count = batch_size.min(window.len() - first);
-                    let weights = self.setup.loss.weights(self.setup.train, &window[first..first + count]);
+                    let Setup { loss, train, .. } = &self.setup;
+                    let weights = loss.weights(&train.labels, train.classes, &window[first..first + count]);
                     let step = self.step(t, steps.len(), [first, count], weights);
                     stamps.push(step.batch.stamp);
                     steps.push(step);

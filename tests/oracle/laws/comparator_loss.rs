@@ -1,9 +1,9 @@
 //! Laws of the losses that smoothing is compared with.
 
 use proptest::prelude::*;
+use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::smoothing::Masses;
 use smoothcnn::ops::IGNORED;
-use smoothcnn::ops::comparator_loss::ComparatorLoss;
 use smoothcnn::oracle::Real;
 
 use super::config;
