@@ -27,6 +27,7 @@ const CASES: [(usize, &[usize]); 2] = [(28, &[64, 128, 256, 1024]), (112, &[32])
 
 fn setup<'a>(net: &'a Network, data: &'a Dataset, batch_size: usize) -> Setup<'a> {
     Setup {
+        seed: 0,
         net,
         batch_size,
         loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),

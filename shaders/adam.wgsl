@@ -26,13 +26,13 @@ fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     let at = flat_thread(group, groups, local) - WORKGROUP;
     if at >= dims.len / 4u { return; }
     let segment = segment_of(at * 4u);
-    let p = batch.keep * params[at];
-    let g = gradient(at, segment) + batch.l2 * p;
+    let p = optimizer.keep * params[at];
+    let g = gradient(at, segment) + optimizer.l2 * p;
     let m = dims.beta1 * first[at] + dims.one_minus_beta1 * g;
     let v = dims.beta2 * second[at] + dims.one_minus_beta2 * g * g;
     first[at] = m;
     second[at] = v;
-    let value = p - batch.step_size * m / (sqrt(v) / batch.denominator + dims.eps);
+    let value = p - optimizer.step_size * m / (sqrt(v) / optimizer.denominator + dims.eps);
     keep(at, segment, value);
     watch(max(exponents(value), max(exponents(m), exponents(v))));
 }

@@ -9,26 +9,20 @@
 //   nll[n]       = s - z[y]
 //   dlogits[n,c] = dloss[n] * ((1 - alpha) (p[c] - q[c]) + alpha T (u[c] - t[c]))
 //
-// One workgroup owns one row; its threads stride over the classes, and neither softmax is stored. The teacher's logits are
-// read where the data set has them, by the epoch's order. Sums are trees of fixed shape: the same bits every time. A row whose
-// index is no class is ignored and not read: its losses and gradient are 0.
+// Neither softmax is stored. The teacher's logits are read where the data set has them, by the epoch's order. A row whose index
+// is no class is ignored. common/loss.wgsl has the passes.
 
 struct DistillationLoss {
     classes: u32,
-    stride: u32,              // elements from one row of dlogits to the next; zeros past `classes`
+    stride: u32,
     inverse_temperature: f32,  // these are rounded once, on the host: 1 / T,
     hard: f32,                 // 1 - alpha,
     soft: f32,                 // alpha T^2,
     soft_slope: f32,           // alpha T
 }
 @group(0) @binding(1) var<uniform> dims: DistillationLoss;
-@group(0) @binding(2) var<storage, read> logits: array<f32>;          // [n, classes]
-@group(0) @binding(3) var<storage, read> targets: array<u32>;         // [n]
-@group(0) @binding(4) var<storage, read> teacher: array<f32>;         // [images of the data set, classes]: logits
-@group(0) @binding(5) var<storage, read> order: array<u32>;           // [images of the epoch]
-@group(0) @binding(6) var<storage, read_write> losses: array<vec2f>;  // [n]: loss, nll
-@group(0) @binding(7) var<storage, read> dloss: array<f32>;           // [n]
-@group(0) @binding(8) var<storage, read_write> dlogits: array<f32>;   // [n, stride]
+@group(0) @binding(7) var<storage, read> teacher: array<f32>;         // [images of the data set, classes]: logits
+@group(0) @binding(8) var<storage, read> order: array<u32>;           // [images of the epoch]
 
 struct Row {
     start: u32,            // of the student's logits
@@ -40,6 +34,8 @@ struct Row {
     teacher_sum: f32,      // ln(sum of exp((v - max(v)) / T))
     sum: f32,              // sum of z
 }
+
+fn counts(n: u32) -> bool { return targets[n] < dims.classes; }
 
 fn reduce_row(n: u32, local: u32) -> Row {
     var row: Row;
@@ -81,69 +77,13 @@ fn row_losses(n: u32, row: Row, local: u32) -> vec2f {
     }
     let divergence = sum_over_group(vec4f(own, 0.0, 0.0, 0.0), local).x;
     let of_target = logits[row.start + targets[n]] - row.largest;
-    let hard = row.log_sum - batch.kept * of_target - batch.off * row.sum;
+    let hard = row.log_sum - loss.kept * of_target - loss.off * row.sum;
     return vec2f(dims.hard * hard + dims.soft * divergence, row.log_sum - of_target);
 }
 
-fn write_zeros(n: u32, local: u32) {
-    for (var c = local; c < dims.stride; c += WORKGROUP) {
-        dlogits[n * dims.stride + c] = 0.0;
-    }
-}
-
-fn write_gradient(n: u32, row: Row, upstream: f32, local: u32) {
-    for (var c = local; c < dims.stride; c += WORKGROUP) {
-        var gradient = 0.0;
-        if c < dims.classes {
-            let p = exp(logits[row.start + c] - row.largest - row.log_sum);
-            let q = select(batch.off, batch.on, c == targets[n]);
-            let softmaxes = exp(log_softmaxes(row, c));
-            gradient = upstream * (dims.hard * (p - q) + dims.soft_slope * (softmaxes.x - softmaxes.y));
-        }
-        dlogits[n * dims.stride + c] = gradient;
-    }
-}
-
-// The losses alone.
-@compute @workgroup_size(WORKGROUP)
-fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-           @builtin(local_invocation_index) local: u32) {
-    let n = flat_group(group, groups);
-    if n >= batch.count { return; }
-    if targets[n] >= dims.classes {
-        if local == 0u { losses[n] = vec2f(); }
-        return;
-    }
-    let found = row_losses(n, reduce_row(n, local), local);
-    if local == 0u { losses[n] = found; }
-}
-
-// The gradient alone, for any upstream gradient.
-@compute @workgroup_size(WORKGROUP)
-fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-            @builtin(local_invocation_index) local: u32) {
-    let n = flat_group(group, groups);
-    if n >= batch.count { return; }
-    if targets[n] >= dims.classes {
-        write_zeros(n, local);
-        return;
-    }
-    write_gradient(n, reduce_row(n, local), dloss[n], local);
-}
-
-// Both, where the upstream gradient is one number for all rows.
-@compute @workgroup_size(WORKGROUP)
-fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-                    @builtin(local_invocation_index) local: u32) {
-    let n = flat_group(group, groups);
-    if n >= batch.count { return; }
-    if targets[n] >= dims.classes {
-        if local == 0u { losses[n] = vec2f(); }
-        write_zeros(n, local);
-        return;
-    }
-    let row = reduce_row(n, local);
-    let found = row_losses(n, row, local);
-    if local == 0u { losses[n] = found; }
-    write_gradient(n, row, batch.dloss, local);
+fn row_gradient(n: u32, row: Row, c: u32) -> f32 {
+    let p = exp(logits[row.start + c] - row.largest - row.log_sum);
+    let q = select(loss.off, loss.on, c == targets[n]);
+    let softmaxes = exp(log_softmaxes(row, c));
+    return dims.hard * (p - q) + dims.soft_slope * (softmaxes.x - softmaxes.y);
 }

@@ -72,7 +72,7 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
         losses[n] = vec2f();
         if counts {
             let own = rows[row + target_class] - largest;
-            losses[n] = vec2f(s - batch.kept * own - batch.off * total, s - own);
+            losses[n] = vec2f(s - loss.kept * own - loss.off * total, s - own);
         }
     }
     for (var c = lane; c < dims.classes; c += LANES) {
@@ -80,8 +80,8 @@ fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
         logits[n * dims.classes + c] = logit;
         var gradient = 0.0;
         if counts {
-            let q = select(batch.off, batch.on, c == target_class);
-            gradient = batch.dloss * (exp(logit - largest - s) - q);
+            let q = select(loss.off, loss.on, c == target_class);
+            gradient = loss.dloss * (exp(logit - largest - s) - q);
         }
         dlogits[n * dims.stride + c] = gradient;
     }

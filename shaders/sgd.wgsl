@@ -23,10 +23,10 @@ fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     if at >= dims.len / 4u { return; }
     let segment = segment_of(at * 4u);
     let p = params[at];
-    let g = gradient(at, segment) + batch.l2 * p;
+    let g = gradient(at, segment) + optimizer.l2 * p;
     let m = dims.momentum * first[at] + g;
     first[at] = m;
-    let value = p - batch.step_size * select(m, g + dims.momentum * m, dims.nesterov != 0u);
+    let value = p - optimizer.step_size * select(m, g + dims.momentum * m, dims.nesterov != 0u);
     keep(at, segment, value);
     watch(max(exponents(value), exponents(m)));
 }

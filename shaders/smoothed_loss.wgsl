@@ -5,24 +5,21 @@
 //   loss[n]      = s - (on - off) * z[y] - off * sum over c of z[c],   nll[n] = s - z[y]
 //   dlogits[n,c] = dloss[n] * (exp(z[c] - s) - q[c])
 //
-// One workgroup owns one row; its threads stride over the classes, so any number of classes fits. Sums are trees of fixed
-// shape: the same bits every time. A row whose index is no class is ignored and not read: its losses and gradient are 0.
+// A row whose index is no class is ignored. common/loss.wgsl has the passes.
 
 struct SmoothedLoss {
     classes: u32,
+    stride: u32,
 }
 @group(0) @binding(1) var<uniform> dims: SmoothedLoss;
-@group(0) @binding(2) var<storage, read> logits: array<f32>;          // [n, classes]
-@group(0) @binding(3) var<storage, read> targets: array<u32>;         // [n]
-@group(0) @binding(4) var<storage, read_write> losses: array<vec2f>;  // [n]: loss, nll
-@group(0) @binding(5) var<storage, read> dloss: array<f32>;           // [n]
-@group(0) @binding(6) var<storage, read_write> dlogits: array<f32>;   // [n, classes]
 
 struct Row {
     largest: f32,  // max(x)
     log_sum: f32,  // s
     sum: f32,      // sum of z
 }
+
+fn counts(n: u32) -> bool { return targets[n] < dims.classes; }
 
 fn reduce_row(n: u32, local: u32) -> Row {
     let start = n * dims.classes;
@@ -42,65 +39,12 @@ fn reduce_row(n: u32, local: u32) -> Row {
 }
 
 // loss and nll
-fn row_losses(n: u32, row: Row) -> vec2f {
+fn row_losses(n: u32, row: Row, local: u32) -> vec2f {
     let own = logits[n * dims.classes + targets[n]] - row.largest;
-    return vec2f(row.log_sum - batch.kept * own - batch.off * row.sum, row.log_sum - own);
+    return vec2f(row.log_sum - loss.kept * own - loss.off * row.sum, row.log_sum - own);
 }
 
-// An ignored row's gradient.
-fn write_zeros(n: u32, local: u32) {
-    for (var c = local; c < dims.classes; c += WORKGROUP) {
-        dlogits[n * dims.classes + c] = 0.0;
-    }
-}
-
-fn write_gradient(n: u32, row: Row, upstream: f32, local: u32) {
-    let start = n * dims.classes;
-    for (var c = local; c < dims.classes; c += WORKGROUP) {
-        let p = exp(logits[start + c] - row.largest - row.log_sum);
-        dlogits[start + c] = upstream * (p - select(batch.off, batch.on, c == targets[n]));
-    }
-}
-
-// The losses alone.
-@compute @workgroup_size(WORKGROUP)
-fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-           @builtin(local_invocation_index) local: u32) {
-    let n = flat_group(group, groups);
-    if n >= batch.count { return; }
-    if targets[n] >= dims.classes {
-        if local == 0u { losses[n] = vec2f(); }
-        return;
-    }
-    let row = reduce_row(n, local);
-    if local == 0u { losses[n] = row_losses(n, row); }
-}
-
-// The gradient alone, for any upstream gradient (PyTorch's reduction='none').
-@compute @workgroup_size(WORKGROUP)
-fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-            @builtin(local_invocation_index) local: u32) {
-    let n = flat_group(group, groups);
-    if n >= batch.count { return; }
-    if targets[n] >= dims.classes {
-        write_zeros(n, local);
-        return;
-    }
-    write_gradient(n, reduce_row(n, local), dloss[n], local);
-}
-
-// Both, where the upstream gradient is one number for all images (reduction='mean' or 'sum').
-@compute @workgroup_size(WORKGROUP)
-fn forward_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-                    @builtin(local_invocation_index) local: u32) {
-    let n = flat_group(group, groups);
-    if n >= batch.count { return; }
-    if targets[n] >= dims.classes {
-        if local == 0u { losses[n] = vec2f(); }
-        write_zeros(n, local);
-        return;
-    }
-    let row = reduce_row(n, local);
-    if local == 0u { losses[n] = row_losses(n, row); }
-    write_gradient(n, row, batch.dloss, local);
+fn row_gradient(n: u32, row: Row, c: u32) -> f32 {
+    let p = exp(logits[n * dims.classes + c] - row.largest - row.log_sum);
+    return p - select(loss.off, loss.on, c == targets[n]);
 }

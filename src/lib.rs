@@ -24,7 +24,7 @@
 //! dloss/dz[k] = softmax(z)[k] - q[k]
 //! ```
 //!
-//! [`ops::weighted_loss`] is the general form: any prior, class weights, ignored samples, a class mask, distributions as
+//! [`loss::weighted`] is the general form: any prior, class weights, ignored samples, a class mask, distributions as
 //! targets; [`loss`] says which forms a training may have.
 //!
 //! ## The modules
@@ -40,11 +40,11 @@
 //! | [`network`] | layers with their shapes inferred, and their parameters |
 //! | [`loss`], [`optimizer`] | the loss and what smoothing does to a target; the update of the parameters |
 //! | [`layer`] | what a layer is: the contract between an operation and all that uses it |
-//! | [`ops`], [`oracle`] | each operation's dimensions and dispatches; its plain form on the CPU, generic over f32 and f64 |
+//! | [`ops`] | the operations, a folder each |
 //! | [`plan`] | plans as values, the WGSL and what naga says of it, forms of kernels |
 //! | [`docs`] | pages for users: reliability |
 //! | [`mod@fs`], [`input`], [`parse`] | files that are whole or not there, files that a user names, what they say |
-//! | [`real`], [`rng`], [`memory`], [`error`] | precisions, random numbers, the memory that is left, errors |
+//! | [`real`], [`rng`], [`cases`], [`memory`], [`error`] | precisions, random numbers, what cases are made of, the memory that is left, errors |
 //!
 //! ## Features
 //!
@@ -60,6 +60,7 @@
 
 pub mod backend;
 pub mod bench;
+pub mod cases;
 pub mod check;
 pub mod compile;
 pub mod data;
@@ -77,7 +78,6 @@ pub mod memory;
 pub mod network;
 pub mod ops;
 pub mod optimizer;
-pub mod oracle;
 pub mod parse;
 pub mod plan;
 pub mod real;

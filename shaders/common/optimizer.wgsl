@@ -16,6 +16,15 @@ struct Segment {
     // the weight, [c_in, 9, c_out in eights]; where backward reads one, [c_out, 9 reversed, c_in in eights], or NONE.
     copies: vec4u,
 }
+
+// What the optimizer changes from one training step to the next. One such block per step, bound at a dynamic offset.
+struct Optimizer {
+    keep: f32,         // the parameter is first multiplied by this (AdamW's decoupled decay)
+    l2: f32,           // the L2 term's factor in the gradient
+    step_size: f32,    // Adam: lr / (1 - b1^t); SGD: lr
+    denominator: f32,  // Adam: sqrt(1 - b2^t); SGD: 1
+}
+@group(0) @binding(11) var<uniform> optimizer: Optimizer;
 @group(0) @binding(2) var<storage, read_write> params: array<vec4f>;     // [len / 4]
 @group(0) @binding(3) var<storage, read_write> grads: array<vec4f>;      // [len / 4], then the parts of the segments
 @group(0) @binding(4) var<storage, read_write> first: array<vec4f>;      // [len / 4]: m
@@ -102,7 +111,7 @@ fn add_losses(local: u32) {
     for (var n = local; n < batch.count; n += WORKGROUP) {
         own += losses[n];
     }
-    step_losses[batch.slot].losses[local] = vec2f(batch.dloss, batch.dnll) * own;
+    step_losses[batch.slot].losses[local] = vec2f(loss.dloss, loss.dnll) * own;
     if local == 0u { step_losses[batch.slot].stamp = batch.stamp; }
 }
 

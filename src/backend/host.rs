@@ -7,7 +7,7 @@ use crate::data::Dataset;
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
 use crate::optimizer::Optimizer;
-use crate::oracle::optimizer;
+use crate::optimizer::reference::{self as optimizer};
 use crate::real::Real;
 use crate::train::{Backend, Setup, State};
 
@@ -56,7 +56,7 @@ impl<T: Real, N: HostNetwork<T>> Backend for HostTrainer<'_, T, N> {
         on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let Setup { net, train, batch_size, loss, optimizer, .. } = &self.setup;
-        loss.check(net.classes, train)?;
+        loss.check(net.classes, train.len())?;
         let mut labels = vec![];
         let mut rows = vec![];
         for (t, indices) in (updates + 1..).zip(order.chunks(*batch_size)) {
@@ -68,7 +68,7 @@ impl<T: Real, N: HostNetwork<T>> Backend for HostTrainer<'_, T, N> {
                 rows.clear();
                 rows.extend(indices.iter().flat_map(row).map(|&v| T::of(v.into())));
             }
-            let [weight, counted] = loss.weights(train, indices);
+            let [weight, counted] = loss.weights(&train.labels, train.classes, indices);
             let batch = Batch { labels: &labels, rows: &rows, weight, counted };
             if on_losses(&[self.network.train_step(&loss.at(t), batch, optimizer, t)])?.is_break() {
                 break;

@@ -9,7 +9,7 @@ use crate::layer::{Backward, Forward, Kept, Mode, Precision, Random};
 use crate::loss::{Batch, BatchLoss, Form, mean};
 use crate::network::Network;
 use crate::optimizer::Optimizer;
-use crate::oracle::optimizer;
+use crate::optimizer::reference::{self as optimizer};
 
 /// A network with its parameters, and the buffers of one step, which are allocated once and grow with the batch.
 pub struct ReferenceNetwork<T> {

@@ -8,7 +8,7 @@ use pulp::Arch;
 
 use crate::backend::gpu::{Engine, Gpu};
 use crate::check::batch::{Batch, Given};
-use crate::check::layers;
+use crate::check::{layers, ops};
 use crate::layer::{At, Mode, Role, Shape};
 use crate::ops::Case;
 use crate::ops::fast::{self, Following, Layout, Node, Plain, Scratch};
@@ -83,7 +83,7 @@ impl LayerBench {
     pub fn gpu_pass(&self, backward: bool) -> Result<()> {
         let Some((engine, ranges)) = &self.gpu else { return Ok(()) };
         let one = Slice { buffer: 0, offset: 0, bytes: 4 };
-        let step = super::step(self.batch.n);
+        let step = ops::step(self.batch.n);
         engine.run(ranges[usize::from(backward)].clone(), &[step], one).wait::<f32>().map(|_| ())
     }
 
@@ -206,6 +206,6 @@ fn record(gpu: &Arc<Gpu>, name: &str, batch: &Batch<f32>) -> Result<(Engine, [st
     let engine = Engine::new(gpu, plan)?;
     values.into_iter().for_each(|(slice, values)| engine.write(slice, values));
     // The backward pass reads what the forward pass saved.
-    engine.run(forward.clone(), &[super::step(n)], x.part(0, 1)).wait::<f32>()?;
+    engine.run(forward.clone(), &[ops::step(n)], x.part(0, 1)).wait::<f32>()?;
     Ok((engine, [forward, backward]))
 }

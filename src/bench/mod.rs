@@ -171,6 +171,7 @@ impl Bench {
         let order: Vec<u32> = (0..train.len() as u32).collect();
         let params = net.initial_parameters(0);
         let setup = Setup {
+            seed: 0,
             net: &net,
             batch_size,
             loss: smoothing.into(),
@@ -209,7 +210,7 @@ impl Bench {
         let mut results = [measured("train", trained), measured("infer", inferred)];
         if let Trainer::Gpu(trainer) = &trainer {
             let (engine, compiled) = (trainer.engine(), trainer.compiled());
-            let step = step(batch_size);
+            let step = trainer.timed_step();
             for (result, range) in results.iter_mut().zip([compiled.train.clone(), compiled.infer.clone()]) {
                 result.plan_bytes = compiled.plan.bytes();
                 (result.kernels, result.clock) = kernel_times(engine, range, &step)?;
@@ -277,11 +278,6 @@ impl<'a> Trainer<'a> {
             Self::Cpu(trainer) => trainer.as_mut(),
         }
     }
-}
-
-/// A step that a kernel can be timed with.
-fn step(batch_size: usize) -> Step {
-    Step { count: batch_size as u32, dloss: 1.0 / batch_size as f32, keep: 1.0, denominator: 1.0, ..Default::default() }
 }
 
 /// Median, worst and best of rates.

@@ -1,5 +1,7 @@
 //! The comparison of a kernel's f32 result with the oracle's f64 result.
 
+pub use crate::cases::sum_tolerance;
+
 /// What a comparison found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
@@ -34,15 +36,6 @@ pub fn compare(got: &[f32], want: &[f64], tolerance: &[f64]) -> Comparison {
         }
     }
     result
-}
-
-/// The tolerance of a sum of `terms` products in f32 whose absolute values add up to `magnitude`.
-///
-/// Rounding errors of a sum behave like a random walk: their expected size grows with the square root of the number of
-/// terms (Higham and Mary 2019), in units of 2^-24 of the terms' total. The constant covers the walk's tail. A missing
-/// or a doubled term is about `magnitude / terms`: five times the tolerance at 12,544 terms, and further above it for fewer.
-pub fn sum_tolerance(terms: usize, magnitude: f64) -> f64 {
-    (8.0 + 2.0 * (terms as f64).sqrt()) * 2f64.powi(-24) * magnitude + f64::from(f32::MIN_POSITIVE)
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::compare::sum_tolerance;
-use super::ops::{step, sum_of_products, wide};
+use super::losses::pairs;
+use super::ops::{from, shares, sum_of_products, wide};
 use super::probe::{POISON, Probe};
-use super::smoothed_loss::{nlls, pairs};
 use super::{Row, halves, nan, random, random_targets};
 use crate::Result;
 use crate::backend::gpu::Gpu;
+use crate::loss::smoothed;
 use crate::loss::smoothing::Smoothing;
 use crate::ops::conv2d::{self, Conv2d};
 use crate::ops::conv2d_pool::{self, Buffers, Conv2dPool, Input};
@@ -17,9 +18,7 @@ use crate::ops::linear::{self, Linear};
 use crate::ops::max_pool2d::{self, MaxPool2d};
 use crate::ops::relu;
 use crate::ops::stage::{Bytes, Layout};
-use crate::ops::{AffineBuffers, IGNORED, smoothed_loss};
-use crate::oracle;
-use crate::plan::Step;
+use crate::ops::{AffineBuffers, IGNORED};
 use crate::plan::Storage;
 use crate::plan::tuning::{Tiles, Tuning};
 use crate::rng::Philox;
@@ -162,7 +161,7 @@ fn block_case(
             }
         })
     };
-    let step = Step { first: DataSet::FIRST as u32, ..step(n) };
+    let step = from(DataSet::FIRST, n, shares(n));
     let mut probe = Probe::new(gpu);
     let at = Buffers {
         x: at_x(&mut probe)?,
@@ -344,11 +343,12 @@ fn head_case(gpu: &Arc<Gpu>, n: usize, d: Linear, smoothing: Smoothing, stored: 
     let worst = tolerance.iter().copied().fold(0.0, f64::max);
     let largest = logits.iter().fold(0f64, |m, v| m.max(v.abs()));
     let mut losses = vec![0.0; n];
-    oracle::smoothed_loss::forward(masses, d.outputs, &logits, &targets, &mut losses);
-    let nlls = nlls(d.outputs, &logits, &targets);
-    let dloss = f64::from(step(n).dloss);
+    smoothed::reference::forward(masses, d.outputs, &logits, &targets, &mut losses);
+    let mut nlls = vec![0.0; n];
+    smoothed::reference::forward(Smoothing::NONE.masses(d.outputs), d.outputs, &logits, &targets, &mut nlls);
+    let dloss = f64::from(shares(n).dloss);
     let mut dlogits = vec![0.0; n * d.outputs];
-    oracle::smoothed_loss::backward(masses, d.outputs, &logits, &targets, &vec![dloss; n], &mut dlogits);
+    smoothed::reference::backward(masses, d.outputs, &logits, &targets, &vec![dloss; n], &mut dlogits);
     // A loss changes by at most twice the worst change of its logits; a probability by twice that times itself.
     let loss_tolerance = 2.0 * worst + sum_tolerance(d.outputs, 2.0 * largest) + 2e-6;
     let gradient_tolerance = dloss * (2.0 * worst + (8.0 * largest.max(8.0) + 4.0) * 2f64.powi(-24));
@@ -373,19 +373,15 @@ fn head_case(gpu: &Arc<Gpu>, n: usize, d: Linear, smoothing: Smoothing, stored: 
     };
     let dlogits = padded(&dlogits);
     let tolerances = vec![gradient_tolerance; dlogits.len()];
-    let loss = smoothed_loss::Buffers {
-        logits: at_logits,
-        targets: at_logits,
-        losses: probe.output("losses", pairs(&losses, &nlls), vec![loss_tolerance; 2 * n])?,
-        dlogits: probe.output("dlogits", dlogits, tolerances)?,
-    };
+    let losses = probe.output("losses", pairs(&losses, &nlls), vec![loss_tolerance; 2 * n])?;
+    let dlogits = probe.output("dlogits", dlogits, tolerances)?;
     // The batch's labels among others', back to front.
     let first = 3;
     let order: Vec<u32> = (0..(n + first) as u32).rev().collect();
     let mut labels: Vec<u32> = targets.iter().rev().copied().collect();
     labels.extend([0; 3]);
     let looked_up = [probe.words("labels", &labels)?, probe.words("order", &order)?];
-    head.forward_backward(&mut probe.plan, "head", n + 1, &at, &loss, looked_up)?;
-    let step = Step { first: first as u32, ..masses.into_step(step(n)) };
+    head.forward_backward(&mut probe.plan, "head", n + 1, &at, [at_logits, losses, dlogits], looked_up)?;
+    let step = from(first, n, masses.fill(shares(n)));
     probe.run("head", &format!("{n}x{} -> {}, {:?}, {stored:?}", d.inputs, d.outputs, smoothing.variant), step)
 }

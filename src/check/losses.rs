@@ -1,57 +1,119 @@
-//! One loss of each form that training takes, for whole training steps.
+//! Every form of loss against its twin.
 
 use std::sync::Arc;
 
-use super::random;
+use super::cases::SMOOTHED_LOSS;
+use super::ops::{from, shares, wide};
+use super::probe::Probe;
+use super::{Row, random};
 use crate::Result;
-use crate::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
-use crate::loss::{Form, Loss};
-use crate::ops::comparator_loss::ComparatorLoss;
-use crate::ops::distillation_loss::DistillationLoss;
-use crate::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
+use crate::backend::gpu::Gpu;
+use crate::loss::{Batch, Block, Buffers, Case, FORMS, Loss, Pass};
+use crate::plan::Slice;
 
-/// The losses by name, for `images` training images of `classes` classes.
+/// Images of the epoch before the batch.
+const FIRST: usize = 2;
+
+/// One loss of each kind that training takes, by name, for `images` training images of `classes` classes.
 ///
 /// # Errors
 /// None: the numbers are in range.
 pub fn losses(classes: usize, images: usize) -> Result<Vec<(&'static str, Loss)>> {
-    let smoothed = |variant, epsilon| Loss::from(Smoothing { variant, epsilon });
-    let positive = |stream| -> Vec<f64> { random(classes, stream).iter().map(|&v| f64::from(v) + 1.1).collect() };
-    let weighted = |epsilon: f64, spec: Spec| -> Result<Loss> {
-        let epsilon = Epsilon::negative_allowed(epsilon)?;
-        let loss = WeightedLoss::new(&Spec { epsilon, ..spec })?;
-        Ok(Loss::new(Form::Weighted(loss), epsilon.value()))
-    };
-    let plain = Spec::new(classes);
-    let prior = Spec { prior: Prior::Given(positive(21)), ..plain.clone() };
-    let by = |weighting| Spec { weights: Some((weighting, positive(22))), ..plain.clone() };
-    let masked = Spec { allowed: Some((0..classes).map(|class| class != 1).collect()), ..plain.clone() };
-    let rows: Arc<[f32]> = random(images * classes, 23)
-        .chunks(classes)
-        .flat_map(|row| {
-            let total: f32 = row.iter().map(|v| v + 1.0).sum();
-            row.iter().map(move |v| (v + 1.0) / total)
-        })
-        .collect();
-    Ok(vec![
-        ("uniform, warm-up", smoothed(Variant::Uniform, 0.2).scheduled(Schedule::WarmUp { over: 4 })),
-        ("off-target, decay", smoothed(Variant::OffTarget, 0.2).scheduled(Schedule::Decay { over: 2 })),
-        ("negative", smoothed(Variant::Uniform, -0.3)),
-        ("prior, decay", weighted(0.2, prior.clone())?.scheduled(Schedule::Decay { over: 3 })),
-        ("class weights, pytorch", weighted(0.1, by(Weighting::PyTorch))?),
-        ("class weights, sample", weighted(0.1, by(Weighting::Sample))?),
-        ("class mask, off-target", weighted(0.1, Spec { prior: Prior::OffTarget, ..masked })?),
-        ("soft targets", weighted(0.1, prior)?.with_soft_targets(rows.clone())?),
-        ("soft targets, class weights", weighted(0.0, by(Weighting::Sample))?.with_soft_targets(rows)?),
-        ("distillation, warm-up", {
-            let form = Form::Distillation(
-                DistillationLoss::new(classes, 3.0, 0.6)?,
-                Smoothing { variant: Variant::Uniform, epsilon: 0.2 },
-            );
-            let teacher = random(images * classes, 24).iter().map(|v| 4.0 * v).collect();
-            Loss::new(form, 0.2).with_teacher(teacher)?.scheduled(Schedule::WarmUp { over: 5 })
-        }),
-        ("focal", Loss::new(Form::Comparator(ComparatorLoss::focal(classes, 2.0)?), 0.0)),
-        ("confidence penalty", Loss::new(Form::Comparator(ComparatorLoss::confidence_penalty(classes, 0.1)?), 0.0)),
-    ])
+    let all: Result<Vec<_>> = FORMS.iter().map(|form| (form.trainings)(classes, images)).collect();
+    Ok(all?.concat())
+}
+
+/// Every form over every shape.
+///
+/// # Errors
+/// What the device reports. A wrong result is not an error: it is in its row.
+pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
+    for form in FORMS {
+        for &(n, classes, scale) in SMOOTHED_LOSS {
+            for case in (form.cases)(n, classes, scale)? {
+                each(loss(gpu, form.name, &case)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A case's passes: losses alone; the gradient alone for a random upstream gradient; both for one that all rows share, with
+/// the gradient in rows of a multiple of four. `op` is the form's stem.
+///
+/// # Errors
+/// What the device reports.
+pub fn loss(gpu: &Arc<Gpu>, op: &str, case: &Case) -> Result<Vec<Row>> {
+    let (n, classes, form) = (case.labels.len(), case.classes, &case.form);
+    let logits = wide(&case.logits);
+    let rows = wide(&case.rows);
+    let batch = Batch { rows: &rows, ..Batch::new(&case.labels) };
+    let (mut losses, mut nlls) = (vec![0.0; n], vec![0.0; n]);
+    form.forward(classes, &logits, batch, &mut losses);
+    form.nll(classes, &logits, batch, &mut nlls);
+    let upstream = random(n, 3);
+    let block = form.fill(classes, Block { dloss: case.dloss, ..shares(n) });
+
+    let mut found = vec![];
+    for pass in ["forward", "backward", "forward_backward"] {
+        let mut probe = Probe::new(gpu);
+        let at_logits = probe.floats("logits", &case.logits)?;
+        let (rows, order) = self::rows(&mut probe, &case.rows, classes)?;
+        let stride = if pass == "backward" { classes } else { classes.next_multiple_of(4) };
+        let at = Buffers {
+            logits: at_logits,
+            targets: probe.words("targets", &case.labels)?,
+            rows,
+            order,
+            losses: match pass {
+                "backward" => at_logits,
+                _ => probe.output("losses", pairs(&losses, &nlls), case.loss_tolerance.concat())?,
+            },
+            dlogits: match pass {
+                "forward" => at_logits,
+                _ => {
+                    let dloss = if pass == "backward" { wide(&upstream) } else { vec![f64::from(case.dloss); n] };
+                    let mut want = vec![0.0; n * classes];
+                    form.backward(classes, &logits, batch, &dloss, &mut want);
+                    let of = |(i, t): (usize, &f64)| t * dloss[i / classes].abs();
+                    let tolerance: Vec<f64> = case.gradient_tolerance.iter().enumerate().map(of).collect();
+                    let [want, tolerance] = [want, tolerance].map(|values| padded(&values, classes, stride));
+                    probe.output("dlogits", want, tolerance)?
+                }
+            },
+            stride,
+        };
+        let pass = match pass {
+            "forward" => Pass::Forward,
+            "backward" => Pass::Backward(probe.floats("dloss", &upstream)?),
+            _ => Pass::ForwardBackward,
+        };
+        form.record(&mut probe.plan, pass, n + 1, classes, &at)?;
+        found.extend(probe.run(op, &case.name, from(FIRST, n, block))?);
+    }
+    Ok(found)
+}
+
+/// The rows as a data set has them: backwards, where the epoch's order finds them.
+fn rows(probe: &mut Probe, rows: &[f32], classes: usize) -> Result<(Option<Slice>, Slice)> {
+    let n = rows.len() / classes;
+    let backwards: Vec<f32> = rows.chunks(classes).rev().flatten().copied().collect();
+    let order: Vec<u32> = (0..FIRST as u32).chain((0..n as u32).rev()).collect();
+    let at = (n > 0).then(|| probe.floats("rows", &backwards)).transpose()?;
+    Ok((at, probe.words("order", &order)?))
+}
+
+/// Loss and nll of each row, as the device has them.
+pub(super) fn pairs(losses: &[f64], nlls: &[f64]) -> Vec<f64> {
+    losses.iter().zip(nlls).flat_map(|(&loss, &nll)| [loss, nll]).collect()
+}
+
+/// Rows of `classes` numbers, each filled up with zeros.
+pub(super) fn padded(values: &[f64], classes: usize, stride: usize) -> Vec<f64> {
+    let mut rows = vec![];
+    for row in values.chunks(classes) {
+        rows.extend_from_slice(row);
+        rows.resize(rows.len() + stride - classes, 0.0);
+    }
+    rows
 }

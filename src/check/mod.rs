@@ -4,10 +4,8 @@
 
 pub mod batch;
 pub mod cases;
-pub mod comparator_loss;
 pub mod compare;
 pub mod differences;
-pub mod distillation_loss;
 pub mod fused;
 mod halves;
 pub mod layers;
@@ -17,8 +15,8 @@ pub mod nan;
 pub mod network;
 pub mod ops;
 mod probe;
-pub mod smoothed_loss;
-pub mod weighted_loss;
+
+pub use crate::cases::{random, random_targets};
 
 /// One output of one pass in one case, compared.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -37,16 +35,4 @@ pub struct Row {
     pub tolerance_used: f64,
     /// What is wrong, or nothing.
     pub failure: Option<String>,
-}
-
-/// Random values in [-1, 1), the same everywhere.
-pub fn random(len: usize, stream: u64) -> Vec<f32> {
-    let mut rng = crate::rng::Philox::new(0x5EED, stream);
-    (0..len).map(|_| rng.range(-1.0, 1.0) as f32).collect()
-}
-
-/// Random class indices.
-pub fn random_targets(len: usize, classes: usize, stream: u64) -> Vec<u32> {
-    let mut rng = crate::rng::Philox::new(0x7A6, stream);
-    (0..len).map(|_| rng.below(classes as u32)).collect()
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::fused::{DataSet, code_words, laid_out, stored_as};
-use super::ops::{step, wide};
+use super::ops::{from, shares, step, wide};
 use super::probe::{POISON, Probe};
 use super::{Row, halves, random};
 use crate::Result;
@@ -16,7 +16,6 @@ use crate::ops::conv2d_pool::{Buffers, Conv2dPool, Input};
 use crate::ops::max_pool2d::{self, MaxPool2d};
 use crate::ops::relu;
 use crate::ops::stage::Layout;
-use crate::plan::Step;
 use crate::plan::Storage;
 use crate::plan::tuning::{Tiles, Tuning};
 
@@ -133,5 +132,5 @@ fn block_case(gpu: &Arc<Gpu>, d: &Conv2d, pool: &MaxPool2d, block: &Conv2dPool, 
     block.pack(&mut probe.plan, "block", N + 1, &at)?;
     block.forward(&mut probe.plan, "block", N + 1, &at)?;
     let name = format!("a NaN in {N}x{:?}, {:?} to {:?}, {tiles:?}, {:?}", d.input, block.x, block.y, block.stored);
-    probe.run("conv2d_pool", &name, Step { first: DataSet::FIRST as u32, ..step(N) })
+    probe.run("conv2d_pool", &name, from(DataSet::FIRST, N, shares(N)))
 }

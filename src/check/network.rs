@@ -120,6 +120,7 @@ pub fn against_oracle_rounding(
     }
     let test = random_data(batch_size + 1, net.input, net.classes);
     let setup = Setup {
+        seed: 0,
         net,
         batch_size,
         loss,

@@ -6,20 +6,18 @@ use std::sync::Arc;
 use super::cases;
 use super::compare::sum_tolerance;
 use super::probe::Probe;
-use super::smoothed_loss::smoothed_loss;
 use super::{Row, nan, random};
 use crate::Result;
 use crate::backend::gpu::Gpu;
-use crate::loss::smoothing::{Smoothing, Variant};
+use crate::loss;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::conv2d_pool::Conv2dPool;
 use crate::ops::gather;
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::seal::{self, Extent};
 use crate::ops::stage::{Layout, Places, Segment};
-use crate::optimizer::{Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Sgd};
-use crate::oracle;
-use crate::plan::Step;
+use crate::optimizer::{self, Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Sgd};
+use crate::plan::{Batch, Block, Step};
 
 /// Every operation over every case.
 ///
@@ -30,14 +28,7 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
         super::layers::all(gpu, entry.name, &(entry.cases)(), &mut each)?;
     }
     each(nan::max_pool2d(gpu)?);
-    for &(n, classes, scale) in cases::SMOOTHED_LOSS {
-        for variant in [Variant::Uniform, Variant::OffTarget] {
-            each(smoothed_loss(gpu, n, classes, scale, Smoothing { variant, epsilon: 0.1 })?);
-        }
-    }
-    super::weighted_loss::all(gpu, &mut each)?;
-    super::comparator_loss::all(gpu, &mut each)?;
-    super::distillation_loss::all(gpu, &mut each)?;
+    super::losses::all(gpu, &mut each)?;
     for &len in cases::OPTIMIZER {
         for optimizer in optimizers() {
             each(self::optimizer(gpu, len, &optimizer)?);
@@ -55,14 +46,23 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
     super::fused::all(gpu, each)
 }
 
-pub(super) fn step(count: usize) -> Step {
-    let count = count as u32;
-    Step { count, dloss: (1.0 / f64::from(count)) as f32, dnll: (0.7 / f64::from(count)) as f32, ..Default::default() }
+pub(crate) fn step(count: usize) -> Step {
+    from(0, count, shares(count))
 }
 
-pub(super) fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&v| v.into()).collect()
+/// A step over the images from `first` of the epoch on.
+pub(super) fn from(first: usize, count: usize, loss: loss::Block) -> Step {
+    let batch = Batch { count: count as u32, first: first as u32, ..Batch::default() };
+    Step { batch, loss: Block::new(&loss), ..Step::default() }
 }
+
+/// What the losses and the nlls of `count` images are multiplied by: not the same.
+pub(super) fn shares(count: usize) -> loss::Block {
+    let n = count as f64;
+    loss::Block { dloss: (1.0 / n) as f32, dnll: (0.7 / n) as f32, ..loss::Block::default() }
+}
+
+pub(super) use crate::cases::wide;
 
 fn absolute(values: &[f64]) -> Vec<f64> {
     values.iter().map(|v| v.abs()).collect()
@@ -167,8 +167,8 @@ impl OptimizerCase {
             }
         }
         let mut want = wide(&params);
-        let mut state = oracle::optimizer::State { first: wide(&first), second: wide(&second) };
-        oracle::optimizer::step(optimizer, T, &mut want, &gradient[..len], &mut state);
+        let mut state = optimizer::reference::State { first: wide(&first), second: wide(&second) };
+        optimizer::reference::step(optimizer, T, &mut want, &gradient[..len], &mut state);
 
         let update = optimizer.update(T);
         // A handful of roundings of numbers not above 1 (moments, parameters), and of the step itself. A gradient in parts
@@ -188,7 +188,7 @@ impl OptimizerCase {
             (packed[to], packed_tolerance[to]) = (want[from], tolerance[from]);
         }
         let losses = random(2 * LOSSES, 5);
-        let factors = [step(LOSSES).dloss, step(LOSSES).dnll].map(f64::from);
+        let factors = [shares(LOSSES).dloss, shares(LOSSES).dnll].map(f64::from);
         let before = [0.25; SLOT_WORDS * 4];
         let mut step_losses = wide(&before);
         let slot = &mut step_losses[SLOT_WORDS * SLOT..][..SLOT_WORDS];
@@ -214,12 +214,8 @@ impl OptimizerCase {
         };
         optimizer.record(&mut probe.plan, len, &self.segments, &at)?;
         let step = Step {
-            slot: SLOT as u32,
-            stamp: STAMP,
-            keep: update.keep as f32,
-            l2: update.l2 as f32,
-            step_size: update.step_size as f32,
-            denominator: update.denominator as f32,
+            batch: Batch { count: LOSSES as u32, slot: SLOT as u32, stamp: STAMP, ..Batch::default() },
+            optimizer: Block::new(&optimizer::Block::from(update)),
             ..step(LOSSES)
         };
         probe.run(op, case, step)
@@ -250,7 +246,11 @@ pub fn seal(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
         let from = probe.words("words", &words[..len])?;
         let at = probe.output_words("seal", want)?;
         seal::close(&mut probe.plan, "check", extent, from, at)?;
-        rows.extend(probe.run("seal", &format!("{extent:?}, {used} words"), Step { stamp: STAMP, ..step(images) })?);
+        rows.extend(probe.run(
+            "seal",
+            &format!("{extent:?}, {used} words"),
+            Batch { count: images as u32, stamp: STAMP, ..Batch::default() }.into(),
+        )?);
     }
     Ok(rows)
 }
@@ -296,5 +296,5 @@ pub fn gather(gpu: &Arc<Gpu>, n: usize, image: [usize; 3]) -> Result<Vec<Row>> {
         targets: probe.output_words("targets", batch.iter().map(|&i| labels[i as usize]).collect())?,
     };
     gather::gather(&mut probe.plan, "check", n + 1, image, &at)?;
-    probe.run("gather", &format!("{n} of {IMAGES} images {image:?}"), Step { first: FIRST as u32, ..step(n) })
+    probe.run("gather", &format!("{n} of {IMAGES} images {image:?}"), from(FIRST, n, shares(n)))
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use smoothcnn::backend::device::finite;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::measure::bootstrap::{self, Interval, Intervals};
+use smoothcnn::measure::loss::{of_loss, taking_part};
 use smoothcnn::measure::temperature;
 use smoothcnn::measure::{self, Metrics};
 use smoothcnn::train::checkpoint::{self, Metadata, Tensor};
@@ -77,14 +78,14 @@ pub fn run(args: Args) -> Result<u8> {
     let scale = |t: f64| finite(temperature::apply(&logits, t), net.classes);
     let scaled = temperature.map(scale).transpose()?;
     let measured = scaled.as_deref().unwrap_or(&logits);
-    let metrics = loss.evaluate(measured, &test.labels, net.classes);
+    let metrics = of_loss(&loss, measured, &test.labels, net.classes);
     if metrics.images == 0 {
         let found =
             "none of the test images counts: each label is ignored, or of a class that took no part in training";
         return Err(Error::Usage(format!("--ignore-index: found that {found}; expected at least one")));
     }
     let bootstrap = (args.bootstrap > 0).then(|| {
-        let (part, labels, kept) = loss.form().restricted(measured, &test.labels, net.classes);
+        let (part, labels, kept) = taking_part(loss.form(), measured, &test.labels, net.classes);
         let predictions = measure::predictions(&part, &labels, kept, Smoothing::NONE);
         let Intervals { accuracy, nll, ece } = bootstrap::of_predictions(&predictions, args.bootstrap, 0.95, 0);
         Bootstrap { resamples: args.bootstrap, accuracy_interval: accuracy, nll_interval: nll, ece_interval: ece }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use smoothcnn::data::source::recorded;
 use smoothcnn::loss::smoothing::Variant;
-use smoothcnn::ops::weighted_loss::Weighting;
+use smoothcnn::loss::weighted::Weighting;
 use smoothcnn::train::config::loss::{LossKind, LossSettings, ScheduleKind};
 use smoothcnn::{Error, Result};
 

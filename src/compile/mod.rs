@@ -10,12 +10,12 @@ use std::ops::Range;
 
 use crate::compile::fuse::{Kernels, Staged, stages};
 use crate::layer::Mode;
-use crate::loss::{self, Form, Loss};
+use crate::loss::{self, Form, Loss, Pass};
 use crate::network::{Network, PARAMETER_ALIGNMENT, Parameter};
 use crate::ops::head::Head;
 use crate::ops::seal::{self, Extent};
 use crate::ops::stage::{self, Layout, Places, Shares, StageAt};
-use crate::ops::{AffineBuffers, gather, smoothed_loss};
+use crate::ops::{AffineBuffers, gather};
 use crate::optimizer::{Buffers, Optimizer, SLOT_WORDS};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
@@ -195,15 +195,14 @@ pub fn compile(job: &Job) -> Result<Compiled> {
             let mut head = Head::new(&tiled.dims).expect("only what the kernel supports becomes a head");
             head.x = tiled.x;
             let at = recorder.affine(stages.len() - 1);
-            let at_loss = smoothed_loss::Buffers { logits, targets, losses, dlogits };
-            head.forward_backward(&mut plan, &staged.name, n, &at, &at_loss, [labels, order])?;
+            head.forward_backward(&mut plan, &staged.name, n, &at, [logits, losses, dlogits], [labels, order])?;
         }
         (last, _) => {
             recorder.forward(&mut plan, stages.len())?;
             let stride = last.map_or(net.classes, |staged| staged.stage.gradient_stride(net.classes));
             let order = train_data.order;
             let at = loss::Buffers { logits, targets, rows: loss_rows, order, losses, dlogits, stride };
-            job.loss.form().forward_backward(&mut plan, n, net.classes, &at)?;
+            job.loss.form().record(&mut plan, Pass::ForwardBackward, n, net.classes, &at)?;
         }
     }
     recorder.backward(&mut plan, dlogits)?;

@@ -23,6 +23,7 @@
 
 pub mod bootstrap;
 pub mod calibration;
+pub mod loss;
 pub mod selective;
 pub mod temperature;
 #[cfg(test)]

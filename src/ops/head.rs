@@ -1,9 +1,8 @@
 //! The last linear layer, log-softmax, the smoothed loss and its gradient in one pass. Formulas: [`super::linear`],
-//! [`super::smoothed_loss`].
+//! [`crate::loss::smoothed`].
 
 use super::AffineBuffers;
 use super::linear::Linear;
-use super::smoothed_loss;
 use crate::Result;
 use crate::plan::Storage;
 use crate::plan::shaders::{HEAD, HEAD_F16};
@@ -50,15 +49,14 @@ impl Head {
     }
 
     /// Records logits, losses and the logits' gradient for a batch of up to `n`; the upstream gradient is the step's
-    /// `dloss`. `at.y` is not used: the logits go to `loss.logits`. Nor is `loss.targets`: the classes are looked up in
-    /// `labels`, `[images]`, through `order`, the images' indices.
+    /// `dloss`. `at.y` is not used. The classes are looked up in `labels`, `[images]`, through `order`, the images' indices.
     pub fn forward_backward(
         &self,
         plan: &mut Plan,
         name: &str,
         n: usize,
         at: &AffineBuffers,
-        loss: &smoothed_loss::Buffers,
+        [logits, losses, dlogits]: [Slice; 3],
         [labels, order]: [Slice; 2],
     ) -> Result<()> {
         let dims = Dims { inputs: word(self.inputs), classes: word(self.classes), stride: word(self.stride()) };
@@ -77,9 +75,9 @@ impl Head {
                 ("b", at.b),
                 ("labels", labels),
                 ("order", order),
-                ("logits", loss.logits),
-                ("losses", loss.losses),
-                ("dlogits", loss.dlogits),
+                ("logits", logits),
+                ("losses", losses),
+                ("dlogits", dlogits),
             ],
         )
     }

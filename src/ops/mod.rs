@@ -11,10 +11,8 @@
 //! A new layer is such a folder, its shader, and a line in [`ALL`].
 
 pub mod ceiling;
-pub mod comparator_loss;
 pub mod conv2d;
 pub mod conv2d_pool;
-pub mod distillation_loss;
 pub mod fast;
 pub mod flatten;
 pub mod gather;
@@ -24,9 +22,7 @@ pub mod linear_tiled;
 pub mod max_pool2d;
 pub mod relu;
 pub mod seal;
-pub mod smoothed_loss;
 pub mod stage;
-pub mod weighted_loss;
 
 use crate::layer::{Layer, Shape};
 use crate::plan::Slice;

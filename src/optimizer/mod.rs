@@ -8,6 +8,8 @@
 //!
 //! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`.
 
+pub mod reference;
+
 use crate::ops::WORKGROUP;
 use crate::ops::stage::Segment;
 use crate::plan::shaders::{ADAM, SGD};
@@ -101,6 +103,33 @@ pub struct Update {
     pub step_size: f64,
     /// Adam: `sqrt(1 - b2^t)`. SGD: 1.
     pub denominator: f64,
+}
+
+uniform! {
+    /// An [`Update`] as the device has it (`Optimizer` in `shaders/common/optimizer.wgsl`).
+    pub struct Block {
+        /// The parameter is first multiplied by this.
+        keep: f32,
+        /// The L2 term's factor in the gradient.
+        l2: f32,
+        /// Adam: `lr / (1 - b1^t)`. SGD: `lr`.
+        step_size: f32,
+        /// Adam: `sqrt(1 - b2^t)`. SGD: 1.
+        denominator: f32,
+    }
+}
+
+impl Block {
+    /// For a step whose update nobody reads: it leaves parameters finite.
+    pub const NONE: Self = Self { keep: 1.0, l2: 0.0, step_size: 0.0, denominator: 1.0 };
+}
+
+impl From<Update> for Block {
+    fn from(update: Update) -> Self {
+        let Update { keep, l2, step_size, denominator } = update;
+        let [keep, l2, step_size, denominator] = [keep, l2, step_size, denominator].map(|v| v as f32);
+        Self { keep, l2, step_size, denominator }
+    }
 }
 
 impl Optimizer {

@@ -34,41 +34,78 @@ macro_rules! uniform {
 pub(crate) use uniform;
 
 uniform! {
-    /// What changes from step to step (`Step` in `shaders/common/step.wgsl`).
-    pub struct Step {
+    /// The batch of a step (`Batch` in `shaders/common/batch.wgsl`).
+    pub struct Batch {
         /// Images in the batch.
         count: u32,
         /// Where the batch starts in the epoch's order.
         first: u32,
         /// Where the batch's losses go.
         slot: u32,
-        /// The loss's upstream gradient: `1 / count` for the mean.
-        dloss: f32,
-        /// What the nll is multiplied by: 1 / the images that are not ignored.
-        dnll: f32,
-        /// The parameter is first multiplied by this.
-        keep: f32,
-        /// The L2 term's factor in the gradient.
-        l2: f32,
-        /// Adam: `lr / (1 - b1^t)`; SGD: `lr`.
-        step_size: f32,
-        /// Adam: `sqrt(1 - b2^t)`; SGD: 1.
-        denominator: f32,
-        /// The smoothed target's mass on the true class ([`crate::loss::smoothing::Masses`]).
-        on: f32,
-        /// On each other class.
-        off: f32,
-        /// What the target keeps of its own: `on - off`, or `1 - e` where a prior has the rest.
-        kept: f32,
-        /// The mass that goes by the prior.
-        epsilon: f32,
         /// A number that no other step of the plan had: what holds it is of this step.
         stamp: u32,
+        /// The run's seed, its low half.
+        seed_low: u32,
+        /// Its high half.
+        seed_high: u32,
+        /// The update's number, from 1, its low half.
+        step_low: u32,
+        /// Its high half.
+        step_high: u32,
     }
 }
 
-/// The name under which every shader declares [`Step`].
-pub const STEP: &str = "batch";
+/// The largest uniform block that changes from step to step.
+const BLOCK_BYTES: usize = 32;
+
+/// A uniform block of someone above this module, as a step holds it: its bytes, and zeros behind them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Block([u8; BLOCK_BYTES]);
+
+impl Block {
+    /// The bytes of `uniform`, which are at most 32.
+    pub fn new<U: Uniform>(uniform: &U) -> Self {
+        let mut block = Self::default();
+        block.0[..size_of::<U>()].copy_from_slice(bytemuck::bytes_of(uniform));
+        block
+    }
+}
+
+/// What changes from step to step: a uniform block each of the batch, the loss and the optimizer. A shader declares those
+/// that it reads, each under its field's name here.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Step {
+    /// Which images.
+    pub batch: Batch,
+    /// The loss's block: [`crate::loss::Block`].
+    pub loss: Block,
+    /// The optimizer's: [`crate::optimizer::Block`].
+    pub optimizer: Block,
+}
+
+impl Step {
+    /// The names of the blocks.
+    pub const BLOCKS: [&str; 3] = ["batch", "loss", "optimizer"];
+    /// Bytes of each block, at most.
+    pub const BLOCK_BYTES: usize = BLOCK_BYTES;
+
+    /// Which of the blocks a binding of this name is.
+    pub fn block(name: &str) -> Option<usize> {
+        Self::BLOCKS.iter().position(|block| *block == name)
+    }
+
+    /// The blocks' bytes, in the order of [`Self::BLOCKS`].
+    pub fn bytes(&self) -> [[u8; BLOCK_BYTES]; 3] {
+        [bytemuck::cast(self.batch), self.loss.0, self.optimizer.0]
+    }
+}
+
+impl From<Batch> for Step {
+    fn from(batch: Batch) -> Self {
+        Self { batch, ..Self::default() }
+    }
+}
+
 /// The name under which every shader declares its dimensions.
 pub const DIMS: &str = "dims";
 
@@ -220,10 +257,11 @@ impl Plan {
                 }
                 BindingKind::Uniform { fields, size } => {
                     has_dims |= binding.name == DIMS;
-                    let (ours, bytes) = if binding.name == STEP {
-                        (Step::FIELDS, size_of::<Step>())
-                    } else {
-                        (D::FIELDS, size_of::<D>())
+                    let (ours, bytes) = match Step::block(&binding.name) {
+                        Some(0) => (Batch::FIELDS, size_of::<Batch>()),
+                        // Their owners stand above this module, and hold them against the shaders in tests.
+                        Some(_) if *size as usize <= BLOCK_BYTES => continue,
+                        _ => (D::FIELDS, size_of::<D>()),
                     };
                     let same = fields.iter().map(|(name, offset)| (name.as_str(), *offset)).eq(ours.iter().copied());
                     if !same || *size as usize != bytes {

@@ -66,7 +66,7 @@ macro_rules! shaders {
                 file: $stem,
                 source: concat!(
                     include_str!("../../shaders/common/dispatch.wgsl"),
-                    include_str!("../../shaders/common/step.wgsl"),
+                    include_str!("../../shaders/common/batch.wgsl"),
                     $($(include_str!(concat!("../../shaders/common/", $common, ".wgsl")),)+)?
                     include_str!(concat!("../../shaders/", $stem, ".wgsl")),
                 ),
@@ -80,10 +80,10 @@ macro_rules! shaders {
 
 // A file whose activations are stored in either way is two shaders: the common files say how.
 shaders! {
-    ADAM = "adam" with "optimizer",
+    ADAM = "adam" with "loss_block" & "optimizer",
     CEILING = "ceiling",
-    COMPARATOR_LOSS = "comparator_loss" with "reduce",
-    DISTILLATION_LOSS = "distillation_loss" with "reduce",
+    COMPARATOR_LOSS = "comparator_loss" with "loss_block" & "reduce" & "loss",
+    DISTILLATION_LOSS = "distillation_loss" with "loss_block" & "reduce" & "loss",
     CONV2D = "conv2d",
     CONV2D_POOL = "conv2d_pool" with "conv2d_pool" & "conv2d_pool_weight" & "f32" & "conv2d_pool_f32",
     CONV2D_POOL_F16 = "conv2d_pool" + "_f16" with "conv2d_pool" & "conv2d_pool_weight" & "f16" & "conv2d_pool_f16",
@@ -93,8 +93,8 @@ shaders! {
     CONV2D_POOL_TILED_F16 =
         "conv2d_pool_tiled" + "_f16" with "conv2d_pool" & "conv2d_pool_weight" & "f16" & "conv2d_pool_f16",
     GATHER = "gather",
-    HEAD = "head" with "f32",
-    HEAD_F16 = "head" + "_f16" with "f16",
+    HEAD = "head" with "f32" & "loss_block",
+    HEAD_F16 = "head" + "_f16" with "f16" & "loss_block",
     LINEAR = "linear",
     LINEAR_TILED = "linear_tiled" with "linear_tiled" & "linear_tiled_f32",
     LINEAR_TILED_F16 = "linear_tiled" + "_f16" with "linear_tiled" & "f16" & "linear_tiled_f16",
@@ -103,9 +103,10 @@ shaders! {
     MAX_POOL2D = "max_pool2d",
     RELU = "relu",
     SEAL = "seal",
-    SGD = "sgd" with "optimizer",
-    SMOOTHED_LOSS = "smoothed_loss" with "reduce",
-    WEIGHTED_LOSS = "weighted_loss" with "reduce",
+    SGD = "sgd" with "loss_block" & "optimizer",
+    SMOOTHED_LOSS = "smoothed_loss" with "loss_block" & "reduce" & "loss",
+    WEIGHTED_LOSS = "weighted_loss" with "loss_block" & "reduce" & "loss" & "weighted_loss",
+    WEIGHTED_LOSS_SOFT = "weighted_loss_soft" with "loss_block" & "reduce" & "loss" & "weighted_loss",
 }
 
 impl std::fmt::Debug for Shader {

@@ -17,6 +17,7 @@ use std::time::Instant;
 use crate::data::Dataset;
 use crate::loss::{BatchLoss, Loss, mean};
 use crate::measure::Metrics;
+use crate::measure::loss::of_validation;
 use crate::network::Network;
 use crate::optimizer::Optimizer;
 use crate::rng::{Philox, Stream};
@@ -27,6 +28,8 @@ use crate::{Error, Result};
 pub struct Setup<'a> {
     /// The network.
     pub net: &'a Network,
+    /// The run's seed, for layers that draw random numbers.
+    pub seed: u64,
     /// Images in a batch; the epoch's last batch may be smaller.
     pub batch_size: usize,
     /// The loss.
@@ -223,12 +226,13 @@ pub fn run(
                 if diverged {
                     return Err(Error::Diverged { epoch, step, lr: setup.optimizer.lr() });
                 }
-                let [weight, counted] = setup.loss.weights(setup.train, batch);
+                let Setup { loss: form, train, .. } = setup;
+                let [weight, counted] = form.weights(&train.labels, train.classes, batch);
                 at.sums.loss += loss * weight;
                 at.sums.nll += nll * counted;
                 at.sums.weight += weight;
                 at.sums.counted += counted;
-                at.sums.entropy += setup.loss.entropy(setup.train, batch, step as u64);
+                at.sums.entropy += form.entropy(&train.labels, train.classes, batch, step as u64);
                 observer.step(epoch, step, means)?;
             }
             Ok(if observer.wants_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -239,7 +243,7 @@ pub fn run(
         }
         let step = first_step + at.steps;
         let logits = backend.test_logits()?;
-        let test = setup.loss.validate(&logits, &setup.test.labels, setup.net.classes);
+        let test = of_validation(setup.loss.form(), &logits, &setup.test.labels, setup.net.classes);
         if !test.loss.is_finite() {
             return Err(Error::NonFinite { epoch, step, loss: test.loss, lr: setup.optimizer.lr() });
         }

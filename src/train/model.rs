@@ -11,9 +11,9 @@ use crate::data::Dataset;
 use crate::data::record::{CHANGED, Part, TrainedOn};
 use crate::data::source::{self, DataKind, Source, Wanted};
 use crate::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
+use crate::loss::weighted::{Spec, WeightedLoss};
 use crate::loss::{Form, Loss};
 use crate::network::Network;
-use crate::ops::weighted_loss::{Spec, WeightedLoss};
 use crate::optimizer::{Adam, Optimizer};
 use crate::parse::to_json;
 use crate::plan::Storage;
@@ -190,6 +190,7 @@ impl Model {
     pub fn logits(&self, images: &Dataset, data: DataKind, how: &Inference, note: Note) -> Result<Vec<f64>> {
         let nothing = images.subset(&[]);
         let setup = Setup {
+            seed: 0,
             net: &self.net,
             batch_size: how.batch_size,
             // Neither has a part in inference.

@@ -153,12 +153,13 @@ impl Trained {
 
     /// What the logits of images with these labels say of the classes that take part: [`crate::loss::restricted`].
     pub fn measurable(&self, logits: &[f64], labels: &[u32]) -> (Vec<f64>, Vec<u32>, usize) {
-        self.loss.form().restricted(logits, labels, self.net.classes)
+        crate::measure::loss::taking_part(self.loss.form(), logits, labels, self.net.classes)
     }
 
     fn outputs(&self, net: &Network, state: &State, images: &Dataset) -> Result<Vec<f64>> {
         let nothing = images.subset(&[]);
         let setup = Setup {
+            seed: 0,
             net,
             batch_size: self.config.batch_size,
             loss: Smoothing::NONE.into(),
@@ -225,6 +226,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         None => loss,
     };
     let setup = Setup {
+        seed: config.seed,
         net: &net,
         batch_size: config.batch_size,
         loss: loss.clone(),
@@ -312,7 +314,8 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         return Err(Error::Interrupted(signal));
     }
     if validation.is_some() {
-        let metrics = loss.validate(&backend.logits(test)?, &test.labels, net.classes);
+        let metrics =
+            crate::measure::loss::of_validation(loss.form(), &backend.logits(test)?, &test.labels, net.classes);
         recorder.last(config.epochs, &metrics)?;
     }
     recorder.end()?;
@@ -351,6 +354,7 @@ fn teacher_logits(path: &Path, config: &Config, train: &Dataset, device: &Opened
     }
     let nothing = train.subset(&[]);
     let setup = Setup {
+        seed: 0,
         net: &teacher.net,
         batch_size: config.batch_size,
         loss: Smoothing::NONE.into(),

@@ -48,6 +48,7 @@ fn logits(folder: &Path, images: &Dataset) -> Vec<f64> {
         }
     }
     let setup = Setup {
+        seed: 0,
         net: &net,
         batch_size: 50,
         loss: Smoothing::NONE.into(),

@@ -12,13 +12,13 @@ use std::ops::ControlFlow;
 use smoothcnn::backend::reference::ReferenceTrainer;
 use smoothcnn::data::Dataset;
 use smoothcnn::layer::Shape;
+use smoothcnn::loss::comparator::ComparatorLoss;
+use smoothcnn::loss::distillation::DistillationLoss;
 use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
+use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{Form, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::IGNORED;
-use smoothcnn::ops::comparator_loss::ComparatorLoss;
-use smoothcnn::ops::distillation_loss::DistillationLoss;
-use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
 use smoothcnn::ops::{self, conv2d, max_pool2d};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::plan::tuning::Tiles;
@@ -250,6 +250,7 @@ impl Case {
 
     fn setup(&self) -> Setup<'_> {
         Setup {
+            seed: self.seed,
             net: &self.net,
             batch_size: self.batch_size,
             loss: self.loss.clone(),
@@ -436,7 +437,7 @@ fn loss(rng: &mut Rng, classes: usize, images: usize) -> Loss {
         4 => {
             let form = DistillationLoss::new(classes, rng.0.range(0.5, 8.0), rng.0.range(0.0, 1.0)).unwrap();
             let smoothing = Smoothing { epsilon: epsilon.abs().min(0.45), ..smoothing };
-            Loss::new(Form::Distillation(form, smoothing), smoothing.epsilon).with_teacher(teacher).unwrap()
+            Loss::new(form.smoothed(smoothing), smoothing.epsilon).with_teacher(teacher).unwrap()
         }
         _ => {
             let soft_targets = rng.once_in(3);

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use smoothcnn::data::Dataset;
+use smoothcnn::loss::comparator::ComparatorLoss;
+use smoothcnn::loss::distillation::DistillationLoss;
 use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule as Epsilons, Smoothing, Variant};
+use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{BatchLoss, Form, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::IGNORED;
-use smoothcnn::ops::comparator_loss::ComparatorLoss;
-use smoothcnn::ops::distillation_loss::DistillationLoss;
-use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
 use smoothcnn::optimizer::{Optimizer, Sgd};
 use smoothcnn::train::{self, Backend, EpochReport, Observer, Progress, Schedule, Setup, State, Sums};
 use smoothcnn::{Error, Result};
@@ -125,6 +125,7 @@ fn run(
     let optimizer = Optimizer::Sgd(Sgd { lr: 0.25, momentum: 0.0, nesterov: false, weight_decay: 0.0 });
     let normalisation = vec![[0.5, 0.25]];
     let setup = Setup {
+        seed: 0,
         net: &net,
         batch_size: BATCH,
         loss: loss.clone(),
@@ -205,7 +206,7 @@ fn an_ignored_image_has_no_entropy_and_no_weight() {
     let smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.3 };
     let [on, off] = [0.8, 0.1];
     let smoothed = term(on) + 2.0 * term(off);
-    let distillation = Form::Distillation(DistillationLoss::new(3, 2.0, 0.25).unwrap(), smoothing);
+    let distillation = Form::from(DistillationLoss::new(3, 2.0, 0.25).unwrap().smoothed(smoothing));
     let masked = Spec { epsilon: Epsilon::new(0.3).unwrap(), allowed: Some(vec![true, false, true]), ..Spec::new(3) };
     let masked = Loss::new(Form::Weighted(WeightedLoss::new(&masked).unwrap()), 0.3);
     let of_two = term(0.85) + term(0.15);
@@ -218,14 +219,19 @@ fn an_ignored_image_has_no_entropy_and_no_weight() {
         (weighted(Weighting::Sample, 0.3), [smoothed, 2.0 * smoothed, 0.0, 4.0 * smoothed], [1.0, 2.0, 0.0, 4.0]),
     ] {
         for i in 0..4 {
-            close(loss.entropy(&data(), &[i as u32], 1), entropies[i]);
-            assert_eq!(loss.weights(&data(), &[i as u32]), [weights[i], f64::from(u8::from(weights[i] > 0.0))]);
+            close(loss.entropy(&data().labels, data().classes, &[i as u32], 1), entropies[i]);
+            assert_eq!(
+                loss.weights(&data().labels, data().classes, &[i as u32]),
+                [weights[i], f64::from(u8::from(weights[i] > 0.0))]
+            );
         }
     }
     // Schedules count updates, and so does the entropy.
     let loss = Loss::from(smoothing).scheduled(Epsilons::Decay { over: 2 });
-    assert!(loss.entropy(&data(), &[0], 1) > loss.entropy(&data(), &[0], 2));
-    assert_eq!(loss.entropy(&data(), &[0], 3), 0.0);
+    assert!(
+        loss.entropy(&data().labels, data().classes, &[0], 1) > loss.entropy(&data().labels, data().classes, &[0], 2)
+    );
+    assert_eq!(loss.entropy(&data().labels, data().classes, &[0], 3), 0.0);
 }
 
 /// Catches a division by no weight.
@@ -238,7 +244,7 @@ fn an_epoch_in_which_every_image_is_ignored_is_zero() {
     let test = Dataset { labels: vec![1, 2], images: vec![0; 2], ..data() };
     let optimizer = Optimizer::Sgd(Sgd { lr: 0.25, momentum: 0.0, nesterov: false, weight_decay: 0.0 });
     let normalisation = vec![[0.5, 0.25]];
-    let setup = Setup { net: &net, batch_size: 2, loss, optimizer, normalisation, train: &train, test: &test };
+    let setup = Setup { seed: 0, net: &net, batch_size: 2, loss, optimizer, normalisation, train: &train, test: &test };
     let mut told = Told { batch_size: 2, means: [mean(0.0, 0.0)].into(), logits: LOGITS.to_vec(), asked: vec![] };
     let mut seen = Seen::default();
     let schedule = Schedule { epochs: 1, seed: 1, shuffle: false };
@@ -283,7 +289,7 @@ fn a_run_that_is_stopped_goes_on_where_it_was() {
     assert_eq!((left.epochs, left.steps), (0, 2));
     let Sums { loss: sum, nll, weight, counted, entropy, seconds } = left.sums;
     assert_eq!((sum, nll, weight, counted), (2.0 * 3.0 + 3.0 * 10.0, 1.5 * 2.0 + 1.0 * 3.0, 13.0, 5.0));
-    close(entropy, loss.entropy(&data(), &[0, 1, 2, 3, 4, 5], 1));
+    close(entropy, loss.entropy(&data().labels, data().classes, &[0, 1, 2, 3, 4, 5], 1));
     assert!(seconds >= 0.0);
 
     let mut rest = Seen::default();

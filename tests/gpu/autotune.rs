@@ -31,6 +31,7 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
     let net = Network::seed([1, 8, 8], 4).unwrap();
     let data = random_data(6, net.input, 4);
     let setup = |batch_size| Setup {
+        seed: 0,
         net: &net,
         batch_size,
         loss: Smoothing::NONE.into(),
@@ -88,6 +89,7 @@ fn where_nothing_can_be_kept_the_adapter_decides() {
     for folder in [None, Some(file.path().join("no folder"))] {
         let gpu = opened(folder);
         let setup = Setup {
+            seed: 0,
             net: &net,
             batch_size: 2,
             loss: Smoothing::NONE.into(),
@@ -109,6 +111,7 @@ fn every_loss_can_be_tried() {
     let gpu = opened(Some(folder.path().to_owned()));
     for (name, loss) in losses(4, 6).unwrap() {
         let setup = Setup {
+            seed: 0,
             net: &net,
             batch_size: 3,
             loss,

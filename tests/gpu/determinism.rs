@@ -27,6 +27,7 @@ fn train_with(
     let net = Network::seed([1, 8, 8], 4).unwrap();
     let (train, test) = (random_data(23, net.input, 4), random_data(9, net.input, 4));
     let setup = Setup {
+        seed: 0,
         net: &net,
         batch_size: 5,
         loss,

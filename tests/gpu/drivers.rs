@@ -21,13 +21,14 @@ use smoothcnn::ops::ceiling;
 use smoothcnn::optimizer::{Adam, Optimizer, SLOT_WORDS, Sgd};
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
-use smoothcnn::plan::{Plan, Step};
+use smoothcnn::plan::{Batch, Plan, Step};
 use smoothcnn::train::{self, Backend, Observer, Progress, Schedule, Setup, State};
 
 use super::{GPU, opened};
 
 fn setup<'a>(net: &'a Network, data: &'a Dataset, optimizer: Optimizer) -> Setup<'a> {
     Setup {
+        seed: 0,
         net,
         batch_size: 5,
         loss: Smoothing::NONE.into(),
@@ -56,11 +57,12 @@ fn a_submission_that_was_given_up_is_no_answer() {
     let mut trainer = GpuTrainer::new(&GPU, setup(&net, &data, adam(1e-3)), &net.initial_parameters(1)).unwrap();
     trainer.train_epoch(&[0, 1, 2, 3, 4], 0, &mut |_| Ok(ControlFlow::Continue(()))).unwrap();
     let (engine, compiled) = (trainer.engine(), trainer.compiled().clone());
-    let step = Step { count: 5, stamp: 1000, dloss: 0.2, dnll: 0.2, keep: 1.0, denominator: 1.0, ..Step::default() };
+    let stamped = |stamp| Step { batch: Batch { count: 5, stamp, ..Batch::default() }, ..trainer.timed_step() };
+    let step = stamped(1000);
     let train = |cut: usize| {
         let range = compiled.train.start..compiled.train.end - cut;
         let words = engine.run(range, &[step], compiled.step_losses.part(0, SLOT_WORDS)).wait::<u32>().unwrap();
-        losses(&words, &[step.stamp])
+        losses(&words, &[step.batch.stamp])
     };
     let error = train(1).unwrap_err();
     assert!(matches!(&error, Error::DeviceLost(text) if text.starts_with("a step was not carried out")), "{error}");
@@ -70,7 +72,7 @@ fn a_submission_that_was_given_up_is_no_answer() {
     let infer = |cut: usize| {
         let (range, len) = (compiled.infer.start..compiled.infer.end - cut, 5 * net.classes);
         let results = [compiled.logits.part(0, len), compiled.logits_seal];
-        let step = Step { stamp: 1001, ..step };
+        let step = stamped(1001);
         sealed("inference", &engine.run_for(range, &[step], &results).wait::<u32>().unwrap(), len, 1001)
     };
     assert!(matches!(infer(1), Err(Error::DeviceLost(_))));
@@ -78,7 +80,7 @@ fn a_submission_that_was_given_up_is_no_answer() {
 
     // A copy that was cut short: words that are not what the device sealed.
     let results = [compiled.flat.params, compiled.state_seals[0]];
-    let step = Step { stamp: 1002, ..step };
+    let step = stamped(1002);
     let mut words: Vec<u32> = engine.run_for(compiled.seal_state, &[step], &results).wait().unwrap();
     let len = compiled.flat.params.bytes as usize / 4;
     assert_eq!(sealed("the state", &words, len, 1002).unwrap().len(), len);

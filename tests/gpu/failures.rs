@@ -18,6 +18,7 @@ fn a_plan_that_does_not_fit_names_the_batch_size_that_would() {
     let net = Network::seed([1, 28, 28], 10).unwrap();
     let data = random_data(4, net.input, 10);
     let setup = |batch_size| Setup {
+        seed: 0,
         net: &net,
         batch_size,
         loss: Smoothing::NONE.into(),

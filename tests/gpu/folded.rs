@@ -1,8 +1,9 @@
 //! More workgroups than an axis has (65,535): the host folds them over two, and shaders unfold them.
 
 use smoothcnn::check::layers::layer;
-use smoothcnn::check::smoothed_loss;
+use smoothcnn::check::losses;
 use smoothcnn::layer::{Layer, Shape};
+use smoothcnn::loss::smoothed;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::ops::Case;
 
@@ -13,13 +14,8 @@ use super::{GPU, assert_rows};
 fn threads_and_workgroups_beyond_one_axis() {
     let case = Case { n: 2, input: Shape::Features(2_200_000), layer: Layer::relu() };
     assert_rows(layer(&GPU, "relu", &case));
-    assert_rows(smoothed_loss::smoothed_loss(
-        &GPU,
-        66_000,
-        2,
-        4.0,
-        Smoothing { variant: Variant::Uniform, epsilon: 0.1 },
-    ));
+    let smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };
+    assert_rows(losses::loss(&GPU, "loss", &smoothed::cases::case(66_000, 2, 4.0, smoothing)));
 }
 
 /// Catches two kinds of work of which one loses a workgroup to the other. The kernels that have two need gigabytes before

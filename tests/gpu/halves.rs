@@ -31,6 +31,7 @@ fn train(activations: Storage, tiles: Tiles, lit: usize, weight: f32) -> (Vec<f6
     images[2 * 14 * 14 + lit] = 255;
     let data = Dataset { shape: net.input, classes: 4, images, labels: vec![0, 1, 2] };
     let setup = Setup {
+        seed: 0,
         net: &net,
         batch_size: 3,
         loss: Smoothing::NONE.into(),

@@ -127,6 +127,7 @@ fn the_gradient_is_that_of_the_reference_kernels() {
     let net = Network::seed([1, 12, 12], 10).unwrap();
     let data = random_data(6, net.input, 10);
     let setup = Setup {
+        seed: 0,
         net: &net,
         batch_size: 6,
         loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),

@@ -4,20 +4,25 @@ use proptest::prelude::*;
 use smoothcnn::check::cases;
 use smoothcnn::check::layers::layer;
 use smoothcnn::check::linear_tiled::linear_tiled;
-use smoothcnn::check::weighted_loss::{FEATURES, Features, weighted_loss};
-use smoothcnn::check::{comparator_loss, distillation_loss, fused, nan, ops, smoothed_loss};
+use smoothcnn::check::{fused, losses, nan, ops};
 use smoothcnn::layer::Shape;
+use smoothcnn::loss::comparator::ComparatorLoss;
+use smoothcnn::loss::distillation::DistillationLoss;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
-use smoothcnn::ops::comparator_loss::ComparatorLoss;
+use smoothcnn::loss::weighted::Weighting;
+use smoothcnn::loss::weighted::cases::Features;
+use smoothcnn::loss::{Case as LossCase, comparator, distillation, smoothed, weighted};
 use smoothcnn::ops::conv2d::Conv2d;
-use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::linear::{self, Linear};
-use smoothcnn::ops::weighted_loss::Weighting;
 use smoothcnn::ops::{self as layers, Case, conv2d_pool};
 use smoothcnn::rng::Philox;
 
 use super::property::config;
 use super::{GPU, assert_rows};
+
+fn assert_loss(case: &LossCase) {
+    assert_rows(losses::loss(&GPU, "loss", case));
+}
 
 /// Every layer of the registry.
 #[test]
@@ -37,21 +42,20 @@ fn max_pool2d_of_a_nan() {
     assert_rows(nan::max_pool2d(&GPU));
 }
 
+/// Every form of loss over every shape.
 #[test]
-fn smoothed_loss_cases() {
-    for &(n, classes, scale) in cases::SMOOTHED_LOSS {
-        for variant in [Variant::Uniform, Variant::OffTarget] {
-            for epsilon in [0.0, 0.1, 0.45] {
-                assert_rows(smoothed_loss::smoothed_loss(&GPU, n, classes, scale, Smoothing { variant, epsilon }));
-            }
-        }
-    }
+fn loss_cases() {
+    losses::all(&GPU, |rows| assert_rows(Ok(rows))).unwrap();
 }
 
 #[test]
-fn weighted_loss_cases() {
+fn smoothed_loss_epsilons() {
     for &(n, classes, scale) in cases::SMOOTHED_LOSS {
-        FEATURES.iter().for_each(|&features| assert_rows(weighted_loss(&GPU, n, classes, scale, features)));
+        for variant in [Variant::Uniform, Variant::OffTarget] {
+            for epsilon in [0.0, 0.45] {
+                assert_loss(&smoothed::cases::case(n, classes, scale, Smoothing { variant, epsilon }));
+            }
+        }
     }
 }
 
@@ -59,25 +63,7 @@ fn weighted_loss_cases() {
 /// part are NaN.
 #[test]
 fn weighted_loss_features() {
-    Features::all().into_iter().for_each(|features| assert_rows(weighted_loss(&GPU, 5, 67, 4.0, features)));
-}
-
-#[test]
-fn comparator_loss_cases() {
-    for &(n, classes, scale) in cases::SMOOTHED_LOSS {
-        let losses = comparator_loss::losses(classes).unwrap();
-        losses.into_iter().for_each(|loss| assert_rows(comparator_loss::comparator_loss(&GPU, n, scale, loss)));
-    }
-}
-
-#[test]
-fn distillation_loss_cases() {
-    for &(n, classes, scale) in cases::SMOOTHED_LOSS {
-        for (temperature, alpha) in distillation_loss::STRENGTHS {
-            let loss = DistillationLoss::new(classes, temperature, alpha).unwrap();
-            assert_rows(distillation_loss::distillation_loss(&GPU, n, scale, loss));
-        }
-    }
+    Features::all().into_iter().for_each(|features| assert_loss(&weighted::cases::case(5, 67, 4.0, features)));
 }
 
 #[test]
@@ -142,7 +128,7 @@ proptest! {
     #[test]
     fn smoothed_loss_random_shapes(n in 1usize..20, classes in 2usize..300, epsilon in 0.0..0.49f64, off in any::<bool>()) {
         let variant = if off { Variant::OffTarget } else { Variant::Uniform };
-        assert_rows(smoothed_loss::smoothed_loss(&GPU, n, classes, 4.0, Smoothing { variant, epsilon }));
+        assert_loss(&smoothed::cases::case(n, classes, 4.0, Smoothing { variant, epsilon }));
     }
 
     #[test]
@@ -153,13 +139,13 @@ proptest! {
         weighting in proptest::sample::select(vec![None, Some(Weighting::PyTorch), Some(Weighting::Sample)]),
     ) {
         let features = Features { soft, ignored: ignored.filter(|_| !soft), masked, prior, weighting, epsilon };
-        assert_rows(weighted_loss(&GPU, n, classes, 4.0, features));
+        assert_loss(&weighted::cases::case(n, classes, 4.0, features));
     }
 
     #[test]
     fn comparator_loss_random_shapes(n in 1usize..20, classes in 2usize..300, strength in 0.0..4.0f64, focal in any::<bool>()) {
         let new = if focal { ComparatorLoss::focal } else { ComparatorLoss::confidence_penalty };
-        assert_rows(comparator_loss::comparator_loss(&GPU, n, 4.0, new(classes, strength).unwrap()));
+        assert_loss(&comparator::cases::case(n, 4.0, new(classes, strength).unwrap()));
     }
 
     #[test]
@@ -167,7 +153,7 @@ proptest! {
         n in 1usize..20, classes in 2usize..300, temperature in 0.5..20.0f64, alpha in 0.0..1.0f64,
     ) {
         let loss = DistillationLoss::new(classes, temperature, alpha).unwrap();
-        assert_rows(distillation_loss::distillation_loss(&GPU, n, 4.0, loss));
+        assert_loss(&distillation::cases::case(n, 4.0, loss));
     }
 
     #[test]

@@ -51,6 +51,7 @@ fn a_run_stopped_within_an_epoch_goes_on_to_the_same_bits() {
     let net = Network::seed([1, 8, 8], 4).unwrap();
     let (train, test) = (random_data(203, net.input, 4), random_data(9, net.input, 4));
     let setup = Setup {
+        seed: 0,
         net: &net,
         batch_size: 5,
         loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),
@@ -98,6 +99,7 @@ fn logits_of_other_images_leave_the_test_set_alone() {
     let few = other.subset(&[4, 2, 9]);
     let params = net.initial_parameters(1);
     let setup = |test| Setup {
+        seed: 0,
         net: &net,
         batch_size: 5,
         loss: Smoothing::NONE.into(),

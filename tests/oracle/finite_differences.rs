@@ -9,14 +9,15 @@
 
 use rayon::prelude::*;
 use smoothcnn::backend::reference::ReferenceNetwork;
-use smoothcnn::check::distillation_loss::STRENGTHS;
-use smoothcnn::check::weighted_loss::Features;
-use smoothcnn::check::{comparator_loss, differences};
+use smoothcnn::check::differences;
 use smoothcnn::layer::{Inputs, Mode};
+use smoothcnn::loss::comparator::cases as comparator_loss;
+use smoothcnn::loss::distillation::DistillationLoss;
+use smoothcnn::loss::distillation::cases::STRENGTHS;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
+use smoothcnn::loss::weighted::cases::Features;
 use smoothcnn::loss::{Batch, Form};
 use smoothcnn::network::{Layer, Network};
-use smoothcnn::ops::distillation_loss::DistillationLoss;
 use smoothcnn::ops::{self, conv2d, linear::Linear, max_pool2d};
 use smoothcnn::rng::Philox;
 

@@ -6,16 +6,16 @@
 
 use smoothcnn::backend::reference::ReferenceNetwork;
 use smoothcnn::layer::{First, Inputs, Mode};
+use smoothcnn::loss::comparator::ComparatorLoss;
+use smoothcnn::loss::distillation::DistillationLoss;
 use smoothcnn::loss::smoothing::{Epsilon, Smoothing, Variant};
+use smoothcnn::loss::weighted::reference::{Reduction, masses, reduce, upstream};
+use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{Batch, Form};
 use smoothcnn::network::Network;
 use smoothcnn::ops;
-use smoothcnn::ops::comparator_loss::ComparatorLoss;
-use smoothcnn::ops::distillation_loss::DistillationLoss;
-use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
+use smoothcnn::optimizer::reference::{State, step};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
-use smoothcnn::oracle::optimizer::{State, step};
-use smoothcnn::oracle::weighted_loss::{Reduction, masses, reduce, upstream};
 
 use crate::op::{Op, Targets, largest, pass};
 use crate::recorded::{Case, Golden};

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use smoothcnn::layer::{self, Kept, Mode, Precision};
+use smoothcnn::loss::comparator::ComparatorLoss;
+use smoothcnn::loss::distillation::DistillationLoss;
+use smoothcnn::loss::distillation::reference::{self as distillation_loss, Logits};
 use smoothcnn::loss::smoothing::Masses;
-use smoothcnn::ops::comparator_loss::ComparatorLoss;
-use smoothcnn::ops::conv2d::Conv2d;
-use smoothcnn::ops::distillation_loss::DistillationLoss;
-use smoothcnn::ops::max_pool2d::MaxPool2d;
-use smoothcnn::ops::weighted_loss::WeightedLoss;
-use smoothcnn::oracle::distillation_loss::{self, Logits};
-use smoothcnn::oracle::{Real, comparator_loss, smoothed_loss, weighted_loss};
+use smoothcnn::loss::weighted::WeightedLoss;
+use smoothcnn::loss::{
+    comparator::reference as comparator_loss, smoothed::reference as smoothed_loss,
+    weighted::reference as weighted_loss,
+};
+use smoothcnn::ops::{conv2d::Conv2d, max_pool2d::MaxPool2d};
+use smoothcnn::real::Real;
 use smoothcnn::rng::Philox;
 
 /// An op with all that is not differentiated: its dimensions, or its target.

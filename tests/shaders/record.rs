@@ -5,21 +5,17 @@ use std::collections::BTreeSet;
 
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::compile::{Compiled, Job, compile};
-use smoothcnn::loss::Loss;
 use smoothcnn::loss::smoothing::Smoothing;
+use smoothcnn::loss::{self, FORMS, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::AffineBuffers;
 use smoothcnn::ops::ceiling;
-use smoothcnn::ops::comparator_loss::{self, ComparatorLoss};
 use smoothcnn::ops::conv2d::{self, Conv2d};
 use smoothcnn::ops::conv2d_pool::Conv2dPool;
-use smoothcnn::ops::distillation_loss::{self, DistillationLoss};
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::linear_tiled::LinearTiled;
 use smoothcnn::ops::max_pool2d::{self, MaxPool2d};
-use smoothcnn::ops::smoothed_loss::{Buffers, SmoothedLoss};
 use smoothcnn::ops::stage::Layout;
-use smoothcnn::ops::weighted_loss::{self, Spec, Targets, WeightedLoss};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::plan::Plan;
 use smoothcnn::plan::Storage;
@@ -159,48 +155,20 @@ fn passes(plan: &Plan) -> impl Iterator<Item = Pass> {
     plan.dispatches.iter().map(|dispatch| (dispatch.shader.name, dispatch.entry.name.clone()))
 }
 
-/// The loss and its gradient apart, for any upstream gradient: what `check` holds against the oracle. Training takes
-/// both at once.
-fn loss_apart() -> Plan {
+/// Every pass of every form of loss, with and without rows: what `check` holds against the twin. Training takes both at once.
+fn losses() -> Plan {
     let mut plan = Plan::default();
     let at = plan.buffer("any", 64).unwrap();
-    let buffers = Buffers { logits: at, targets: at, losses: at, dlogits: at };
-    let loss = SmoothedLoss { classes: 4 };
-    loss.forward(&mut plan, 3, &buffers).unwrap();
-    loss.backward(&mut plan, 3, &buffers, at).unwrap();
-    plan
-}
-
-/// The passes of the other losses, with both kinds of target.
-fn other_losses() -> Plan {
-    let mut plan = Plan::default();
-    let at = plan.buffer("any", 64).unwrap();
-    let loss = WeightedLoss::new(&Spec::new(4)).unwrap();
-    for targets in [Targets::Index(at), Targets::Soft { rows: at, order: at }] {
-        let buffers =
-            weighted_loss::Buffers { logits: at, targets, class_table: at, losses: at, dlogits: at, stride: 4 };
-        loss.forward(&mut plan, 3, &buffers).unwrap();
-        loss.backward(&mut plan, 3, &buffers, at).unwrap();
-        loss.forward_backward(&mut plan, 3, &buffers).unwrap();
+    let labels = loss::Buffers { logits: at, targets: at, rows: None, order: at, losses: at, dlogits: at, stride: 4 };
+    for form in FORMS.iter().flat_map(|form| (form.cases)(3, 4, 1.0).unwrap()).map(|case| case.form) {
+        for pass in [loss::Pass::Forward, loss::Pass::Backward(at), loss::Pass::ForwardBackward] {
+            let rows = loss::Buffers { rows: Some(at), ..labels };
+            form.record(&mut plan, pass, 3, 4, &rows).unwrap();
+            if form.needs().is_none() {
+                form.record(&mut plan, pass, 3, 4, &labels).unwrap();
+            }
+        }
     }
-    let loss = ComparatorLoss::focal(4, 2.0).unwrap();
-    let buffers = comparator_loss::Buffers { logits: at, targets: at, losses: at, dlogits: at, stride: 4 };
-    loss.forward(&mut plan, 3, &buffers).unwrap();
-    loss.backward(&mut plan, 3, &buffers, at).unwrap();
-    loss.forward_backward(&mut plan, 3, &buffers).unwrap();
-    let loss = DistillationLoss::new(4, 2.0, 0.5).unwrap();
-    let buffers = distillation_loss::Buffers {
-        logits: at,
-        targets: at,
-        teacher: at,
-        order: at,
-        losses: at,
-        dlogits: at,
-        stride: 4,
-    };
-    loss.forward(&mut plan, 3, &buffers).unwrap();
-    loss.backward(&mut plan, 3, &buffers, at).unwrap();
-    loss.forward_backward(&mut plan, 3, &buffers).unwrap();
     plan
 }
 
@@ -235,8 +203,7 @@ fn halves_apart() -> Plan {
 /// Catches a pass that no operation uses any more, and uniform blocks or bindings that differ between shader and host.
 #[test]
 fn every_pass_is_recorded_by_an_operation() {
-    let mut recorded: BTreeSet<Pass> =
-        [loss_apart(), other_losses(), ceilings(), halves_apart()].iter().flat_map(passes).collect();
+    let mut recorded: BTreeSet<Pass> = [losses(), ceilings(), halves_apart()].iter().flat_map(passes).collect();
     for compiled in all_plans() {
         recorded.extend(passes(&compiled.plan));
     }

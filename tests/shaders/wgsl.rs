@@ -124,3 +124,25 @@ fn reflection_agrees_with_the_source() {
         }
     }
 }
+
+/// Catches a uniform block that is not laid out as its owner on the host has it, and one that nobody owns. (The blocks `batch`
+/// and `dims` are compared as each pass is recorded.)
+#[test]
+fn uniform_blocks_are_those_of_their_owners() {
+    use smoothcnn::plan::Uniform;
+    let mut found = std::collections::BTreeSet::new();
+    for shader in ALL {
+        for binding in shader.entries().iter().flat_map(|entry| &entry.bindings) {
+            let BindingKind::Uniform { fields, .. } = &binding.kind else { continue };
+            found.insert(binding.name.as_str());
+            let ours = match binding.name.as_str() {
+                "loss" => smoothcnn::loss::Block::FIELDS,
+                "optimizer" => smoothcnn::optimizer::Block::FIELDS,
+                _ => continue,
+            };
+            let theirs = fields.iter().map(|(name, offset)| (name.as_str(), *offset));
+            assert!(theirs.eq(ours.iter().copied()), "{shader:?}: {fields:?}, expected {ours:?}");
+        }
+    }
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["batch", "dims", "loss", "optimizer"]);
+}

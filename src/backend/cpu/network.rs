@@ -12,7 +12,7 @@ use crate::loss::{BatchLoss, Form, mean};
 use crate::network::{FittedLayer, Network};
 use crate::ops::fast::{Batch, Following, Layout, MAX_CHUNKS, Node, Plain, Scratch, grow};
 use crate::optimizer::Optimizer;
-use crate::oracle::optimizer::State;
+use crate::optimizer::reference::State;
 use crate::real::Real;
 
 /// Rows of logits that one task turns into losses.

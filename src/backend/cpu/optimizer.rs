@@ -3,9 +3,8 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::optimizer::reference::{self, State};
 use crate::optimizer::{Optimizer, Update};
-use crate::oracle;
-use crate::oracle::optimizer::State;
 use crate::real::{Real, lanes};
 
 /// Elements of the flat vector that one task updates. A multiple of every vector's length.
@@ -22,7 +21,7 @@ pub fn step<T: Real>(
 ) -> bool {
     let (Optimizer::Adam(adam) | Optimizer::AdamW(adam)) = optimizer else {
         // SGD has no root and no division: it waits for memory, whatever the vectors.
-        return oracle::optimizer::step(optimizer, t, params, grads, state);
+        return reference::step(optimizer, t, params, grads, state);
     };
     let (update, betas, eps) = (optimizer.update(t), adam.betas, adam.eps);
     params

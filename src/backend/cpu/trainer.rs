@@ -9,7 +9,7 @@ use crate::layer::{Mode, Precision};
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
 use crate::optimizer::Optimizer;
-use crate::oracle::optimizer::State;
+use crate::optimizer::reference::State;
 
 /// Trains in `T` on the fast CPU path.
 pub type CpuTrainer<'a, T> = HostTrainer<'a, T, CpuNetwork<T>>;

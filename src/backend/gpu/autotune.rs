@@ -17,9 +17,9 @@ use super::{Gpu, cache};
 use crate::compile::fuse::Kernels;
 use crate::compile::largest_batch;
 use crate::network::Network;
+use crate::plan::Dispatch;
 use crate::plan::Storage;
 use crate::plan::tuning::{Tiles, Tuning};
-use crate::plan::{Dispatch, Step};
 use crate::train::{Backend, Setup};
 use crate::{Error, Result};
 
@@ -265,8 +265,7 @@ impl Candidate for Form<'_> {
 
     fn seconds(&mut self, clock: Clock) -> Result<Option<[f64; 3]>> {
         let (engine, range) = (self.trainer.engine(), self.trainer.compiled().train.clone());
-        let count = self.trainer.batch_size() as u32;
-        let step = Step { count, dloss: 1.0 / count as f32, keep: 1.0, denominator: 1.0, ..Step::default() };
+        let step = self.trainer.timed_step();
         let mut least = vec![f64::INFINITY; range.len()];
         for i in 0..=STEPS {
             let seconds = match clock {

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use super::Gpu;
 use super::clock::{self, Clock, Times};
 use super::device::exceeded;
-use super::kernel::{Kernel, reads_step};
+use super::kernel::{Kernel, step_blocks};
 use crate::plan::shaders::BindingKind;
-use crate::plan::{DIMS, Dispatch, Plan, STEP, Slice, Step};
+use crate::plan::{DIMS, Dispatch, Plan, Slice, Step};
 use crate::{Error, Result};
 
 /// The most steps that one submission holds.
@@ -32,9 +32,9 @@ pub struct Engine {
     plan: Plan,
     buffers: Vec<wgpu::Buffer>,
     dispatches: Vec<Prepared>,
-    /// `MAX_STEPS` step blocks, one every `step_stride` bytes.
+    /// The blocks of `MAX_STEPS` steps, one behind the other, each on `block_stride` bytes.
     steps: wgpu::Buffer,
-    step_stride: u64,
+    block_stride: u64,
     /// How much work a submission may hold.
     most_work: AtomicU64,
 }
@@ -42,16 +42,16 @@ pub struct Engine {
 struct Prepared {
     kernel: Arc<Kernel>,
     bind_group: wgpu::BindGroup,
-    reads_step: bool,
+    step_blocks: usize,
     workgroups: [u32; 3],
 }
 
 impl Prepared {
-    /// `offset` is that of the step's block.
+    /// `offset` is that of the step's first block.
     fn record(&self, pass: &mut wgpu::ComputePass, offset: u32) {
         let [x, y, z] = self.workgroups;
         pass.set_pipeline(&self.kernel.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[offset][..usize::from(self.reads_step)]);
+        pass.set_bind_group(0, &self.bind_group, &[offset; Step::BLOCKS.len()][..self.step_blocks]);
         pass.dispatch_workgroups(x, y, z);
     }
 }
@@ -95,8 +95,9 @@ impl Engine {
         let limits = gpu.device.limits();
         check_limits(&plan, &limits)?;
         gpu.ends_loops(&plan)?;
-        let step_stride =
-            (size_of::<Step>() as u64).next_multiple_of(limits.min_uniform_buffer_offset_alignment.into());
+        let block_stride =
+            (Step::BLOCK_BYTES as u64).next_multiple_of(limits.min_uniform_buffer_offset_alignment.into());
+        let steps_bytes = (MAX_STEPS * Step::BLOCKS.len()) as u64 * block_stride;
         let new_buffer = |label: &str, size: u64, usage: wgpu::BufferUsages| {
             gpu.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
@@ -108,10 +109,10 @@ impl Engine {
         let (buffers, steps) = gpu.guarded(&format!("allocating {} bytes", plan.bytes()), || {
             let buffers: Vec<_> =
                 plan.buffers.iter().map(|b| new_buffer(&b.name, b.bytes, wgpu::BufferUsages::STORAGE)).collect();
-            (buffers, new_buffer("steps", step_stride * MAX_STEPS as u64, wgpu::BufferUsages::UNIFORM))
+            (buffers, new_buffer("steps", steps_bytes, wgpu::BufferUsages::UNIFORM))
         })?;
         let most_work = AtomicU64::new(FIRST_WORK);
-        let mut engine = Self { gpu: gpu.clone(), plan, buffers, dispatches: vec![], steps, step_stride, most_work };
+        let mut engine = Self { gpu: gpu.clone(), plan, buffers, dispatches: vec![], steps, block_stride, most_work };
         for (buffer, planned) in engine.buffers.iter().zip(&engine.plan.buffers) {
             gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&planned.contents));
         }
@@ -139,16 +140,16 @@ impl Engine {
                 .bindings
                 .iter()
                 .map(|binding| {
-                    let resource = match (&binding.kind, &dims) {
-                        (BindingKind::Uniform { .. }, _) if binding.name == STEP => {
-                            part(&self.steps, 0, size_of::<Step>() as u64)
+                    let resource = match (&binding.kind, &dims, Step::block(&binding.name)) {
+                        (BindingKind::Uniform { .. }, _, Some(block)) => {
+                            part(&self.steps, block as u64 * self.block_stride, Step::BLOCK_BYTES as u64)
                         }
-                        (BindingKind::Uniform { size, .. }, Some(dims)) => part(dims, 0, u64::from(*size)),
-                        (BindingKind::Storage { .. }, _) => {
+                        (BindingKind::Uniform { size, .. }, Some(dims), None) => part(dims, 0, u64::from(*size)),
+                        (BindingKind::Storage { .. }, ..) => {
                             let slice = slices.next().expect("Plan::dispatch gives each storage binding its slice");
                             part(&self.buffers[slice.buffer], slice.offset, slice.bytes)
                         }
-                        (BindingKind::Uniform { .. }, None) => {
+                        (BindingKind::Uniform { .. }, None, None) => {
                             unreachable!("Plan::dispatch keeps the dims of every pass that has them")
                         }
                     };
@@ -161,7 +162,7 @@ impl Engine {
                 entries: &entries,
             })
         })?;
-        Ok(Prepared { kernel, bind_group, reads_step: reads_step(dispatch.entry), workgroups: dispatch.workgroups })
+        Ok(Prepared { kernel, bind_group, step_blocks: step_blocks(dispatch.entry), workgroups: dispatch.workgroups })
     }
 
     /// The plan.
@@ -235,7 +236,7 @@ impl Engine {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             for i in piece.clone() {
                 let (step, dispatch) = (i / work.len(), range.start + i % work.len());
-                self.dispatches[dispatch].record(&mut pass, (step as u64 * self.step_stride) as u32);
+                self.dispatches[dispatch].record(&mut pass, self.offset(step));
             }
         }
         let work = work.iter().fold(0u64, |sum, &one| sum.saturating_add(one)).saturating_mul(steps.len() as u64);
@@ -246,11 +247,17 @@ impl Engine {
     /// Makes these the steps that the next submissions are for.
     fn write_steps(&self, steps: &[Step]) {
         assert!(steps.len() <= MAX_STEPS);
-        let mut blocks = vec![0u8; steps.len() * self.step_stride as usize];
-        for (block, step) in blocks.chunks_mut(self.step_stride as usize).zip(steps) {
-            block[..size_of::<Step>()].copy_from_slice(bytemuck::bytes_of(step));
+        let mut bytes = vec![0u8; self.offset(steps.len()) as usize];
+        let places = bytes.chunks_mut(self.block_stride as usize);
+        for (place, block) in places.zip(steps.iter().flat_map(Step::bytes)) {
+            place[..Step::BLOCK_BYTES].copy_from_slice(&block);
         }
-        self.gpu.queue.write_buffer(&self.steps, 0, &blocks);
+        self.gpu.queue.write_buffer(&self.steps, 0, &bytes);
+    }
+
+    /// Where the blocks of a step begin.
+    fn offset(&self, step: usize) -> u32 {
+        (step * Step::BLOCKS.len()) as u32 * self.block_stride as u32
     }
 
     /// Seconds that each of the dispatches `range` takes for `step`: by the device's own clock, if it has one that can be

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::Gpu;
 use crate::Result;
 use crate::plan::shaders::{BindingKind, Entry, Shader};
-use crate::plan::{Dispatch, STEP, Step};
+use crate::plan::{Dispatch, Step};
 
 /// A pass, ready to run.
 pub struct Kernel {
@@ -20,9 +20,9 @@ pub struct Kernel {
 /// Every kernel built so far, by shader and pass.
 pub(super) type Cache = Mutex<HashMap<(&'static str, &'static str), Arc<Kernel>>>;
 
-/// Whether the pass reads the step's uniform block; then its bind group takes a dynamic offset.
-pub fn reads_step(entry: &Entry) -> bool {
-    entry.bindings.iter().any(|binding| binding.name == STEP)
+/// How many of the step's uniform blocks the pass reads; its bind group takes a dynamic offset for each.
+pub fn step_blocks(entry: &Entry) -> usize {
+    entry.bindings.iter().filter(|binding| Step::block(&binding.name).is_some()).count()
 }
 
 impl Gpu {
@@ -59,10 +59,9 @@ impl Gpu {
                     BindingKind::Uniform { .. } => wgpu::BufferBindingType::Uniform,
                     BindingKind::Storage { writable } => wgpu::BufferBindingType::Storage { read_only: !writable },
                 },
-                has_dynamic_offset: binding.name == STEP,
-                min_binding_size: (binding.name == STEP)
-                    .then(|| std::num::NonZeroU64::new(size_of::<Step>() as u64))
-                    .flatten(),
+                has_dynamic_offset: Step::block(&binding.name).is_some(),
+                min_binding_size: Step::block(&binding.name)
+                    .and_then(|_| std::num::NonZeroU64::new(Step::BLOCK_BYTES as u64)),
             },
             count: None,
         };

@@ -10,13 +10,13 @@ use super::{Engine, Gpu};
 use crate::compile::fuse::Kernels;
 use crate::compile::{Compiled, Data, Job, compile, largest_batch};
 use crate::data::Dataset;
-use crate::loss::{BatchLoss, of_each};
+use crate::loss::{self, BatchLoss, of_each};
 use crate::ops::gather::affine;
 use crate::ops::seal;
-use crate::optimizer::{SLOT_WORDS, Slot};
+use crate::optimizer::{self, SLOT_WORDS, Slot};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
-use crate::plan::{Slice, Step};
+use crate::plan::{self, Batch, Slice, Step};
 use crate::train::{Backend, Setup, State};
 use crate::{Error, Result};
 
@@ -163,7 +163,7 @@ impl<'a> GpuTrainer<'a> {
     pub fn with_options(gpu: &Arc<Gpu>, mut setup: Setup<'a>, params: &[f32], options: Options) -> Result<Self> {
         // No batch is larger than its set, and none needs more room.
         setup.batch_size = setup.batch_size.min(setup.train.len().max(setup.test.len()).max(1));
-        setup.loss.check(setup.net.classes, setup.train)?;
+        setup.loss.check(setup.net.classes, setup.train.len())?;
         let limits = gpu.device.limits();
         let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let tuning = options.tuning.unwrap_or_else(|| gpu.tuning());
@@ -236,23 +236,30 @@ impl<'a> GpuTrainer<'a> {
         self.stamp
     }
 
-    /// A step over the images from `first` of the window on, `weights` being theirs together ([`Loss::weights`]).
-    fn step(&self, t: u64, slot: usize, first: usize, count: usize, weights: [f64; 2]) -> Step {
+    /// Update `t`, from 1, over the images from `first` of the window on, `weights` being theirs together
+    /// ([`Loss::weights`](crate::loss::Loss::weights)).
+    fn step(&mut self, t: u64, slot: usize, [first, count]: [usize; 2], weights: [f64; 2]) -> Step {
+        let [seed_low, seed_high] = halves(self.setup.seed);
+        let [step_low, step_high] = halves(t);
+        let [first, count, slot] = [first, count, slot].map(|n| n as u32);
+        let stamp = self.next_stamp();
         let [dloss, dnll] = weights.map(|weight| of_each(weight) as f32);
-        let update = self.setup.optimizer.update(t);
-        let step = Step {
-            count: count as u32,
-            first: first as u32,
-            slot: slot as u32,
-            dloss,
-            dnll,
-            keep: update.keep as f32,
-            l2: update.l2 as f32,
-            step_size: update.step_size as f32,
-            denominator: update.denominator as f32,
-            ..Step::default()
-        };
-        self.setup.loss.at(t).into_step(self.setup.net.classes, step)
+        let block = loss::Block { dloss, dnll, ..Default::default() };
+        Step {
+            batch: Batch { count, first, slot, stamp, seed_low, seed_high, step_low, step_high },
+            loss: plan::Block::new(&self.setup.loss.at(t).fill(self.setup.net.classes, block)),
+            optimizer: plan::Block::new(&optimizer::Block::from(self.setup.optimizer.update(t))),
+        }
+    }
+
+    /// A step over a whole batch, to time: it leaves the parameters as they are.
+    pub fn timed_step(&self) -> Step {
+        let count = self.setup.batch_size;
+        Step {
+            batch: Batch { count: count as u32, ..Batch::default() },
+            loss: plan::Block::new(&loss::Block::mean(count)),
+            optimizer: plan::Block::new(&optimizer::Block::NONE),
+        }
     }
 
     /// Where the training set is streamed, what the loss has for its images goes with them.
@@ -281,7 +288,7 @@ impl<'a> GpuTrainer<'a> {
                 let count = self.setup.batch_size.min(window.len() - first);
                 let len = count * self.setup.net.classes;
                 let stamp = self.next_stamp();
-                let step = Step { stamp, ..self.step(1, 0, first, count, [0.0; 2]) };
+                let step = Batch { count: count as u32, first: first as u32, stamp, ..Batch::default() }.into();
                 let results = [self.compiled.logits.part(0, len), self.compiled.logits_seal];
                 let pending = self.engine.run_for(self.compiled.infer.clone(), &[step], &results);
                 under_way.push_back((pending, len, stamp));
@@ -293,6 +300,11 @@ impl<'a> GpuTrainer<'a> {
         under_way.into_iter().try_for_each(finish)?;
         Ok(logits)
     }
+}
+
+/// The low and the high half.
+fn halves(word: u64) -> [u32; 2] {
+    [word as u32, (word >> 32) as u32]
 }
 
 /// What each step left in its slot.
@@ -352,10 +364,11 @@ impl Backend for GpuTrainer<'_> {
                 while first < window.len() && steps.len() < fit {
                     t += 1;
                     let count = batch_size.min(window.len() - first);
-                    let weights = self.setup.loss.weights(self.setup.train, &window[first..first + count]);
-                    let stamp = self.next_stamp();
-                    steps.push(Step { stamp, ..self.step(t, steps.len(), first, count, weights) });
-                    stamps.push(stamp);
+                    let Setup { loss, train, .. } = &self.setup;
+                    let weights = loss.weights(&train.labels, train.classes, &window[first..first + count]);
+                    let step = self.step(t, steps.len(), [first, count], weights);
+                    stamps.push(step.batch.stamp);
+                    steps.push(step);
                     first += count;
                 }
                 let slots = self.compiled.step_losses.part(0, steps.len() * SLOT_WORDS);
@@ -397,7 +410,7 @@ impl Backend for GpuTrainer<'_> {
         let stamp = self.next_stamp();
         let flat = self.compiled.flat;
         let mut parts = [flat.params, flat.first, flat.second].into_iter().zip(self.compiled.state_seals);
-        let step = Step { stamp, ..Step::default() };
+        let step = Batch { stamp, ..Batch::default() }.into();
         let all: Vec<Slice> = parts.clone().flat_map(|(words, seal)| [words, seal]).collect();
         let read = self.engine.run_for(self.compiled.seal_state.clone(), &[step], &all).wait::<u32>()?;
         let mut rest = &read[..];

@@ -36,7 +36,7 @@ impl Images {
         let train = &self.train;
         let loss = config.named(config.loss_config().loss(train, &self.kept))?;
         let all: Vec<u32> = (0..train.len() as u32).collect();
-        if loss.weights(train, &all)[0] == 0.0 {
+        if loss.weights(&train.labels, train.classes, &all)[0] == 0.0 {
             let n = all.len();
             return config.named(Err(Error::Usage(format!(
                 "--ignore-index, --class-mask or --class-weights: found none of {n} training images that counts, \

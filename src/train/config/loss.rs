@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, idx};
+use crate::loss::Loss;
+use crate::loss::comparator::ComparatorLoss;
+use crate::loss::distillation::DistillationLoss;
 use crate::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
-use crate::loss::{Form, Loss};
+use crate::loss::weighted::{Spec, WeightedLoss, Weighting};
 use crate::ops::IGNORED;
-use crate::ops::comparator_loss::ComparatorLoss;
-use crate::ops::distillation_loss::DistillationLoss;
-use crate::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
 use crate::train::checkpoint;
 use crate::{Error, Result, input};
 
@@ -278,7 +278,7 @@ impl LossConfig<'_> {
         self.check()?;
         let settings = self.settings;
         let classes = train.classes;
-        let comparator = |loss: Result<ComparatorLoss>| Ok(Loss::new(Form::Comparator(loss?), 0.0));
+        let comparator = |loss: Result<ComparatorLoss>| Ok(Loss::new(loss?, 0.0));
         match settings.kind {
             LossKind::Focal => {
                 return comparator(ComparatorLoss::focal(classes, settings.focal_gamma.unwrap_or(FOCAL_GAMMA)));
@@ -297,7 +297,7 @@ impl LossConfig<'_> {
         let smoothing = settings.smoothing(variant, epsilon, part)?;
         let plain = settings.smoothing_prior.is_none() && settings.class_weights.is_none() && allowed.is_none();
         let mut loss = match settings.teacher {
-            Some(_) => Loss::new(Form::Distillation(settings.distillation(classes)?, smoothing), epsilon),
+            Some(_) => Loss::new(settings.distillation(classes)?.smoothed(smoothing), epsilon),
             None => smoothing.into(),
         };
         if !(plain && settings.soft_labels.is_none()) {
@@ -314,7 +314,7 @@ impl LossConfig<'_> {
                 }
             };
             let spec = Spec { classes, epsilon: Epsilon::negative_allowed(epsilon)?, prior, weights, allowed };
-            loss = Loss::new(Form::Weighted(WeightedLoss::new(&spec)?), epsilon);
+            loss = Loss::new(WeightedLoss::new(&spec)?, epsilon);
         }
         if let Some(path) = &settings.soft_labels {
             loss = loss.with_soft_targets(soft_labels(path, settings, (classes, kept))?.into())?;

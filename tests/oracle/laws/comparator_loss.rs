@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 use smoothcnn::layer::Precision;
+use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::smoothing::Masses;
 use smoothcnn::ops::IGNORED;
-use smoothcnn::ops::comparator_loss::ComparatorLoss;
 
 use super::config;
 use crate::op::{Op, targets, uniform};

@@ -1,8 +1,8 @@
 //! Laws of the optimizers that have a closed form.
 
+use smoothcnn::optimizer::reference::{State, step};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
-use smoothcnn::oracle::Real;
-use smoothcnn::oracle::optimizer::{State, step};
+use smoothcnn::real::Real;
 
 use crate::op::uniform;
 

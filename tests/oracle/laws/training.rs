@@ -8,13 +8,13 @@ use smoothcnn::backend::cpu;
 use smoothcnn::backend::reference::{ReferenceNetwork, ReferenceTrainer};
 use smoothcnn::data::Dataset;
 use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
+use smoothcnn::loss::weighted::{Spec, WeightedLoss};
 use smoothcnn::loss::{Batch, Form, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::linear::Linear;
-use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss};
+use smoothcnn::optimizer::reference::step;
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
-use smoothcnn::oracle::Real;
-use smoothcnn::oracle::optimizer::step;
+use smoothcnn::real::Real;
 use smoothcnn::train::{Backend, Setup};
 
 use crate::op::{Op, integers, targets, uniform};
@@ -209,6 +209,7 @@ fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> 
     let net = Network::new([1, 1, 1], &[Layer::flatten(), Layer::linear(classes)]).unwrap();
     let data = Dataset { shape: [1, 1, 1], classes, images: vec![0], labels: vec![1] };
     let setup = Setup {
+        seed: 0,
         net: &net,
         batch_size: 1,
         loss: loss.clone(),

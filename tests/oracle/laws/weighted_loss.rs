@@ -1,14 +1,13 @@
 //! Laws of the general loss: what it is equal to where it is nothing new, and what smoothing with a prior leads to.
 
 use proptest::prelude::*;
-use smoothcnn::check::weighted_loss::Features;
-use smoothcnn::data::Dataset;
 use smoothcnn::layer::Precision;
 use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
+use smoothcnn::loss::weighted::cases::Features;
+use smoothcnn::loss::weighted::reference::{Reduction, reduce, upstream, weights};
+use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{Form, Loss};
 use smoothcnn::ops::IGNORED;
-use smoothcnn::ops::weighted_loss::{Spec, WeightedLoss, Weighting};
-use smoothcnn::oracle::weighted_loss::{Reduction, reduce, upstream, weights};
 
 use super::config;
 use crate::op::{Op, Targets, largest, targets, uniform};
@@ -235,7 +234,8 @@ fn extreme_logits_are_stable() {
             let loss = features.loss(9);
             let mut logits = vec![T::of(-1e4); 9];
             logits[8] = T::of(1e4);
-            let masses = Targets::Index(vec![0]).with(|t| smoothcnn::oracle::weighted_loss::masses::<f64>(&loss, t, 0));
+            let masses =
+                Targets::Index(vec![0]).with(|t| smoothcnn::loss::weighted::reference::masses::<f64>(&loss, t, 0));
             let masses = masses.unwrap();
             let (losses, dlogits) = run(&loss, &Targets::Index(vec![0]), &logits, &[T::one()]);
             let total: f64 = masses.iter().sum();
@@ -329,19 +329,17 @@ fn the_entropy_of_the_targets_is_the_least_loss() {
         let logits: Vec<f64> = (0..n)
             .flat_map(|row| {
                 let masses =
-                    targets.with(|targets| smoothcnn::oracle::weighted_loss::masses::<f64>(&loss, targets, row));
+                    targets.with(|targets| smoothcnn::loss::weighted::reference::masses::<f64>(&loss, targets, row));
                 masses.unwrap_or(vec![1.0; classes]).into_iter().map(|a| a.ln().max(-1e4)).collect::<Vec<_>>()
             })
             .collect();
-        let train = Dataset { shape: [1, 1, 1], classes, images: vec![0; n], labels };
-        let entropy = whole.entropy(&train, &(0..n as u32).collect::<Vec<_>>(), 1);
+        let entropy = whole.entropy(&labels, classes, &(0..n as u32).collect::<Vec<_>>(), 1);
         let least: f64 = run(&loss, &targets, &logits, &vec![1.0; n]).0.iter().sum();
         assert!((entropy - least).abs() <= 1e-10 * n as f64, "{features:?}: {entropy}, but the loss can be {least}");
     }
     // There is no least loss, and no number for it.
-    let train = Dataset { shape: [1, 1, 1], classes, images: vec![0], labels: vec![1] };
     let negative = Loss::from(Smoothing { variant: Variant::Uniform, epsilon: -0.1 });
-    assert!(negative.entropy(&train, &[0], 1).is_nan());
+    assert!(negative.entropy(&[1], 9, &[0], 1).is_nan());
 }
 
 /// Catches an epoch's epsilon that is off by one update, at both ends of a schedule; and one of the other kind of mass.

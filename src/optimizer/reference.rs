@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::Real;
-use crate::optimizer::Optimizer;
+use super::Optimizer;
+use crate::real::Real;
 
 /// What an optimizer remembers for each parameter, in the order of the flat vector.
 #[derive(Clone, Debug, PartialEq)]

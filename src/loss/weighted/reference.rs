@@ -1,8 +1,8 @@
-//! The CPU twin of `shaders/weighted_loss.wgsl`. Formulas: [`crate::ops::weighted_loss`]. A target's mass is computed where
+//! The CPU twin of `shaders/weighted_loss.wgsl`. Formulas: [`super`]. A target's mass is computed where
 //! it is needed, in the words of the definition, and not by the device's table: no list over the classes is made.
 
-use super::Real;
-use crate::ops::weighted_loss::{WeightedLoss, Weighting};
+use crate::loss::weighted::{WeightedLoss, Weighting};
+use crate::real::Real;
 
 /// A batch's targets.
 #[derive(Clone, Copy, Debug)]

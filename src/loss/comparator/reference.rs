@@ -1,7 +1,7 @@
-//! The CPU twin of `shaders/comparator_loss.wgsl`. Formulas: [`crate::ops::comparator_loss`].
+//! The CPU twin of `shaders/comparator_loss.wgsl`. Formulas: [`super`].
 
-use super::Real;
-use crate::ops::comparator_loss::ComparatorLoss;
+use crate::loss::comparator::ComparatorLoss;
+use crate::real::Real;
 
 /// What a row's sums come to; no list over the classes is made.
 struct Row<'a, T> {

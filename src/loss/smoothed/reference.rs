@@ -1,8 +1,8 @@
-//! The CPU twin of `shaders/smoothed_loss.wgsl`. Formulas: [`crate::ops::smoothed_loss`]. A target that is no class is
+//! The CPU twin of `shaders/smoothed_loss.wgsl`. Formulas: [`super`]. A target that is no class is
 //! ignored.
 
-use super::Real;
 use crate::loss::smoothing::Masses;
+use crate::real::Real;
 
 /// `logits [n, classes]`, `targets [n]` to `losses [n]`.
 pub fn forward<T: Real>(masses: Masses, classes: usize, logits: &[T], targets: &[u32], losses: &mut [T]) {

@@ -8,11 +8,17 @@
 //! ```
 //!
 //! The kernel computes `-(1 - p[y])^gamma ln p[y] - beta H(p)`; with both 0 it is plain cross-entropy. A sample whose index
-//! is no class ([`super::IGNORED`]) has loss 0 and gradient 0. Reductions are in the upstream gradient, as in
-//! [`super::weighted_loss`].
+//! is no class ([`crate::ops::IGNORED`]) has loss 0 and gradient 0. Reductions are in the upstream gradient, as in
+//! [`super::weighted`].
 
+pub mod cases;
+pub mod reference;
+
+use super::form::rows;
+use super::{Batch, Buffers, Case, Formula, Loss, Pass};
 use crate::plan::shaders::COMPARATOR_LOSS;
-use crate::plan::{Grid, Plan, Slice, uniform, word};
+use crate::plan::{Plan, uniform, word};
+use crate::real::Real;
 use crate::{Error, Result};
 
 /// The loss over rows of `classes` logits.
@@ -31,21 +37,6 @@ uniform! {
         gamma: f32,
         beta: f32,
     }
-}
-
-/// The loss's buffers in a plan.
-#[derive(Clone, Copy, Debug)]
-pub struct Buffers {
-    /// `[n, classes]`.
-    pub logits: Slice,
-    /// Class indices, `[n]`.
-    pub targets: Slice,
-    /// Loss and nll of each row, `[n, 2]`.
-    pub losses: Slice,
-    /// Gradient of the logits, `[n, stride]`.
-    pub dlogits: Slice,
-    /// Elements from one row of `dlogits` to the next, at least `classes`; zeros fill it up.
-    pub stride: usize,
 }
 
 impl ComparatorLoss {
@@ -79,33 +70,53 @@ impl ComparatorLoss {
     pub fn beta(&self) -> f64 {
         self.beta
     }
+}
 
-    fn dims(&self, stride: usize) -> Dims {
+impl Formula for ComparatorLoss {
+    const NAME: &'static str = "comparator_loss";
+
+    fn classes(&self) -> Option<usize> {
+        Some(self.classes)
+    }
+
+    fn with_epsilon(&self, _epsilon: f64) -> Self {
+        *self
+    }
+
+    /// A confidence penalty has no target whose entropy it could not go below.
+    fn has_least(&self) -> bool {
+        false
+    }
+
+    fn shared_entropy(&self, _classes: usize) -> [f64; 2] {
+        [0.0; 2]
+    }
+
+    /// The targets are one-hot.
+    fn entropy(&self, _shared: [f64; 2], _label: u32, _classes: usize, _row: Option<&[f32]>) -> f64 {
+        0.0
+    }
+
+    fn record(&self, plan: &mut Plan, pass: Pass, n: usize, classes: usize, at: &Buffers) -> Result<()> {
         let (gamma, beta) = (self.gamma as f32, self.beta as f32);
-        Dims { classes: word(self.classes), stride: word(stride), gamma, beta }
+        let dims = Dims { classes: word(classes), stride: word(at.stride), gamma, beta };
+        rows(plan, ("comparator_loss", &COMPARATOR_LOSS), dims, (pass, n), at, &[("targets", at.targets)])
     }
 
-    /// Records the losses of up to `n` rows. `at.dlogits` is not used.
-    pub fn forward(&self, plan: &mut Plan, n: usize, at: &Buffers) -> Result<()> {
-        let bindings = [("logits", at.logits), ("targets", at.targets), ("losses", at.losses)];
-        self.record(plan, "forward", n, at, &bindings)
+    fn forward<T: Real>(&self, _classes: usize, logits: &[T], batch: Batch<T>, losses: &mut [T]) {
+        reference::forward(self, logits, batch.labels, losses);
     }
 
-    /// Records the gradient of up to `n` rows for an upstream gradient `dloss`, `[n]`.
-    pub fn backward(&self, plan: &mut Plan, n: usize, at: &Buffers, dloss: Slice) -> Result<()> {
-        let bindings = [("logits", at.logits), ("targets", at.targets), ("dloss", dloss), ("dlogits", at.dlogits)];
-        self.record(plan, "backward", n, at, &bindings)
+    fn backward<T: Real>(&self, _classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]) {
+        reference::backward(self, logits, batch.labels, dloss, dlogits);
     }
 
-    /// Records losses and gradient of up to `n` rows; the upstream gradient is the step's `dloss`.
-    pub fn forward_backward(&self, plan: &mut Plan, n: usize, at: &Buffers) -> Result<()> {
-        let bindings = [("logits", at.logits), ("targets", at.targets), ("losses", at.losses), ("dlogits", at.dlogits)];
-        self.record(plan, "forward_backward", n, at, &bindings)
+    fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {
+        Ok(cases::losses(classes)?.into_iter().map(|loss| cases::case(n, scale, loss)).collect())
     }
 
-    fn record(&self, plan: &mut Plan, pass: &str, n: usize, at: &Buffers, bindings: &[(&str, Slice)]) -> Result<()> {
-        let label = format!("comparator_loss.{pass}");
-        plan.dispatch(label, (&COMPARATOR_LOSS, pass), self.dims(at.stride), Grid::Workgroups(n), 0, bindings)
+    fn trainings(classes: usize, _images: usize) -> Result<Vec<(&'static str, Loss)>> {
+        cases::trainings(classes)
     }
 }
 

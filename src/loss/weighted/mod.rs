@@ -22,14 +22,20 @@
 //! (`cross_entropy_loss_label_smoothing` in ATen's LossNLL.cpp); for targets that are distributions its mean divides by
 //! n (`cross_entropy_loss_prob_target`, same file), and so does ours.
 //!
-//! The device has e from the step ([`WeightedLoss::into_step`]), so that it may change from one step to the next.
+//! The device has e from the step ([`Formula::fill`]), so that it may change from one step to the next.
+
+pub mod cases;
+pub mod reference;
 
 use std::sync::Arc;
 
-use super::IGNORED;
-use crate::loss::smoothing::{Epsilon, Prior};
-use crate::plan::shaders::WEIGHTED_LOSS;
-use crate::plan::{Grid, Plan, Slice, Step, uniform, word};
+use super::form::rows;
+use super::{Batch, Block, Buffers, Case, Form, Formula, Loss, Pass};
+use crate::loss::smoothing::{Epsilon, Prior, entropy_term};
+use crate::ops::IGNORED;
+use crate::plan::shaders::{WEIGHTED_LOSS, WEIGHTED_LOSS_SOFT};
+use crate::plan::{Plan, uniform, word};
+use crate::real::Real;
 use crate::{Error, Result};
 
 /// The weight that stands for a class that takes no part; real weights are not negative.
@@ -104,37 +110,6 @@ uniform! {
     }
 }
 
-/// A batch's targets in a plan.
-#[derive(Clone, Copy, Debug)]
-pub enum Targets {
-    /// Class indices from [`WeightedLoss::targets`], `[n]`.
-    Index(Slice),
-    /// Distributions. What they hold for a class that takes no part is not read.
-    Soft {
-        /// One for each image of the data set, `[images, classes]`.
-        rows: Slice,
-        /// Which images the epoch's are, `[images]`; the step says where its batch begins.
-        order: Slice,
-    },
-}
-
-/// The loss's buffers in a plan.
-#[derive(Clone, Copy, Debug)]
-pub struct Buffers {
-    /// `[n, classes]`.
-    pub logits: Slice,
-    /// Index or distribution.
-    pub targets: Targets,
-    /// [`WeightedLoss::class_table`], `[classes, 2]`.
-    pub class_table: Slice,
-    /// Loss and nll of each row, `[n, 2]`.
-    pub losses: Slice,
-    /// Gradient of the logits, `[n, stride]`.
-    pub dlogits: Slice,
-    /// Elements from one row of `dlogits` to the next, at least `classes`; zeros fill it up.
-    pub stride: usize,
-}
-
 impl WeightedLoss {
     /// Checks the parts against each other.
     ///
@@ -171,12 +146,6 @@ impl WeightedLoss {
         let of_one = if part > 1 { spec.prior.effective_epsilon(1.0, part) } else { 1.0 };
         let prior = spec.prior.over(&allowed)?.into();
         Ok(Self { epsilon, of_one, prior, weighting, weights: weights.into(), allowed: allowed.into() })
-    }
-
-    /// The same loss, with `epsilon` as the mass that smoothing moves: a number below 1, and no larger than that of
-    /// [`Spec::epsilon`] where the prior is off-target.
-    pub fn with_epsilon(&self, epsilon: f64) -> Self {
-        Self { epsilon: self.of_one * epsilon, ..self.clone() }
     }
 
     /// Logits in a row.
@@ -270,11 +239,6 @@ impl WeightedLoss {
         }
     }
 
-    /// The step with this loss's e.
-    pub fn into_step(&self, step: Step) -> Step {
-        Step { kept: (1.0 - self.epsilon) as f32, epsilon: self.epsilon as f32, ..step }
-    }
-
     fn dims(&self, stride: usize) -> Dims {
         let first = self.allowed.iter().position(|allowed| *allowed).expect("a class takes part: new() checks it");
         let prior_total: f64 = (0..self.classes()).map(|class| self.weighted_prior(class)).sum();
@@ -287,35 +251,132 @@ impl WeightedLoss {
         }
     }
 
-    /// Records the losses of up to `n` rows. `at.dlogits` is not used.
-    pub fn forward(&self, plan: &mut Plan, n: usize, at: &Buffers) -> Result<()> {
-        self.record(plan, "forward", n, at, &[("losses", at.losses)])
+    /// What smoothing gives a class, for every sample of weight 1.
+    fn shared_mass(&self, class: usize) -> f64 {
+        let mass = self.epsilon * self.prior[class];
+        if self.weighting == Weighting::PyTorch { self.weights[class] * mass } else { mass }
+    }
+}
+
+impl Formula for WeightedLoss {
+    const NAME: &'static str = "weighted_loss";
+
+    fn classes(&self) -> Option<usize> {
+        Some(self.classes())
     }
 
-    /// Records the gradient of up to `n` rows for an upstream gradient `dloss`, `[n]`.
-    pub fn backward(&self, plan: &mut Plan, n: usize, at: &Buffers, dloss: Slice) -> Result<()> {
-        self.record(plan, "backward", n, at, &[("dloss", dloss), ("dlogits", at.dlogits)])
+    /// `epsilon` is a number below 1, and no larger than that of [`Spec::epsilon`] where the prior is off-target.
+    fn with_epsilon(&self, epsilon: f64) -> Self {
+        Self { epsilon: self.of_one * epsilon, ..self.clone() }
     }
 
-    /// Records losses and gradient of up to `n` rows; the upstream gradient is the step's `dloss`.
-    pub fn forward_backward(&self, plan: &mut Plan, n: usize, at: &Buffers) -> Result<()> {
-        self.record(plan, "forward_backward", n, at, &[("losses", at.losses), ("dlogits", at.dlogits)])
+    fn allowed(&self) -> Option<&[bool]> {
+        Some(self.allowed())
     }
 
-    fn record(&self, plan: &mut Plan, pass: &str, n: usize, at: &Buffers, outputs: &[(&str, Slice)]) -> Result<()> {
-        let mut bindings = vec![("logits", at.logits), ("class_table", at.class_table)];
-        let pass = match at.targets {
-            Targets::Index(targets) => {
-                bindings.push(("targets", targets));
-                pass.to_owned()
-            }
-            Targets::Soft { rows, order } => {
-                bindings.extend([("soft_targets", rows), ("order", order)]);
-                format!("{pass}_soft")
+    fn counts(&self, label: u32, _classes: usize, row: Option<&[f32]>) -> bool {
+        row.is_some() || self.allowed.get(label as usize).is_some_and(|allowed| *allowed)
+    }
+
+    fn weight(&self, label: u32, _classes: usize, row: Option<&[f32]>) -> f64 {
+        self.weight(label, row)
+    }
+
+    /// Of a sample of weight 1 without its own class's mass: `-sum of a ln a`, and the sum of a. Between two indices the sum
+    /// of [`Self::entropy`] differs at two classes only.
+    fn shared_entropy(&self, classes: usize) -> [f64; 2] {
+        let mass = |class: usize| self.shared_mass(class);
+        [(0..classes).map(|class| entropy_term(mass(class))).sum(), (0..classes).map(mass).sum()]
+    }
+
+    /// With the masses a of a cross-entropy, `A` their sum, the least of `-sum of a ln p` is at `p = a / A`:
+    /// `A ln A - sum of a ln a`, which is the entropy where A is 1.
+    fn entropy(&self, [sum, total]: [f64; 2], label: u32, classes: usize, row: Option<&[f32]>) -> f64 {
+        let least = |sum: f64, total: f64| sum - entropy_term(total);
+        let keep = 1.0 - self.epsilon;
+        let by_sample = self.weighting == Weighting::Sample;
+        if !Formula::counts(self, label, classes, row) {
+            return 0.0;
+        }
+        let Some(row) = row else {
+            let class = label as usize;
+            let weight = self.weights[class];
+            let (scale, kept) = if by_sample { (weight, keep) } else { (1.0, keep * weight) };
+            let mass = self.shared_mass(class);
+            return scale * least(sum - entropy_term(mass) + entropy_term(mass + kept), total + kept);
+        };
+        let scale = if by_sample { self.weight(label, Some(row)) } else { 1.0 };
+        let mass = |class: usize| {
+            let t = if self.allowed[class] { keep * f64::from(row[class]) } else { 0.0 };
+            let weight = if by_sample { 1.0 } else { self.weights[class] };
+            weight * t + self.shared_mass(class)
+        };
+        let classes = 0..row.len();
+        scale * least(classes.clone().map(|class| entropy_term(mass(class))).sum(), classes.map(mass).sum())
+    }
+
+    fn fill(&self, _classes: usize, block: Block) -> Block {
+        Block { kept: (1.0 - self.epsilon) as f32, epsilon: self.epsilon as f32, ..block }
+    }
+
+    fn record(&self, plan: &mut Plan, pass: Pass, n: usize, _classes: usize, at: &Buffers) -> Result<()> {
+        let class_table = plan.constant("loss.class_table", &self.class_table())?;
+        let (shader, targets) = match at.rows {
+            None => (("weighted_loss", &WEIGHTED_LOSS), vec![("targets", at.targets)]),
+            Some(soft) => {
+                (("weighted_loss_soft", &WEIGHTED_LOSS_SOFT), vec![("soft_targets", soft), ("order", at.order)])
             }
         };
-        bindings.extend(outputs);
-        let label = format!("weighted_loss.{pass}");
-        plan.dispatch(label, (&WEIGHTED_LOSS, &pass), self.dims(at.stride), Grid::Workgroups(n), 0, &bindings)
+        let more = [&targets[..], &[("class_table", class_table)]].concat();
+        rows(plan, shader, self.dims(at.stride), (pass, n), at, &more)
+    }
+
+    fn forward<T: Real>(&self, _classes: usize, logits: &[T], batch: Batch<T>, losses: &mut [T]) {
+        reference::forward(self, logits, targets(batch), losses);
+    }
+
+    fn nll<T: Real>(&self, _classes: usize, logits: &[T], batch: Batch<T>, nlls: &mut [T]) {
+        reference::nll(self, logits, targets(batch), nlls);
+    }
+
+    fn backward<T: Real>(&self, _classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]) {
+        reference::backward(self, logits, targets(batch), dloss, dlogits);
+    }
+
+    fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {
+        Ok(cases::FEATURES.iter().map(|&features| cases::case(n, classes, scale, features)).collect())
+    }
+
+    fn trainings(classes: usize, images: usize) -> Result<Vec<(&'static str, Loss)>> {
+        cases::trainings(classes, images)
+    }
+}
+
+fn targets<'a, T>(batch: Batch<'a, T>) -> reference::Targets<'a, T> {
+    if batch.rows.is_empty() { reference::Targets::Index(batch.labels) } else { reference::Targets::Soft(batch.rows) }
+}
+
+impl Loss {
+    /// The same, with a distribution over the classes for each training image, `[images, classes]`, in place of its label.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] unless the form is [`Form::Weighted`], the only one that takes distributions; for a value that is
+    /// negative or not finite, and for a row that does not sum to 1 over the classes that take part.
+    pub fn with_soft_targets(self, rows: Arc<[f32]>) -> Result<Self> {
+        let Form::Weighted(loss) = &self.form else {
+            return Err(Error::Usage("soft targets: found a loss of labels, expected a cross-entropy".into()));
+        };
+        for (image, row) in rows.chunks(loss.classes()).enumerate() {
+            let part = row.iter().zip(loss.allowed()).filter(|(_, allowed)| **allowed).map(|(&t, _)| f64::from(t));
+            let total: f64 = part.sum();
+            let bad = row.iter().find(|t| !(t.is_finite() && **t >= 0.0));
+            if bad.is_some() || (total - 1.0).abs() > 1e-4 {
+                let found = bad.map_or(format!("a sum of {total}"), |t| t.to_string());
+                return Err(Error::Usage(format!(
+                    "soft targets: image {image}: found {found}, expected a distribution over the classes that take part"
+                )));
+            }
+        }
+        Ok(Self { rows: Some(rows), ..self })
     }
 }

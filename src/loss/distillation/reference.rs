@@ -1,9 +1,10 @@
-//! The CPU twin of `shaders/distillation_loss.wgsl`. Formulas: [`crate::ops::distillation_loss`]. The cross-entropy is
-//! [`super::smoothed_loss`]'s.
+//! The CPU twin of `shaders/distillation_loss.wgsl`. Formulas: [`super`]. The cross-entropy is
+//! [`crate::loss::smoothed`]'s.
 
-use super::{Real, smoothed_loss};
+use crate::loss::distillation::DistillationLoss;
+use crate::loss::smoothed::reference as smoothed_loss;
 use crate::loss::smoothing::Masses;
-use crate::ops::distillation_loss::DistillationLoss;
+use crate::real::Real;
 
 /// What the networks say of a batch.
 #[derive(Clone, Copy, Debug)]
