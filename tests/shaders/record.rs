@@ -19,7 +19,7 @@ use smoothcnn::ops::stage::Layout;
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::plan::Plan;
 use smoothcnn::plan::Storage;
-use smoothcnn::plan::shaders::{ALL, BindingKind};
+use smoothcnn::plan::shaders::BindingKind;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
 
 type Pass = (&'static str, String);
@@ -208,7 +208,7 @@ fn every_pass_is_recorded_by_an_operation() {
         recorded.extend(passes(&compiled.plan));
     }
     let mut missing = vec![];
-    for shader in ALL {
+    for shader in smoothcnn::ops::shaders() {
         let passes = shader.entries().iter().map(|entry| (shader.name, entry.name.clone()));
         missing.extend(passes.filter(|pass| !recorded.contains(pass)));
     }
