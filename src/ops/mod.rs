@@ -61,7 +61,14 @@ pub struct Case {
 }
 
 /// Every layer.
-pub const ALL: &[Entry] = &[conv2d::ENTRY, max_pool2d::ENTRY, linear::ENTRY, relu::ENTRY, flatten::ENTRY];
+#[rustfmt::skip] // a line an operation
+pub const ALL: &[Entry] = &[
+    conv2d::ENTRY,
+    max_pool2d::ENTRY,
+    linear::ENTRY,
+    relu::ENTRY,
+    flatten::ENTRY,
+];
 
 /// Every shader of the crate.
 pub fn shaders() -> impl Iterator<Item = &'static Shader> {

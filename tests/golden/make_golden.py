@@ -2,6 +2,7 @@
 """Records PyTorch's values, in float64 on the CPU, as the small safetensors files beside this script.
 
     python tests/golden/make_golden.py          # needs torch, numpy, safetensors
+    python tests/golden/make_golden.py relu     # that file alone
 
 The outputs are committed: the Rust tests read them and need no Python. The metadata says which torch made them. Run
 the script again only to change or add a case. Every case draws from a generator seeded by its own name, so a new case
@@ -50,6 +51,7 @@ seed_network   one network, no cases; see seed_network() for its metadata and te
 """
 
 import json
+import sys
 import zlib
 from pathlib import Path
 
@@ -495,13 +497,8 @@ def seed_network():
 if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     torch.use_deterministic_algorithms(True)
-    conv2d()
-    max_pool2d()
-    relu()
-    linear()
-    smoothed_loss()
-    weighted_loss()
-    comparator_loss()
-    distillation_loss()
-    adam()
-    seed_network()
+    files = (conv2d, max_pool2d, relu, linear, smoothed_loss, weighted_loss, comparator_loss,
+             distillation_loss, adam, seed_network)
+    for file in files:
+        if len(sys.argv) == 1 or file.__name__ in sys.argv[1:]:
+            file()
