@@ -10,6 +10,7 @@
 //!
 //! A new layer is such a folder, its shader, and a line in [`ALL`].
 
+pub mod avg_pool2d;
 pub mod ceiling;
 pub mod conv2d;
 pub mod conv2d_pool;
@@ -65,6 +66,7 @@ pub struct Case {
 pub const ALL: &[Entry] = &[
     conv2d::ENTRY,
     max_pool2d::ENTRY,
+    avg_pool2d::ENTRY,
     linear::ENTRY,
     relu::ENTRY,
     flatten::ENTRY,

@@ -23,6 +23,8 @@ conv2d         metadata n c_in h w c_out kh kw stride_h stride_w pad_h pad_w oh 
 max_pool2d     metadata n c h w kh kw stride_h stride_w oh ow
                x, dx [n,c,h,w]  y, dy [n,c,oh,ow]  indices I64 [n,c,oh,ow]
                No padding, floor rule. indices: flat position row * w + column in the h*w plane; the first of equals.
+avg_pool2d     metadata n c h w kh kw stride_h stride_w oh ow
+               x, dx [n,c,h,w]  y, dy [n,c,oh,ow]. No padding, floor rule.
 relu           metadata len
                x y dy dx, all [len]. The gradient at 0.0 and at -0.0 is 0.
 linear         metadata n in out
@@ -193,6 +195,27 @@ def max_pool2d():
         (dx,) = torch.autograd.grad(y, x, dy)
         p |= {"oh": y.shape[2], "ow": y.shape[3]}
         golden.case(name, p, x=x, y=y, indices=indices, dy=dy, dx=dx)
+    golden.write()
+
+
+def avg_pool2d():
+    golden = Golden("avg_pool2d")
+    keys = "n c h w kh kw stride_h stride_w".split()
+    cases = {
+        "k2s2_odd": (3, 2, 7, 9, 2, 2, 2, 2),
+        "k3s1": (2, 2, 6, 5, 3, 3, 1, 1),
+        "k2x3_s1x2": (3, 1, 5, 10, 2, 3, 1, 2),
+        "stride_over_kernel": (1, 2, 7, 8, 1, 2, 3, 3),
+        "whole_plane": (2, 3, 3, 5, 3, 5, 3, 5),
+    }
+    for name, values in cases.items():
+        p = dict(zip(keys, values, strict=True))
+        random = Random(golden.name, name)
+        x = leaf(random.normal(p["n"], p["c"], p["h"], p["w"]))
+        y = F.avg_pool2d(x, (p["kh"], p["kw"]), (p["stride_h"], p["stride_w"]))
+        dy = random.normal(*y.shape)
+        (dx,) = torch.autograd.grad(y, x, dy)
+        golden.case(name, p | {"oh": y.shape[2], "ow": y.shape[3]}, x=x, y=y, dy=dy, dx=dx)
     golden.write()
 
 
@@ -497,7 +520,7 @@ def seed_network():
 if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     torch.use_deterministic_algorithms(True)
-    files = (conv2d, max_pool2d, relu, linear, smoothed_loss, weighted_loss, comparator_loss,
+    files = (conv2d, max_pool2d, avg_pool2d, relu, linear, smoothed_loss, weighted_loss, comparator_loss,
              distillation_loss, adam, seed_network)
     for file in files:
         if len(sys.argv) == 1 or file.__name__ in sys.argv[1:]:
