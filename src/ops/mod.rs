@@ -17,6 +17,7 @@ pub mod conv2d_pool;
 pub mod fast;
 pub mod flatten;
 pub mod gather;
+pub mod global_avg_pool2d;
 pub mod head;
 pub mod linear;
 pub mod linear_tiled;
@@ -67,6 +68,7 @@ pub const ALL: &[Entry] = &[
     conv2d::ENTRY,
     max_pool2d::ENTRY,
     avg_pool2d::ENTRY,
+    global_avg_pool2d::ENTRY,
     linear::ENTRY,
     relu::ENTRY,
     flatten::ENTRY,

@@ -25,6 +25,9 @@ max_pool2d     metadata n c h w kh kw stride_h stride_w oh ow
                No padding, floor rule. indices: flat position row * w + column in the h*w plane; the first of equals.
 avg_pool2d     metadata n c h w kh kw stride_h stride_w oh ow
                x, dx [n,c,h,w]  y, dy [n,c,oh,ow]. No padding, floor rule.
+global_avg_pool2d
+               metadata n c h w
+               x, dx [n,c,h,w]  y, dy [n,c,1,1]: adaptive_avg_pool2d(x, 1)
 relu           metadata len
                x y dy dx, all [len]. The gradient at 0.0 and at -0.0 is 0.
 linear         metadata n in out
@@ -216,6 +219,19 @@ def avg_pool2d():
         dy = random.normal(*y.shape)
         (dx,) = torch.autograd.grad(y, x, dy)
         golden.case(name, p | {"oh": y.shape[2], "ow": y.shape[3]}, x=x, y=y, dy=dy, dx=dx)
+    golden.write()
+
+
+def global_avg_pool2d():
+    golden = Golden("global_avg_pool2d")
+    for n, c, h, w in [(1, 1, 1, 1), (3, 5, 7, 11), (2, 3, 1, 17)]:
+        name = f"n{n}_{c}x{h}x{w}"
+        random = Random(golden.name, name)
+        x = leaf(random.normal(n, c, h, w))
+        y = F.adaptive_avg_pool2d(x, 1)
+        dy = random.normal(*y.shape)
+        (dx,) = torch.autograd.grad(y, x, dy)
+        golden.case(name, {"n": n, "c": c, "h": h, "w": w}, x=x, y=y, dy=dy, dx=dx)
     golden.write()
 
 
@@ -520,7 +536,7 @@ def seed_network():
 if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     torch.use_deterministic_algorithms(True)
-    files = (conv2d, max_pool2d, avg_pool2d, relu, linear, smoothed_loss, weighted_loss, comparator_loss,
+    files = (conv2d, max_pool2d, avg_pool2d, global_avg_pool2d, relu, linear, smoothed_loss, weighted_loss, comparator_loss,
              distillation_loss, adam, seed_network)
     for file in files:
         if len(sys.argv) == 1 or file.__name__ in sys.argv[1:]:
