@@ -19,6 +19,7 @@ pub mod flatten;
 pub mod gather;
 pub mod global_avg_pool2d;
 pub mod head;
+pub mod leaky_relu;
 pub mod linear;
 pub mod linear_tiled;
 pub mod max_pool2d;
@@ -71,6 +72,7 @@ pub const ALL: &[Entry] = &[
     global_avg_pool2d::ENTRY,
     linear::ENTRY,
     relu::ENTRY,
+    leaky_relu::ENTRY,
     flatten::ENTRY,
 ];
 

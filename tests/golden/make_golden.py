@@ -30,6 +30,8 @@ global_avg_pool2d
                x, dx [n,c,h,w]  y, dy [n,c,1,1]: adaptive_avg_pool2d(x, 1)
 relu           metadata len
                x y dy dx, all [len]. The gradient at 0.0 and at -0.0 is 0.
+leaky_relu     metadata len negative_slope
+               x y dy dx, all [len]. The gradient at 0.0 and at -0.0 is negative_slope.
 linear         metadata n in out
                x, dx [n,in]  w, dw [out,in]  b, db [out]  y, dy [n,out];  y = x w^T + b
 smoothed_loss  metadata n classes epsilon variant (uniform | off-target) scale (of the logits)
@@ -252,6 +254,22 @@ def relu():
         dy = random.normal(*y.shape)
         (dx,) = torch.autograd.grad(y, x, dy)
         golden.case(name, {"len": x.numel()}, x=x, y=y, dy=dy, dx=dx)
+    golden.write()
+
+
+def leaky_relu():
+    golden = Golden("leaky_relu")
+    for slope in (0.01, 0.3, -0.5, 1.5):
+        name = f"slope{slope}"
+        random = Random(golden.name, name)
+        x = random.normal(65)
+        x[::8] = 0.0
+        x[4::16] = -0.0
+        x = leaf(x)
+        y = F.leaky_relu(x, slope)
+        dy = random.normal(*y.shape)
+        (dx,) = torch.autograd.grad(y, x, dy)
+        golden.case(name, {"len": x.numel(), "negative_slope": slope}, x=x, y=y, dy=dy, dx=dx)
     golden.write()
 
 
@@ -536,8 +554,8 @@ def seed_network():
 if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     torch.use_deterministic_algorithms(True)
-    files = (conv2d, max_pool2d, avg_pool2d, global_avg_pool2d, relu, linear, smoothed_loss, weighted_loss, comparator_loss,
-             distillation_loss, adam, seed_network)
+    files = (conv2d, max_pool2d, avg_pool2d, global_avg_pool2d, relu, leaky_relu, linear, smoothed_loss, weighted_loss,
+             comparator_loss, distillation_loss, adam, seed_network)
     for file in files:
         if len(sys.argv) == 1 or file.__name__ in sys.argv[1:]:
             file()
