@@ -14,6 +14,7 @@ pub mod avg_pool2d;
 pub mod ceiling;
 pub mod conv2d;
 pub mod conv2d_pool;
+pub mod dropout;
 pub mod fast;
 pub mod flatten;
 pub mod gather;
@@ -73,6 +74,7 @@ pub const ALL: &[Entry] = &[
     linear::ENTRY,
     relu::ENTRY,
     leaky_relu::ENTRY,
+    dropout::ENTRY,
     flatten::ENTRY,
 ];
 
