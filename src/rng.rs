@@ -12,8 +12,7 @@ pub enum Stream {
     Shuffle(usize),
     /// A resample of the bootstrap.
     Bootstrap(usize),
-    /// What a layer draws in training, by its place in the network. An update has 2^32 blocks of it
-    /// ([`Philox::of_layer`]).
+    /// What a layer draws in training, by its place in the network ([`Philox::of_layer`]).
     Layer(usize),
 }
 
@@ -57,11 +56,13 @@ impl Philox {
         Self::new(seed, what.number())
     }
 
-    /// 32 random bits for element `i` of what a layer draws in update `step` (which counts up to 2^32): word `i % 4` of block
-    /// `step * 2^32 + i / 4` of the layer's stream. `shaders/common/random.wgsl` gives the same.
+    /// 32 random bits for element `i` of what a layer draws in update `step`: word `i % 4` of block `step * 2^32 + i / 4` of the
+    /// layer's stream (what of the update is above 32 bits goes beside the stream's number). `shaders/common/random.wgsl` gives
+    /// the same.
     pub fn of_layer(seed: u64, step: u64, layer: usize, i: usize) -> u32 {
         let stream = Stream::Layer(layer).number();
-        let counter = [(i / 4) as u32, step as u32, stream as u32, (stream >> 32) as u32];
+        let above = (step >> 32) as u32;
+        let counter = [(i / 4) as u32, step as u32, stream as u32, (stream >> 32) as u32 | above << 8];
         Self::rounds(counter, [seed as u32, (seed >> 32) as u32])[i % 4]
     }
 

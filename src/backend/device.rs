@@ -27,15 +27,8 @@ pub enum Precision {
     /// 32 bits.
     #[default]
     F32,
-    /// 64 bits, on the CPU path: the oracle itself trains.
+    /// 64 bits, on the CPU path.
     F64,
-}
-
-impl Precision {
-    /// The kernels where nobody chooses: in f64 it is the oracle that is asked for.
-    pub fn usual_kernels(self) -> Kernels {
-        if self == Self::F64 { Kernels::Reference } else { Kernels::Fused }
-    }
 }
 
 /// What to compute on; the default takes a hardware GPU if there is one, else the CPU path.
@@ -45,7 +38,7 @@ pub struct Device {
     pub kind: DeviceKind,
     /// A certain adapter: its index in [`super::gpu::choose::adapters`], or a part of its name.
     pub adapter: Option<String>,
-    /// Which kernels, if not [`Precision::usual_kernels`].
+    /// Which kernels, if not the fast ones.
     pub kernels: Option<Kernels>,
     /// On a GPU, the form of the fused kernels, if not what suits the adapter.
     pub tiles: Option<Tiles>,
@@ -99,7 +92,7 @@ impl Device {
     pub fn open(&self, precision: Precision, note: Note) -> Result<Opened> {
         self.check(precision)?;
         let opened = |gpu: Option<Gpu>| {
-            let kernels = self.kernels.unwrap_or(precision.usual_kernels());
+            let kernels = self.kernels.unwrap_or_default();
             Opened { wanted: self.clone(), gpu: gpu.map(Arc::new), kernels, precision }
         };
         if precision == Precision::F64 {

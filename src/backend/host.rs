@@ -16,8 +16,8 @@ pub type Normalised<T> = [[T; 256]];
 
 /// A network that computes on the CPU, in `T`.
 pub trait HostNetwork<T> {
-    /// A network with these parameters, `[net.flat_len()]`.
-    fn start(net: &Network, params: Vec<T>) -> Self;
+    /// A network with these parameters, `[net.flat_len()]`, whose layers draw their random numbers by `seed`.
+    fn start(net: &Network, params: Vec<T>, seed: u64) -> Self;
     /// Makes the images `indices`, normalised, its batch.
     fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>);
     /// One training step over the batch: its means before the update, which is number `t` from 1.
@@ -44,7 +44,7 @@ impl<'a, T: Real, N: HostNetwork<T>> HostTrainer<'a, T, N> {
             std::array::from_fn(|byte| (T::of(byte as f64) / T::of(255.0) - mean) / std)
         };
         let normalised = setup.normalisation.iter().map(table).collect();
-        Self { network: N::start(setup.net, params), normalised, setup }
+        Self { network: N::start(setup.net, params, setup.seed), normalised, setup }
     }
 }
 

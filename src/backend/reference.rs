@@ -23,7 +23,7 @@ pub struct ReferenceNetwork<T> {
     /// The optimizer's memory.
     pub state: optimizer::State<T>,
     /// The run's seed, which the random numbers of layers follow from.
-    pub seed: u64,
+    seed: u64,
     /// The update that the passes are part of.
     step: u64,
     n: usize,
@@ -150,8 +150,8 @@ impl<T: Precision> ReferenceNetwork<T> {
 pub type ReferenceTrainer<'a, T> = HostTrainer<'a, T, ReferenceNetwork<T>>;
 
 impl<T: Precision> HostNetwork<T> for ReferenceNetwork<T> {
-    fn start(net: &Network, params: Vec<T>) -> Self {
-        Self::new(net, params)
+    fn start(net: &Network, params: Vec<T>, seed: u64) -> Self {
+        Self { seed, ..Self::new(net, params) }
     }
 
     fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>) {

@@ -152,7 +152,7 @@ impl Batch<f64> {
     pub fn tolerance(&self, pass: usize, want: &[f64], magnitude: &[f64]) -> Vec<f64> {
         let rounding = self.op.rounding(self.n);
         let of = |(want, magnitude): (&f64, &f64)| {
-            let sum = if rounding.terms[pass] > 0 { sum_tolerance(rounding.terms[pass], *magnitude) } else { 0.0 };
+            let sum = if rounding.terms[pass] > 0 { sum_tolerance(rounding.terms[pass], magnitude.abs()) } else { 0.0 };
             sum + rounding.ulps * 2f64.powi(-24) * want.abs()
         };
         want.iter().zip(magnitude).map(of).collect()

@@ -9,9 +9,9 @@ use super::ops::step;
 use super::probe::Probe;
 use crate::Result;
 use crate::backend::gpu::Gpu;
-use crate::layer::{At, Mode, Role};
+use crate::layer::{At, Mode, Random, Role};
 use crate::ops::Case;
-use crate::plan::Slice;
+use crate::plan::{self, Slice, Step};
 
 /// Every case of a layer, by its name in the rows.
 ///
@@ -33,7 +33,7 @@ pub fn layer(gpu: &Arc<Gpu>, name: &str, case: &Case) -> Result<Vec<Row>> {
     }
     let absolute = batch.map(f64::abs);
     let text = format!("{n}x{}, {op:?}", op.input());
-    let step = step(*n);
+    let step = drawing(step(*n), batch.random);
     let mut rows = vec![];
     let trained = batch.forward(Mode::Training);
     let answered = batch.forward(Mode::Inference);
@@ -103,6 +103,13 @@ pub fn layer(gpu: &Arc<Gpu>, name: &str, case: &Case) -> Result<Vec<Row>> {
         rows.extend(probe.run(name, &text, step)?);
     }
     Ok(rows)
+}
+
+/// The step of these random numbers.
+fn drawing(step: Step, random: Random) -> Step {
+    let halves = |n: u64| [n as u32, (n >> 32) as u32];
+    let ([seed_low, seed_high], [step_low, step_high]) = (halves(random.seed), halves(random.step));
+    Step { batch: plan::Batch { seed_low, seed_high, step_low, step_high, ..step.batch }, ..step }
 }
 
 fn narrow(values: &[f64]) -> Vec<f32> {

@@ -48,7 +48,7 @@ pub struct DeviceArgs {
     /// A certain adapter: its index in `smoothcnn devices`, or a part of its name
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
-    /// Kernels: fused layers, or the plain ones that they are held against [default: fused; reference for f64]
+    /// Kernels: fused layers, or the plain ones that they are held against [default: fused]
     #[arg(long, value_enum)]
     pub kernels: Option<Kernels>,
     /// On a GPU, the form of the fused kernels [default: what suits the adapter]

@@ -10,13 +10,17 @@
 //!
 //! A new layer is such a folder, its shader, and a line in [`ALL`].
 
+pub mod avg_pool2d;
 pub mod ceiling;
 pub mod conv2d;
 pub mod conv2d_pool;
+pub mod dropout;
 pub mod fast;
 pub mod flatten;
 pub mod gather;
+pub mod global_avg_pool2d;
 pub mod head;
+pub mod leaky_relu;
 pub mod linear;
 pub mod linear_tiled;
 pub mod max_pool2d;
@@ -26,6 +30,7 @@ pub mod stage;
 
 use crate::layer::{Layer, Shape};
 use crate::plan::Slice;
+use crate::plan::shaders::{self, Shader};
 use crate::rng::Philox;
 
 /// A layer in the registry: all that check, tests, benches and tables need to know of it.
@@ -35,6 +40,8 @@ pub struct Entry {
     pub name: &'static str,
     /// What it is, in a line.
     pub summary: &'static str,
+    /// What it runs on, on a GPU.
+    pub shaders: &'static [&'static Shader],
     /// The shapes that it is tested on.
     pub cases: fn() -> Vec<Case>,
     /// Random settings for this input, if any fit.
@@ -44,7 +51,7 @@ pub struct Entry {
 }
 
 /// Makes a case from recorded numbers, which it asks for by name.
-pub type Golden = fn(&dyn Fn(&str) -> usize) -> Case;
+pub type Golden = fn(&dyn Fn(&str) -> f64) -> Case;
 
 /// A layer on a batch of images.
 #[derive(Clone, Debug)]
@@ -58,7 +65,23 @@ pub struct Case {
 }
 
 /// Every layer.
-pub const ALL: &[Entry] = &[conv2d::ENTRY, max_pool2d::ENTRY, linear::ENTRY, relu::ENTRY, flatten::ENTRY];
+#[rustfmt::skip] // a line an operation
+pub const ALL: &[Entry] = &[
+    conv2d::ENTRY,
+    max_pool2d::ENTRY,
+    avg_pool2d::ENTRY,
+    global_avg_pool2d::ENTRY,
+    linear::ENTRY,
+    relu::ENTRY,
+    leaky_relu::ENTRY,
+    dropout::ENTRY,
+    flatten::ENTRY,
+];
+
+/// Every shader of the crate.
+pub fn shaders() -> impl Iterator<Item = &'static Shader> {
+    ALL.iter().flat_map(|entry| entry.shaders).chain(shaders::ALL).copied()
+}
 
 /// The target that stands for an ignored sample, on the device, in the oracle and in a data set: no class.
 pub const IGNORED: u32 = u32::MAX;

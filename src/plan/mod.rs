@@ -17,7 +17,9 @@ pub trait Uniform: bytemuck::Pod {
     const FIELDS: &'static [(&'static str, u32)];
 }
 
-/// Declares a uniform block: a `repr(C)` struct of four-byte fields with [`Uniform`].
+/// Declares a uniform block: a `repr(C)` struct of four-byte fields with [`Uniform`](crate::plan::Uniform). Where it is used the
+/// crate `bytemuck` must be known, with its feature `derive`.
+#[macro_export]
 macro_rules! uniform {
     ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$meta])*
@@ -31,7 +33,7 @@ macro_rules! uniform {
         }
     };
 }
-pub(crate) use uniform;
+pub use uniform;
 
 uniform! {
     /// The batch of a step (`Batch` in `shaders/common/batch.wgsl`).
@@ -110,7 +112,10 @@ impl From<Batch> for Step {
 pub const DIMS: &str = "dims";
 
 /// A size or an index as the shaders count: in 32 bits. [`Plan::buffer`] has refused everything that does not fit.
-pub(crate) fn word(n: usize) -> u32 {
+///
+/// # Panics
+/// If it does not fit.
+pub fn word(n: usize) -> u32 {
     u32::try_from(n).expect("every size is below that of a buffer, and buffers hold less than 2^32 elements")
 }
 

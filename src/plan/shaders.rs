@@ -11,10 +11,20 @@ pub struct Shader {
     pub name: &'static str,
     /// The file's stem.
     pub file: &'static str,
-    /// The whole source.
-    pub source: &'static str,
+    /// Whether it is one of this crate's, of which the tests know that every loop ends and that no memory is read before it is
+    /// written. Others run with the checks of the driver.
+    pub own: bool,
+    parts: &'static [&'static str],
+    source: OnceLock<String>,
     entries: OnceLock<Vec<Entry>>,
 }
+
+/// What every shader begins with: threads and workgroups, and the batch's block, at binding 0.
+pub const COMMON: &str =
+    concat!(include_str!("../../shaders/common/dispatch.wgsl"), include_str!("../../shaders/common/batch.wgsl"));
+
+/// Random numbers, behind [`COMMON`]: the same as [`crate::layer::Random::word`].
+pub const RANDOM: &str = include_str!("../../shaders/common/random.wgsl");
 
 /// One pass of a shader.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,23 +67,25 @@ pub enum BindingKind {
     },
 }
 
+/// `shaders/<stem>.wgsl`, behind [`COMMON`] and the common files that are named.
+macro_rules! shader {
+    ($stem:literal $(+ $storage:literal)? $(with $($common:literal)&+)?) => {
+        $crate::plan::shaders::Shader::of(concat!($stem $(, $storage)?), $stem, true, &[
+            $crate::plan::shaders::COMMON,
+            $($(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/common/", $common, ".wgsl")),)+)?
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $stem, ".wgsl")),
+        ])
+    };
+}
+pub(crate) use shader;
+
 macro_rules! shaders {
     ($($constant:ident = $stem:literal $(+ $storage:literal)? $(with $($common:literal)&+)?),* $(,)?) => {
         $(
             #[doc = concat!("`shaders/", $stem, ".wgsl`" $(, ", `", $storage, "`")?)]
-            pub static $constant: Shader = Shader {
-                name: concat!($stem $(, $storage)?),
-                file: $stem,
-                source: concat!(
-                    include_str!("../../shaders/common/dispatch.wgsl"),
-                    include_str!("../../shaders/common/batch.wgsl"),
-                    $($(include_str!(concat!("../../shaders/common/", $common, ".wgsl")),)+)?
-                    include_str!(concat!("../../shaders/", $stem, ".wgsl")),
-                ),
-                entries: OnceLock::new(),
-            };
+            pub static $constant: Shader = shader!($stem $(+ $storage)? $(with $($common)&+)?);
         )*
-        /// Every shader.
+        /// Every shader but those of layers, which stand in their folders ([`crate::ops::shaders`]).
         pub static ALL: &[&Shader] = &[$(&$constant),*];
     };
 }
@@ -84,7 +96,6 @@ shaders! {
     CEILING = "ceiling",
     COMPARATOR_LOSS = "comparator_loss" with "loss_block" & "reduce" & "loss",
     DISTILLATION_LOSS = "distillation_loss" with "loss_block" & "reduce" & "loss",
-    CONV2D = "conv2d",
     CONV2D_POOL = "conv2d_pool" with "conv2d_pool" & "conv2d_pool_weight" & "f32" & "conv2d_pool_f32",
     CONV2D_POOL_F16 = "conv2d_pool" + "_f16" with "conv2d_pool" & "conv2d_pool_weight" & "f16" & "conv2d_pool_f16",
     CONV2D_POOL_LANES = "conv2d_pool_lanes" with "conv2d_pool" & "f32" & "conv2d_pool_f32",
@@ -95,13 +106,10 @@ shaders! {
     GATHER = "gather",
     HEAD = "head" with "f32" & "loss_block",
     HEAD_F16 = "head" + "_f16" with "f16" & "loss_block",
-    LINEAR = "linear",
     LINEAR_TILED = "linear_tiled" with "linear_tiled" & "linear_tiled_f32",
     LINEAR_TILED_F16 = "linear_tiled" + "_f16" with "linear_tiled" & "f16" & "linear_tiled_f16",
     LINEAR_TILED_LANES = "linear_tiled_lanes" with "linear_tiled" & "linear_tiled_f32",
     LINEAR_TILED_LANES_F16 = "linear_tiled_lanes" + "_f16" with "linear_tiled" & "f16" & "linear_tiled_f16",
-    MAX_POOL2D = "max_pool2d",
-    RELU = "relu",
     SEAL = "seal",
     SGD = "sgd" with "loss_block" & "optimizer",
     SMOOTHED_LOSS = "smoothed_loss" with "loss_block" & "reduce" & "loss",
@@ -116,9 +124,24 @@ impl std::fmt::Debug for Shader {
 }
 
 impl Shader {
+    /// A shader of one's own, from parts of WGSL that are one behind the other; the first is [`COMMON`] for kernels that go by the
+    /// batch. Bindings are in group 0, dimensions in a uniform called `dims`.
+    pub const fn new(name: &'static str, parts: &'static [&'static str]) -> Self {
+        Self::of(name, name, false, parts)
+    }
+
+    pub(crate) const fn of(name: &'static str, file: &'static str, own: bool, parts: &'static [&'static str]) -> Self {
+        Self { name, file, own, parts, source: OnceLock::new(), entries: OnceLock::new() }
+    }
+
+    /// The whole source.
+    pub fn source(&self) -> &str {
+        self.source.get_or_init(|| self.parts.concat())
+    }
+
     /// Every pass of the shader.
     pub fn entries(&self) -> &[Entry] {
-        self.entries.get_or_init(|| reflect(self.name, self.source))
+        self.entries.get_or_init(|| reflect(self.name, self.source()))
     }
 
     /// The pass called `name`.

@@ -2,6 +2,7 @@
 """Records PyTorch's values, in float64 on the CPU, as the small safetensors files beside this script.
 
     python tests/golden/make_golden.py          # needs torch, numpy, safetensors
+    python tests/golden/make_golden.py relu     # that file alone
 
 The outputs are committed: the Rust tests read them and need no Python. The metadata says which torch made them. Run
 the script again only to change or add a case. Every case draws from a generator seeded by its own name, so a new case
@@ -22,8 +23,15 @@ conv2d         metadata n c_in h w c_out kh kw stride_h stride_w pad_h pad_w oh 
 max_pool2d     metadata n c h w kh kw stride_h stride_w oh ow
                x, dx [n,c,h,w]  y, dy [n,c,oh,ow]  indices I64 [n,c,oh,ow]
                No padding, floor rule. indices: flat position row * w + column in the h*w plane; the first of equals.
+avg_pool2d     metadata n c h w kh kw stride_h stride_w oh ow
+               x, dx [n,c,h,w]  y, dy [n,c,oh,ow]. No padding, floor rule.
+global_avg_pool2d
+               metadata n c h w
+               x, dx [n,c,h,w]  y, dy [n,c,1,1]: adaptive_avg_pool2d(x, 1)
 relu           metadata len
                x y dy dx, all [len]. The gradient at 0.0 and at -0.0 is 0.
+leaky_relu     metadata len negative_slope
+               x y dy dx, all [len]. The gradient at 0.0 and at -0.0 is negative_slope.
 linear         metadata n in out
                x, dx [n,in]  w, dw [out,in]  b, db [out]  y, dy [n,out];  y = x w^T + b
 smoothed_loss  metadata n classes epsilon variant (uniform | off-target) scale (of the logits)
@@ -50,6 +58,7 @@ seed_network   one network, no cases; see seed_network() for its metadata and te
 """
 
 import json
+import sys
 import zlib
 from pathlib import Path
 
@@ -194,6 +203,40 @@ def max_pool2d():
     golden.write()
 
 
+def avg_pool2d():
+    golden = Golden("avg_pool2d")
+    keys = "n c h w kh kw stride_h stride_w".split()
+    cases = {
+        "k2s2_odd": (3, 2, 7, 9, 2, 2, 2, 2),
+        "k3s1": (2, 2, 6, 5, 3, 3, 1, 1),
+        "k2x3_s1x2": (3, 1, 5, 10, 2, 3, 1, 2),
+        "stride_over_kernel": (1, 2, 7, 8, 1, 2, 3, 3),
+        "whole_plane": (2, 3, 3, 5, 3, 5, 3, 5),
+    }
+    for name, values in cases.items():
+        p = dict(zip(keys, values, strict=True))
+        random = Random(golden.name, name)
+        x = leaf(random.normal(p["n"], p["c"], p["h"], p["w"]))
+        y = F.avg_pool2d(x, (p["kh"], p["kw"]), (p["stride_h"], p["stride_w"]))
+        dy = random.normal(*y.shape)
+        (dx,) = torch.autograd.grad(y, x, dy)
+        golden.case(name, p | {"oh": y.shape[2], "ow": y.shape[3]}, x=x, y=y, dy=dy, dx=dx)
+    golden.write()
+
+
+def global_avg_pool2d():
+    golden = Golden("global_avg_pool2d")
+    for n, c, h, w in [(1, 1, 1, 1), (3, 5, 7, 11), (2, 3, 1, 17)]:
+        name = f"n{n}_{c}x{h}x{w}"
+        random = Random(golden.name, name)
+        x = leaf(random.normal(n, c, h, w))
+        y = F.adaptive_avg_pool2d(x, 1)
+        dy = random.normal(*y.shape)
+        (dx,) = torch.autograd.grad(y, x, dy)
+        golden.case(name, {"n": n, "c": c, "h": h, "w": w}, x=x, y=y, dy=dy, dx=dx)
+    golden.write()
+
+
 def relu():
     golden = Golden("relu")
     edges = torch.tensor([0.0, -0.0, 5e-324, -5e-324, 1e-300, -1e-300, 1e300, -1e300, 1.0, -1.0], dtype=torch.float64)
@@ -211,6 +254,22 @@ def relu():
         dy = random.normal(*y.shape)
         (dx,) = torch.autograd.grad(y, x, dy)
         golden.case(name, {"len": x.numel()}, x=x, y=y, dy=dy, dx=dx)
+    golden.write()
+
+
+def leaky_relu():
+    golden = Golden("leaky_relu")
+    for slope in (0.01, 0.3, -0.5, 1.5):
+        name = f"slope{slope}"
+        random = Random(golden.name, name)
+        x = random.normal(65)
+        x[::8] = 0.0
+        x[4::16] = -0.0
+        x = leaf(x)
+        y = F.leaky_relu(x, slope)
+        dy = random.normal(*y.shape)
+        (dx,) = torch.autograd.grad(y, x, dy)
+        golden.case(name, {"len": x.numel(), "negative_slope": slope}, x=x, y=y, dy=dy, dx=dx)
     golden.write()
 
 
@@ -495,13 +554,8 @@ def seed_network():
 if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     torch.use_deterministic_algorithms(True)
-    conv2d()
-    max_pool2d()
-    relu()
-    linear()
-    smoothed_loss()
-    weighted_loss()
-    comparator_loss()
-    distillation_loss()
-    adam()
-    seed_network()
+    files = (conv2d, max_pool2d, avg_pool2d, global_avg_pool2d, relu, leaky_relu, linear, smoothed_loss, weighted_loss,
+             comparator_loss, distillation_loss, adam, seed_network)
+    for file in files:
+        if len(sys.argv) == 1 or file.__name__ in sys.argv[1:]:
+            file()

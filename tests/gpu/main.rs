@@ -15,6 +15,7 @@ mod property;
 mod random;
 #[path = "../common/random_network.rs"]
 mod random_network;
+mod rng;
 #[path = "../common/skip.rs"]
 mod skip;
 mod stopping;

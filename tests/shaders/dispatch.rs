@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 use smoothcnn::Error;
-use smoothcnn::plan::shaders::RELU;
+use smoothcnn::ops::relu;
 use smoothcnn::plan::{Grid, Plan, Slice, Uniform};
 
 /// A uniform block of one word, under a name.
@@ -29,7 +29,7 @@ fn record<D: Uniform + Default>(pass: &str, grid: Grid, names: &[&str]) -> smoot
     let mut plan = Plan::default();
     let slice = plan.buffer("any", 16)?;
     let bindings: Vec<(&str, Slice)> = names.iter().map(|&name| (name, slice)).collect();
-    plan.dispatch("layer.forward", (&RELU, pass), D::default(), grid, 0, &bindings)?;
+    plan.dispatch("layer.forward", (relu::ENTRY.shaders[0], pass), D::default(), grid, 0, &bindings)?;
     Ok(plan)
 }
 
@@ -63,14 +63,14 @@ fn a_mismatch_is_refused_by_name() {
 #[test]
 fn a_refused_dispatch_is_not_recorded() {
     let mut plan = Plan::default();
-    plan.dispatch("layer.forward", (&RELU, "forward"), Features::default(), GRID, 0, &[]).unwrap_err();
+    plan.dispatch("layer.forward", (relu::ENTRY.shaders[0], "forward"), Features::default(), GRID, 0, &[]).unwrap_err();
     assert!(plan.dispatches.is_empty());
 }
 
 /// Catches workgroups that are missing, or more than WebGPU allows along an axis, or far more than needed.
 #[test]
 fn workgroups_fold_over_two_axes() {
-    let threads = RELU.entry("forward").unwrap().workgroup_size.iter().product::<u32>() as usize;
+    let threads = relu::ENTRY.shaders[0].entry("forward").unwrap().workgroup_size.iter().product::<u32>() as usize;
     for (groups, rows) in [(0, 1), (1, 1), (65_535, 1), (65_536, 2), (131_070, 2), (131_071, 3), (10_000_019, 153)] {
         for (grid, needed) in [
             (Grid::Workgroups(groups), groups),

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::compile::{Compiled, Job, compile};
+use smoothcnn::layer::{At, Mode};
 use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::loss::{self, FORMS, Loss};
 use smoothcnn::network::{Layer, Network};
+use smoothcnn::ops;
 use smoothcnn::ops::AffineBuffers;
 use smoothcnn::ops::ceiling;
 use smoothcnn::ops::conv2d::{self, Conv2d};
@@ -19,7 +21,7 @@ use smoothcnn::ops::stage::Layout;
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::plan::Plan;
 use smoothcnn::plan::Storage;
-use smoothcnn::plan::shaders::{ALL, BindingKind};
+use smoothcnn::plan::shaders::BindingKind;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
 
 type Pass = (&'static str, String);
@@ -172,6 +174,27 @@ fn losses() -> Plan {
     plan
 }
 
+/// Every layer's passes over the first of its cases, in training and in inference.
+fn layers_apart() -> Plan {
+    let mut plan = Plan::default();
+    let at = plan.buffer("any", 64).unwrap();
+    for entry in ops::ALL {
+        let case = &(entry.cases)()[0];
+        let op = case.layer.fit(case.input).unwrap();
+        let params = vec![at; op.parameters().len()];
+        for mode in [Mode::Training, Mode::Inference] {
+            let saved = op.saved(case.n).map(|_| at);
+            let at_layer =
+                At { name: "layer", n: case.n, mode, x: at, y: at, params: &params, grads: &params, saved, layer: 0 };
+            op.record_forward(&mut plan, &at_layer).unwrap();
+            if mode == Mode::Training {
+                op.record_backward(&mut plan, &at_layer, at, Some(at)).unwrap();
+            }
+        }
+    }
+    plan
+}
+
 /// What only `bench` runs.
 fn ceilings() -> Plan {
     let mut plan = Plan::default();
@@ -203,12 +226,13 @@ fn halves_apart() -> Plan {
 /// Catches a pass that no operation uses any more, and uniform blocks or bindings that differ between shader and host.
 #[test]
 fn every_pass_is_recorded_by_an_operation() {
-    let mut recorded: BTreeSet<Pass> = [losses(), ceilings(), halves_apart()].iter().flat_map(passes).collect();
+    let mut recorded: BTreeSet<Pass> =
+        [losses(), layers_apart(), ceilings(), halves_apart()].iter().flat_map(passes).collect();
     for compiled in all_plans() {
         recorded.extend(passes(&compiled.plan));
     }
     let mut missing = vec![];
-    for shader in ALL {
+    for shader in smoothcnn::ops::shaders() {
         let passes = shader.entries().iter().map(|entry| (shader.name, entry.name.clone()));
         missing.extend(passes.filter(|pass| !recorded.contains(pass)));
     }

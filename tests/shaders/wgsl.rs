@@ -2,15 +2,16 @@
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module};
-use smoothcnn::plan::shaders::{ALL, BindingKind, Shader, capabilities};
+use smoothcnn::ops::shaders;
+use smoothcnn::plan::shaders::{BindingKind, Shader, capabilities};
 
 fn parse(shader: &Shader) -> (Module, ModuleInfo) {
     let fail = |error: String| -> ! { panic!("{}.wgsl: {error}", shader.name) };
-    let module =
-        naga::front::wgsl::parse_str(shader.source).unwrap_or_else(|error| fail(error.emit_to_string(shader.source)));
+    let module = naga::front::wgsl::parse_str(shader.source())
+        .unwrap_or_else(|error| fail(error.emit_to_string(shader.source())));
     let info = Validator::new(ValidationFlags::all(), capabilities(shader.name))
         .validate(&module)
-        .unwrap_or_else(|error| fail(error.emit_to_string(shader.source)));
+        .unwrap_or_else(|error| fail(error.emit_to_string(shader.source())));
     (module, info)
 }
 
@@ -18,12 +19,12 @@ fn parse(shader: &Shader) -> (Module, ModuleInfo) {
 /// without it. The forms of kernels that every device runs need none.
 #[test]
 fn every_shader_is_valid_with_the_capabilities_that_are_checked() {
-    let needing: Vec<_> = ALL.iter().filter(|s| capabilities(s.name) != Capabilities::empty()).collect();
+    let needing: Vec<_> = shaders().filter(|s| capabilities(s.name) != Capabilities::empty()).collect();
     assert!(
         needing.iter().all(|shader| shader.file.ends_with("_lanes") || shader.name.ends_with("_f16")),
         "{needing:?}"
     );
-    for shader in ALL {
+    for shader in shaders() {
         let (module, _) = parse(shader);
         assert!(!module.entry_points.is_empty(), "{shader:?} has no entry point");
         assert!(module.entry_points.iter().all(|point| point.stage == naga::ShaderStage::Compute), "{shader:?}");
@@ -33,10 +34,10 @@ fn every_shader_is_valid_with_the_capabilities_that_are_checked() {
 /// Catches a copied file that kept its old name, and a name that is not the file's stem and its storage.
 #[test]
 fn names_are_the_files_stems_and_differ() {
-    let names: std::collections::BTreeSet<_> = ALL.iter().map(|shader| shader.name).collect();
-    assert_eq!(names.len(), ALL.len());
-    assert!(ALL.iter().all(|shader| [shader.file, &format!("{}_f16", shader.file)].contains(&shader.name)));
-    let names: std::collections::BTreeSet<_> = ALL.iter().map(|shader| shader.file).collect();
+    let names: std::collections::BTreeSet<_> = shaders().map(|shader| shader.name).collect();
+    assert_eq!(names.len(), shaders().count());
+    assert!(shaders().all(|shader| [shader.file, &format!("{}_f16", shader.file)].contains(&shader.name)));
+    let names: std::collections::BTreeSet<_> = shaders().map(|shader| shader.file).collect();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let stems: std::collections::BTreeSet<_> = files
@@ -49,7 +50,7 @@ fn names_are_the_files_stems_and_differ() {
 /// Catches a binding in a second group or two variables under one number: the engine binds group 0, by number.
 #[test]
 fn bindings_are_in_group_0_under_their_own_numbers() {
-    for shader in ALL {
+    for shader in shaders() {
         let (module, _) = parse(shader);
         let mut numbers = vec![];
         for (_, variable) in module.global_variables.iter() {
@@ -68,7 +69,7 @@ fn bindings_are_in_group_0_under_their_own_numbers() {
 /// Catches a workgroup, its memory or a list of buffers beyond WebGPU's default limits.
 #[test]
 fn entry_points_stay_within_the_default_limits() {
-    for shader in ALL {
+    for shader in shaders() {
         let (module, info) = parse(shader);
         for (i, point) in module.entry_points.iter().enumerate() {
             let at = format!("{}.wgsl:{}", shader.name, point.name);
@@ -96,7 +97,7 @@ fn entry_points_stay_within_the_default_limits() {
 /// bind group layouts are made from it.
 #[test]
 fn reflection_agrees_with_the_source() {
-    for shader in ALL {
+    for shader in shaders() {
         let (module, info) = parse(shader);
         assert_eq!(shader.entries().len(), module.entry_points.len(), "{shader:?}");
         for (i, point) in module.entry_points.iter().enumerate() {
@@ -131,7 +132,7 @@ fn reflection_agrees_with_the_source() {
 fn uniform_blocks_are_those_of_their_owners() {
     use smoothcnn::plan::Uniform;
     let mut found = std::collections::BTreeSet::new();
-    for shader in ALL {
+    for shader in shaders() {
         for binding in shader.entries().iter().flat_map(|entry| &entry.bindings) {
             let BindingKind::Uniform { fields, .. } = &binding.kind else { continue };
             found.insert(binding.name.as_str());

@@ -121,6 +121,11 @@ impl<T: Precision> CpuNetwork<T> {
         }
     }
 
+    /// Makes the layers draw their random numbers by this seed.
+    pub fn seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
     /// The network's layers.
     pub fn network(&self) -> &Network {
         &self.net

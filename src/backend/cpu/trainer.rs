@@ -15,8 +15,10 @@ use crate::optimizer::reference::State;
 pub type CpuTrainer<'a, T> = HostTrainer<'a, T, CpuNetwork<T>>;
 
 impl<T: Precision> HostNetwork<T> for CpuNetwork<T> {
-    fn start(net: &Network, params: Vec<T>) -> Self {
-        Self::new(net, params)
+    fn start(net: &Network, params: Vec<T>, seed: u64) -> Self {
+        let mut network = Self::new(net, params);
+        network.seed(seed);
+        network
     }
 
     /// The images are written where and as the first layer reads them.

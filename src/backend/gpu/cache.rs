@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::fs::write_atomic;
-use crate::plan::shaders;
+use crate::ops;
 
 const MAGIC: &[u8; 8] = b"smoothcn";
 
@@ -54,7 +54,7 @@ fn header(contents: &[u8]) -> [u8; 24] {
 
 /// A hash of the sources of every shader: with other kernels, other pipelines, and others are the fastest.
 fn shaders() -> u64 {
-    shaders::ALL.iter().fold(SEED, |hash, shader| fnv1a(shader.source.as_bytes(), hash))
+    ops::shaders().fold(SEED, |hash, shader| fnv1a(shader.source().as_bytes(), hash))
 }
 
 /// Where a hash begins.

@@ -17,8 +17,8 @@ pub struct Kernel {
     pub layout: wgpu::BindGroupLayout,
 }
 
-/// Every kernel built so far, by shader and pass.
-pub(super) type Cache = Mutex<HashMap<(&'static str, &'static str), Arc<Kernel>>>;
+/// Every kernel built so far, by shader and pass. Shaders are static: where one lies is what it is, and two of one name are two.
+pub(super) type Cache = Mutex<HashMap<(usize, &'static str), Arc<Kernel>>>;
 
 /// How many of the step's uniform blocks the pass reads; its bind group takes a dynamic offset for each.
 pub fn step_blocks(entry: &Entry) -> usize {
@@ -31,12 +31,12 @@ impl Gpu {
     /// # Errors
     /// [`crate::Error::Gpu`] if the driver refuses it.
     pub fn kernel(&self, dispatch: &Dispatch) -> Result<Arc<Kernel>> {
-        let key = (dispatch.shader.name, dispatch.entry.name.as_str());
+        let key = (std::ptr::from_ref(dispatch.shader) as usize, dispatch.entry.name.as_str());
         let cache = || self.kernels.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(kernel) = cache().get(&key) {
             return Ok(kernel.clone());
         }
-        let context = format!("building {}.wgsl, {}", key.0, key.1);
+        let context = format!("building {}.wgsl, {}", dispatch.shader.name, key.1);
         let build = |pipelines| self.guarded(&context, || self.build(dispatch.shader, dispatch.entry, pipelines));
         // A cache that is of no use must not stand in the way.
         let built = match build(self.pipelines.as_ref()) {
@@ -76,20 +76,24 @@ impl Gpu {
         });
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(shader.name),
-            source: wgpu::ShaderSource::Wgsl(shader.source.into()),
+            source: wgpu::ShaderSource::Wgsl(shader.source().into()),
         };
         let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
-        // SAFETY: the only check given up is the one that ends infinite loops. Every loop of our shaders counts up to (or
-        // halves down from) a bound that does not change in the loop, so each of them ends.
-        let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
+        let module = if shader.own {
+            // SAFETY: the only check given up is the one that ends infinite loops. Every loop of our shaders counts up to (or
+            // halves down from) a bound that does not change in the loop, so each of them ends.
+            unsafe { self.device.create_shader_module_trusted(descriptor, checks) }
+        } else {
+            self.device.create_shader_module(descriptor)
+        };
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&label),
             layout: Some(&pipeline_layout),
             module: &module,
             entry_point: Some(&entry.name),
             compilation_options: wgpu::PipelineCompilationOptions {
-                // The shaders write every workgroup variable before they read it.
-                zero_initialize_workgroup_memory: false,
+                // Our shaders write every workgroup variable before they read it.
+                zero_initialize_workgroup_memory: !shader.own,
                 ..Default::default()
             },
             cache: pipelines,

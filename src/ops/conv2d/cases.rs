@@ -58,7 +58,8 @@ pub fn draw(rng: &mut Philox, input: Shape) -> Option<Layer> {
 }
 
 /// A recorded case.
-pub fn golden(number: &dyn Fn(&str) -> usize) -> Case {
+pub fn golden(number: &dyn Fn(&str) -> f64) -> Case {
+    let number = |name| number(name) as usize;
     let pair = |a, b| [number(a), number(b)];
     Conv2d {
         input: [number("c_in"), number("h"), number("w")],

@@ -28,6 +28,7 @@ use crate::real::Real;
 pub const ENTRY: Entry = Entry {
     name: "conv2d",
     summary: "`torch.nn.Conv2d`: any kernel, stride and zero padding",
+    shaders: &[&record::SHADER],
     cases: cases::all,
     draw: cases::draw,
     golden: Some(cases::golden),

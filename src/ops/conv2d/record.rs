@@ -3,8 +3,11 @@
 use super::Conv2d;
 use crate::Result;
 use crate::layer::{At, Op, Parameter, Rounding, Shape};
-use crate::plan::shaders::CONV2D;
+use crate::plan::shaders::{Shader, shader};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
+
+/// `shaders/conv2d.wgsl`
+pub static SHADER: Shader = shader!("conv2d");
 
 uniform! {
     /// `Conv2d` in `shaders/conv2d.wgsl`.
@@ -69,7 +72,7 @@ impl Op for Conv2d {
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {
         plan.dispatch(
             format!("{}.forward", at.name),
-            (&CONV2D, "forward"),
+            (&SHADER, "forward"),
             self.dims(),
             Grid::Threads(at.n * self.output_len()),
             self.flops() * at.n as u64,
@@ -83,7 +86,7 @@ impl Op for Conv2d {
         let At { name, n, .. } = *at;
         plan.dispatch(
             format!("{name}.backward_weight"),
-            (&CONV2D, "backward_weight"),
+            (&SHADER, "backward_weight"),
             self.dims(),
             Grid::Threads(self.weight_len()),
             self.flops() * n as u64,
@@ -93,7 +96,7 @@ impl Op for Conv2d {
         plan.loops(&[n, h, w]);
         plan.dispatch(
             format!("{name}.backward_bias"),
-            (&CONV2D, "backward_bias"),
+            (&SHADER, "backward_bias"),
             self.dims(),
             Grid::Threads(self.c_out),
             (self.output_len() * n) as u64,
@@ -103,7 +106,7 @@ impl Op for Conv2d {
         let Some(dx) = dx else { return Ok(()) };
         plan.dispatch(
             format!("{name}.backward_input"),
-            (&CONV2D, "backward_input"),
+            (&SHADER, "backward_input"),
             self.dims(),
             Grid::Threads(n * self.input_len()),
             self.flops() * n as u64,

@@ -13,6 +13,7 @@ use crate::rng::Philox;
 pub const ENTRY: Entry = Entry {
     name: "flatten",
     summary: "`torch.nn.Flatten`: a change of shape, and no work",
+    shaders: &[],
     cases: || vec![Case { n: 3, input: Shape::Image([2, 3, 5]), layer: Layer::flatten() }],
     draw: |_: &mut Philox, _: Shape| Some(Layer::flatten()),
     golden: None,

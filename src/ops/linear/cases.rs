@@ -40,6 +40,7 @@ pub fn draw(rng: &mut Philox, input: Shape) -> Option<Layer> {
 }
 
 /// A recorded case.
-pub fn golden(number: &dyn Fn(&str) -> usize) -> Case {
+pub fn golden(number: &dyn Fn(&str) -> f64) -> Case {
+    let number = |name| number(name) as usize;
     Linear { inputs: number("in"), outputs: number("out") }.case(number("n"))
 }

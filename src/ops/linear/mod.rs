@@ -25,6 +25,7 @@ use crate::real::Real;
 pub const ENTRY: Entry = Entry {
     name: "linear",
     summary: "`torch.nn.Linear`",
+    shaders: &[&record::SHADER],
     cases: cases::all,
     draw: cases::draw,
     golden: Some(cases::golden),

@@ -3,8 +3,11 @@
 use super::Linear;
 use crate::Result;
 use crate::layer::{At, Op, Parameter, Rounding, Shape};
-use crate::plan::shaders::LINEAR;
+use crate::plan::shaders::{Shader, shader};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
+
+/// `shaders/linear.wgsl`
+pub static SHADER: Shader = shader!("linear");
 
 uniform! {
     /// `Linear` in `shaders/linear.wgsl`.
@@ -44,7 +47,7 @@ impl Op for Linear {
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {
         plan.dispatch(
             format!("{}.forward", at.name),
-            (&LINEAR, "forward"),
+            (&SHADER, "forward"),
             self.dims(),
             Grid::Threads(at.n * self.outputs),
             self.flops() * at.n as u64,
@@ -58,7 +61,7 @@ impl Op for Linear {
         let At { name, n, .. } = *at;
         plan.dispatch(
             format!("{name}.backward_weight"),
-            (&LINEAR, "backward_weight"),
+            (&SHADER, "backward_weight"),
             self.dims(),
             Grid::Threads(self.weight_len()),
             self.flops() * n as u64,
@@ -67,7 +70,7 @@ impl Op for Linear {
         plan.loops(&[n]);
         plan.dispatch(
             format!("{name}.backward_bias"),
-            (&LINEAR, "backward_bias"),
+            (&SHADER, "backward_bias"),
             self.dims(),
             Grid::Threads(self.outputs),
             (self.outputs * n) as u64,
@@ -77,7 +80,7 @@ impl Op for Linear {
         let Some(dx) = dx else { return Ok(()) };
         plan.dispatch(
             format!("{name}.backward_input"),
-            (&LINEAR, "backward_input"),
+            (&SHADER, "backward_input"),
             self.dims(),
             Grid::Threads(n * self.inputs),
             self.flops() * n as u64,

@@ -42,7 +42,8 @@ pub fn draw(rng: &mut Philox, input: Shape) -> Option<Layer> {
 }
 
 /// A recorded case.
-pub fn golden(number: &dyn Fn(&str) -> usize) -> Case {
+pub fn golden(number: &dyn Fn(&str) -> f64) -> Case {
+    let number = |name| number(name) as usize;
     MaxPool2d {
         input: [number("c"), number("h"), number("w")],
         kernel: [number("kh"), number("kw")],

@@ -23,6 +23,7 @@ use crate::real::Real;
 pub const ENTRY: Entry = Entry {
     name: "max_pool2d",
     summary: "`torch.nn.MaxPool2d` without padding: any window and stride",
+    shaders: &[&record::SHADER],
     cases: cases::all,
     draw: cases::draw,
     golden: Some(cases::golden),

@@ -3,8 +3,11 @@
 use super::MaxPool2d;
 use crate::Result;
 use crate::layer::{At, Inputs, Op, Rounding, Saved, Shape};
-use crate::plan::shaders::MAX_POOL2D;
+use crate::plan::shaders::{Shader, shader};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
+
+/// `shaders/max_pool2d.wgsl`
+pub static SHADER: Shader = shader!("max_pool2d");
 
 uniform! {
     /// `MaxPool2d` in `shaders/max_pool2d.wgsl`.
@@ -56,7 +59,7 @@ impl Op for MaxPool2d {
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {
         plan.dispatch(
             format!("{}.forward", at.name),
-            (&MAX_POOL2D, "forward"),
+            (&SHADER, "forward"),
             self.dims(),
             Grid::Threads(at.n * self.output_len()),
             0,
@@ -68,7 +71,7 @@ impl Op for MaxPool2d {
         let Some(dx) = dx else { return Ok(()) };
         plan.dispatch(
             format!("{}.backward", at.name),
-            (&MAX_POOL2D, "backward"),
+            (&SHADER, "backward"),
             self.dims(),
             Grid::Threads(at.n * self.input_len()),
             0,

@@ -16,6 +16,7 @@ pub fn draw(_: &mut Philox, _: Shape) -> Option<Layer> {
 }
 
 /// A recorded case.
-pub fn golden(number: &dyn Fn(&str) -> usize) -> Case {
+pub fn golden(number: &dyn Fn(&str) -> f64) -> Case {
+    let number = |name| number(name) as usize;
     Case { n: 1, input: Shape::Features(number("len")), layer: Layer::relu() }
 }

@@ -18,6 +18,7 @@ use crate::real::Real;
 pub const ENTRY: Entry = Entry {
     name: "relu",
     summary: "`torch.nn.ReLU`",
+    shaders: &[&record::SHADER],
     cases: cases::all,
     draw: cases::draw,
     golden: Some(cases::golden),

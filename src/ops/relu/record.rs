@@ -3,8 +3,11 @@
 use super::Relu;
 use crate::Result;
 use crate::layer::{At, Inputs, Op, Rounding, Shape};
-use crate::plan::shaders::RELU;
+use crate::plan::shaders::{Shader, shader};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
+
+/// `shaders/relu.wgsl`
+pub static SHADER: Shader = shader!("relu");
 
 uniform! {
     /// `Relu` in `shaders/relu.wgsl`.
@@ -34,7 +37,7 @@ impl Op for Relu {
         let features = self.0.len();
         plan.dispatch(
             format!("{}.forward", at.name),
-            (&RELU, "forward"),
+            (&SHADER, "forward"),
             Dims { features: word(features) },
             Grid::Threads(at.n * features),
             0,
@@ -54,7 +57,7 @@ impl Op for Relu {
 pub fn backward(plan: &mut Plan, name: &str, n: usize, features: usize, [y, dy, dx]: [Slice; 3]) -> Result<()> {
     plan.dispatch(
         format!("{name}.backward"),
-        (&RELU, "backward"),
+        (&SHADER, "backward"),
         Dims { features: word(features) },
         Grid::Threads(n * features),
         0,
