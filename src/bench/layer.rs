@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use pulp::Arch;
 
+use crate::backend::cpu::plain::Plain;
 use crate::backend::gpu::{Engine, Gpu};
 use crate::check::batch::{Batch, Given};
-use crate::check::{layers, ops};
-use crate::layer::{At, Mode, Role, Shape};
+use crate::check::{layers, steps};
+use crate::layer::{At, Following, Layout, Mode, Node, NodeBatch, Role, Scratch, Shape};
 use crate::ops::Case;
-use crate::ops::fast::{self, Following, Layout, Node, Plain, Scratch};
 use crate::plan::{Plan, Slice};
 use crate::{Error, Result};
 
@@ -83,7 +83,7 @@ impl LayerBench {
     pub fn gpu_pass(&self, backward: bool) -> Result<()> {
         let Some((engine, ranges)) = &self.gpu else { return Ok(()) };
         let one = Slice { buffer: 0, offset: 0, bytes: 4 };
-        let step = ops::step(self.batch.n);
+        let step = steps::step(self.batch.n);
         engine.run(ranges[usize::from(backward)].clone(), &[step], one).wait::<f32>().map(|_| ())
     }
 
@@ -102,7 +102,7 @@ impl LayerBench {
         let Self { batch, fast: Fast { node, from, x, scratch }, .. } = self;
         let to = planes(batch.op.output());
         let mut y = vec![0.0; batch.n * to.len];
-        let of = fast::Batch {
+        let of = NodeBatch {
             n: batch.n,
             arch: Arch::new(),
             from: *from,
@@ -123,7 +123,7 @@ impl LayerBench {
         let Self { batch, given, fast: Fast { node, from, x, scratch }, .. } = self;
         let mut dx = vec![0.0; x.len()];
         let mut grads: Vec<Vec<f32>> = batch.params.iter().map(|values| vec![0.0; values.len()]).collect();
-        let of = fast::Batch {
+        let of = NodeBatch {
             n: batch.n,
             arch: Arch::new(),
             from: *from,
@@ -206,6 +206,6 @@ fn record(gpu: &Arc<Gpu>, name: &str, batch: &Batch<f32>) -> Result<(Engine, [st
     let engine = Engine::new(gpu, plan)?;
     values.into_iter().for_each(|(slice, values)| engine.write(slice, values));
     // The backward pass reads what the forward pass saved.
-    engine.run(forward.clone(), &[ops::step(n)], x.part(0, 1)).wait::<f32>()?;
+    engine.run(forward.clone(), &[steps::step(n)], x.part(0, 1)).wait::<f32>()?;
     Ok((engine, [forward, backward]))
 }

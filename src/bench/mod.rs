@@ -11,13 +11,12 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::cpu;
 use crate::backend::gpu::clock::{Clock, Times};
 use crate::backend::gpu::device::describe;
 use crate::backend::gpu::trainer::{GpuTrainer, Options};
 use crate::backend::gpu::{Engine, Gpu};
 use crate::backend::reference::ReferenceTrainer;
-use crate::backend::{Setup, Trainer};
+use crate::backend::{Setup, Trainer, cpu};
 use crate::check::network::{against_oracle_rounding, random_data, tensors_in_halves};
 use crate::compile::fuse::Kernels;
 use crate::loss::smoothing::{Smoothing, Variant};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Row;
 use super::batch::Batch;
-use super::ops::step;
 use super::probe::Probe;
+use super::steps::step;
 use crate::Result;
 use crate::backend::gpu::Gpu;
 use crate::layer::{At, Mode, Random, Role};

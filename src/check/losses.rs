@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::cases::SMOOTHED_LOSS;
-use super::ops::{from, shares, wide};
 use super::probe::Probe;
+use super::steps::{from, pairs, shares};
 use super::{Row, random};
 use crate::Result;
 use crate::backend::gpu::Gpu;
+use crate::cases::wide;
 use crate::loss::{Batch, Block, Buffers, Case, FORMS, Loss, Pass};
 use crate::plan::Slice;
 
@@ -101,11 +102,6 @@ fn rows(probe: &mut Probe, rows: &[f32], classes: usize) -> Result<(Option<Slice
     let order: Vec<u32> = (0..FIRST as u32).chain((0..n as u32).rev()).collect();
     let at = (n > 0).then(|| probe.floats("rows", &backwards)).transpose()?;
     Ok((at, probe.words("order", &order)?))
-}
-
-/// Loss and nll of each row, as the device has them.
-pub(super) fn pairs(losses: &[f64], nlls: &[f64]) -> Vec<f64> {
-    losses.iter().zip(nlls).flat_map(|(&loss, &nll)| [loss, nll]).collect()
 }
 
 /// Rows of `classes` numbers, each filled up with zeros.

@@ -190,10 +190,10 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let rows = |plan: &mut Plan| plan.buffer("train.loss_rows", job.train_images.saturating_mul(net.classes));
     let loss_rows = job.loss.rows().map(|_| rows(&mut plan)).transpose()?;
     match (stages.last(), head) {
-        (Some(staged), Some(tiled)) => {
+        (Some(staged), Some((dims, stored))) => {
             recorder.forward(&mut plan, stages.len() - 1)?;
-            let mut head = Head::new(&tiled.dims).expect("only what the kernel supports becomes a head");
-            head.x = tiled.x;
+            let mut head = Head::new(dims).expect("only what the kernel supports becomes a head");
+            head.x = stored;
             let at = recorder.affine(stages.len() - 1);
             head.forward_backward(&mut plan, &staged.name, n, &at, [logits, losses, dlogits], [labels, order])?;
         }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smoothcnn::Error;
-use smoothcnn::backend::cpu;
 use smoothcnn::backend::gpu::engine::FIRST_WORK;
 use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options, losses, sealed};
 use smoothcnn::backend::gpu::{Engine, Gpu};
 use smoothcnn::backend::reference::ReferenceTrainer;
-use smoothcnn::backend::{Setup, State, Trainer};
+use smoothcnn::backend::{Setup, State, Trainer, cpu};
 use smoothcnn::check::network::random_data;
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::data::Dataset;

@@ -6,11 +6,11 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::optimizer;
-use crate::layer::{Mode, Precision, Random, Shape};
+use super::plain::Plain;
+use crate::layer::{Following, Layout, MAX_CHUNKS, Mode, Node, NodeBatch, Precision, Random, Scratch, Shape, grow};
 use crate::loss;
 use crate::loss::{BatchLoss, Form, mean};
 use crate::network::{FittedLayer, Network};
-use crate::ops::fast::{Batch, Following, Layout, MAX_CHUNKS, Node, Plain, Scratch, grow};
 use crate::optimizer::Optimizer;
 use crate::optimizer::reference::State;
 use crate::real::Real;
@@ -65,7 +65,7 @@ pub struct CpuNetwork<T> {
     images: usize,
 }
 
-/// Bytes of an image in a batch.
+/// NodeBytes of an image in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageBytes {
     /// What every layer gives.
@@ -109,7 +109,7 @@ impl<T: Precision> CpuNetwork<T> {
         let size = size_of::<T>();
         let of_nodes: Vec<_> = nodes.iter().map(|stage| stage.node.bytes()).collect();
         let forward = layouts.iter().map(|layout| layout.len * size).chain(of_nodes.iter().map(|bytes| bytes.image));
-        let most = |of: fn(&crate::ops::fast::Bytes) -> usize| of_nodes.iter().map(of).max().unwrap_or(0);
+        let most = |of: fn(&crate::layer::NodeBytes) -> usize| of_nodes.iter().map(of).max().unwrap_or(0);
         let first = first_trained(net, &nodes) + 1;
         let backward = layouts.iter().skip(first).map(|layout| layout.len * size).sum::<usize>();
         // Losses and the logits' gradient.
@@ -176,7 +176,7 @@ impl<T: Precision> CpuNetwork<T> {
             let (before, after) = self.tensors.split_at_mut(i + 1);
             let (from, to) = (&before[i], &mut after[0]);
             grow(&mut to.values, *n * to.layout.len);
-            let batch = Batch {
+            let batch = NodeBatch {
                 n: *n,
                 arch: *arch,
                 from: from.layout,
@@ -216,7 +216,7 @@ impl<T: Precision> CpuNetwork<T> {
             if wanted {
                 grow(&mut from.gradient, *n * from.layout.len);
             }
-            let batch = Batch {
+            let batch = NodeBatch {
                 n: *n,
                 arch: *arch,
                 from: from.layout,
@@ -319,13 +319,13 @@ fn fuse<T: Precision>(net: &Network, arch: Arch) -> (Vec<Stage<T>>, Vec<Layout>)
 struct Repack;
 
 impl<T: Real> Node<T> for Repack {
-    fn forward(&mut self, batch: Batch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
-        let Batch { from, to, x, .. } = batch;
+    fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
+        let NodeBatch { from, to, x, .. } = batch;
         y.par_chunks_mut(to.len).zip(x.par_chunks(from.len)).for_each(|(y, x)| to.write(x, y));
     }
 
-    fn backward(&self, batch: Batch<T>, _y: &[T], dy: &[T], dx: Option<&mut [T]>, _grads: &mut [&mut [T]]) {
-        let (Batch { from, to, .. }, Some(dx)) = (batch, dx) else { return };
+    fn backward(&self, batch: NodeBatch<T>, _y: &[T], dy: &[T], dx: Option<&mut [T]>, _grads: &mut [&mut [T]]) {
+        let (NodeBatch { from, to, .. }, Some(dx)) = (batch, dx) else { return };
         dx.par_chunks_mut(from.len).zip(dy.par_chunks(to.len)).for_each(|(dx, dy)| to.read(dy, dx));
     }
 }

@@ -4,6 +4,7 @@ use super::ComparatorLoss;
 use super::reference;
 use crate::Result;
 use crate::cases::{random, random_targets, sum_tolerance, wide};
+use crate::loss::form::Named;
 use crate::loss::smoothed::cases::softmax;
 use crate::loss::{Case, Loss};
 use crate::ops::IGNORED;
@@ -82,9 +83,17 @@ pub fn case(n: usize, scale: f32, loss: ComparatorLoss) -> Case {
 ///
 /// # Errors
 /// None: the numbers are in range.
-pub fn trainings(classes: usize) -> Result<Vec<(&'static str, Loss)>> {
+pub fn trainings(classes: usize, _images: usize) -> Result<Named> {
     Ok(vec![
         ("focal", Loss::new(ComparatorLoss::focal(classes, 2.0)?, 0.0)),
         ("confidence penalty", Loss::new(ComparatorLoss::confidence_penalty(classes, 0.1)?, 0.0)),
     ])
+}
+
+/// For `check`.
+///
+/// # Errors
+/// None: the numbers are in range.
+pub fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {
+    Ok(losses(classes)?.into_iter().map(|loss| case(n, scale, loss)).collect())
 }

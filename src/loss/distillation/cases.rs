@@ -3,6 +3,7 @@
 use super::DistillationLoss;
 use crate::Result;
 use crate::cases::{random, random_targets, sum_tolerance, wide};
+use crate::loss::form::Named;
 use crate::loss::smoothed::cases::softmax;
 use crate::loss::smoothing::{Schedule, Smoothing, Variant};
 use crate::loss::{Case, Loss};
@@ -64,10 +65,19 @@ pub fn case(n: usize, scale: f32, loss: DistillationLoss) -> Case {
 ///
 /// # Errors
 /// None: the numbers are in range.
-pub fn trainings(classes: usize, images: usize) -> Result<Vec<(&'static str, Loss)>> {
+pub fn trainings(classes: usize, images: usize) -> Result<Named> {
     let smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.2 };
     let form = DistillationLoss::new(classes, 3.0, 0.6)?.smoothed(smoothing);
     let teacher = random(images * classes, 24).iter().map(|v| 4.0 * v).collect();
     let loss = Loss::new(form, smoothing.epsilon).with_teacher(teacher)?;
     Ok(vec![("distillation, warm-up", loss.scheduled(Schedule::WarmUp { over: 5 }))])
+}
+
+/// For `check`.
+///
+/// # Errors
+/// None: the numbers are in range.
+pub fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {
+    let loss = |(temperature, alpha)| Ok(case(n, scale, DistillationLoss::new(classes, temperature, alpha)?));
+    STRENGTHS.into_iter().map(loss).collect()
 }

@@ -1,15 +1,20 @@
 //! What `check` and the tests run of the smoothed loss.
 
-use super::Block;
+use crate::Result;
 use crate::cases::{random, random_targets, sum_tolerance, wide};
+use crate::loss::Block;
+use crate::loss::form::Named;
 use crate::loss::smoothing::{Schedule, Smoothing, Variant};
 use crate::loss::{Case, Loss};
 use crate::ops::IGNORED;
 
 /// Both variants.
-pub fn cases(n: usize, classes: usize, scale: f32) -> Vec<Case> {
+///
+/// # Errors
+/// None: the numbers are in range.
+pub fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {
     let smoothing = |variant| Smoothing { variant, epsilon: 0.1 };
-    [Variant::Uniform, Variant::OffTarget].map(|variant| case(n, classes, scale, smoothing(variant))).into()
+    Ok([Variant::Uniform, Variant::OffTarget].map(|variant| case(n, classes, scale, smoothing(variant))).into())
 }
 
 /// For logits up to `scale`. One row in four is ignored: its logits are not even read.
@@ -60,11 +65,14 @@ pub(in crate::loss) fn softmax(row: &[f64], temperature: f64) -> Vec<f64> {
 }
 
 /// For whole training steps.
-pub fn trainings() -> Vec<(&'static str, Loss)> {
+///
+/// # Errors
+/// None: the numbers are in range.
+pub fn trainings(_classes: usize, _images: usize) -> Result<Named> {
     let smoothed = |variant, epsilon| Loss::from(Smoothing { variant, epsilon });
-    vec![
+    Ok(vec![
         ("uniform, warm-up", smoothed(Variant::Uniform, 0.2).scheduled(Schedule::WarmUp { over: 4 })),
         ("off-target, decay", smoothed(Variant::OffTarget, 0.2).scheduled(Schedule::Decay { over: 2 })),
         ("negative", smoothed(Variant::Uniform, -0.3)),
-    ]
+    ])
 }

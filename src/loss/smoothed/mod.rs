@@ -14,8 +14,8 @@
 pub mod cases;
 pub mod reference;
 
-use super::form::rows;
-use super::{Batch, Block, Buffers, Case, Formula, Loss, Pass};
+use super::formula::{Formula, Pass, rows};
+use super::{Batch, Block, Buffers};
 use crate::Result;
 use crate::loss::smoothing::{Masses, Smoothing};
 use crate::plan::shaders::SMOOTHED_LOSS;
@@ -69,15 +69,11 @@ impl Formula for Smoothing {
         reference::forward(self.masses(classes), classes, logits, batch.labels, losses);
     }
 
+    fn nll<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, nlls: &mut [T]) {
+        reference::nll(classes, logits, batch.labels, nlls);
+    }
+
     fn backward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]) {
         reference::backward(self.masses(classes), classes, logits, batch.labels, dloss, dlogits);
-    }
-
-    fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {
-        Ok(cases::cases(n, classes, scale))
-    }
-
-    fn trainings(_classes: usize, _images: usize) -> Result<Vec<(&'static str, Loss)>> {
-        Ok(cases::trainings())
     }
 }

@@ -6,6 +6,7 @@ use super::reference::{self, Reduction, Targets};
 use super::{Spec, WeightedLoss, Weighting};
 use crate::Result;
 use crate::cases::{random, random_targets, sum_tolerance, wide};
+use crate::loss::form::Named;
 use crate::loss::smoothing::{Epsilon, Prior, Schedule};
 use crate::loss::{Case, Formula, Loss};
 use crate::ops::IGNORED;
@@ -185,7 +186,7 @@ pub fn case(n: usize, classes: usize, scale: f32, features: Features) -> Case {
 ///
 /// # Errors
 /// None: the numbers are in range.
-pub fn trainings(classes: usize, images: usize) -> Result<Vec<(&'static str, Loss)>> {
+pub fn trainings(classes: usize, images: usize) -> Result<Named> {
     let positive = |stream| -> Vec<f64> { random(classes, stream).iter().map(|&v| f64::from(v) + 1.1).collect() };
     let weighted = |epsilon: f64, spec: Spec| -> Result<Loss> {
         let epsilon = Epsilon::negative_allowed(epsilon)?;
@@ -210,4 +211,12 @@ pub fn trainings(classes: usize, images: usize) -> Result<Vec<(&'static str, Los
         ("soft targets", weighted(0.1, prior)?.with_soft_targets(rows.clone())?),
         ("soft targets, class weights", weighted(0.0, by(Weighting::Sample))?.with_soft_targets(rows)?),
     ])
+}
+
+/// For `check`.
+///
+/// # Errors
+/// None: the numbers are in range.
+pub fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {
+    Ok(FEATURES.iter().map(|&features| case(n, classes, scale, features)).collect())
 }

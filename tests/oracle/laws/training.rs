@@ -4,9 +4,8 @@
 use std::ops::ControlFlow;
 
 use gemm::Parallelism;
-use smoothcnn::backend::cpu;
 use smoothcnn::backend::reference::{ReferenceNetwork, ReferenceTrainer};
-use smoothcnn::backend::{Setup, Trainer};
+use smoothcnn::backend::{Setup, Trainer, cpu};
 use smoothcnn::data::Dataset;
 use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 use smoothcnn::loss::weighted::{Spec, WeightedLoss};
