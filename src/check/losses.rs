@@ -9,7 +9,7 @@ use super::{Row, random};
 use crate::Result;
 use crate::backend::gpu::Gpu;
 use crate::cases::wide;
-use crate::loss::{Batch, Block, Buffers, Case, FORMS, Loss, Pass};
+use crate::loss::{Batch, Buffers, FORMS, Loss, LossBlock, LossCase, Pass};
 use crate::plan::Slice;
 
 /// Images of the epoch before the batch.
@@ -44,7 +44,7 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
 ///
 /// # Errors
 /// What the device reports.
-pub fn loss(gpu: &Arc<Gpu>, op: &str, case: &Case) -> Result<Vec<Row>> {
+pub fn loss(gpu: &Arc<Gpu>, op: &str, case: &LossCase) -> Result<Vec<Row>> {
     let (n, classes, form) = (case.labels.len(), case.classes, &case.form);
     let logits = wide(&case.logits);
     let rows = wide(&case.rows);
@@ -53,7 +53,7 @@ pub fn loss(gpu: &Arc<Gpu>, op: &str, case: &Case) -> Result<Vec<Row>> {
     form.forward(classes, &logits, batch, &mut losses);
     form.nll(classes, &logits, batch, &mut nlls);
     let upstream = random(n, 3);
-    let block = form.fill(classes, Block { dloss: case.dloss, ..shares(n) });
+    let block = form.fill(classes, LossBlock { dloss: case.dloss, ..shares(n) });
 
     let mut found = vec![];
     for pass in ["forward", "backward", "forward_backward"] {

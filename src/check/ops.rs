@@ -17,7 +17,7 @@ use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::seal::{self, Extent};
 use crate::ops::stage::{Layout, Places, Segment};
 use crate::optimizer::{self, Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Sgd};
-use crate::plan::{Batch, Block, Step};
+use crate::plan::{BatchBlock, Block, Step};
 
 /// The optimizers that are checked.
 pub fn optimizers() -> Vec<Optimizer> {
@@ -103,7 +103,7 @@ impl OptimizerCase {
             }
         }
         let mut want = wide(&params);
-        let mut state = optimizer::reference::State { first: wide(&first), second: wide(&second) };
+        let mut state = optimizer::reference::Moments { first: wide(&first), second: wide(&second) };
         optimizer::reference::step(optimizer, T, &mut want, &gradient[..len], &mut state);
 
         let update = optimizer.update(T);
@@ -150,8 +150,8 @@ impl OptimizerCase {
         };
         optimizer.record(&mut probe.plan, len, &self.segments, &at)?;
         let step = Step {
-            batch: Batch { count: LOSSES as u32, slot: SLOT as u32, stamp: STAMP, ..Batch::default() },
-            optimizer: Block::new(&optimizer::Block::from(update)),
+            batch: BatchBlock { count: LOSSES as u32, slot: SLOT as u32, stamp: STAMP, ..BatchBlock::default() },
+            optimizer: Block::new(&optimizer::OptimizerBlock::from(update)),
             ..step(LOSSES)
         };
         probe.run(op, case, step)
@@ -185,7 +185,7 @@ pub fn seal(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
         rows.extend(probe.run(
             "seal",
             &format!("{extent:?}, {used} words"),
-            Batch { count: images as u32, stamp: STAMP, ..Batch::default() }.into(),
+            BatchBlock { count: images as u32, stamp: STAMP, ..BatchBlock::default() }.into(),
         )?);
     }
     Ok(rows)

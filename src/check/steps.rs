@@ -2,7 +2,7 @@
 
 use super::compare::sum_tolerance;
 use crate::loss;
-use crate::plan::{Batch, Block, Step};
+use crate::plan::{BatchBlock, Block, Step};
 
 /// The first step of an epoch, over `count` images.
 pub(crate) fn step(count: usize) -> Step {
@@ -10,15 +10,15 @@ pub(crate) fn step(count: usize) -> Step {
 }
 
 /// A step over the images from `first` of the epoch on.
-pub(super) fn from(first: usize, count: usize, loss: loss::Block) -> Step {
-    let batch = Batch { count: count as u32, first: first as u32, ..Batch::default() };
+pub(super) fn from(first: usize, count: usize, loss: loss::LossBlock) -> Step {
+    let batch = BatchBlock { count: count as u32, first: first as u32, ..BatchBlock::default() };
     Step { batch, loss: Block::new(&loss), ..Step::default() }
 }
 
 /// What the losses and the nlls of `count` images are multiplied by: not the same.
-pub(super) fn shares(count: usize) -> loss::Block {
+pub(super) fn shares(count: usize) -> loss::LossBlock {
     let n = count as f64;
-    loss::Block { dloss: (1.0 / n) as f32, dnll: (0.7 / n) as f32, ..loss::Block::default() }
+    loss::LossBlock { dloss: (1.0 / n) as f32, dnll: (0.7 / n) as f32, ..loss::LossBlock::default() }
 }
 
 fn absolute(values: &[f64]) -> Vec<f64> {

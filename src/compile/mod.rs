@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::compile::fuse::{Kernels, Staged, stages};
 use crate::layer::Mode;
 use crate::loss::{self, Form, Loss, Pass};
-use crate::network::{Network, PARAMETER_ALIGNMENT, Parameter};
+use crate::network::{NamedParameter, Network, PARAMETER_ALIGNMENT};
 use crate::ops::head::Head;
 use crate::ops::seal::{self, Extent};
 use crate::ops::stage::{self, Layout, Places, Shares, StageAt};
@@ -316,7 +316,7 @@ impl Recorder<'_> {
     }
 
     fn parameters(&self, i: usize) -> Parameters {
-        let part = |whole: Slice, list: &[Parameter]| -> Vec<Slice> {
+        let part = |whole: Slice, list: &[NamedParameter]| -> Vec<Slice> {
             list.iter().map(|parameter| whole.part(parameter.offset, parameter.len())).collect()
         };
         let layers = &self.net.layers[self.stages[i].layers.clone()];

@@ -13,7 +13,7 @@
 mod layout;
 mod scratch;
 
-pub use layout::Layout;
+pub use layout::ImageLayout;
 pub use scratch::{MAX_CHUNKS, NodeBytes, Scratch, chunk_len, grow};
 
 use std::any::Any;
@@ -298,7 +298,7 @@ impl dyn Op {
     }
 
     /// Its passes in `T`.
-    pub fn twin<T: Precision>(&self) -> &dyn Twin<T> {
+    pub fn twin<T: Element>(&self) -> &dyn Twin<T> {
         T::twin(self)
     }
 
@@ -309,18 +309,18 @@ impl dyn Op {
 }
 
 /// `f32` or `f64`, as the passes of any operation are had in them.
-pub trait Precision: Real {
+pub trait Element: Real {
     /// The passes in this precision.
     fn twin(op: &dyn Op) -> &dyn Twin<Self>;
 }
 
-impl Precision for f32 {
+impl Element for f32 {
     fn twin(op: &dyn Op) -> &dyn Twin<Self> {
         op
     }
 }
 
-impl Precision for f64 {
+impl Element for f64 {
     fn twin(op: &dyn Op) -> &dyn Twin<Self> {
         op
     }
@@ -449,9 +449,9 @@ pub struct NodeBatch<'a, T> {
     /// This machine's instruction set.
     pub arch: Arch,
     /// How each image of `x` lies.
-    pub from: Layout,
+    pub from: ImageLayout,
     /// How each image of `y` lies.
-    pub to: Layout,
+    pub to: ImageLayout,
     /// The input, `n` times `from.len`.
     pub x: &'a [T],
     /// The trained parameters of all layers that the node computes, in order.
@@ -465,12 +465,12 @@ pub struct NodeBatch<'a, T> {
 /// One or more layers, as the fast path computes them.
 pub trait Node<T: Real>: Send + Sync {
     /// How it takes its input; `None` for planes, channel after channel.
-    fn reads(&self) -> Option<Layout> {
+    fn reads(&self) -> Option<ImageLayout> {
         None
     }
 
     /// Asks it to give its output so; whether it will. Else it is in planes.
-    fn give(&mut self, _layout: &Layout) -> bool {
+    fn give(&mut self, _layout: &ImageLayout) -> bool {
         false
     }
 

@@ -52,7 +52,7 @@ pub fn mean(sum: f64, weight: f64) -> f64 {
 
 uniform! {
     /// What the loss changes from step to step (`Loss` in `shaders/common/loss_block.wgsl`).
-    pub struct Block {
+    pub struct LossBlock {
         /// The upstream gradient of each loss: `1 / count` for the mean.
         dloss: f32,
         /// What the nll is multiplied by: 1 / the images that are not ignored.
@@ -68,7 +68,7 @@ uniform! {
     }
 }
 
-impl Block {
+impl LossBlock {
     /// The means of `count` samples of weight 1.
     pub fn mean(count: usize) -> Self {
         let each = of_each(count as f64) as f32;

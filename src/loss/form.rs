@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::formula::{Formula, Pass};
-use super::smoothing::{Schedule, Smoothing, excess};
-use super::{Batch, Block, Buffers, comparator, distillation, mean, smoothed, weighted};
+use super::smoothing::{EpsilonSchedule, Smoothing, excess};
+use super::{Batch, Buffers, LossBlock, comparator, distillation, mean, smoothed, weighted};
 use crate::plan::Plan;
 use crate::real::Real;
 use crate::{Error, Result};
@@ -15,7 +15,7 @@ use crate::{Error, Result};
 pub struct Loss {
     form: Form,
     epsilon: f64,
-    schedule: Schedule,
+    schedule: EpsilonSchedule,
     /// `[training images, classes]`.
     rows: Option<Arc<[f32]>>,
 }
@@ -29,11 +29,11 @@ impl From<Smoothing> for Loss {
 impl Loss {
     /// A loss of this form; `epsilon` is the mass that its smoothing moves, as its user counts it.
     pub fn new(form: impl Into<Form>, epsilon: f64) -> Self {
-        Self { form: form.into(), epsilon, schedule: Schedule::Constant, rows: None }
+        Self { form: form.into(), epsilon, schedule: EpsilonSchedule::Constant, rows: None }
     }
 
     /// The same, with an epsilon that changes. The schedule counts updates: update t, from 1, has that of time t - 1.
-    pub fn scheduled(self, schedule: Schedule) -> Self {
+    pub fn scheduled(self, schedule: EpsilonSchedule) -> Self {
         Self { schedule, ..self }
     }
 
@@ -43,7 +43,7 @@ impl Loss {
     }
 
     /// How epsilon changes.
-    pub fn schedule(&self) -> Schedule {
+    pub fn schedule(&self) -> EpsilonSchedule {
         self.schedule
     }
 
@@ -157,7 +157,7 @@ impl Loss {
 
 /// One case of a form: what goes in, and how far from the twin each result may be.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub struct LossCase {
     /// Its shape and settings.
     pub name: String,
     /// The loss.
@@ -187,7 +187,7 @@ pub struct Listed {
     /// The stem of its shader.
     pub name: &'static str,
     /// Cases for `check`: `n` rows of so many classes, of logits up to a scale.
-    pub cases: fn(usize, usize, f32) -> Result<Vec<Case>>,
+    pub cases: fn(usize, usize, f32) -> Result<Vec<LossCase>>,
     /// Losses for whole training steps, over so many classes and training images.
     pub trainings: fn(usize, usize) -> Result<Named>,
 }
@@ -289,7 +289,7 @@ impl Form {
     }
 
     /// The block with what changes from step to step.
-    pub fn fill(&self, classes: usize, block: Block) -> Block {
+    pub fn fill(&self, classes: usize, block: LossBlock) -> LossBlock {
         each!(self, form => Formula::fill(form, classes, block))
     }
 

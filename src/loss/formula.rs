@@ -1,6 +1,6 @@
 //! What a form of loss gives.
 
-use super::{Batch, Block, Buffers};
+use super::{Batch, Buffers, LossBlock};
 use crate::Result;
 use crate::loss::smoothing::Smoothing;
 use crate::plan::shaders::Shader;
@@ -14,7 +14,7 @@ pub enum Pass {
     Forward,
     /// The gradient alone, for an upstream gradient of each row, `[n]` (PyTorch's `reduction='none'`).
     Backward(Slice),
-    /// Both; the upstream gradient is the step's ([`Block::dloss`]).
+    /// Both; the upstream gradient is the step's ([`LossBlock::dloss`]).
     ForwardBackward,
 }
 
@@ -69,7 +69,7 @@ pub trait Formula: Clone + std::fmt::Debug + PartialEq {
     fn entropy(&self, shared: [f64; 2], label: u32, classes: usize, row: Option<&[f32]>) -> f64;
 
     /// The block with what changes from step to step.
-    fn fill(&self, _classes: usize, block: Block) -> Block {
+    fn fill(&self, _classes: usize, block: LossBlock) -> LossBlock {
         block
     }
 

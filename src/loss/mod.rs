@@ -23,8 +23,8 @@ pub mod smoothed;
 pub mod smoothing;
 pub mod weighted;
 
-pub use batch::{Batch, BatchLoss, Block, Buffers, mean, of_each};
-pub use form::{Case, FORMS, Form, Loss};
+pub use batch::{Batch, BatchLoss, Buffers, LossBlock, mean, of_each};
+pub use form::{FORMS, Form, Loss, LossCase};
 pub use formula::{Formula, Pass};
 
 /// The logits `[n, allowed.len()]` of the classes that are `allowed`, of the samples whose label is one of them; these

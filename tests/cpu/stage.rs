@@ -3,7 +3,7 @@
 use pulp::Arch;
 use smoothcnn::check::compare::{compare, sum_tolerance};
 use smoothcnn::check::random;
-use smoothcnn::layer::Layout;
+use smoothcnn::layer::ImageLayout;
 use smoothcnn::ops::conv2d::fast_backward::{ConvSums, Image};
 use smoothcnn::ops::conv2d::fast_block::{ConvBlock, Packed};
 use smoothcnn::ops::conv2d::{self, Conv2d};
@@ -118,7 +118,7 @@ fn run<T: Real>(arch: Arch, case: &Case, expected: &Expected, wants_input_gradie
     let d = case.dims;
     let mut stage = ConvBlock::new(d, case.relu, case.pool, wants_input_gradient, lanes);
     if pixels {
-        stage.output = Layout::pixels(stage.output.dims, [1, 2], d.c_out.next_multiple_of(lanes), lanes);
+        stage.output = ImageLayout::pixels(stage.output.dims, [1, 2], d.c_out.next_multiple_of(lanes), lanes);
     }
     let mut packed = Packed::default();
     stage.pack(&narrow(&expected.w), &narrow(&expected.b), &mut packed);

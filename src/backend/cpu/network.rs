@@ -7,12 +7,12 @@ use rayon::prelude::*;
 
 use super::optimizer;
 use super::plain::Plain;
-use crate::layer::{Following, Layout, MAX_CHUNKS, Mode, Node, NodeBatch, Precision, Random, Scratch, Shape, grow};
+use crate::layer::{Element, Following, ImageLayout, MAX_CHUNKS, Mode, Node, NodeBatch, Random, Scratch, Shape, grow};
 use crate::loss;
 use crate::loss::{BatchLoss, Form, mean};
 use crate::network::{FittedLayer, Network};
 use crate::optimizer::Optimizer;
-use crate::optimizer::reference::State;
+use crate::optimizer::reference::Moments;
 use crate::real::Real;
 
 /// Rows of logits that one task turns into losses.
@@ -27,13 +27,13 @@ struct Stage<T> {
 /// What flows between two nodes, for a whole batch.
 #[derive(Clone, Debug)]
 struct Tensor<T> {
-    layout: Layout,
+    layout: ImageLayout,
     values: Vec<T>,
     gradient: Vec<T>,
 }
 
 impl<T: Real> Tensor<T> {
-    fn new(layout: Layout) -> Self {
+    fn new(layout: ImageLayout) -> Self {
         Self { layout, values: vec![], gradient: vec![] }
     }
 }
@@ -45,7 +45,7 @@ pub struct CpuNetwork<T> {
     params: Vec<T>,
     /// The gradient of the last [`Self::backward`], laid out as the parameters.
     grads: Vec<T>,
-    state: State<T>,
+    state: Moments<T>,
     /// What the layers keep from one step to the next.
     buffers: Vec<T>,
     nodes: Vec<Stage<T>>,
@@ -76,7 +76,7 @@ pub struct ImageBytes {
     pub scratch: u64,
 }
 
-impl<T: Precision> CpuNetwork<T> {
+impl<T: Element> CpuNetwork<T> {
     /// A network with these parameters, `[net.flat_len()]`.
     pub fn new(net: &Network, params: Vec<T>) -> Self {
         assert_eq!(params.len(), net.flat_len());
@@ -85,7 +85,7 @@ impl<T: Precision> CpuNetwork<T> {
         Self {
             arch,
             grads: vec![T::zero(); params.len()],
-            state: State::new(params.len()),
+            state: Moments::new(params.len()),
             buffers: net.initial_buffers(0).into_iter().map(|v| T::of(v.into())).collect(),
             params,
             first_trained: first_trained(net, &nodes),
@@ -131,13 +131,13 @@ impl<T: Precision> CpuNetwork<T> {
         &self.net
     }
 
-    /// Every parameter, as one flat vector (see [`crate::network::Parameter::range`]).
+    /// Every parameter, as one flat vector (see [`crate::network::NamedParameter::range`]).
     pub fn params(&self) -> &[T] {
         &self.params
     }
 
     /// The parameters and the optimizer's memory, to be changed.
-    pub fn parts_mut(&mut self) -> (&mut Vec<T>, &mut State<T>) {
+    pub fn parts_mut(&mut self) -> (&mut Vec<T>, &mut Moments<T>) {
         self.stale = true;
         (&mut self.params, &mut self.state)
     }
@@ -148,13 +148,13 @@ impl<T: Precision> CpuNetwork<T> {
     }
 
     /// The optimizer's memory.
-    pub fn state(&self) -> &State<T> {
+    pub fn state(&self) -> &Moments<T> {
         &self.state
     }
 
     /// Where the next batch of `n` images is to be written, and how: image k's element is at `k * layout.len` plus
-    /// [`Layout::at`]. Nothing else may be written.
-    pub fn batch(&mut self, n: usize) -> (&mut [T], Layout) {
+    /// [`ImageLayout::at`]. Nothing else may be written.
+    pub fn batch(&mut self, n: usize) -> (&mut [T], ImageLayout) {
         self.images = n;
         let Tensor { layout, values, .. } = &mut self.tensors[0];
         grow(values, n * layout.len);
@@ -284,7 +284,7 @@ fn first_trained<T>(net: &Network, nodes: &[Stage<T>]) -> usize {
 }
 
 /// The network's layers as nodes, and the layouts between them.
-fn fuse<T: Precision>(net: &Network, arch: Arch) -> (Vec<Stage<T>>, Vec<Layout>) {
+fn fuse<T: Element>(net: &Network, arch: Arch) -> (Vec<Stage<T>>, Vec<ImageLayout>) {
     let ops: Vec<_> = net.layers.iter().map(|layer| layer.op.clone()).collect();
     let mut nodes: Vec<Stage<T>> = vec![];
     let mut layouts = vec![planes(Shape::Image(net.input))];
@@ -330,8 +330,8 @@ impl<T: Real> Node<T> for Repack {
     }
 }
 
-fn planes(shape: Shape) -> Layout {
-    Layout::planes(match shape {
+fn planes(shape: Shape) -> ImageLayout {
+    ImageLayout::planes(match shape {
         Shape::Image(dims) => dims,
         Shape::Features(n) => [n, 1, 1],
     })

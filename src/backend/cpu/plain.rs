@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::layer::{Backward, Forward, Kept, Mode, Node, NodeBatch, NodeBytes, Op, Precision};
+use crate::layer::{Backward, Element, Forward, Kept, Mode, Node, NodeBatch, NodeBytes, Op};
 
 /// An operation in its plain form, for the path that has no faster one.
 pub struct Plain<T> {
@@ -10,14 +10,14 @@ pub struct Plain<T> {
     kept: Kept<T>,
 }
 
-impl<T: Precision> Plain<T> {
+impl<T: Element> Plain<T> {
     /// The node of `op`.
     pub fn new(op: &Arc<dyn Op>) -> Self {
         Self { op: op.clone(), kept: Kept::default() }
     }
 }
 
-impl<T: Precision> Node<T> for Plain<T> {
+impl<T: Element> Node<T> for Plain<T> {
     fn forward(&mut self, batch: NodeBatch<T>, mode: Mode, buffers: &mut [&mut [T]], y: &mut [T]) {
         let NodeBatch { n, x, params, random, .. } = batch;
         self.kept.fit(&*self.op, n);

@@ -16,7 +16,7 @@ pub mod cases;
 pub mod reference;
 
 use super::formula::{Formula, Pass, rows};
-use super::{Batch, Block, Buffers, smoothed};
+use super::{Batch, Buffers, LossBlock, smoothed};
 use crate::loss::smoothing::Smoothing;
 use crate::plan::shaders::DISTILLATION_LOSS;
 use crate::plan::{Plan, uniform, word};
@@ -117,7 +117,7 @@ impl Formula for DistillationLoss {
         self.smoothing.entropy(shared, label, classes, row)
     }
 
-    fn fill(&self, classes: usize, block: Block) -> Block {
+    fn fill(&self, classes: usize, block: LossBlock) -> LossBlock {
         self.smoothing.masses(classes).fill(block)
     }
 

@@ -15,7 +15,7 @@ pub mod cases;
 pub mod reference;
 
 use super::formula::{Formula, Pass, rows};
-use super::{Batch, Block, Buffers};
+use super::{Batch, Buffers, LossBlock};
 use crate::Result;
 use crate::loss::smoothing::{Masses, Smoothing};
 use crate::plan::shaders::SMOOTHED_LOSS;
@@ -32,8 +32,8 @@ uniform! {
 
 impl Masses {
     /// The block with this target.
-    pub fn fill(self, block: Block) -> Block {
-        Block { on: self.on as f32, off: self.off as f32, kept: (self.on - self.off) as f32, ..block }
+    pub fn fill(self, block: LossBlock) -> LossBlock {
+        LossBlock { on: self.on as f32, off: self.off as f32, kept: (self.on - self.off) as f32, ..block }
     }
 }
 
@@ -56,7 +56,7 @@ impl Formula for Smoothing {
         if (label as usize) < classes { of_target } else { 0.0 }
     }
 
-    fn fill(&self, classes: usize, block: Block) -> Block {
+    fn fill(&self, classes: usize, block: LossBlock) -> LossBlock {
         self.masses(classes).fill(block)
     }
 

@@ -30,7 +30,7 @@ pub mod reference;
 use std::sync::Arc;
 
 use super::formula::{Formula, Pass, rows};
-use super::{Batch, Block, Buffers};
+use super::{Batch, Buffers, LossBlock};
 use crate::loss::smoothing::{Epsilon, Prior, entropy_term};
 use crate::ops::IGNORED;
 use crate::plan::shaders::{WEIGHTED_LOSS, WEIGHTED_LOSS_SOFT};
@@ -315,8 +315,8 @@ impl Formula for WeightedLoss {
         scale * least(classes.clone().map(|class| entropy_term(mass(class))).sum(), classes.map(mass).sum())
     }
 
-    fn fill(&self, _classes: usize, block: Block) -> Block {
-        Block { kept: (1.0 - self.epsilon) as f32, epsilon: self.epsilon as f32, ..block }
+    fn fill(&self, _classes: usize, block: LossBlock) -> LossBlock {
+        LossBlock { kept: (1.0 - self.epsilon) as f32, epsilon: self.epsilon as f32, ..block }
     }
 
     fn record(&self, plan: &mut Plan, pass: Pass, n: usize, _classes: usize, at: &Buffers) -> Result<()> {

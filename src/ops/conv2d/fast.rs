@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::Conv2d;
 use super::fast_backward::{ConvSums, Image};
 use super::fast_block::{ConvBlock, Packed};
-use crate::layer::{Following, Layout, Mode, Node, NodeBatch, NodeBytes, chunk_len, grow};
+use crate::layer::{Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, chunk_len, grow};
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::relu::Relu;
 use crate::real::Real;
@@ -42,11 +42,11 @@ struct Chunk<T> {
 }
 
 impl<T: Real> Node<T> for Convolution<T> {
-    fn reads(&self) -> Option<Layout> {
+    fn reads(&self) -> Option<ImageLayout> {
         Some(self.stage.input)
     }
 
-    fn give(&mut self, layout: &Layout) -> bool {
+    fn give(&mut self, layout: &ImageLayout) -> bool {
         self.stage.output = *layout;
         true
     }

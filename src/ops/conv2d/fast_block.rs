@@ -1,7 +1,7 @@
 //! A convolution with the ReLU and the pooling that follow it: how its input, its output and its parameters lie.
 
 use super::Conv2d;
-use crate::layer::Layout;
+use crate::layer::ImageLayout;
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::real::Real;
 
@@ -18,9 +18,9 @@ pub struct ConvBlock {
     /// The pooling over windows that do not overlap. Windows of one element where there is none.
     pub pool: MaxPool2d,
     /// The convolution's input.
-    pub input: Layout,
+    pub input: ImageLayout,
     /// The pooling's output.
-    pub output: Layout,
+    pub output: ImageLayout,
     /// Whether the backward pass goes on below the convolution.
     pub wants_input_gradient: bool,
     /// Values in a vector of this machine.
@@ -46,9 +46,9 @@ impl ConvBlock {
     ///
     /// Whole vectors of channels, where its gradient is computed in vectors. Otherwise (the network's first layer, of
     /// often one channel) no channel is added, and vectors that run past a row of a window are read but not used.
-    pub fn input_layout(dims: &Conv2d, wants_input_gradient: bool, lanes: usize) -> Layout {
+    pub fn input_layout(dims: &Conv2d, wants_input_gradient: bool, lanes: usize) -> ImageLayout {
         let stride = if wants_input_gradient { dims.input[0].next_multiple_of(lanes) } else { dims.input[0] };
-        Layout::pixels(dims.input, dims.padding, stride, lanes)
+        ImageLayout::pixels(dims.input, dims.padding, stride, lanes)
     }
 
     /// The stage, with its output in planes until whoever reads it wants another layout.
@@ -64,7 +64,7 @@ impl ConvBlock {
             if contiguous { (1, kernel_columns * dims.input[0]) } else { (kernel_columns, dims.input[0]) };
         let run = |i: usize| i / per_row * input.row_stride + i % per_row * input.column_stride;
         Self {
-            output: Layout::planes([dims.c_out, rows, columns]),
+            output: ImageLayout::planes([dims.c_out, rows, columns]),
             runs: (0..kernel_rows * per_row).map(run).collect(),
             run_len,
             dims,
