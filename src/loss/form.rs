@@ -92,6 +92,10 @@ pub trait Formula: Clone + std::fmt::Debug + PartialEq {
     /// The twin: `logits`, `dloss [n]` (the losses' upstream gradient) to `dlogits [n, classes]`.
     fn backward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]);
 
+    /// The form of the fast CPU path: loss and nll of one row of logits, and its gradient for an upstream gradient of 1. `row` is
+    /// what the loss has for the image, or nothing.
+    fn fast<T: Real>(&self, logits: &[T], label: u32, row: &[T], dlogits: &mut [T]) -> [T; 2];
+
     /// Cases for `check`: `n` rows of logits up to `scale`.
     ///
     /// # Errors
@@ -272,6 +276,18 @@ impl Form {
     /// The twin: `logits [n, classes]` to `losses [n]`.
     pub fn forward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, losses: &mut [T]) {
         each!(self, form => form.forward(classes, logits, batch, losses));
+    }
+
+    /// The form of the fast CPU path: loss and nll of each of `logits [n, classes]` into `losses [n]`, and its gradient for the
+    /// batch's upstream gradient.
+    pub fn fast<T: Real>(&self, logits: &[T], batch: Batch<T>, losses: &mut [[T; 2]], dlogits: &mut [T]) {
+        let (classes, dloss) = (logits.len() / losses.len(), T::of(batch.dloss()));
+        let rows = logits.chunks(classes).zip(dlogits.chunks_mut(classes)).zip(losses).zip(batch.labels);
+        for (n, (((logits, dlogits), loss), &label)) in rows.enumerate() {
+            let row = if batch.rows.is_empty() { &[] } else { &batch.rows[n * classes..][..classes] };
+            *loss = each!(self, form => form.fast(logits, label, row, dlogits));
+            dlogits.iter_mut().for_each(|d| *d *= dloss);
+        }
     }
 
     /// The twin: `logits [n, classes]` to plain `nlls [n]`.
