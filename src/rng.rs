@@ -12,6 +12,12 @@ pub enum Stream {
     Shuffle(usize),
     /// A resample of the bootstrap.
     Bootstrap(usize),
+    /// Which labels are flipped: the order in which images are taken.
+    FlipOrder,
+    /// To which class an image's label flips.
+    Flip(usize),
+    /// Which images of a class are held out.
+    Split(usize),
     /// What a layer draws in training, by its place in the network ([`Philox::of_layer`]).
     Layer(usize),
 }
@@ -23,6 +29,9 @@ impl Stream {
             Self::Parameter(which) => (1, which),
             Self::Shuffle(which) => (2, which),
             Self::Bootstrap(which) => (3, which),
+            Self::FlipOrder => (4, 0),
+            Self::Flip(which) => (5, which),
+            Self::Split(which) => (6, which),
             Self::Layer(which) => (7, which),
         };
         assert!(u32::try_from(which).is_ok(), "{self:?} would run into the next stream");
@@ -134,6 +143,16 @@ mod tests {
             Philox::rounds([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    /// Catches a stream that is another's: no two have a number in common, whatever they count.
+    #[test]
+    fn streams_are_disjoint() {
+        use Stream::{Bootstrap, Flip, FlipOrder, Layer, Parameter, Shuffle, Split};
+        let last = u32::MAX as usize;
+        let kinds = [Parameter, Shuffle, Bootstrap, |_| FlipOrder, Flip, Split, Layer];
+        let ranges = kinds.map(|kind| [kind(0).number(), kind(last).number()]);
+        assert!(ranges.windows(2).all(|pair| pair[0][0] <= pair[0][1] && pair[0][1] < pair[1][0]), "{ranges:x?}");
     }
 
     /// Catches a mask that repeats from one layer, update or element to the next.

@@ -1,6 +1,6 @@
 //! What a study does to labels: noise of a known rate, and a validation split. Both are pure functions of a seed.
 
-use crate::rng::Philox;
+use crate::rng::{Philox, Stream};
 
 /// How a flipped label is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -35,13 +35,13 @@ pub fn flip(labels: &mut [u32], part: &[u32], rate: f64, noise: Noise, seed: u64
     }
     let place = |label: u32| part.binary_search(&label).ok();
     let mut flipped: Vec<u32> = (0..labels.len() as u32).collect();
-    Philox::new(seed, 0).shuffle(&mut flipped);
+    Philox::of(seed, Stream::FlipOrder).shuffle(&mut flipped);
     flipped.retain(|&i| place(labels[i as usize]).is_some());
     flipped.truncate((rate * flipped.len() as f64).round() as usize);
     for &i in &flipped {
         let by = match noise {
             // One stream for each image: its new label does not depend on how many others are flipped.
-            Noise::Symmetric => 1 + Philox::new(seed, 1 + u64::from(i)).below(n - 1),
+            Noise::Symmetric => 1 + Philox::of(seed, Stream::Flip(i as usize)).below(n - 1),
             Noise::PairFlip => 1,
         };
         let label = &mut labels[i as usize];
@@ -62,7 +62,7 @@ pub fn stratified_split(labels: &[u32], classes: usize, share: f64, seed: u64) -
         of_class.get_mut(label as usize).unwrap_or(&mut train).push(i as u32);
     }
     for (class, indices) in of_class.iter_mut().enumerate() {
-        Philox::new(seed, class as u64).shuffle(indices);
+        Philox::of(seed, Stream::Split(class)).shuffle(indices);
         let count = (share * indices.len() as f64).round() as usize;
         let (held_out, rest) = indices.split_at(count.min(indices.len()));
         validation.extend_from_slice(held_out);

@@ -88,6 +88,10 @@ pub trait Formula: Clone + std::fmt::Debug + PartialEq {
 
     /// The twin: `logits`, `dloss [n]` (the losses' upstream gradient) to `dlogits [n, classes]`.
     fn backward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]);
+
+    /// The form of the fast CPU path: loss and nll of one row of logits, and its gradient for an upstream gradient of 1. `row` is
+    /// what the loss has for the image, or nothing.
+    fn fast<T: Real>(&self, logits: &[T], label: u32, row: &[T], dlogits: &mut [T]) -> [T; 2];
 }
 
 /// Records a pass of a shader that takes its entry points from `shaders/common/loss.wgsl`; `more` is what it binds beside

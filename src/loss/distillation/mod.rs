@@ -13,6 +13,7 @@
 //! (section 2 there). A sample whose index is no class ([`crate::ops::IGNORED`]) has loss 0 and gradient 0.
 
 pub mod cases;
+pub mod fast;
 pub mod reference;
 
 use super::formula::{Formula, Pass, rows};
@@ -149,5 +150,9 @@ impl Formula for DistillationLoss {
     fn backward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]) {
         let logits = reference::Logits { student: logits, teacher: batch.rows };
         reference::backward(self, self.smoothing.masses(classes), logits, batch.labels, dloss, dlogits);
+    }
+
+    fn fast<T: Real>(&self, logits: &[T], label: u32, row: &[T], dlogits: &mut [T]) -> [T; 2] {
+        fast::row(self, logits, label, row, dlogits)
     }
 }

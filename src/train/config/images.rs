@@ -101,7 +101,7 @@ fn read_images(config: &Config, note: Note) -> Result<Images> {
     let mut validation = None;
     let mut kept: Vec<u32> = (0..train.len() as u32).collect();
     if *val_split > 0.0 {
-        let (rest, held_out) = labels::stratified_split(&train.labels, classes, *val_split, config.seed ^ SPLIT_SEED);
+        let (rest, held_out) = labels::stratified_split(&train.labels, classes, *val_split, config.seed);
         let n = train.labels.iter().filter(|label| **label != IGNORED).count();
         // Where nothing counts the loss says so.
         if n > 0 && [0, n].contains(&held_out.len()) {
@@ -112,7 +112,7 @@ fn read_images(config: &Config, note: Note) -> Result<Images> {
         train = train.subset(&rest);
         kept = rest;
     }
-    let flipped = labels::flip(&mut train.labels, &part, *label_noise, *noise, config.seed ^ NOISE_SEED);
+    let flipped = labels::flip(&mut train.labels, &part, *label_noise, *noise, config.seed);
     let flipped = flipped.into_iter().map(|index| Flip { index, file_index: kept[index as usize] }).collect();
     if test.is_empty() {
         let message = "found no test image that counts, expected at least one";
@@ -120,10 +120,6 @@ fn read_images(config: &Config, note: Note) -> Result<Images> {
     }
     Ok(Images { train, validation, test, kept, flipped, record })
 }
-
-/// What the seed is mixed with, so that split and noise do not share random numbers with weights and order.
-const SPLIT_SEED: u64 = 0x5917_0000_0000;
-const NOISE_SEED: u64 = 0x2013_0000_0000;
 
 fn replaced_labels(path: &Path, train: &Dataset, ignored: Option<i64>) -> Result<Vec<u32>> {
     let labels = idx::read_labels(path)?;
