@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::cpu;
 use super::gpu::choose::choose;
+use super::gpu::predictor::GpuPredictor;
 use super::gpu::trainer::{GpuOptions, GpuTrainer};
 use super::gpu::{Choice, DeviceKind, Gpu, autotune, cache, device};
-use super::reference::ReferenceTrainer;
-use crate::backend::{Setup, State, Trainer};
+use super::reference::{ReferencePredictor, ReferenceTrainer};
+use crate::backend::{Asked, Predictor, Setup, State, Trainer};
 use crate::compile::fuse::Kernels;
 use crate::plan::Storage;
 use crate::plan::tuning::{Autotune, Tiles, Tuning};
@@ -227,6 +228,36 @@ impl Opened {
         };
         backend.set_state(state);
         Ok(backend)
+    }
+
+    /// What answers for a network, about up to `images` images at a time, with activations stored in this way, and on a GPU with
+    /// fused kernels of the form `tuning`, if not the adapter's usual one.
+    ///
+    /// # Errors
+    /// [`Error::OverLimit`] for what does not fit the memory; those of [`GpuPredictor::new`].
+    pub fn predictor(
+        &self,
+        activations: Storage,
+        tuning: Option<Tuning>,
+        asked: &Asked,
+        images: usize,
+    ) -> Result<Box<dyn Predictor>> {
+        let Self { gpu, kernels, precision, .. } = self;
+        let Asked { net, batch_size, .. } = *asked;
+        if gpu.is_none() {
+            match precision {
+                Precision::F32 => cpu::memory::check::<f32>(net, *kernels, batch_size, [0, images])?,
+                Precision::F64 => cpu::memory::check::<f64>(net, *kernels, batch_size, [0, images])?,
+            };
+        }
+        let options = GpuOptions { kernels: *kernels, tuning, activations, ..GpuOptions::default() };
+        Ok(match (gpu, precision, kernels) {
+            (Some(gpu), ..) => Box::new(GpuPredictor::new(gpu, asked, options)?),
+            (None, Precision::F32, Kernels::Fused) => Box::new(cpu::CpuPredictor::<f32>::new(asked)),
+            (None, Precision::F64, Kernels::Fused) => Box::new(cpu::CpuPredictor::<f64>::new(asked)),
+            (None, Precision::F32, Kernels::Reference) => Box::new(ReferencePredictor::<f32>::new(asked)),
+            (None, Precision::F64, Kernels::Reference) => Box::new(ReferencePredictor::<f64>::new(asked)),
+        })
     }
 }
 

@@ -1,9 +1,9 @@
-//! Training on the CPU: what the plain network ([`super::reference`]) and the fast one ([`super::cpu`]) have in common.
+//! Training and answering on the CPU: what the plain network ([`super::reference`]) and the fast one ([`super::cpu`]) have in common.
 
 use std::ops::ControlFlow;
 
 use crate::Result;
-use crate::backend::{Setup, State, Trainer};
+use crate::backend::{Asked, ImageSet, Predictor, Setup, State, Trainer};
 use crate::data::Dataset;
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
@@ -18,6 +18,10 @@ pub type Normalised<T> = [[T; 256]];
 pub trait HostNetwork<T> {
     /// A network with these parameters, `[net.flat_len()]`, whose layers draw their random numbers by `seed`.
     fn start(net: &Network, params: Vec<T>, seed: u64) -> Self;
+    /// The same for a network that only answers: without a gradient, and without an optimizer's memory.
+    fn answering(net: &Network, params: Vec<T>) -> Self;
+    /// Makes `images [n, channels, height, width]` its batch.
+    fn take(&mut self, images: &[T]);
     /// Makes the images `indices`, normalised, its batch.
     fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>);
     /// One training step over the batch: its means before the update, which is number `t` from 1.
@@ -39,11 +43,7 @@ impl<'a, T: Real, N: HostNetwork<T>> HostTrainer<'a, T, N> {
     /// A trainer that starts from `params`, `[net.flat_len()]`.
     pub fn new(setup: Setup<'a>, params: &[f32]) -> Self {
         let params = params.iter().map(|&p| T::of(p.into())).collect();
-        let table = |affine: &[f64; 2]| {
-            let [mean, std] = affine.map(T::of);
-            std::array::from_fn(|byte| (T::of(byte as f64) / T::of(255.0) - mean) / std)
-        };
-        let normalised = setup.normalisation.iter().map(table).collect();
+        let normalised = tables(&setup.normalisation);
         Self { network: N::start(setup.net, params, setup.seed), normalised, setup }
     }
 }
@@ -82,13 +82,7 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
     }
 
     fn logits(&mut self, images: &Dataset) -> Result<Vec<f64>> {
-        let indices: Vec<u32> = (0..images.len() as u32).collect();
-        let mut logits = Vec::with_capacity(images.len() * self.setup.net.classes);
-        for indices in indices.chunks(self.setup.batch_size) {
-            self.network.gather(images, indices, &self.normalised);
-            logits.extend(self.network.logits().iter().map(|x| x.wide()));
-        }
-        Ok(logits)
+        Ok(logits_of(&mut self.network, &self.normalised, images, self.setup.batch_size))
     }
 
     fn state(&mut self) -> Result<State> {
@@ -102,5 +96,68 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
         let (params, memory) = self.network.parts();
         *params = narrow(&state.params);
         *memory = optimizer::Moments { first: narrow(&state.first), second: narrow(&state.second) };
+    }
+}
+
+fn tables<T: Real>(normalisation: &[[f64; 2]]) -> Vec<[T; 256]> {
+    let table = |affine: &[f64; 2]| {
+        let [mean, std] = affine.map(T::of);
+        std::array::from_fn(|byte| (T::of(byte as f64) / T::of(255.0) - mean) / std)
+    };
+    normalisation.iter().map(table).collect()
+}
+
+/// The logits of a whole set, batch by batch.
+fn logits_of<T: Real, N: HostNetwork<T>>(
+    network: &mut N,
+    normalised: &Normalised<T>,
+    images: &Dataset,
+    batch_size: usize,
+) -> Vec<f64> {
+    let indices: Vec<u32> = (0..images.len() as u32).collect();
+    let mut logits = vec![];
+    for indices in indices.chunks(batch_size) {
+        network.gather(images, indices, normalised);
+        logits.extend(network.logits().iter().map(|x| x.wide()));
+    }
+    logits
+}
+
+/// Answers in `T` by a network `N`.
+pub struct HostPredictor<T, N> {
+    network: N,
+    normalised: Vec<[T; 256]>,
+    pixels: usize,
+    batch_size: usize,
+}
+
+impl<T: Real, N: HostNetwork<T>> HostPredictor<T, N> {
+    /// A predictor.
+    pub fn new(asked: &Asked) -> Self {
+        let params = asked.params.iter().map(|&p| T::of(p)).collect();
+        Self {
+            network: N::answering(asked.net, params),
+            normalised: tables(asked.normalisation),
+            pixels: asked.net.input.iter().product(),
+            batch_size: asked.batch_size,
+        }
+    }
+}
+
+impl<T: Real, N: HostNetwork<T>> Predictor for HostPredictor<T, N> {
+    fn logits(&mut self, images: ImageSet) -> Result<Vec<f64>> {
+        let Self { network, normalised, pixels, batch_size } = self;
+        images.count(*pixels)?;
+        match images {
+            ImageSet::Bytes(set) => Ok(logits_of(network, normalised, set, *batch_size)),
+            ImageSet::Floats(values) => {
+                let mut logits = vec![];
+                for batch in values.chunks(*batch_size * *pixels) {
+                    network.take(&batch.iter().map(|&v| T::of(v.into())).collect::<Vec<T>>());
+                    logits.extend(network.logits().iter().map(|x| x.wide()));
+                }
+                Ok(logits)
+            }
+        }
     }
 }

@@ -8,11 +8,11 @@ pub mod reference;
 
 use std::ops::ControlFlow;
 
-use crate::Result;
 use crate::data::Dataset;
 use crate::loss::{BatchLoss, Loss};
 use crate::network::Network;
 use crate::optimizer::Optimizer;
+use crate::{Error, Result};
 
 /// What is trained, on what, how.
 #[derive(Clone, Debug)]
@@ -82,4 +82,52 @@ pub trait Trainer {
 
     /// Goes on from `state`.
     fn set_state(&mut self, state: &State);
+}
+
+/// A network whose parameters are known, and how it is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The network.
+    pub net: &'a Network,
+    /// Its parameters, `[net.flat_len()]`.
+    pub params: &'a [f64],
+    /// Each channel's mean and standard deviation, of pixels scaled to 0..1; for images in bytes.
+    pub normalisation: &'a [[f64; 2]],
+    /// Images in a batch.
+    pub batch_size: usize,
+}
+
+/// Images that a network is asked about.
+#[derive(Clone, Copy, Debug)]
+pub enum ImageSet<'a> {
+    /// In bytes, which are normalised. Their labels have no part in it.
+    Bytes(&'a Dataset),
+    /// In numbers that are normalised, `[images, channels, height, width]`.
+    Floats(&'a [f32]),
+}
+
+impl ImageSet<'_> {
+    /// How many images, of so many pixels each.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for numbers that are no whole images.
+    pub fn count(&self, pixels: usize) -> Result<usize> {
+        match self {
+            Self::Bytes(set) => Ok(set.len()),
+            Self::Floats(values) if values.len().is_multiple_of(pixels) => Ok(values.len() / pixels),
+            Self::Floats(values) => {
+                let found = values.len();
+                Err(Error::Usage(format!("images: found {found} numbers, expected a multiple of {pixels}")))
+            }
+        }
+    }
+}
+
+/// Something that answers, and does not train: it has no gradient and no memory of an optimizer.
+pub trait Predictor {
+    /// The logits `[images, classes]` of images of the network's shape.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for numbers that are no whole images; whatever the device reports.
+    fn logits(&mut self, images: ImageSet) -> Result<Vec<f64>>;
 }

@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::host::{HostNetwork, HostTrainer, Normalised};
+use super::host::{HostNetwork, HostPredictor, HostTrainer, Normalised};
 use crate::data::Dataset;
 use crate::layer::{Backward, Element, Forward, Kept, Mode, Random};
 use crate::loss::{Batch, BatchLoss, Form, mean};
@@ -38,11 +38,22 @@ pub struct ReferenceNetwork<T> {
 impl<T: Element> ReferenceNetwork<T> {
     /// A network with these parameters, `[net.flat_len()]`, and its buffers' first values.
     pub fn new(net: &Network, params: Vec<T>) -> Self {
+        let trained = params.len();
+        Self::with(net, params, trained)
+    }
+
+    /// The same without a gradient and without an optimizer's memory: it only answers.
+    pub fn answering(net: &Network, params: Vec<T>) -> Self {
+        Self::with(net, params, 0)
+    }
+
+    /// With room for the gradient and the optimizer's memory of so many parameters.
+    fn with(net: &Network, params: Vec<T>, trained: usize) -> Self {
         assert_eq!(params.len(), net.flat_len());
         Self {
-            grads: vec![T::zero(); params.len()],
+            grads: vec![T::zero(); trained],
             buffers: net.initial_buffers(0).into_iter().map(|v| T::of(v.into())).collect(),
-            state: optimizer::Moments::new(params.len()),
+            state: optimizer::Moments::new(trained),
             params,
             seed: 0,
             step: 0,
@@ -146,12 +157,24 @@ impl<T: Element> ReferenceNetwork<T> {
     }
 }
 
+/// Answers in `T` by the plain network.
+pub type ReferencePredictor<T> = HostPredictor<T, ReferenceNetwork<T>>;
+
 /// Trains in `T` on the plain network.
 pub type ReferenceTrainer<'a, T> = HostTrainer<'a, T, ReferenceNetwork<T>>;
 
 impl<T: Element> HostNetwork<T> for ReferenceNetwork<T> {
     fn start(net: &Network, params: Vec<T>, seed: u64) -> Self {
         Self { seed, ..Self::new(net, params) }
+    }
+
+    fn answering(net: &Network, params: Vec<T>) -> Self {
+        Self::answering(net, params)
+    }
+
+    fn take(&mut self, images: &[T]) {
+        let n = images.len() / self.net.input.iter().product::<usize>();
+        self.batch(n).copy_from_slice(images);
     }
 
     fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>) {

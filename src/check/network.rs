@@ -15,6 +15,7 @@ use crate::data::Dataset;
 use crate::loss::{Form, Loss};
 use crate::network::Network;
 use crate::ops::IGNORED;
+use crate::ops::stage::Layout;
 use crate::optimizer::{Adam, Optimizer};
 use crate::plan::Storage;
 use crate::plan::tuning::{Tiles, Tuning};
@@ -78,7 +79,7 @@ pub fn training(
 
 /// How many tensors of a step are rounded to halves.
 pub fn tensors_in_halves(net: &Network, kernels: Kernels, activations: Storage) -> usize {
-    let stages = fuse::stages(net, kernels, Tuning::default(), activations);
+    let stages = fuse::stages(net, Layout::Bytes, kernels, Tuning::default(), activations);
     stages.iter().filter(|staged| staged.stage.stored() == Storage::F16).count()
 }
 

@@ -12,7 +12,7 @@ use crate::Result;
 use crate::layer::{At, Op, Saved};
 use crate::network::Network;
 use crate::ops::FUSED;
-use crate::ops::stage::{Site, Stage, StageAt};
+use crate::ops::stage::{Layout, Site, Stage, StageAt};
 use crate::plan::tuning::Tuning;
 use crate::plan::{Plan, Slice, Storage};
 
@@ -41,14 +41,14 @@ pub struct Staged {
     pub stage: Box<dyn Stage>,
 }
 
-/// The stages of `net`.
-pub fn stages(net: &Network, kernels: Kernels, tuning: Tuning, activations: Storage) -> Vec<Staged> {
+/// The stages of `net`, whose batches come as a data set's [`Layout::Bytes`] (a first stage may read them) or in planes.
+pub fn stages(net: &Network, batch: Layout, kernels: Kernels, tuning: Tuning, activations: Storage) -> Vec<Staged> {
     let ops: Vec<_> = net.layers.iter().map(|layer| layer.op.clone()).collect();
     let mut stages: Vec<Staged> = vec![];
     let mut first = 0;
     while first < ops.len() {
         let below = stages.last().map(|below| &*below.stage);
-        let site = Site { ops: &ops[first..], below, wants_dx: first > net.first_trained(), tuning };
+        let site = Site { ops: &ops[first..], below, wants_dx: first > net.first_trained(), tuning, batch };
         let found = FUSED.iter().find_map(|pattern| pattern(&site)).filter(|_| kernels == Kernels::Fused);
         let fused = found.is_some();
         let (stage, len) = found.unwrap_or_else(|| (Box::new(Single(ops[first].clone())), 1));
@@ -123,13 +123,16 @@ mod tests {
     use crate::ops::stage::{Gradient, Layout};
 
     fn names(net: &Network, kernels: Kernels) -> Vec<String> {
-        stages(net, kernels, Tuning::default(), Storage::F16).into_iter().map(|stage| stage.name).collect()
+        stages(net, Layout::Bytes, kernels, Tuning::default(), Storage::F16)
+            .into_iter()
+            .map(|stage| stage.name)
+            .collect()
     }
 
     #[test]
     fn the_seed_network_is_two_blocks_a_layer_and_a_head() {
         let net = Network::seed([1, 28, 28], 10).unwrap();
-        let found = stages(&net, Kernels::Fused, Tuning::default(), Storage::F32);
+        let found = stages(&net, Layout::Bytes, Kernels::Fused, Tuning::default(), Storage::F32);
         let expected = ["conv1+relu1+pool1", "conv2+relu2+pool2", "flatten1", "fc1+relu3", "fc2"];
         assert_eq!(names(&net, Kernels::Fused), expected);
         let orders = found.iter().map(|staged| (staged.stage.reads(), staged.stage.gives_gradient()));
@@ -165,13 +168,17 @@ mod tests {
         ];
         let net = Network::new([1, 14, 14], &layers).unwrap();
         // Six channels are no fours; a block with a layer below it must be padded by one; seven outputs are no fours.
-        assert!(stages(&net, Kernels::Fused, Tuning::default(), Storage::F16).iter().all(|staged| !staged.fused));
+        assert!(
+            stages(&net, Layout::Bytes, Kernels::Fused, Tuning::default(), Storage::F16)
+                .iter()
+                .all(|staged| !staged.fused)
+        );
     }
 
     /// In what each stage but those that rename gives its output.
     fn stored(input: [usize; 3], layers: &[Layer]) -> Vec<Storage> {
         let net = Network::new(input, layers).unwrap();
-        let all = stages(&net, Kernels::Fused, Tuning::default(), Storage::F16);
+        let all = stages(&net, Layout::Bytes, Kernels::Fused, Tuning::default(), Storage::F16);
         let computes = |staged: &&Staged| !net.layers[staged.layers.start].op.is_view();
         all.iter().filter(computes).map(|staged| staged.stage.stored()).collect()
     }

@@ -239,6 +239,8 @@ pub struct Site<'a> {
     pub wants_dx: bool,
     /// The forms of the kernels.
     pub tuning: Tuning,
+    /// How the network's batches come: a first stage may read [`Layout::Bytes`] where they come so.
+    pub batch: Layout,
 }
 
 /// Finds a fused operation at a site: the stage, and how many layers it takes the place of.

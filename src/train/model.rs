@@ -7,7 +7,7 @@ use super::config::read_config;
 use super::run_folder::{CHECKPOINT, CONFIG, MODEL};
 use super::saved;
 use crate::backend::device::{Device, Note, Precision, finite};
-use crate::backend::{Setup, State};
+use crate::backend::{Asked, ImageSet, State};
 use crate::data::Dataset;
 use crate::data::record::{CHANGED, Part, TrainedOn};
 use crate::data::source::{self, DataKind, Source, Wanted};
@@ -15,7 +15,6 @@ use crate::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use crate::loss::weighted::{Spec, WeightedLoss};
 use crate::loss::{Form, Loss};
 use crate::network::Network;
-use crate::optimizer::{Adam, Optimizer};
 use crate::parse::to_json;
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
@@ -189,22 +188,17 @@ impl Model {
     /// # Errors
     /// [`Error::NoNumber`] for what is no number; those of the device, and of [`ModelFile::normalisation`].
     pub fn logits(&self, images: &Dataset, data: DataKind, how: &Inference, note: Note) -> Result<Vec<f64>> {
-        let nothing = images.subset(&[]);
-        let setup = Setup {
-            seed: 0,
-            net: &self.net,
-            batch_size: how.batch_size,
-            // Neither has a part in inference.
-            loss: Smoothing::NONE.into(),
-            optimizer: Optimizer::Adam(Adam::default()),
-            normalisation: self.file.normalisation([&how.mean, &how.std], data, images.shape[0])?,
-            train: &nothing,
-            test: images,
-        };
+        let normalisation = self.file.normalisation([&how.mean, &how.std], data, images.shape[0])?;
         let device = how.device.open(how.precision, note)?;
         let tuning = how.device.tiles.map(Tuning::all);
-        let mut backend = device.trainer(Storage::F32, tuning, setup, &self.state, note)?;
-        finite(backend.test_logits()?, self.net.classes)
+        let asked = Asked {
+            net: &self.net,
+            params: &self.state.params,
+            normalisation: &normalisation,
+            batch_size: how.batch_size,
+        };
+        let mut predictor = device.predictor(Storage::F32, tuning, &asked, images.len())?;
+        finite(predictor.logits(ImageSet::Bytes(images))?, self.net.classes)
     }
 }
 

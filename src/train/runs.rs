@@ -61,10 +61,9 @@ use super::saved::{self, SavedRun};
 use super::{Progress, Schedule};
 use crate::backend::cpu::memory;
 use crate::backend::device::{Device, Note, Opened, check_activations, finite};
-use crate::backend::{Setup, State};
+use crate::backend::{Asked, ImageSet, Setup, State};
 use crate::data::Dataset;
 use crate::fs::write_atomic;
-use crate::loss::smoothing::Smoothing;
 use crate::loss::{Form, Loss};
 use crate::network::Network;
 use crate::ops::IGNORED;
@@ -131,7 +130,7 @@ impl Trained {
     /// # Errors
     /// [`Error::NoNumber`], and whatever the device reports.
     pub fn logits(&self, images: &Dataset) -> Result<Vec<f64>> {
-        self.outputs(&self.net, &self.state, images)
+        self.outputs(&self.net, &self.state.params, images)
     }
 
     /// What the last layer, a linear one, sees of `images`: `[images, inputs]`.
@@ -140,10 +139,7 @@ impl Trained {
     /// As [`Self::logits`].
     pub fn features(&self, images: &Dataset) -> Result<Vec<f64>> {
         let net = self.net.without_last();
-        let part = |all: &[f64]| all[..net.flat_len()].to_vec();
-        let State { params, first, second } = &self.state;
-        let state = State { params: part(params), first: part(first), second: part(second) };
-        self.outputs(&net, &state, images)
+        self.outputs(&net, &self.state.params[..net.flat_len()], images)
     }
 
     /// The weight of the last layer, `[classes, inputs]`, and its inputs; `None` with fewer than `least` classes.
@@ -157,21 +153,12 @@ impl Trained {
         crate::measure::loss::taking_part(self.loss.form(), logits, labels, self.net.classes)
     }
 
-    fn outputs(&self, net: &Network, state: &State, images: &Dataset) -> Result<Vec<f64>> {
-        let nothing = images.subset(&[]);
-        let setup = Setup {
-            seed: 0,
-            net,
-            batch_size: self.config.batch_size,
-            loss: Smoothing::NONE.into(),
-            optimizer: self.config.optimizer,
-            normalisation: self.config.normalisation(images)?,
-            train: &nothing,
-            test: images,
-        };
+    fn outputs(&self, net: &Network, params: &[f64], images: &Dataset) -> Result<Vec<f64>> {
+        let normalisation = self.config.normalisation(images)?;
+        let asked = Asked { net, params, normalisation: &normalisation, batch_size: self.config.batch_size };
         let Config { activations, tuning, .. } = self.config;
-        let mut backend = self.device.trainer(activations, tuning, setup, state, &|_| ())?;
-        finite(backend.test_logits()?, net.classes)
+        let mut predictor = self.device.predictor(activations, tuning, &asked, images.len())?;
+        finite(predictor.logits(ImageSet::Bytes(images))?, net.classes)
     }
 }
 
@@ -353,19 +340,16 @@ fn teacher_logits(path: &Path, config: &Config, train: &Dataset, device: &Opened
         let own = config.data.name();
         note(&format!("teacher: {} was trained on {}, and here on {own}", path.display(), of.name()));
     }
-    let nothing = train.subset(&[]);
-    let setup = Setup {
-        seed: 0,
+    let normalisation = teacher.file.normalisation([&[], &[]], config.data, train.shape[0])?;
+    let asked = Asked {
         net: &teacher.net,
+        params: &teacher.state.params,
+        normalisation: &normalisation,
         batch_size: config.batch_size,
-        loss: Smoothing::NONE.into(),
-        optimizer: config.optimizer,
-        normalisation: teacher.file.normalisation([&[], &[]], config.data, train.shape[0])?,
-        train: &nothing,
-        test: train,
     };
     // Without the run's tuning, which is not known yet when it begins, and is when it is resumed: the bits stay the same.
-    let logits = device.trainer(Storage::F32, None, setup, &teacher.state, note)?.test_logits()?;
+    let mut predictor = device.predictor(Storage::F32, None, &asked, train.len())?;
+    let logits = predictor.logits(ImageSet::Bytes(train))?;
     Ok(logits.into_iter().map(|v| v as f32).collect())
 }
 

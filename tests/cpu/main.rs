@@ -2,6 +2,7 @@
 //! gives.
 
 mod network;
+mod predictor;
 mod random;
 #[path = "../common/random_network.rs"]
 mod random_network;

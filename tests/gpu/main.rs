@@ -10,6 +10,7 @@ mod folded;
 mod halves;
 mod network;
 mod ops;
+mod predictor;
 #[path = "../common/property.rs"]
 mod property;
 mod random;

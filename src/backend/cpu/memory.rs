@@ -35,9 +35,9 @@ pub fn of_state(net: &Network, trained: bool) -> u64 {
 pub fn of_backend<T: Element>(net: &Network, kernels: Kernels, train: usize, infer: usize) -> Memory {
     let size = size_of::<T>() as u64;
     let flat = net.flat_len() as u64;
-    // Parameters and their copy in f32; where they are trained also the state at an epoch's end, and the bytes of its
-    // file.
-    let trained = if train > 0 { 3 * 8 + 3 * size } else { 0 };
+    // Parameters; where they are trained also their gradient, two moments, their copy in f32, the state at an epoch's end, and the
+    // bytes of its file.
+    let trained = if train > 0 { 3 * size + 4 + 3 * 8 + 3 * size } else { 0 };
     let ImageBytes { forward, backward, scratch } = match kernels {
         Kernels::Fused => CpuNetwork::<T>::image_bytes(net),
         Kernels::Reference => of_reference(net, size),
@@ -47,7 +47,7 @@ pub fn of_backend<T: Element>(net: &Network, kernels: Kernels, train: usize, inf
     let most = train.max(infer);
     let grown = if train == infer { most } else { most.saturating_add(train.min(infer)) };
     let batch = forward.saturating_mul(grown).saturating_add(backward.saturating_mul(train)).saturating_add(scratch);
-    Memory { parameters: flat.saturating_mul(4 * size + 4 + trained), batch }
+    Memory { parameters: flat.saturating_mul(size + trained), batch }
 }
 
 /// The same of the plain network: every layer's output and its gradient, and what its forward pass saves.

@@ -22,4 +22,4 @@ pub mod trainer;
 
 pub use crate::real::Real;
 pub use network::CpuNetwork;
-pub use trainer::CpuTrainer;
+pub use trainer::{CpuPredictor, CpuTrainer};

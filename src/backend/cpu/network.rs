@@ -79,13 +79,24 @@ pub struct ImageBytes {
 impl<T: Element> CpuNetwork<T> {
     /// A network with these parameters, `[net.flat_len()]`.
     pub fn new(net: &Network, params: Vec<T>) -> Self {
+        let trained = params.len();
+        Self::with(net, params, trained)
+    }
+
+    /// The same without a gradient and without an optimizer's memory: it only answers.
+    pub fn answering(net: &Network, params: Vec<T>) -> Self {
+        Self::with(net, params, 0)
+    }
+
+    /// With room for the gradient and the optimizer's memory of so many parameters.
+    fn with(net: &Network, params: Vec<T>, trained: usize) -> Self {
         assert_eq!(params.len(), net.flat_len());
         let arch = Arch::new();
         let (nodes, layouts) = fuse(net, arch);
         Self {
             arch,
-            grads: vec![T::zero(); params.len()],
-            state: Moments::new(params.len()),
+            grads: vec![T::zero(); trained],
+            state: Moments::new(trained),
             buffers: net.initial_buffers(0).into_iter().map(|v| T::of(v.into())).collect(),
             params,
             first_trained: first_trained(net, &nodes),

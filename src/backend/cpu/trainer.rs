@@ -3,13 +3,16 @@
 use rayon::prelude::*;
 
 use super::network::CpuNetwork;
-use crate::backend::host::{HostNetwork, HostTrainer, Normalised};
+use crate::backend::host::{HostNetwork, HostPredictor, HostTrainer, Normalised};
 use crate::data::Dataset;
 use crate::layer::{Element, Mode};
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
 use crate::optimizer::Optimizer;
 use crate::optimizer::reference::Moments;
+
+/// Answers in `T` on the fast CPU path.
+pub type CpuPredictor<T> = HostPredictor<T, CpuNetwork<T>>;
 
 /// Trains in `T` on the fast CPU path.
 pub type CpuTrainer<'a, T> = HostTrainer<'a, T, CpuNetwork<T>>;
@@ -19,6 +22,14 @@ impl<T: Element> HostNetwork<T> for CpuNetwork<T> {
         let mut network = Self::new(net, params);
         network.seed(seed);
         network
+    }
+
+    fn answering(net: &Network, params: Vec<T>) -> Self {
+        Self::answering(net, params)
+    }
+
+    fn take(&mut self, images: &[T]) {
+        self.set_batch(images);
     }
 
     /// The images are written where and as the first layer reads them.

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod device;
 pub mod engine;
 pub mod kernel;
+pub mod predictor;
 pub mod trainer;
 
 pub use choose::{Choice, DeviceKind};

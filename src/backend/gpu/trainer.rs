@@ -1,7 +1,7 @@
 //! Training on a GPU: the plan of a step, replayed many times a submission, with the data set on the device.
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::ops::seal;
 use crate::optimizer::{self, SLOT_WORDS, Slot};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
-use crate::plan::{self, BatchBlock, Slice, Step};
+use crate::plan::{self, BatchBlock, Plan, Slice, Step};
 use crate::{Error, Result};
 
 /// Submissions that may be under way at once: while the device works on one, the host prepares the next.
@@ -64,7 +64,8 @@ impl Residence {
         Self::Window((images / batch_size).max(1).saturating_mul(batch_size))
     }
 
-    fn images(self, data: &Dataset) -> usize {
+    /// Images that are on the device at once.
+    pub(super) fn images(self, data: &Dataset) -> usize {
         match self {
             Self::Whole => data.len(),
             Self::Window(images) => images,
@@ -122,28 +123,135 @@ pub fn compile_for(
     memory: Option<u64>,
     options: GpuOptions,
 ) -> Result<(Compiled, [Residence; 2])> {
-    let attempt = |batch_size: usize| {
+    fitting(setup.batch_size, limits, memory, |batch_size| {
         let (job, residences) = job(setup, batch_size, options);
-        let compiled = compile(&job)?;
-        check_limits(&compiled.plan, limits)?;
+        compile(&job).map(|compiled| (compiled.plan.clone(), (compiled, residences)))
+    })
+}
+
+/// What `compiled` makes for a batch of `batch_size`, with its plan, if that fits a device with `limits` and at most `memory`
+/// bytes.
+///
+/// # Errors
+/// As [`compile_for`].
+pub(super) fn fitting<T>(
+    batch_size: usize,
+    limits: &wgpu::Limits,
+    memory: Option<u64>,
+    compiled: impl Fn(usize) -> Result<(Plan, T)>,
+) -> Result<T> {
+    let attempt = |batch_size: usize| {
+        let (plan, compiled) = compiled(batch_size)?;
+        check_limits(&plan, limits)?;
         match memory {
-            Some(memory) if compiled.plan.bytes() > memory => Err(Error::OverLimit(format!(
+            Some(memory) if plan.bytes() > memory => Err(Error::OverLimit(format!(
                 "the plan needs {} bytes, the device has {memory} available",
-                compiled.plan.bytes()
+                plan.bytes()
             ))),
-            _ => Ok((compiled, residences)),
+            _ => Ok(compiled),
         }
     };
-    attempt(setup.batch_size).map_err(|error| match error {
+    attempt(batch_size).map_err(|error| match error {
         Error::OverLimit(message) => {
-            let advice = match largest_batch(setup.batch_size, |batch_size| attempt(batch_size).is_ok()) {
+            let advice = match largest_batch(batch_size, |batch_size| attempt(batch_size).is_ok()) {
                 Some(batch_size) => format!("--batch-size {batch_size} would fit"),
                 None => "no batch size would fit".into(),
             };
-            Error::OverLimit(format!("batch size {}: {message}; {advice}", setup.batch_size))
+            Error::OverLimit(format!("batch size {batch_size}: {message}; {advice}"))
         }
         other => other,
     })
+}
+
+/// The same options, as this device can have them: its usual form where none is chosen, no more bytes than it binds.
+///
+/// # Errors
+/// [`Error::Usage`] for a form of kernel or of activations that it does not have.
+pub(super) fn settled(gpu: &Gpu, options: GpuOptions) -> Result<GpuOptions> {
+    let limits = gpu.device.limits();
+    let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+    let tuning = options.tuning.unwrap_or_else(|| gpu.tuning());
+    gpu.offers(tuning)?;
+    if !gpu.stores(options.activations) {
+        let name = &gpu.info.name;
+        return Err(Error::Usage(format!("--activations f16: found {name}, which packs no halves, expected f32")));
+    }
+    Ok(GpuOptions { max_data_bytes: options.max_data_bytes.min(largest), tuning: Some(tuning), ..options })
+}
+
+/// Makes `order` the order of the steps to come. A window takes the images themselves, a whole set their indices.
+fn upload(engine: &Engine, data: &Dataset, residence: Residence, at: &Data, order: &[u32]) {
+    if residence == Residence::Whole {
+        return engine.write(at.order, order);
+    }
+    let mut images = Vec::with_capacity(order.len() * data.pixels());
+    order.iter().for_each(|&i| images.extend_from_slice(data.image(i as usize)));
+    let labels: Vec<u32> = order.iter().map(|&i| data.labels[i as usize]).collect();
+    let identity: Vec<u32> = (0..order.len() as u32).collect();
+    engine.write(at.images, &images);
+    engine.write(at.labels, &labels);
+    engine.write(at.order, &identity);
+}
+
+/// Steps that answer, batch after batch, and their logits in order.
+pub(super) struct Answers<'a> {
+    pub engine: &'a Engine,
+    /// The dispatches of a batch.
+    pub infer: Range<usize>,
+    /// The logits of a batch, and their seal.
+    pub results: [Slice; 2],
+    pub batch_size: usize,
+    pub classes: usize,
+    /// Of the last step or answer that was asked for.
+    pub stamp: &'a mut u32,
+    pub logits: Vec<f64>,
+    pub under_way: VecDeque<(Pending, usize, u32)>,
+}
+
+impl Answers<'_> {
+    /// Asks about the images `first..first + count` of those that are on the device.
+    pub fn batch(&mut self, [first, count]: [usize; 2]) -> Result<()> {
+        let len = count * self.classes;
+        *self.stamp = next(*self.stamp);
+        let stamp = *self.stamp;
+        let step = BatchBlock { count: count as u32, first: first as u32, stamp, ..BatchBlock::default() }.into();
+        let [logits, seal] = self.results;
+        let pending = self.engine.run_for(self.infer.clone(), &[step], &[logits.part(0, len), seal]);
+        self.under_way.push_back((pending, len, stamp));
+        if self.under_way.len() > IN_FLIGHT { self.finish() } else { Ok(()) }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        if let Some((pending, len, stamp)) = self.under_way.pop_front() {
+            self.logits.extend(sealed("inference", &pending.wait::<u32>()?, len, stamp)?);
+        }
+        Ok(())
+    }
+
+    /// Asks about a data set, of which so much is on the device at once.
+    pub fn set(&mut self, images: &Dataset, residence: Residence, at: &Data) -> Result<()> {
+        let order: Vec<u32> = (0..images.len() as u32).collect();
+        for window in order.chunks(residence.images(images).max(1)) {
+            upload(self.engine, images, residence, at, window);
+            for first in (0..window.len()).step_by(self.batch_size) {
+                self.batch([first, self.batch_size.min(window.len() - first)])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All logits that were asked for, `[images, classes]`.
+    pub fn all(mut self) -> Result<Vec<f64>> {
+        while !self.under_way.is_empty() {
+            self.finish()?;
+        }
+        Ok(self.logits)
+    }
+}
+
+/// The stamp after this one (after four billion, none that is near).
+fn next(stamp: u32) -> u32 {
+    stamp.checked_add(1).unwrap_or(1)
 }
 
 impl<'a> GpuTrainer<'a> {
@@ -164,16 +272,8 @@ impl<'a> GpuTrainer<'a> {
         // No batch is larger than its set, and none needs more room.
         setup.batch_size = setup.batch_size.min(setup.train.len().max(setup.test.len()).max(1));
         setup.loss.check(setup.net.classes, setup.train.len())?;
+        let options = settled(gpu, options)?;
         let limits = gpu.device.limits();
-        let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        let tuning = options.tuning.unwrap_or_else(|| gpu.tuning());
-        gpu.offers(tuning)?;
-        if !gpu.stores(options.activations) {
-            let name = &gpu.info.name;
-            return Err(Error::Usage(format!("--activations f16: found {name}, which packs no halves, expected f32")));
-        }
-        let options =
-            GpuOptions { max_data_bytes: options.max_data_bytes.min(largest), tuning: Some(tuning), ..options };
         let (compiled, [train, test]) = compile_for(&setup, &limits, gpu.memory_available(), options)?;
         let engine = Engine::new(gpu, compiled.plan.clone())?;
         gpu.keep_pipelines();
@@ -217,23 +317,9 @@ impl<'a> GpuTrainer<'a> {
         drop(self.engine.run(self.compiled.load.clone(), &[Step::default()], at.part(0, 1)));
     }
 
-    /// Makes `order` the order of the steps to come. A window takes the images themselves, a whole set their indices.
-    fn upload(engine: &Engine, data: &Dataset, residence: Residence, at: &Data, order: &[u32]) {
-        if residence == Residence::Whole {
-            return engine.write(at.order, order);
-        }
-        let mut images = Vec::with_capacity(order.len() * data.pixels());
-        order.iter().for_each(|&i| images.extend_from_slice(data.image(i as usize)));
-        let labels: Vec<u32> = order.iter().map(|&i| data.labels[i as usize]).collect();
-        let identity: Vec<u32> = (0..order.len() as u32).collect();
-        engine.write(at.images, &images);
-        engine.write(at.labels, &labels);
-        engine.write(at.order, &identity);
-    }
-
-    /// A number that no step of this plan had yet (after four billion, none that is near).
+    /// A number that no step of this plan had yet.
     fn next_stamp(&mut self) -> u32 {
-        self.stamp = self.stamp.checked_add(1).unwrap_or(1);
+        self.stamp = next(self.stamp);
         self.stamp
     }
 
@@ -276,31 +362,18 @@ impl<'a> GpuTrainer<'a> {
 
     /// The logits of `images`, of which so many are on the device at once.
     fn infer(&mut self, images: &Dataset, residence: Residence) -> Result<Vec<f64>> {
-        let order: Vec<u32> = (0..images.len() as u32).collect();
-        let mut logits = Vec::with_capacity(order.len() * self.setup.net.classes);
-        let mut under_way = VecDeque::<(Pending, usize, u32)>::new();
-        let mut finish = |(pending, len, stamp): (Pending, usize, u32)| -> Result<()> {
-            logits.extend(sealed("inference", &pending.wait::<u32>()?, len, stamp)?);
-            Ok(())
+        let mut answers = Answers {
+            engine: &self.engine,
+            infer: self.compiled.infer.clone(),
+            results: [self.compiled.logits, self.compiled.logits_seal],
+            batch_size: self.setup.batch_size,
+            classes: self.setup.net.classes,
+            stamp: &mut self.stamp,
+            logits: vec![],
+            under_way: VecDeque::new(),
         };
-        for window in order.chunks(residence.images(images).max(1)) {
-            Self::upload(&self.engine, images, residence, &self.compiled.test_data, window);
-            for first in (0..window.len()).step_by(self.setup.batch_size) {
-                let count = self.setup.batch_size.min(window.len() - first);
-                let len = count * self.setup.net.classes;
-                let stamp = self.next_stamp();
-                let step =
-                    BatchBlock { count: count as u32, first: first as u32, stamp, ..BatchBlock::default() }.into();
-                let results = [self.compiled.logits.part(0, len), self.compiled.logits_seal];
-                let pending = self.engine.run_for(self.compiled.infer.clone(), &[step], &results);
-                under_way.push_back((pending, len, stamp));
-                if under_way.len() > IN_FLIGHT {
-                    finish(under_way.pop_front().expect("the queue was just seen to hold some"))?;
-                }
-            }
-        }
-        under_way.into_iter().try_for_each(finish)?;
-        Ok(logits)
+        answers.set(images, residence, &self.compiled.test_data)?;
+        answers.all()
     }
 }
 
@@ -356,7 +429,7 @@ impl Trainer for GpuTrainer<'_> {
             Ok((work, next))
         };
         'epoch: for window in order.chunks(self.train.images(self.setup.train)) {
-            Self::upload(&self.engine, self.setup.train, self.train, &self.compiled.train_data, window);
+            upload(&self.engine, self.setup.train, self.train, &self.compiled.train_data, window);
             self.upload_rows(window);
             let mut first = 0;
             while first < window.len() {

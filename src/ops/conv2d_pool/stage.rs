@@ -14,7 +14,7 @@ pub fn matches(site: &Site) -> Option<(Box<dyn Stage>, usize)> {
     let [conv, relu, pool, ..] = site.ops else { return None };
     let (conv, _, pool) = (conv.is::<Conv2d>()?, relu.is::<Relu>()?, pool.is::<MaxPool2d>()?);
     let x = match site.below {
-        None => Layout::Bytes,
+        None => site.batch,
         Some(below) if below.can_give(Layout::ChannelsLast) && conv.input[0].is_multiple_of(4) => Layout::ChannelsLast,
         Some(_) => Layout::Planes,
     };

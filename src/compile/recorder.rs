@@ -1,0 +1,238 @@
+//! Records a network's passes, stage by stage: what a plan that trains and one that only answers have in common.
+
+use crate::compile::fuse::Staged;
+use crate::layer::Mode;
+use crate::network::{NamedParameter, Network, PARAMETER_ALIGNMENT};
+use crate::ops::AffineBuffers;
+use crate::ops::stage::{self, Places, Shares, StageAt};
+use crate::plan::{Plan, Slice};
+use crate::{Error, Result};
+
+/// One data set's buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct Data {
+    /// Bytes, four a word.
+    pub images: Slice,
+    /// Class indices.
+    pub labels: Slice,
+    /// Indices into both, in the order of the steps.
+    pub order: Slice,
+}
+
+/// Refuses a batch of none, and one whose buffers no 32 bits could count.
+///
+/// # Errors
+/// [`Error::Usage`] and [`Error::OverLimit`].
+pub(super) fn check_batch(net: &Network, n: usize) -> Result<()> {
+    if n == 0 {
+        return Err(Error::Usage("--batch-size: found 0, expected at least 1".into()));
+    }
+    // Every buffer of a batch is a small multiple of this: what does not wrap here is checked against 32 bits below.
+    let widest =
+        net.layers.iter().map(|layer| layer.output.len()).chain([net.input.iter().product()]).max().unwrap_or(0);
+    if n.checked_mul(widest).is_none_or(|len| len > usize::MAX >> 16) {
+        return Err(Error::OverLimit(format!(
+            "buffer of {n} images of {widest} elements each: expected fewer than 2^32"
+        )));
+    }
+    Ok(())
+}
+
+impl Data {
+    /// Allocates a set of so many images of so many pixels.
+    ///
+    /// # Errors
+    /// As [`Plan::buffer`].
+    pub(super) fn new(plan: &mut Plan, name: &str, images: usize, pixels: usize) -> Result<Self> {
+        Ok(Self {
+            images: plan.buffer(format!("{name}.images"), images.saturating_mul(pixels).div_ceil(4))?,
+            labels: plan.buffer(format!("{name}.labels"), images)?,
+            order: plan.buffer(format!("{name}.order"), images)?,
+        })
+    }
+}
+
+/// Where each stage's shares of the gradients (behind the parameters' own) and of the packed weights are, and how long the two
+/// are.
+/// In inference there are no gradients, and no weights as the backward pass reads them.
+pub(super) fn places(net: &Network, stages: &[Staged], n: usize, mode: Mode) -> (Vec<(Shares, Places)>, [usize; 2]) {
+    let take = |total: &mut usize, len: usize| {
+        let at = *total;
+        *total = (at + len).next_multiple_of(PARAMETER_ALIGNMENT);
+        at
+    };
+    let (mut grads, mut packed) = (net.flat_len(), 0);
+    let places = stages
+        .iter()
+        .map(|staged| {
+            let shares = match mode {
+                Mode::Training => staged.stage.shares(n),
+                Mode::Inference => Shares { partials: 0, packed_back: 0, ..staged.stage.shares(n) },
+            };
+            let places = Places {
+                partials: take(&mut grads, shares.partials),
+                packed: take(&mut packed, shares.packed),
+                packed_back: (shares.packed_back > 0).then(|| take(&mut packed, shares.packed_back)),
+            };
+            (shares, places)
+        })
+        .collect();
+    (places, [grads, packed])
+}
+
+/// Records a network's passes, stage by stage.
+pub(super) struct Recorder<'a> {
+    pub net: &'a Network,
+    pub n: usize,
+    /// All trained parameters.
+    pub params: Slice,
+    /// Their gradients, and behind them parts of these; `None` in a plan that only answers.
+    pub grads: Option<Slice>,
+    /// The copies of weights.
+    pub packed: Slice,
+    /// The layers' buffers.
+    pub buffers: Option<Slice>,
+    pub stages: &'a [Staged],
+    pub places: Vec<(Shares, Places)>,
+    /// What each stage reads, and last the logits.
+    pub tensors: Vec<Slice>,
+    /// What a stage's forward pass leaves to its backward pass.
+    pub saved: Vec<Option<Slice>>,
+    /// What a first stage reads that gathers its own input.
+    pub data: Data,
+    pub normalisation: Slice,
+    pub mode: Mode,
+}
+
+/// A stage's parameters.
+struct Parameters {
+    params: Vec<Slice>,
+    grads: Vec<Slice>,
+    buffers: Vec<Slice>,
+}
+
+impl Recorder<'_> {
+    /// Allocates what every stage gives. What only renames gives what it reads.
+    pub fn allocate(&mut self, plan: &mut Plan) -> Result<()> {
+        for (i, Staged { layers, name, stage, .. }) in self.stages.iter().enumerate() {
+            let last = &self.net.layers[layers.end - 1];
+            let len = self.n.saturating_mul(last.output.len());
+            let output = match last.op.is_view() {
+                true => self.tensors[i],
+                false => plan.buffer(format!("{name}.out"), len.div_ceil(stage.stored().per_word()))?,
+            };
+            let saved = stage.saved(self.n);
+            self.saved.push(saved.map(|saved| plan.buffer(format!("{name}.{}", saved.name), saved.len)).transpose()?);
+            self.tensors.push(output);
+        }
+        Ok(())
+    }
+
+    fn parameters(&self, i: usize) -> Parameters {
+        let part = |whole: Slice, list: &[NamedParameter]| -> Vec<Slice> {
+            list.iter().map(|parameter| whole.part(parameter.offset, parameter.len())).collect()
+        };
+        let layers = &self.net.layers[self.stages[i].layers.clone()];
+        let mut of = Parameters { params: vec![], grads: vec![], buffers: vec![] };
+        for layer in layers {
+            let trained = &self.net.parameters[layer.parameters.clone()];
+            of.params.extend(part(self.params, trained));
+            of.grads.extend(self.grads.map(|all| part(all, trained)).unwrap_or_default());
+            of.buffers.extend(
+                self.buffers.map(|all| part(all, &self.net.buffers[layer.buffers.clone()])).unwrap_or_default(),
+            );
+        }
+        of
+    }
+
+    /// Where stage `i`, whose parameters these are, finds its buffers.
+    fn at<'a>(&'a self, i: usize, own: &'a Parameters) -> StageAt<'a> {
+        let Staged { layers, name, .. } = &self.stages[i];
+        let (shares, places) = self.places[i];
+        // Where there are no gradients nothing is shared out of them.
+        let grads = self.grads.unwrap_or(self.params);
+        let Data { images, order, .. } = self.data;
+        StageAt {
+            name,
+            n: self.n,
+            mode: self.mode,
+            x: self.tensors[i],
+            bytes: stage::Bytes { images, order, normalisation: self.normalisation },
+            y: self.tensors[i + 1],
+            params: &own.params,
+            buffers: &own.buffers,
+            grads: &own.grads,
+            saved: self.saved[i],
+            partials: grads.part(places.partials, shares.partials),
+            packed: self.packed.part(places.packed, shares.packed),
+            packed_back: places.packed_back.map(|at| self.packed.part(at, shares.packed_back)),
+            layer: layers.start,
+        }
+    }
+
+    /// The buffers of a stage with a weight and a bias.
+    pub fn affine(&self, i: usize) -> AffineBuffers {
+        let Parameters { params, grads, .. } = self.parameters(i);
+        AffineBuffers {
+            x: self.tensors[i],
+            w: params[0],
+            b: params[1],
+            y: self.tensors[i + 1],
+            dw: grads[0],
+            db: grads[1],
+        }
+    }
+
+    /// What the optimizer does for the stages beside adding their gradients.
+    pub fn segments(&self) -> Vec<stage::Segment> {
+        let of_stage = |(staged, (_, places)): (&Staged, &(Shares, Places))| {
+            let layers = &self.net.layers[staged.layers.clone()];
+            let places_of = |layer: &crate::network::FittedLayer| layer.parameters.clone();
+            let params: Vec<_> = layers.iter().flat_map(places_of).map(|i| self.net.parameters[i].offset).collect();
+            staged.stage.segments(self.n, &params, *places)
+        };
+        self.stages.iter().zip(&self.places).flat_map(of_stage).collect()
+    }
+
+    /// The copies of weights, from the parameters.
+    pub fn pack(&self, plan: &mut Plan) -> Result<()> {
+        (0..self.stages.len()).try_for_each(|i| self.stages[i].stage.pack(plan, &self.at(i, &self.parameters(i))))
+    }
+
+    /// The forward passes of the first `count` stages.
+    pub fn forward(&self, plan: &mut Plan, count: usize) -> Result<()> {
+        (0..count).try_for_each(|i| self.stages[i].stage.forward(plan, &self.at(i, &self.parameters(i))))
+    }
+
+    /// The backward passes, from the logits' gradient down to the first layer with parameters: below it nobody needs a
+    /// gradient.
+    pub fn backward(&self, plan: &mut Plan, dlogits: Slice) -> Result<()> {
+        let mut dy = dlogits;
+        let mut given = stage::Gradient::Plain;
+        for (i, Staged { layers, name, stage, .. }) in self.stages.iter().enumerate().rev() {
+            let [first, last] = [layers.start, layers.end - 1].map(|i| &self.net.layers[i]);
+            if layers.end <= self.net.first_trained() {
+                break;
+            }
+            if first.op.is_view() {
+                continue;
+            }
+            let buffer = |plan: &mut Plan, which: &str, len: usize| {
+                plan.buffer(format!("{name}.{which}.grad"), self.n.saturating_mul(len))
+            };
+            let wanted = layers.start > self.net.first_trained();
+            let dx = wanted.then(|| buffer(plan, "in", first.input.len())).transpose()?;
+            let own = self.parameters(i);
+            let at = self.at(i, &own);
+            if stage.takes_gradient() != given && stage.takes_gradient() != stage::Gradient::Plain {
+                let converted = buffer(plan, "out", last.output.len())?;
+                stage.convert_gradient(plan, &at, dy, converted)?;
+                dy = converted;
+            }
+            stage.backward(plan, &at, dy, dx)?;
+            let Some(dx) = dx else { break };
+            (dy, given) = (dx, stage.gives_gradient());
+        }
+        Ok(())
+    }
+}
