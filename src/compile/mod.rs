@@ -101,7 +101,7 @@ pub fn largest_batch(batch_size: usize, fits: impl Fn(usize) -> bool) -> Option<
 /// Compiles a job. Nothing is allocated.
 ///
 /// # Errors
-/// [`Error::OverLimit`] if a buffer would have more elements than 32 bits count, [`Error::Usage`] for a batch of 0.
+/// [`crate::Error::OverLimit`] if a buffer would have more elements than 32 bits count, [`crate::Error::Usage`] for a batch of 0.
 pub fn compile(job: &Job) -> Result<Compiled> {
     let Job { net, batch_size: n, .. } = *job;
     check_batch(net, n)?;
