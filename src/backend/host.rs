@@ -7,8 +7,7 @@ use crate::backend::{Setup, State, Trainer};
 use crate::data::Dataset;
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
-use crate::optimizer::Optimizer;
-use crate::optimizer::reference::{self as optimizer};
+use crate::optimizer::{Optimizer, Slots};
 use crate::real::Real;
 
 /// What each byte of each channel becomes: `(byte / 255 - mean) / std`.
@@ -24,8 +23,8 @@ pub trait HostNetwork<T> {
     fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss;
     /// The logits `[n, classes]` of the batch.
     fn logits(&mut self) -> &[T];
-    /// The parameters, and the optimizer's memory.
-    fn parts(&mut self) -> (&mut Vec<T>, &mut optimizer::State<T>);
+    /// The parameters, the optimizer's memory (empty before the first step), and the layers' buffers.
+    fn parts(&mut self) -> (&mut Vec<T>, &mut Slots<T>, &mut Vec<T>);
 }
 
 /// Trains in `T` on a network `N`.
@@ -92,15 +91,19 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
     }
 
     fn state(&mut self) -> Result<State> {
-        let wide = |values: &[T]| values.iter().map(|v| v.wide()).collect();
-        let (params, memory) = self.network.parts();
-        Ok(State { params: wide(params), first: wide(&memory.first), second: wide(&memory.second) })
+        let wide = |values: &[T]| -> Vec<f64> { values.iter().map(|v| v.wide()).collect() };
+        let (params, slots, buffers) = self.network.parts();
+        if slots.is_empty() {
+            *slots = self.setup.optimizer.empty(params.len());
+        }
+        Ok(State { params: wide(params), slots: slots.iter().map(|slot| wide(slot)).collect(), buffers: wide(buffers) })
     }
 
     fn set_state(&mut self, state: &State) {
         let narrow = |values: &[f64]| values.iter().map(|&v| T::of(v)).collect();
-        let (params, memory) = self.network.parts();
+        let (params, slots, buffers) = self.network.parts();
         *params = narrow(&state.params);
-        *memory = optimizer::State { first: narrow(&state.first), second: narrow(&state.second) };
+        *slots = state.slots.iter().map(|slot| narrow(slot)).collect();
+        *buffers = narrow(&state.buffers);
     }
 }

@@ -36,14 +36,14 @@ pub struct Setup<'a> {
 }
 
 /// Parameters and the optimizer's memory, each a flat vector (see [`crate::network::Parameter::range`]).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// Parameters.
     pub params: Vec<f64>,
-    /// First moment, or momentum.
-    pub first: Vec<f64>,
-    /// Second moment.
-    pub second: Vec<f64>,
+    /// The optimizer's memory ([`Optimizer::slots`]); none where it is empty.
+    pub slots: Vec<Vec<f64>>,
+    /// What layers keep from one step to the next ([`Network::buffers`]).
+    pub buffers: Vec<f64>,
 }
 
 /// Something that trains.

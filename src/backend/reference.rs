@@ -8,8 +8,7 @@ use crate::data::Dataset;
 use crate::layer::{Backward, Forward, Kept, Mode, Precision, Random};
 use crate::loss::{Batch, BatchLoss, Form, mean};
 use crate::network::Network;
-use crate::optimizer::Optimizer;
-use crate::optimizer::reference::{self as optimizer};
+use crate::optimizer::{Optimizer, Slots, Values};
 
 /// A network with its parameters, and the buffers of one step, which are allocated once and grow with the batch.
 pub struct ReferenceNetwork<T> {
@@ -21,7 +20,7 @@ pub struct ReferenceNetwork<T> {
     /// The gradient of the last [`Self::backward`], laid out as `params`.
     pub grads: Vec<T>,
     /// The optimizer's memory.
-    pub state: optimizer::State<T>,
+    pub slots: Slots<T>,
     /// The run's seed, which the random numbers of layers follow from.
     seed: u64,
     /// The update that the passes are part of.
@@ -42,7 +41,7 @@ impl<T: Precision> ReferenceNetwork<T> {
         Self {
             grads: vec![T::zero(); params.len()],
             buffers: net.initial_buffers(0).into_iter().map(|v| T::of(v.into())).collect(),
-            state: optimizer::State::new(params.len()),
+            slots: vec![],
             params,
             seed: 0,
             step: 0,
@@ -141,7 +140,11 @@ impl<T: Precision> ReferenceNetwork<T> {
         self.step = t;
         let loss = self.loss_and_gradient(form, batch);
         let nll = self.nll(form, batch);
-        let finite = optimizer::step(optimizer, t, &mut self.params, &self.grads, &mut self.state);
+        let Self { net, params, grads, slots, .. } = self;
+        if slots.is_empty() {
+            *slots = optimizer.empty(params.len());
+        }
+        let finite = optimizer.step(t, Values { params, grads, slots, decayed: net.decayed_len() });
         BatchLoss { loss, nll, diverged: !finite }
     }
 }
@@ -151,7 +154,8 @@ pub type ReferenceTrainer<'a, T> = HostTrainer<'a, T, ReferenceNetwork<T>>;
 
 impl<T: Precision> HostNetwork<T> for ReferenceNetwork<T> {
     fn start(net: &Network, params: Vec<T>, seed: u64) -> Self {
-        Self { seed, ..Self::new(net, params) }
+        let buffers = net.initial_buffers(seed).into_iter().map(|v| T::of(v.into())).collect();
+        Self { seed, buffers, ..Self::new(net, params) }
     }
 
     fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>) {
@@ -173,7 +177,7 @@ impl<T: Precision> HostNetwork<T> for ReferenceNetwork<T> {
         self.forward(Mode::Inference)
     }
 
-    fn parts(&mut self) -> (&mut Vec<T>, &mut optimizer::State<T>) {
-        (&mut self.params, &mut self.state)
+    fn parts(&mut self) -> (&mut Vec<T>, &mut Slots<T>, &mut Vec<T>) {
+        (&mut self.params, &mut self.slots, &mut self.buffers)
     }
 }

@@ -9,6 +9,7 @@ mod record;
 pub mod run_folder;
 pub mod runs;
 pub mod saved;
+pub mod store;
 pub mod temperature_file;
 
 use std::ops::ControlFlow;

@@ -141,8 +141,8 @@ impl Trained {
     pub fn features(&self, images: &Dataset) -> Result<Vec<f64>> {
         let net = self.net.without_last();
         let part = |all: &[f64]| all[..net.flat_len()].to_vec();
-        let State { params, first, second } = &self.state;
-        let state = State { params: part(params), first: part(first), second: part(second) };
+        let State { params, buffers, .. } = &self.state;
+        let state = State { params: part(params), slots: vec![], buffers: buffers[..net.buffers_len()].to_vec() };
         self.outputs(&net, &state, images)
     }
 
@@ -279,6 +279,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     let mut recorder = Recorder {
         metrics: saved::record(out, &progress, &epochs, steps_per_epoch, &|line| listener.note(line))?,
         net: &net,
+        optimizer: config.optimizer,
         dtype: config.dtype.into(),
         metadata: &metadata,
         out,
@@ -309,7 +310,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     // The model is safe before anything else is done.
     let state = backend.state()?;
     let dtype = config.dtype.into();
-    saved::save_params(&out.join(MODEL), &net, &state.params, dtype, &metadata(config.epochs))?;
+    super::store::save_model(&out.join(MODEL), &net, &state, dtype, &metadata(config.epochs))?;
     recorder.listener.saved();
     if let Some(signal) = recorder.listener.wants_stop() {
         return Err(Error::Interrupted(signal));
@@ -327,7 +328,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
 
 /// Where the run in `out` goes on.
 fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: usize) -> Result<Saved> {
-    saved::read(out, net, steps_per_epoch)?.map_or_else(|| beginning(config, net), Ok)
+    saved::read(out, (net, &config.optimizer), steps_per_epoch)?.map_or_else(|| beginning(config, net), Ok)
 }
 
 /// A run before its first step.
@@ -341,9 +342,8 @@ fn beginning(config: &Config, net: &Network) -> Result<Saved> {
 
 /// A run's first parameters, and an empty optimizer's memory.
 fn initial(net: &Network, seed: u64) -> State {
-    let zeros = vec![0.0; net.flat_len()];
-    let params = net.initial_parameters(seed).into_iter().map(f64::from).collect();
-    State { params, first: zeros.clone(), second: zeros }
+    let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect();
+    State { params: wide(net.initial_parameters(seed)), slots: vec![], buffers: wide(net.initial_buffers(seed)) }
 }
 
 /// A teacher's logits of the training images, `[images, classes]`, from images normalised as in its own training.

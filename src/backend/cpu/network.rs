@@ -5,14 +5,12 @@ use std::ops::Range;
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::optimizer;
 use crate::layer::{Mode, Precision, Random, Shape};
 use crate::loss;
 use crate::loss::{BatchLoss, Form, mean};
 use crate::network::{FittedLayer, Network};
 use crate::ops::fast::{Batch, Following, Layout, MAX_CHUNKS, Node, Plain, Scratch, grow};
-use crate::optimizer::Optimizer;
-use crate::optimizer::reference::State;
+use crate::optimizer::{Optimizer, Slots, Values};
 use crate::real::Real;
 
 /// Rows of logits that one task turns into losses.
@@ -45,7 +43,7 @@ pub struct CpuNetwork<T> {
     params: Vec<T>,
     /// The gradient of the last [`Self::backward`], laid out as the parameters.
     grads: Vec<T>,
-    state: State<T>,
+    slots: Slots<T>,
     /// What the layers keep from one step to the next.
     buffers: Vec<T>,
     nodes: Vec<Stage<T>>,
@@ -85,7 +83,7 @@ impl<T: Precision> CpuNetwork<T> {
         Self {
             arch,
             grads: vec![T::zero(); params.len()],
-            state: State::new(params.len()),
+            slots: vec![],
             buffers: net.initial_buffers(0).into_iter().map(|v| T::of(v.into())).collect(),
             params,
             first_trained: first_trained(net, &nodes),
@@ -120,9 +118,10 @@ impl<T: Precision> CpuNetwork<T> {
         }
     }
 
-    /// Makes the layers draw their random numbers by this seed.
+    /// Makes the layers draw their random numbers, and their buffers' first values, by this seed.
     pub fn seed(&mut self, seed: u64) {
         self.seed = seed;
+        self.buffers = self.net.initial_buffers(seed).into_iter().map(|v| T::of(v.into())).collect();
     }
 
     /// The network's layers.
@@ -135,10 +134,10 @@ impl<T: Precision> CpuNetwork<T> {
         &self.params
     }
 
-    /// The parameters and the optimizer's memory, to be changed.
-    pub fn parts_mut(&mut self) -> (&mut Vec<T>, &mut State<T>) {
+    /// The parameters, the optimizer's memory and the layers' buffers, to be changed.
+    pub fn parts_mut(&mut self) -> (&mut Vec<T>, &mut Slots<T>, &mut Vec<T>) {
         self.stale = true;
-        (&mut self.params, &mut self.state)
+        (&mut self.params, &mut self.slots, &mut self.buffers)
     }
 
     /// The gradient of the last backward pass, laid out as the parameters.
@@ -146,9 +145,9 @@ impl<T: Precision> CpuNetwork<T> {
         &self.grads
     }
 
-    /// The optimizer's memory.
-    pub fn state(&self) -> &State<T> {
-        &self.state
+    /// The optimizer's memory; empty before the first step.
+    pub fn slots(&self) -> &Slots<T> {
+        &self.slots
     }
 
     /// Where the next batch of `n` images is to be written, and how: image k's element is at `k * layout.len` plus
@@ -260,7 +259,11 @@ impl<T: Precision> CpuNetwork<T> {
     pub fn train_step(&mut self, form: &Form, batch: loss::Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
         self.step = t;
         let [loss, nll] = self.losses_and_gradient(form, batch);
-        let finite = optimizer::step(self.arch, optimizer, t, &mut self.params, &self.grads, &mut self.state);
+        let Self { net, arch, params, grads, slots, .. } = self;
+        if slots.is_empty() {
+            *slots = optimizer.empty(params.len());
+        }
+        let finite = optimizer.fast_step(*arch, t, Values { params, grads, slots, decayed: net.decayed_len() });
         self.stale = true;
         BatchLoss { loss, nll, diverged: !finite }
     }

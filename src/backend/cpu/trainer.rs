@@ -8,8 +8,7 @@ use crate::data::Dataset;
 use crate::layer::{Mode, Precision};
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
-use crate::optimizer::Optimizer;
-use crate::optimizer::reference::State;
+use crate::optimizer::{Optimizer, Slots};
 
 /// Trains in `T` on the fast CPU path.
 pub type CpuTrainer<'a, T> = HostTrainer<'a, T, CpuNetwork<T>>;
@@ -44,7 +43,7 @@ impl<T: Precision> HostNetwork<T> for CpuNetwork<T> {
         self.forward(Mode::Inference)
     }
 
-    fn parts(&mut self) -> (&mut Vec<T>, &mut State<T>) {
+    fn parts(&mut self) -> (&mut Vec<T>, &mut Slots<T>, &mut Vec<T>) {
         self.parts_mut()
     }
 }
