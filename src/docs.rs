@@ -1,4 +1,8 @@
-//! Pages for users of the program and of the library.
+//! Pages for users of the program and of the library. Each begins with who it is for.
+
+/// What label smoothing is, its two formulas, and its settings.
+#[doc = include_str!("docs/label_smoothing.md")]
+pub mod label_smoothing {}
 
 /// What holds when things go wrong, and how that was tried.
 #[doc = include_str!("docs/reliability.md")]
