@@ -7,3 +7,7 @@ pub mod label_smoothing {}
 /// What holds when things go wrong, and how that was tried.
 #[doc = include_str!("docs/reliability.md")]
 pub mod reliability {}
+
+/// What is said of label smoothing, and what we measured.
+#[doc = include_str!("docs/study.md")]
+pub mod study {}
