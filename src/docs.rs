@@ -11,3 +11,7 @@ pub mod reliability {}
 /// What is said of label smoothing, and what we measured.
 #[doc = include_str!("docs/study.md")]
 pub mod study {}
+
+/// Many runs, on one machine or on many.
+#[doc = include_str!("docs/sweeps.md")]
+pub mod sweeps {}
