@@ -1,5 +1,9 @@
 //! Pages for users of the program and of the library. Each begins with who it is for.
 
+/// Every file of a run, and what it promises.
+#[doc = include_str!("docs/formats.md")]
+pub mod formats {}
+
 /// What label smoothing is, its two formulas, and its settings.
 #[doc = include_str!("docs/label_smoothing.md")]
 pub mod label_smoothing {}
