@@ -8,6 +8,10 @@ pub mod formats {}
 #[doc = include_str!("docs/label_smoothing.md")]
 pub mod label_smoothing {}
 
+/// Commands, devices, exit codes, and what to do when something looks wrong.
+#[doc = include_str!("docs/program.md")]
+pub mod program {}
+
 /// What holds when things go wrong, and how that was tried.
 #[doc = include_str!("docs/reliability.md")]
 pub mod reliability {}
