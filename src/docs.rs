@@ -4,6 +4,10 @@
 #[doc = include_str!("docs/formats.md")]
 pub mod formats {}
 
+/// How fast the kernels are, how right, and how both are measured.
+#[doc = include_str!("docs/kernels.md")]
+pub mod kernels {}
+
 /// What label smoothing is, its two formulas, and its settings.
 #[doc = include_str!("docs/label_smoothing.md")]
 pub mod label_smoothing {}
