@@ -1,5 +1,9 @@
 //! Pages for users of the program and of the library. Each begins with who it is for.
 
+/// How the code is laid out, and how to add to it.
+#[doc = include_str!("docs/design.md")]
+pub mod design {}
+
 /// Every file of a run, and what it promises.
 #[doc = include_str!("docs/formats.md")]
 pub mod formats {}
@@ -27,3 +31,18 @@ pub mod study {}
 /// Many runs, on one machine or on many.
 #[doc = include_str!("docs/sweeps.md")]
 pub mod sweeps {}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops;
+
+    /// Catches a layer that the page on design does not list, or lists in other words.
+    #[test]
+    fn the_table_of_layers_is_the_registry() {
+        let line = |entry: &ops::Entry| format!("| `{}` | {} |", entry.name, entry.summary);
+        let expected = ["| layer | what |".to_owned(), "|---|---|".into()].into_iter().chain(ops::ALL.iter().map(line));
+        let expected = expected.collect::<Vec<_>>().join("\n");
+        let page = include_str!("docs/design.md");
+        assert!(page.contains(&expected), "src/docs/design.md: expected this table\n{expected}");
+    }
+}
