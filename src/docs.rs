@@ -16,6 +16,22 @@ pub mod kernels {}
 #[doc = include_str!("docs/label_smoothing.md")]
 pub mod label_smoothing {}
 
+/// A layer of your own, from outside the crate.
+#[doc = include_str!("docs/own_layer.md")]
+///
+/// `swish.wgsl`:
+///
+/// ```wgsl
+#[doc = include_str!("../tests/own_layer/swish.wgsl")]
+/// ```
+///
+/// `main.rs`:
+///
+/// ```rust,ignore
+#[doc = include_str!("../tests/own_layer/main.rs")]
+/// ```
+pub mod own_layer {}
+
 /// Commands, devices, exit codes, and what to do when something looks wrong.
 #[doc = include_str!("docs/program.md")]
 pub mod program {}
