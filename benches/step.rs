@@ -13,6 +13,7 @@ use smoothcnn::backend::cpu;
 use smoothcnn::backend::gpu::trainer::GpuTrainer;
 use smoothcnn::backend::gpu::{Gpu, device};
 use smoothcnn::backend::reference::ReferenceTrainer;
+use smoothcnn::backend::{Setup, Trainer};
 use smoothcnn::check::network::{against_oracle, random_data, training};
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::data::Dataset;
@@ -20,7 +21,6 @@ use smoothcnn::loss::BatchLoss;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer};
-use smoothcnn::train::{Backend, Setup};
 
 /// Image sizes with the batches that are timed.
 const CASES: [(usize, &[usize]); 2] = [(28, &[64, 128, 256, 1024]), (112, &[32])];
@@ -39,7 +39,7 @@ fn setup<'a>(net: &'a Network, data: &'a Dataset, batch_size: usize) -> Setup<'a
 }
 
 /// The losses of one pass over the data.
-fn epoch(backend: &mut dyn Backend, images: usize) -> Vec<BatchLoss> {
+fn epoch(backend: &mut dyn Trainer, images: usize) -> Vec<BatchLoss> {
     let order: Vec<u32> = (0..images as u32).collect();
     let mut losses = vec![];
     let done = backend.train_epoch(&order, 0, &mut |some| {
@@ -73,7 +73,7 @@ fn bench(criterion: &mut Criterion) {
             let data = random_data(batch, net.input, net.classes);
             let params = net.initial_parameters(1);
             let on_gpu = GpuTrainer::new(&gpu, setup(&net, &data, batch), &params).expect("the batch fits");
-            let mut backends: [(&str, Box<dyn Backend>); 3] = [
+            let mut backends: [(&str, Box<dyn Trainer>); 3] = [
                 ("gpu", Box::new(on_gpu)),
                 ("fast", Box::new(cpu::CpuTrainer::<f32>::new(setup(&net, &data, batch), &params))),
                 ("plain", Box::new(ReferenceTrainer::<f32>::new(setup(&net, &data, batch), &params))),

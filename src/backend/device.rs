@@ -10,10 +10,10 @@ use super::gpu::choose::choose;
 use super::gpu::trainer::{GpuTrainer, Options};
 use super::gpu::{Choice, DeviceKind, Gpu, autotune, cache, device};
 use super::reference::ReferenceTrainer;
+use crate::backend::{Setup, State, Trainer};
 use crate::compile::fuse::Kernels;
 use crate::plan::Storage;
 use crate::plan::tuning::{Autotune, Tiles, Tuning};
-use crate::train::{Backend, Setup, State};
 use crate::{Error, Result, memory};
 
 /// Is told a line for people.
@@ -202,7 +202,7 @@ impl Opened {
         setup: Setup<'a>,
         state: &State,
         note: Note,
-    ) -> Result<Box<dyn Backend + 'a>> {
+    ) -> Result<Box<dyn Trainer + 'a>> {
         let Self { gpu, kernels, precision, .. } = self;
         let setup = if gpu.is_some() { fitted(setup) } else { setup };
         if gpu.is_none() {
@@ -218,7 +218,7 @@ impl Opened {
         }
         let params: Vec<f32> = state.params.iter().map(|&p| p as f32).collect();
         let options = Options { kernels: *kernels, tuning, activations, ..Options::default() };
-        let mut backend: Box<dyn Backend> = match (gpu, precision, kernels) {
+        let mut backend: Box<dyn Trainer> = match (gpu, precision, kernels) {
             (Some(gpu), ..) => Box::new(GpuTrainer::with_options(gpu, setup, &params, options)?),
             (None, Precision::F32, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f32>::new(setup, &params)),
             (None, Precision::F64, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f64>::new(setup, &params)),

@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 
 use crate::Result;
+use crate::backend::{Setup, State, Trainer};
 use crate::data::Dataset;
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
 use crate::optimizer::Optimizer;
 use crate::optimizer::reference::{self as optimizer};
 use crate::real::Real;
-use crate::train::{Backend, Setup, State};
 
 /// What each byte of each channel becomes: `(byte / 255 - mean) / std`.
 pub type Normalised<T> = [[T; 256]];
@@ -48,7 +48,7 @@ impl<'a, T: Real, N: HostNetwork<T>> HostTrainer<'a, T, N> {
     }
 }
 
-impl<T: Real, N: HostNetwork<T>> Backend for HostTrainer<'_, T, N> {
+impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
     fn train_epoch(
         &mut self,
         order: &[u32],

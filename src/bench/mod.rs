@@ -17,6 +17,7 @@ use crate::backend::gpu::device::describe;
 use crate::backend::gpu::trainer::{GpuTrainer, Options};
 use crate::backend::gpu::{Engine, Gpu};
 use crate::backend::reference::ReferenceTrainer;
+use crate::backend::{Setup, Trainer};
 use crate::check::network::{against_oracle_rounding, random_data, tensors_in_halves};
 use crate::compile::fuse::Kernels;
 use crate::loss::smoothing::{Smoothing, Variant};
@@ -26,7 +27,6 @@ use crate::optimizer::{Adam, Optimizer};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
 use crate::plan::{Plan, Step};
-use crate::train::{Backend, Setup};
 use crate::{Error, Result};
 
 /// A file of results.
@@ -208,7 +208,7 @@ impl Bench {
             tolerance_used,
         };
         let mut results = [measured("train", trained), measured("infer", inferred)];
-        if let Trainer::Gpu(trainer) = &trainer {
+        if let Subject::Gpu(trainer) = &trainer {
             let (engine, compiled) = (trainer.engine(), trainer.compiled());
             let step = trainer.timed_step();
             for (result, range) in results.iter_mut().zip([compiled.train.clone(), compiled.infer.clone()]) {
@@ -225,9 +225,9 @@ impl Bench {
         report.map_or(0, |report| report.total_allocated_bytes)
     }
 
-    fn trainer<'a>(&self, setup: Setup<'a>, params: &[f32]) -> Result<Trainer<'a>> {
+    fn trainer<'a>(&self, setup: Setup<'a>, params: &[f32]) -> Result<Subject<'a>> {
         Ok(match &self.gpu {
-            Some(gpu) => Trainer::Gpu(Box::new(GpuTrainer::with_options(
+            Some(gpu) => Subject::Gpu(Box::new(GpuTrainer::with_options(
                 gpu,
                 setup,
                 params,
@@ -239,9 +239,9 @@ impl Bench {
                 },
             )?)),
             None if self.kernels == Kernels::Fused => {
-                Trainer::Cpu(Box::new(cpu::CpuTrainer::<f32>::new(setup, params)))
+                Subject::Cpu(Box::new(cpu::CpuTrainer::<f32>::new(setup, params)))
             }
-            None => Trainer::Cpu(Box::new(ReferenceTrainer::<f32>::new(setup, params))),
+            None => Subject::Cpu(Box::new(ReferenceTrainer::<f32>::new(setup, params))),
         })
     }
 
@@ -252,8 +252,8 @@ impl Bench {
         let rounded = tensors_in_halves(net, self.kernels, self.activations);
         for row in against_oracle_rounding(rounded, "bench", net, smoothing, size, |setup, params| {
             Ok(match self.trainer(setup, params)? {
-                Trainer::Gpu(trainer) => trainer,
-                Trainer::Cpu(trainer) => trainer,
+                Subject::Gpu(trainer) => trainer,
+                Subject::Cpu(trainer) => trainer,
             })
         })? {
             if let Some(failure) = row.failure {
@@ -266,13 +266,13 @@ impl Bench {
 }
 
 /// What is measured.
-enum Trainer<'a> {
+enum Subject<'a> {
     Gpu(Box<GpuTrainer<'a>>),
-    Cpu(Box<dyn Backend + 'a>),
+    Cpu(Box<dyn Trainer + 'a>),
 }
 
-impl<'a> Trainer<'a> {
-    fn backend(&mut self) -> &mut (dyn Backend + 'a) {
+impl<'a> Subject<'a> {
+    fn backend(&mut self) -> &mut (dyn Trainer + 'a) {
         match self {
             Self::Gpu(trainer) => trainer.as_mut(),
             Self::Cpu(trainer) => trainer.as_mut(),
@@ -287,7 +287,7 @@ fn spread(mut rates: Vec<f64>) -> [f64; 3] {
 }
 
 /// Images a second of training. Results arrive in bursts, so a window runs from one arrival to another.
-fn train_windows(backend: &mut dyn Backend, order: &[u32], batch_size: usize, seconds: f64) -> Result<[f64; 3]> {
+fn train_windows(backend: &mut dyn Trainer, order: &[u32], batch_size: usize, seconds: f64) -> Result<[f64; 3]> {
     let mut rates = vec![];
     let mut updates = 1;
     // The first window warms up, and is not counted.
@@ -319,7 +319,7 @@ fn train_windows(backend: &mut dyn Backend, order: &[u32], batch_size: usize, se
 }
 
 /// Images a second of inference over the test set, again and again.
-fn infer_windows(backend: &mut dyn Backend, images: usize, seconds: f64) -> Result<[f64; 3]> {
+fn infer_windows(backend: &mut dyn Trainer, images: usize, seconds: f64) -> Result<[f64; 3]> {
     backend.test_logits()?;
     let mut rates = vec![];
     for _ in 0..WINDOWS {

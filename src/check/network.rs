@@ -9,6 +9,7 @@ use crate::Result;
 use crate::backend::gpu::Gpu;
 use crate::backend::gpu::trainer::{GpuTrainer, Options};
 use crate::backend::reference::ReferenceTrainer;
+use crate::backend::{Setup, Trainer};
 use crate::compile::fuse::{self, Kernels};
 use crate::data::Dataset;
 use crate::loss::{Form, Loss};
@@ -18,7 +19,6 @@ use crate::optimizer::{Adam, Optimizer};
 use crate::plan::Storage;
 use crate::plan::tuning::{Tiles, Tuning};
 use crate::rng::Philox;
-use crate::train::{Backend, Setup};
 
 /// A data set of random bytes.
 pub fn random_data(images: usize, shape: [usize; 3], classes: usize) -> Dataset {
@@ -93,7 +93,7 @@ pub fn against_oracle(
     net: &Network,
     loss: impl Into<Loss>,
     [batch_size, steps]: [usize; 2],
-    make: impl for<'a> FnOnce(Setup<'a>, &[f32]) -> Result<Box<dyn Backend + 'a>>,
+    make: impl for<'a> FnOnce(Setup<'a>, &[f32]) -> Result<Box<dyn Trainer + 'a>>,
 ) -> Result<Vec<Row>> {
     against_oracle_rounding(0, what, net, loss, [batch_size, steps], make)
 }
@@ -108,7 +108,7 @@ pub fn against_oracle_rounding(
     net: &Network,
     loss: impl Into<Loss>,
     [batch_size, steps]: [usize; 2],
-    make: impl for<'a> FnOnce(Setup<'a>, &[f32]) -> Result<Box<dyn Backend + 'a>>,
+    make: impl for<'a> FnOnce(Setup<'a>, &[f32]) -> Result<Box<dyn Trainer + 'a>>,
 ) -> Result<Vec<Row>> {
     let loss = loss.into();
     let images = images(batch_size, steps);
@@ -132,7 +132,7 @@ pub fn against_oracle_rounding(
     let params = net.initial_parameters(1);
     let order: Vec<u32> = (0..images as u32).rev().collect();
 
-    let run = |backend: &mut dyn Backend| -> Result<_> {
+    let run = |backend: &mut dyn Trainer| -> Result<_> {
         let before = backend.test_logits()?;
         let (mut losses, mut nlls) = (vec![], vec![]);
         backend.train_epoch(&order, 0, &mut |some| {

@@ -92,6 +92,10 @@ pub trait Formula: Clone + std::fmt::Debug + PartialEq {
     /// The twin: `logits`, `dloss [n]` (the losses' upstream gradient) to `dlogits [n, classes]`.
     fn backward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]);
 
+    /// The form of the fast CPU path: loss and nll of one row of logits, and its gradient for an upstream gradient of 1. `row` is
+    /// what the loss has for the image, or nothing.
+    fn fast<T: Real>(&self, logits: &[T], label: u32, row: &[T], dlogits: &mut [T]) -> [T; 2];
+
     /// Cases for `check`: `n` rows of logits up to `scale`.
     ///
     /// # Errors
@@ -274,6 +278,18 @@ impl Form {
         each!(self, form => form.forward(classes, logits, batch, losses));
     }
 
+    /// The form of the fast CPU path: loss and nll of each of `logits [n, classes]` into `losses [n]`, and its gradient for the
+    /// batch's upstream gradient.
+    pub fn fast<T: Real>(&self, logits: &[T], batch: Batch<T>, losses: &mut [[T; 2]], dlogits: &mut [T]) {
+        let (classes, dloss) = (logits.len() / losses.len(), T::of(batch.dloss()));
+        let rows = logits.chunks(classes).zip(dlogits.chunks_mut(classes)).zip(losses).zip(batch.labels);
+        for (n, (((logits, dlogits), loss), &label)) in rows.enumerate() {
+            let row = if batch.rows.is_empty() { &[] } else { &batch.rows[n * classes..][..classes] };
+            *loss = each!(self, form => form.fast(logits, label, row, dlogits));
+            dlogits.iter_mut().for_each(|d| *d *= dloss);
+        }
+    }
+
     /// The twin: `logits [n, classes]` to plain `nlls [n]`.
     pub fn nll<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, nlls: &mut [T]) {
         each!(self, form => form.nll(classes, logits, batch, nlls));
@@ -282,5 +298,55 @@ impl Form {
     /// The twin: `logits`, `dloss [n]` (the losses' upstream gradient) to `dlogits [n, classes]`.
     pub fn backward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]) {
         each!(self, form => form.backward(classes, logits, batch, dloss, dlogits));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A form over every case, in f64: `[loss, nll]` of each row and the gradient, by the plain form and by the fast one, with
+    /// `shift` added to every logit.
+    fn both(case: &Case, shift: f64) -> [(Vec<[f64; 2]>, Vec<f64>); 2] {
+        let logits: Vec<f64> = case.logits.iter().map(|&v| f64::from(v) + shift).collect();
+        let rows: Vec<f64> = case.rows.iter().map(|&v| v.into()).collect();
+        let n = case.labels.len();
+        let batch = Batch { labels: &case.labels, rows: &rows, weight: 4.0, counted: 4.0 };
+        let [mut losses, mut nlls] = [vec![f64::NAN; n], vec![f64::NAN; n]];
+        let mut gradient = vec![f64::NAN; logits.len()];
+        case.form.forward(case.classes, &logits, batch, &mut losses);
+        case.form.nll(case.classes, &logits, batch, &mut nlls);
+        case.form.backward(case.classes, &logits, batch, &vec![batch.dloss(); n], &mut gradient);
+        let plain = losses.into_iter().zip(nlls).map(|(loss, nll)| [loss, nll]).collect();
+        let mut fast = vec![[f64::NAN; 2]; n];
+        let mut fast_gradient = vec![f64::NAN; logits.len()];
+        case.form.fast(&logits, batch, &mut fast, &mut fast_gradient);
+        [(plain, gradient), (fast, fast_gradient)]
+    }
+
+    fn close(what: &str, case: &Case, found: &[f64], expected: &[f64], tolerance: f64) {
+        for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+            let error = (found - expected).abs();
+            assert!(error <= tolerance * (1.0 + expected.abs()), "{} {what} {i}: {found}, {expected}", case.name);
+        }
+    }
+
+    /// Catches a fast form that computes another loss, and a maximum that begins at 0: with every logit far below it nothing
+    /// would be left of the exponentials.
+    #[test]
+    fn the_fast_forms_are_the_plain_ones_wherever_the_logits_lie() {
+        for listed in FORMS {
+            for (n, classes, scale) in [(5, 10, 4.0), (9, 3, 1.0), (3, 65, 8.0)] {
+                for case in (listed.cases)(n, classes, scale).unwrap() {
+                    let [plain, fast] = both(&case, 0.0);
+                    close("fast", &case, fast.0.as_flattened(), plain.0.as_flattened(), 1e-12);
+                    close("fast gradient", &case, &fast.1, &plain.1, 1e-12);
+                    for (below, at_zero) in both(&case, -1e4).iter().zip([&plain, &fast]) {
+                        close("far below", &case, below.0.as_flattened(), at_zero.0.as_flattened(), 1e-10);
+                        close("gradient far below", &case, &below.1, &at_zero.1, 1e-10);
+                    }
+                }
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Training: what both paths have in common. A [`Backend`] computes; [`run`] orders the data, checks every loss, and tells
+//! Training: what both paths have in common. A [`Trainer`] computes; [`run`] orders the data, checks every loss, and tells
 //! an [`Observer`] what happened.
 
 pub mod checkpoint;
@@ -14,84 +14,12 @@ pub mod temperature_file;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use crate::data::Dataset;
-use crate::loss::{BatchLoss, Loss, mean};
+use crate::backend::{Setup, Trainer};
+use crate::loss::{BatchLoss, mean};
 use crate::measure::Metrics;
 use crate::measure::loss::of_validation;
-use crate::network::Network;
-use crate::optimizer::Optimizer;
 use crate::rng::{Philox, Stream};
 use crate::{Error, Result};
-
-/// What is trained, on what, how.
-#[derive(Clone, Debug)]
-pub struct Setup<'a> {
-    /// The network.
-    pub net: &'a Network,
-    /// The run's seed, for layers that draw random numbers.
-    pub seed: u64,
-    /// Images in a batch; the epoch's last batch may be smaller.
-    pub batch_size: usize,
-    /// The loss.
-    pub loss: Loss,
-    /// The optimizer.
-    pub optimizer: Optimizer,
-    /// Each channel's mean and standard deviation, of pixels scaled to 0..1.
-    pub normalisation: Vec<[f64; 2]>,
-    /// The training set.
-    pub train: &'a Dataset,
-    /// The test set.
-    pub test: &'a Dataset,
-}
-
-/// Parameters and the optimizer's memory, each a flat vector (see [`crate::network::Parameter::range`]).
-#[derive(Clone, Debug, PartialEq)]
-pub struct State {
-    /// Parameters.
-    pub params: Vec<f64>,
-    /// First moment, or momentum.
-    pub first: Vec<f64>,
-    /// Second moment.
-    pub second: Vec<f64>,
-}
-
-/// Something that trains.
-pub trait Backend {
-    /// Trains on the images `order`, batch by batch. `updates` is how many updates there were before. `on_losses` gets
-    /// the means of each batch ([`crate::loss`]), in order, a few at a time; an error from it ends the epoch. Where it breaks off,
-    /// no further step is begun, those under way are finished and handed on as well, and [`Self::state`] is that after the last
-    /// of them.
-    ///
-    /// # Errors
-    /// `on_losses`' own, and whatever the device reports.
-    fn train_epoch(
-        &mut self,
-        order: &[u32],
-        updates: u64,
-        on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<ControlFlow<()>>,
-    ) -> Result<()>;
-
-    /// The logits of the whole test set, `[images, classes]`.
-    ///
-    /// # Errors
-    /// Whatever the device reports.
-    fn test_logits(&mut self) -> Result<Vec<f64>>;
-
-    /// The logits of other images of the same shape, `[images, classes]`.
-    ///
-    /// # Errors
-    /// Whatever the device reports.
-    fn logits(&mut self, images: &Dataset) -> Result<Vec<f64>>;
-
-    /// Parameters and the optimizer's memory.
-    ///
-    /// # Errors
-    /// Whatever the device reports.
-    fn state(&mut self) -> Result<State>;
-
-    /// Goes on from `state`.
-    fn set_state(&mut self, state: &State);
-}
 
 /// How long, and in which order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +101,7 @@ pub trait Observer {
     }
 
     /// After an epoch and its test.
-    fn epoch(&mut self, _report: &EpochReport, _backend: &mut dyn Backend) -> Result<()> {
+    fn epoch(&mut self, _report: &EpochReport, _backend: &mut dyn Trainer) -> Result<()> {
         Ok(())
     }
 
@@ -183,7 +111,7 @@ pub trait Observer {
     }
 
     /// After the last step of a run that was asked to end: the error that it ends with.
-    fn stopped(&mut self, _progress: &Progress, _backend: &mut dyn Backend) -> Error {
+    fn stopped(&mut self, _progress: &Progress, _backend: &mut dyn Trainer) -> Error {
         Error::Interrupted(2)
     }
 }
@@ -194,7 +122,7 @@ pub trait Observer {
 /// [`Error::NonFinite`] as soon as a loss is not a number, the test's included; [`Error::Diverged`] as soon as a parameter or
 /// the optimizer's memory is not. The backend's and the observer's errors too; [`Observer::stopped`]'s where it was asked to end.
 pub fn run(
-    backend: &mut dyn Backend,
+    backend: &mut dyn Trainer,
     setup: &Setup,
     schedule: Schedule,
     from: Progress,

@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 use super::checkpoint::{Dtype, Metadata};
 use super::listener::Listener;
 use super::run_folder::METRICS;
-use super::{Backend, EpochReport, Observer, Progress, saved};
+use super::{EpochReport, Observer, Progress, saved};
+use crate::backend::Trainer;
 #[cfg(debug_assertions)]
 use crate::backend::gpu::Gpu;
 use crate::loss::BatchLoss;
@@ -122,7 +123,7 @@ impl Recorder<'_> {
     }
 
     /// Writes a checkpoint. The record is on the disk before it.
-    fn save(&mut self, progress: &Progress, backend: &mut dyn Backend) -> Result<()> {
+    fn save(&mut self, progress: &Progress, backend: &mut dyn Trainer) -> Result<()> {
         self.end()?;
         let metadata = ((self.metadata)(progress.epochs), self.dtype);
         saved::write(self.out, self.net, &backend.state()?, metadata, progress, &self.epochs)
@@ -153,7 +154,7 @@ impl Observer for Recorder<'_> {
         Ok(())
     }
 
-    fn epoch(&mut self, report: &EpochReport, backend: &mut dyn Backend) -> Result<()> {
+    fn epoch(&mut self, report: &EpochReport, backend: &mut dyn Trainer) -> Result<()> {
         let images_per_second = self.images as f64 / report.seconds;
         let line = EpochLine { measured: self.measured, report, images_per_second };
         let text = self.record(&line)?;
@@ -171,7 +172,7 @@ impl Observer for Recorder<'_> {
         self.listener.wants_stop().is_some()
     }
 
-    fn stopped(&mut self, progress: &Progress, backend: &mut dyn Backend) -> Error {
+    fn stopped(&mut self, progress: &Progress, backend: &mut dyn Trainer) -> Error {
         match self.save(progress, backend) {
             Ok(()) => Error::Interrupted(self.listener.wants_stop().unwrap_or(2)),
             Err(error) => error,

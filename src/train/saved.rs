@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::checkpoint::{self, Dtype, Metadata, Tensor};
 use super::run_folder::{CHECKPOINT, METRICS, MODEL};
-use super::{Progress, State, Sums};
+use super::{Progress, Sums};
+use crate::backend::State;
 use crate::backend::cpu::memory;
 use crate::backend::device::Note;
 use crate::fs::write_atomic;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use smoothcnn::backend::reference::ReferenceTrainer;
+use smoothcnn::backend::{Setup, Trainer};
 use smoothcnn::data::Dataset;
 use smoothcnn::data::digits::{Digits, MEAN_AND_STD};
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
@@ -12,7 +13,6 @@ use smoothcnn::measure::temperature::{apply, fit};
 use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::train::checkpoint;
-use smoothcnn::train::{Backend, Setup};
 
 use super::{command, number};
 

@@ -10,6 +10,7 @@ use std::fmt::{self, Display, Formatter};
 use std::ops::ControlFlow;
 
 use smoothcnn::backend::reference::ReferenceTrainer;
+use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::data::Dataset;
 use smoothcnn::layer::Shape;
 use smoothcnn::loss::comparator::ComparatorLoss;
@@ -23,7 +24,6 @@ use smoothcnn::ops::{self, conv2d, max_pool2d};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::plan::tuning::Tiles;
 use smoothcnn::rng::Philox;
-use smoothcnn::train::{Backend, Setup, State};
 
 /// Layers that may come next; what does not fit is not taken.
 type Draw = fn(&mut Rng) -> Vec<Layer>;
@@ -272,7 +272,7 @@ impl Case {
     /// Trains from `params` on the backend that `make` makes.
     fn run<M>(&self, params: &[f32], make: M) -> Vec<Part>
     where
-        M: for<'a> FnOnce(Setup<'a>, &[f32]) -> Box<dyn Backend + 'a>,
+        M: for<'a> FnOnce(Setup<'a>, &[f32]) -> Box<dyn Trainer + 'a>,
     {
         let mut backend = make(self.setup(), params);
         let backend = backend.as_mut();
@@ -334,7 +334,7 @@ impl Case {
     /// Trains on the backend that `make` makes and says what differs from the oracle by more than rounding does.
     pub fn hold<M>(&self, what: &str, precision: Precision, make: M) -> Vec<String>
     where
-        M: for<'a> FnOnce(Setup<'a>, &[f32]) -> Box<dyn Backend + 'a>,
+        M: for<'a> FnOnce(Setup<'a>, &[f32]) -> Box<dyn Trainer + 'a>,
     {
         let (got, want) = (self.run(&self.params, make), self.oracle(&self.params));
         assert_eq!(got.len(), want.len());
@@ -374,7 +374,7 @@ impl Display for Case {
 }
 
 /// Loss and nll of each step.
-fn steps(backend: &mut dyn Backend, order: &[u32], updates: u64) -> Vec<[f64; 2]> {
+fn steps(backend: &mut dyn Trainer, order: &[u32], updates: u64) -> Vec<[f64; 2]> {
     let mut means = vec![];
     backend
         .train_epoch(order, updates, &mut |some| {

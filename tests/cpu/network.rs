@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use smoothcnn::backend::cpu::{CpuNetwork, CpuTrainer};
 use smoothcnn::backend::reference::{ReferenceNetwork, ReferenceTrainer};
+use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::{against_oracle, images, random_data};
 use smoothcnn::check::{random, random_targets};
@@ -13,7 +14,6 @@ use smoothcnn::loss::{Batch, Form, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::{conv2d, max_pool2d};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
-use smoothcnn::train::{Backend, Setup, State};
 
 const SMOOTHING: Smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };
 
@@ -92,13 +92,13 @@ struct Run {
 }
 
 /// Makes a trainer of one path and precision.
-type Make = for<'s> fn(Setup<'s>, &[f32]) -> Box<dyn Backend + 's>;
+type Make = for<'s> fn(Setup<'s>, &[f32]) -> Box<dyn Trainer + 's>;
 
-fn fast<'s, T: Precision>(setup: Setup<'s>, params: &[f32]) -> Box<dyn Backend + 's> {
+fn fast<'s, T: Precision>(setup: Setup<'s>, params: &[f32]) -> Box<dyn Trainer + 's> {
     Box::new(CpuTrainer::<T>::new(setup, params))
 }
 
-fn plain<'s>(setup: Setup<'s>, params: &[f32]) -> Box<dyn Backend + 's> {
+fn plain<'s>(setup: Setup<'s>, params: &[f32]) -> Box<dyn Trainer + 's> {
     Box::new(ReferenceTrainer::<f64>::new(setup, params))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
+use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::data::Dataset;
 use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::distillation::DistillationLoss;
@@ -12,7 +13,7 @@ use smoothcnn::loss::{BatchLoss, Form, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::optimizer::{Optimizer, Sgd};
-use smoothcnn::train::{self, Backend, EpochReport, Observer, Progress, Schedule, Setup, State, Sums};
+use smoothcnn::train::{self, EpochReport, Observer, Progress, Schedule, Sums};
 use smoothcnn::{Error, Result};
 
 /// Tells losses and logits that it was given.
@@ -24,7 +25,7 @@ struct Told {
     asked: Vec<(Vec<u32>, u64)>,
 }
 
-impl Backend for Told {
+impl Trainer for Told {
     fn train_epoch(
         &mut self,
         order: &[u32],
@@ -73,7 +74,7 @@ impl Observer for Seen {
         Ok(())
     }
 
-    fn epoch(&mut self, report: &EpochReport, _: &mut dyn Backend) -> Result<()> {
+    fn epoch(&mut self, report: &EpochReport, _: &mut dyn Trainer) -> Result<()> {
         self.epochs.push(report.clone());
         Ok(())
     }
@@ -82,7 +83,7 @@ impl Observer for Seen {
         self.after.is_some_and(|after| self.steps.len() >= after)
     }
 
-    fn stopped(&mut self, progress: &Progress, _: &mut dyn Backend) -> Error {
+    fn stopped(&mut self, progress: &Progress, _: &mut dyn Trainer) -> Error {
         self.left = Some(*progress);
         Error::Interrupted(2)
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use smoothcnn::backend::Setup;
 use smoothcnn::backend::gpu::autotune::{self, Chosen};
 use smoothcnn::backend::gpu::{Gpu, cache};
 use smoothcnn::check::losses::losses;
@@ -12,7 +13,6 @@ use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
-use smoothcnn::train::Setup;
 
 use super::opened;
 use super::skip::skipped;

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::random_data;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
@@ -10,7 +11,7 @@ use smoothcnn::loss::{BatchLoss, Loss};
 use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::plan::Storage;
-use smoothcnn::train::{Backend, Schedule, Setup, State};
+use smoothcnn::train::Schedule;
 
 use super::GPU;
 use super::skip::skipped;

@@ -11,6 +11,7 @@ use smoothcnn::backend::gpu::engine::FIRST_WORK;
 use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options, losses, sealed};
 use smoothcnn::backend::gpu::{Engine, Gpu};
 use smoothcnn::backend::reference::ReferenceTrainer;
+use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::check::network::random_data;
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::data::Dataset;
@@ -22,7 +23,7 @@ use smoothcnn::optimizer::{Adam, Optimizer, SLOT_WORDS, Sgd};
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
 use smoothcnn::plan::{Batch, Plan, Step};
-use smoothcnn::train::{self, Backend, Observer, Progress, Schedule, Setup, State};
+use smoothcnn::train::{self, Observer, Progress, Schedule};
 
 use super::{GPU, opened};
 
@@ -101,7 +102,7 @@ fn a_number_that_is_not_finite_ends_the_run_within_its_step() {
     let schedule = Schedule { epochs: 1, seed: 0, shuffle: false };
     let sgd = |lr| Optimizer::Sgd(Sgd { lr, momentum: 0.9, nesterov: false, weight_decay: 0.0 });
     let images = |std: f64, optimizer| Setup { normalisation: vec![[0.0, std]], ..setup(&net, &data, optimizer) };
-    let ends = |what: &str, setup: &Setup, backend: &mut dyn Backend| match train::run(
+    let ends = |what: &str, setup: &Setup, backend: &mut dyn Trainer| match train::run(
         backend,
         setup,
         schedule,
@@ -143,7 +144,7 @@ fn one_number_among_all_is_seen() {
     let optimizer = Optimizer::Sgd(Sgd { lr: 2.0, momentum: 0.9, nesterov: false, weight_decay: 0.0 });
     let setup = setup(&net, &data, optimizer);
     let start = net.initial_parameters(1);
-    let mut backends: Vec<Box<dyn Backend>> = vec![
+    let mut backends: Vec<Box<dyn Trainer>> = vec![
         Box::new(GpuTrainer::new(&GPU, setup.clone(), &start).unwrap()),
         Box::new(cpu::CpuTrainer::<f32>::new(setup.clone(), &start)),
         Box::new(ReferenceTrainer::<f32>::new(setup.clone(), &start)),
@@ -251,7 +252,7 @@ impl Observer for Destroys<'_> {
         Ok(())
     }
 
-    fn epoch(&mut self, report: &train::EpochReport, backend: &mut dyn Backend) -> smoothcnn::Result<()> {
+    fn epoch(&mut self, report: &train::EpochReport, backend: &mut dyn Trainer) -> smoothcnn::Result<()> {
         self.kept = Some((report.epoch, backend.state()?));
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What goes wrong on a device becomes a typed error.
 
 use smoothcnn::Error;
+use smoothcnn::backend::Setup;
 use smoothcnn::backend::gpu::choose::choose;
 use smoothcnn::backend::gpu::trainer::{Options, compile_for};
 use smoothcnn::backend::gpu::{DeviceKind, Engine};
@@ -9,7 +10,6 @@ use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::plan::{Plan, Step};
-use smoothcnn::train::Setup;
 
 use super::GPU;
 

@@ -2,13 +2,14 @@
 
 use smoothcnn::Error;
 use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::backend::{Setup, Trainer};
 use smoothcnn::data::Dataset;
 use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
-use smoothcnn::train::{self, Backend, Observer, Progress, Schedule, Setup};
+use smoothcnn::train::{self, Observer, Progress, Schedule};
 
 use super::GPU;
 use super::skip::skipped;

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::backend::{Setup, Trainer};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::{images, random_data, training};
 use smoothcnn::compile::fuse::Kernels;
@@ -11,7 +12,6 @@ use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::{conv2d, max_pool2d};
 use smoothcnn::optimizer::{Adam, Optimizer};
-use smoothcnn::train::{Backend, Setup};
 
 use super::{GPU, assert_rows};
 

@@ -11,7 +11,7 @@ use smoothcnn::loss::distillation::DistillationLoss;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::weighted::Weighting;
 use smoothcnn::loss::weighted::cases::Features;
-use smoothcnn::loss::{Case as LossCase, comparator, distillation, smoothed, weighted};
+use smoothcnn::loss::{Case as LossCase, FORMS, comparator, distillation, smoothed, weighted};
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::linear::{self, Linear};
 use smoothcnn::ops::{self as layers, Case, conv2d_pool};
@@ -55,6 +55,17 @@ fn smoothed_loss_epsilons() {
             for epsilon in [0.0, 0.45] {
                 assert_loss(&smoothed::cases::case(n, classes, scale, Smoothing { variant, epsilon }));
             }
+        }
+    }
+}
+
+/// Catches a maximum that begins at 0: with every logit far below it nothing would be left of the exponentials.
+#[test]
+fn losses_of_logits_far_below_zero() {
+    for listed in FORMS {
+        for mut case in (listed.cases)(5, 10, 4.0).unwrap() {
+            case.logits.iter_mut().for_each(|logit| *logit -= 1e4);
+            assert_loss(&case);
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use smoothcnn::Error;
 use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::check::network::random_data;
 use smoothcnn::loss::BatchLoss;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer};
-use smoothcnn::train::{self, Backend, EpochReport, Observer, Progress, Schedule, Setup, State};
+use smoothcnn::train::{self, EpochReport, Observer, Progress, Schedule};
 
 use super::GPU;
 
@@ -28,7 +29,7 @@ impl Observer for Stopping {
         Ok(())
     }
 
-    fn epoch(&mut self, report: &EpochReport, _: &mut dyn Backend) -> smoothcnn::Result<()> {
+    fn epoch(&mut self, report: &EpochReport, _: &mut dyn Trainer) -> smoothcnn::Result<()> {
         let EpochReport { train_loss, train_nll, train_excess_loss, test, .. } = report;
         self.epochs.push([*train_loss, *train_nll, *train_excess_loss, test.nll]);
         Ok(())
@@ -38,7 +39,7 @@ impl Observer for Stopping {
         self.after.is_some_and(|after| self.steps.len() >= after)
     }
 
-    fn stopped(&mut self, progress: &Progress, backend: &mut dyn Backend) -> Error {
+    fn stopped(&mut self, progress: &Progress, backend: &mut dyn Trainer) -> Error {
         self.after = None;
         self.left = Some((*progress, backend.state().unwrap()));
         Error::Interrupted(15)

@@ -24,7 +24,7 @@ impl Memory {
     }
 }
 
-/// What the parameters take on the host whatever trains them: as [`crate::train::State`] holds them, as they are first
+/// What the parameters take on the host whatever trains them: as [`crate::backend::State`] holds them, as they are first
 /// made, and where they are `trained` as an epoch's end leaves them.
 pub fn of_state(net: &Network, trained: bool) -> u64 {
     (net.flat_len() as u64).saturating_mul(if trained { 2 * 3 * 8 + 4 } else { 3 * 8 + 4 })

@@ -57,8 +57,8 @@ pub struct CpuNetwork<T> {
     /// The run's seed, and the update that the passes are part of: the random numbers of layers follow from them.
     seed: u64,
     step: u64,
-    losses: Vec<T>,
-    dloss: Vec<T>,
+    /// Loss and nll of each image.
+    losses: Vec<[T; 2]>,
     dlogits: Vec<T>,
     /// Whether the packed weights are older than the parameters.
     stale: bool,
@@ -95,7 +95,6 @@ impl<T: Precision> CpuNetwork<T> {
             seed: 0,
             step: 0,
             losses: vec![],
-            dloss: vec![],
             dlogits: vec![],
             stale: true,
             images: 0,
@@ -234,43 +233,33 @@ impl<T: Precision> CpuNetwork<T> {
 
     /// The mean loss of the batch, with its gradient in [`Self::grads`].
     pub fn loss_and_gradient(&mut self, form: &Form, batch: loss::Batch<T>) -> f64 {
+        self.losses_and_gradient(form, batch)[0]
+    }
+
+    /// The mean loss and the mean nll of the batch, with the loss's gradient in [`Self::grads`].
+    fn losses_and_gradient(&mut self, form: &Form, batch: loss::Batch<T>) -> [f64; 2] {
         let (n, classes) = (batch.labels.len(), self.net.classes);
         let mut losses = std::mem::take(&mut self.losses);
         let mut dlogits = std::mem::take(&mut self.dlogits);
-        let mut dloss = std::mem::take(&mut self.dloss);
-        losses.resize(n, T::zero());
+        losses.resize(n, [T::zero(); 2]);
         dlogits.resize(n * classes, T::zero());
-        dloss.clear();
-        dloss.resize(n, T::of(batch.dloss()));
-        let logits = self.forward(Mode::Training).par_chunks(LOSS_ROWS * classes).zip(losses.par_chunks_mut(LOSS_ROWS));
-        let gradients = dloss.par_chunks(LOSS_ROWS).zip(dlogits.par_chunks_mut(LOSS_ROWS * classes));
-        logits.zip(gradients).enumerate().for_each(|(i, ((logits, losses), (dloss, dlogits)))| {
+        let logits = self.forward(Mode::Training).par_chunks(LOSS_ROWS * classes);
+        let results = losses.par_chunks_mut(LOSS_ROWS).zip(dlogits.par_chunks_mut(LOSS_ROWS * classes));
+        logits.zip(results).enumerate().for_each(|(i, (logits, (losses, dlogits)))| {
             let part = batch.part(i * LOSS_ROWS..i * LOSS_ROWS + losses.len(), classes);
-            form.forward(classes, logits, part, losses);
-            form.backward(classes, logits, part, dloss, dlogits);
+            form.fast(logits, part, losses, dlogits);
         });
         self.backward(&dlogits);
-        let loss = mean(losses.iter().map(|loss| loss.wide()).sum(), batch.weight);
-        (self.losses, self.dlogits, self.dloss) = (losses, dlogits, dloss);
-        loss
-    }
-
-    /// The mean nll of the batch, by the logits of the last [`Self::forward`].
-    fn nll(&mut self, form: &Form, batch: loss::Batch<T>) -> f64 {
-        let (n, classes) = (batch.labels.len(), self.net.classes);
-        let logits = &self.tensors[self.nodes.len()].values[..n * classes];
-        let parts = logits.par_chunks(LOSS_ROWS * classes).zip(self.losses.par_chunks_mut(LOSS_ROWS));
-        parts.enumerate().for_each(|(i, (logits, nlls))| {
-            form.nll(classes, logits, batch.part(i * LOSS_ROWS..i * LOSS_ROWS + nlls.len(), classes), nlls);
-        });
-        mean(self.losses.iter().map(|nll| nll.wide()).sum(), batch.counted)
+        let sum = |which: usize| losses.iter().map(|losses| losses[which].wide()).sum();
+        let means = [mean(sum(0), batch.weight), mean(sum(1), batch.counted)];
+        (self.losses, self.dlogits) = (losses, dlogits);
+        means
     }
 
     /// One training step over the batch: its means before the update, which is number `t` from 1.
     pub fn train_step(&mut self, form: &Form, batch: loss::Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
         self.step = t;
-        let loss = self.loss_and_gradient(form, batch);
-        let nll = self.nll(form, batch);
+        let [loss, nll] = self.losses_and_gradient(form, batch);
         let finite = optimizer::step(self.arch, optimizer, t, &mut self.params, &self.grads, &mut self.state);
         self.stale = true;
         BatchLoss { loss, nll, diverged: !finite }

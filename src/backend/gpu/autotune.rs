@@ -14,13 +14,13 @@ use super::device::describe;
 use super::engine::FIRST_WORK;
 use super::trainer::{GpuTrainer, Options, compile_for};
 use super::{Gpu, cache};
+use crate::backend::{Setup, Trainer};
 use crate::compile::fuse::Kernels;
 use crate::compile::largest_batch;
 use crate::network::Network;
 use crate::plan::Dispatch;
 use crate::plan::Storage;
 use crate::plan::tuning::{Tiles, Tuning};
-use crate::train::{Backend, Setup};
 use crate::{Error, Result};
 
 /// A kept choice. The shaders are the cache's business.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::engine::{MAX_STEPS, Pending, check_limits};
 use super::{Engine, Gpu};
+use crate::backend::{Setup, State, Trainer};
 use crate::compile::fuse::Kernels;
 use crate::compile::{Compiled, Data, Job, compile, largest_batch};
 use crate::data::Dataset;
@@ -17,7 +18,6 @@ use crate::optimizer::{self, SLOT_WORDS, Slot};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
 use crate::plan::{self, Batch, Slice, Step};
-use crate::train::{Backend, Setup, State};
 use crate::{Error, Result};
 
 /// Submissions that may be under way at once: while the device works on one, the host prepares the next.
@@ -337,7 +337,7 @@ fn given_up(what: &str) -> Error {
     Error::DeviceLost(format!("{what} was not carried out to its end, of which the driver said nothing"))
 }
 
-impl Backend for GpuTrainer<'_> {
+impl Trainer for GpuTrainer<'_> {
     fn train_epoch(
         &mut self,
         order: &[u32],

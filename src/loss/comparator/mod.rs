@@ -12,6 +12,7 @@
 //! [`super::weighted`].
 
 pub mod cases;
+pub mod fast;
 pub mod reference;
 
 use super::form::rows;
@@ -109,6 +110,10 @@ impl Formula for ComparatorLoss {
 
     fn backward<T: Real>(&self, _classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]) {
         reference::backward(self, logits, batch.labels, dloss, dlogits);
+    }
+
+    fn fast<T: Real>(&self, logits: &[T], label: u32, _row: &[T], dlogits: &mut [T]) -> [T; 2] {
+        fast::row(self, logits, label, dlogits)
     }
 
     fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {

@@ -13,6 +13,7 @@
 //! (section 2 there). A sample whose index is no class ([`crate::ops::IGNORED`]) has loss 0 and gradient 0.
 
 pub mod cases;
+pub mod fast;
 pub mod reference;
 
 use std::sync::Arc;
@@ -147,6 +148,10 @@ impl Formula for DistillationLoss {
     fn backward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]) {
         let logits = reference::Logits { student: logits, teacher: batch.rows };
         reference::backward(self, self.smoothing.masses(classes), logits, batch.labels, dloss, dlogits);
+    }
+
+    fn fast<T: Real>(&self, logits: &[T], label: u32, row: &[T], dlogits: &mut [T]) -> [T; 2] {
+        fast::row(self, logits, label, row, dlogits)
     }
 
     fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {

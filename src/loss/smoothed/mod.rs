@@ -12,6 +12,7 @@
 //! A sample whose index is no class ([`crate::ops::IGNORED`]) has loss 0 and gradient 0.
 
 pub mod cases;
+pub mod fast;
 pub mod reference;
 
 use super::form::rows;
@@ -71,6 +72,10 @@ impl Formula for Smoothing {
 
     fn backward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]) {
         reference::backward(self.masses(classes), classes, logits, batch.labels, dloss, dlogits);
+    }
+
+    fn fast<T: Real>(&self, logits: &[T], label: u32, _row: &[T], dlogits: &mut [T]) -> [T; 2] {
+        fast::row(self.masses(logits.len()), logits, label, dlogits)
     }
 
     fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {

@@ -17,7 +17,7 @@ pub struct Features {
     pub soft: bool,
     /// Every so-manieth index is ignored; 1: all of them. (Distributions have no index to ignore.)
     pub ignored: Option<usize>,
-    /// One class in four takes no part.
+    /// One class in four takes no part, class 0 where classes are even in number and more than two.
     pub masked: bool,
     /// The smoothing mass goes by a random prior with zeros in it, not evenly.
     pub prior: bool,
@@ -60,9 +60,11 @@ impl Features {
             epsilon: Epsilon::negative_allowed(self.epsilon).expect("an epsilon below 1"),
             prior: if self.prior { Prior::Given(prior) } else { Prior::Uniform },
             weights: self.weighting.map(|weighting| (weighting, weights)),
-            allowed: self.masked.then(|| (0..classes).map(|class| class % 4 != 1).collect()),
+            allowed: self
+                .masked
+                .then(|| (0..classes).map(|class| class % 4 != usize::from(classes % 2 == 1 || classes < 4)).collect()),
         })
-        .expect("weights and prior are numbers from 0 on, and class 0 takes part")
+        .expect("weights and prior are numbers from 0 on, and a class takes part")
     }
 
     /// Class indices for `n` rows of `loss`. The ignored ones are every kind of index that is: [`IGNORED`], others beyond the
@@ -75,8 +77,9 @@ impl Features {
             if self.ignored.is_some_and(|every| i % every == every - 1) {
                 return no_class[i % no_class.len()];
             }
-            // The class before one that takes no part takes part.
-            if loss.allowed()[class as usize] { class } else { class - 1 }
+            // A neighbour of one that takes no part takes part.
+            let neighbour = if class == 0 { 1 } else { class - 1 };
+            if loss.allowed()[class as usize] { class } else { neighbour }
         };
         drawn.map(target).collect()
     }

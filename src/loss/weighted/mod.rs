@@ -25,6 +25,7 @@
 //! The device has e from the step ([`Formula::fill`]), so that it may change from one step to the next.
 
 pub mod cases;
+pub mod fast;
 pub mod reference;
 
 use std::sync::Arc;
@@ -341,6 +342,10 @@ impl Formula for WeightedLoss {
 
     fn backward<T: Real>(&self, _classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]) {
         reference::backward(self, logits, targets(batch), dloss, dlogits);
+    }
+
+    fn fast<T: Real>(&self, logits: &[T], label: u32, row: &[T], dlogits: &mut [T]) -> [T; 2] {
+        fast::row(self, logits, label, row, dlogits)
     }
 
     fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {

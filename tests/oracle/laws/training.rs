@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use gemm::Parallelism;
 use smoothcnn::backend::cpu;
 use smoothcnn::backend::reference::{ReferenceNetwork, ReferenceTrainer};
+use smoothcnn::backend::{Setup, Trainer};
 use smoothcnn::data::Dataset;
 use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
 use smoothcnn::loss::weighted::{Spec, WeightedLoss};
@@ -15,7 +16,6 @@ use smoothcnn::ops::linear::Linear;
 use smoothcnn::optimizer::reference::step;
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::real::Real;
-use smoothcnn::train::{Backend, Setup};
 
 use crate::op::{Op, integers, targets, uniform};
 
@@ -219,7 +219,7 @@ fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> 
         test: &data,
     };
     let zeros = vec![0.0; net.flat_len()];
-    let mut backend: Box<dyn Backend> = match fast {
+    let mut backend: Box<dyn Trainer> = match fast {
         true => Box::new(cpu::CpuTrainer::<f64>::new(setup, &zeros)),
         false => Box::new(ReferenceTrainer::<f64>::new(setup, &zeros)),
     };
