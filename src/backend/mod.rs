@@ -46,6 +46,15 @@ pub struct State {
     pub second: Vec<f64>,
 }
 
+impl State {
+    /// The state before training: the network's first values by `seed`, and no memory.
+    pub fn initial(net: &Network, seed: u64) -> Self {
+        let zeros = vec![0.0; net.flat_len()];
+        let params = net.initial_parameters(seed).into_iter().map(f64::from).collect();
+        Self { params, first: zeros.clone(), second: zeros }
+    }
+}
+
 /// Something that trains.
 pub trait Trainer {
     /// Trains on the images `order`, batch by batch. `updates` is how many updates there were before. `on_losses` gets

@@ -334,16 +334,9 @@ fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: 
 fn beginning(config: &Config, net: &Network) -> Result<Saved> {
     let state = match &config.init {
         Some(init) => saved::load_params(net, init)?.0,
-        None => initial(net, config.seed),
+        None => State::initial(net, config.seed),
     };
     Ok(Saved { state, progress: Progress::default(), epochs: vec![] })
-}
-
-/// A run's first parameters, and an empty optimizer's memory.
-fn initial(net: &Network, seed: u64) -> State {
-    let zeros = vec![0.0; net.flat_len()];
-    let params = net.initial_parameters(seed).into_iter().map(f64::from).collect();
-    State { params, first: zeros.clone(), second: zeros }
 }
 
 /// A teacher's logits of the training images, `[images, classes]`, from images normalised as in its own training.
