@@ -1,5 +1,5 @@
 //! A whole network in its plain form: forward, backward, and one training step, layer by layer, by each operation's
-//! [`Twin`]. In f64 it is the oracle; nothing that is fast has a part in it.
+//! [`Twin`](crate::layer::Twin). In f64 it is the oracle; nothing that is fast has a part in it.
 
 use rayon::prelude::*;
 

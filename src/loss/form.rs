@@ -1,5 +1,5 @@
 //! What a form of loss gives, and the list of the forms. A new one is a folder beside these (or a file), a shader, and a line
-//! in [`forms!`] below: `check`, training on either path and the tests then have it.
+//! in `forms!` below: `check`, training on either path and the tests then have it.
 
 use super::{Batch, Block, Buffers, Loss, comparator, distillation, smoothed, weighted};
 use crate::Result;
