@@ -7,7 +7,44 @@
 //! Arrays in memory, on whatever device there is:
 //!
 //! ```
-//! FIRST
+//! use smoothcnn::backend::device::{Device, Precision};
+//! use smoothcnn::backend::{Setup, State};
+//! use smoothcnn::data::Dataset;
+//! use smoothcnn::loss::smoothing::{Smoothing, Variant};
+//! use smoothcnn::measure::evaluate;
+//! use smoothcnn::network::Network;
+//! use smoothcnn::optimizer::{Adam, Optimizer};
+//! use smoothcnn::plan::Storage;
+//! use smoothcnn::train::checkpoint::{Dtype, Metadata};
+//! use smoothcnn::train::{Progress, Schedule, run, saved};
+//!
+//! # let folder = tempfile::tempdir().expect("room for a folder");
+//! # let path = &folder.path().join("model.safetensors");
+//! // 96 images of 1x8x8 in bytes, bright in the left half (class 0) or in the right half (class 1).
+//! let bright = |i: usize| (i % 8 < 4) == (i / 64 % 2 == 0);
+//! let images = (0..96 * 64).map(|i| if bright(i) { 200 } else { (i % 50) as u8 }).collect();
+//! let data = Dataset { shape: [1, 8, 8], classes: 2, images, labels: (0..96).map(|i| i % 2).collect() };
+//!
+//! let net = Network::seed(data.shape, data.classes)?;
+//! let loss = Smoothing::new(Variant::Uniform, 0.1, data.classes)?.into();
+//! let optimizer = Optimizer::Adam(Adam::default());
+//! let normalisation = vec![[0.4, 0.4]]; // mean and standard deviation of the channel
+//! let setup = Setup { net: &net, seed: 0, batch_size: 16, loss, optimizer, normalisation, train: &data, test: &data };
+//!
+//! // A hardware GPU if there is one, else the CPU path.
+//! let note = |line: &str| println!("{line}");
+//! let device = Device::default().open(Precision::F32, &note)?;
+//! let mut trainer = device.trainer(Storage::F32, None, setup.clone(), &State::initial(&net, 0), &note)?;
+//! run(&mut *trainer, &setup, Schedule { epochs: 5, seed: 0, shuffle: true }, Progress::default(), &mut ())?;
+//! saved::save_params(path, &net, &trainer.state()?.params, Dtype::F32, &Metadata::new())?;
+//!
+//! // Later: the weights, by PyTorch's names, and what they answer.
+//! let (state, _) = saved::load_params(&net, path)?;
+//! let logits = device.trainer(Storage::F32, None, setup, &state, &note)?.logits(&data)?;
+//! let metrics = evaluate(&logits, &data.labels, data.classes, Smoothing::NONE);
+//! println!("accuracy {:.3}, ECE {:.3}", metrics.accuracy, metrics.ece);
+//! # assert_eq!(metrics.accuracy, 1.0);
+//! # Ok::<(), smoothcnn::Error>(())
 //! ```
 //!
 //! The program `smoothcnn` trains into a folder instead, and a run that was stopped goes on from there: [`train::runs`]
