@@ -25,7 +25,7 @@ pub trait HostNetwork<T> {
     /// The logits `[n, classes]` of the batch.
     fn logits(&mut self) -> &[T];
     /// The parameters, and the optimizer's memory.
-    fn parts(&mut self) -> (&mut Vec<T>, &mut optimizer::State<T>);
+    fn parts(&mut self) -> (&mut Vec<T>, &mut optimizer::Moments<T>);
 }
 
 /// Trains in `T` on a network `N`.
@@ -101,6 +101,6 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
         let narrow = |values: &[f64]| values.iter().map(|&v| T::of(v)).collect();
         let (params, memory) = self.network.parts();
         *params = narrow(&state.params);
-        *memory = optimizer::State { first: narrow(&state.first), second: narrow(&state.second) };
+        *memory = optimizer::Moments { first: narrow(&state.first), second: narrow(&state.second) };
     }
 }

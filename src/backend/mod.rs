@@ -35,7 +35,7 @@ pub struct Setup<'a> {
     pub test: &'a Dataset,
 }
 
-/// Parameters and the optimizer's memory, each a flat vector (see [`crate::network::Parameter::range`]).
+/// Parameters and the optimizer's memory, each a flat vector (see [`crate::network::NamedParameter::range`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// Parameters.

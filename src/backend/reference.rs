@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::host::{HostNetwork, HostTrainer, Normalised};
 use crate::data::Dataset;
-use crate::layer::{Backward, Forward, Kept, Mode, Precision, Random};
+use crate::layer::{Backward, Element, Forward, Kept, Mode, Random};
 use crate::loss::{Batch, BatchLoss, Form, mean};
 use crate::network::Network;
 use crate::optimizer::Optimizer;
@@ -14,14 +14,14 @@ use crate::optimizer::reference::{self as optimizer};
 /// A network with its parameters, and the buffers of one step, which are allocated once and grow with the batch.
 pub struct ReferenceNetwork<T> {
     net: Network,
-    /// Every trained parameter, as one flat vector (see [`crate::network::Parameter::range`]).
+    /// Every trained parameter, as one flat vector (see [`crate::network::NamedParameter::range`]).
     pub params: Vec<T>,
     /// What the layers keep from one step to the next, as another.
     pub buffers: Vec<T>,
     /// The gradient of the last [`Self::backward`], laid out as `params`.
     pub grads: Vec<T>,
     /// The optimizer's memory.
-    pub state: optimizer::State<T>,
+    pub state: optimizer::Moments<T>,
     /// The run's seed, which the random numbers of layers follow from.
     seed: u64,
     /// The update that the passes are part of.
@@ -35,14 +35,14 @@ pub struct ReferenceNetwork<T> {
     kept: Vec<Kept<T>>,
 }
 
-impl<T: Precision> ReferenceNetwork<T> {
+impl<T: Element> ReferenceNetwork<T> {
     /// A network with these parameters, `[net.flat_len()]`, and its buffers' first values.
     pub fn new(net: &Network, params: Vec<T>) -> Self {
         assert_eq!(params.len(), net.flat_len());
         Self {
             grads: vec![T::zero(); params.len()],
             buffers: net.initial_buffers(0).into_iter().map(|v| T::of(v.into())).collect(),
-            state: optimizer::State::new(params.len()),
+            state: optimizer::Moments::new(params.len()),
             params,
             seed: 0,
             step: 0,
@@ -149,7 +149,7 @@ impl<T: Precision> ReferenceNetwork<T> {
 /// Trains in `T` on the plain network.
 pub type ReferenceTrainer<'a, T> = HostTrainer<'a, T, ReferenceNetwork<T>>;
 
-impl<T: Precision> HostNetwork<T> for ReferenceNetwork<T> {
+impl<T: Element> HostNetwork<T> for ReferenceNetwork<T> {
     fn start(net: &Network, params: Vec<T>, seed: u64) -> Self {
         Self { seed, ..Self::new(net, params) }
     }
@@ -173,7 +173,7 @@ impl<T: Precision> HostNetwork<T> for ReferenceNetwork<T> {
         self.forward(Mode::Inference)
     }
 
-    fn parts(&mut self) -> (&mut Vec<T>, &mut optimizer::State<T>) {
+    fn parts(&mut self) -> (&mut Vec<T>, &mut optimizer::Moments<T>) {
         (&mut self.params, &mut self.state)
     }
 }

@@ -7,14 +7,14 @@ use crate::real::Real;
 
 /// What an optimizer remembers for each parameter, in the order of the flat vector.
 #[derive(Clone, Debug, PartialEq)]
-pub struct State<T> {
+pub struct Moments<T> {
     /// Adam's first moment, or SGD's momentum.
     pub first: Vec<T>,
     /// Adam's second moment; unused by SGD.
     pub second: Vec<T>,
 }
 
-impl<T: Real> State<T> {
+impl<T: Real> Moments<T> {
     /// All zeros, for `len` parameters.
     pub fn new(len: usize) -> Self {
         Self { first: vec![T::zero(); len], second: vec![T::zero(); len] }
@@ -25,7 +25,7 @@ impl<T: Real> State<T> {
 const CHUNK: usize = 4096;
 
 /// Update `t` (counted from 1) of every parameter, in place. Whether parameters and moments are finite after it.
-pub fn step<T: Real>(optimizer: &Optimizer, t: u64, params: &mut [T], grads: &[T], state: &mut State<T>) -> bool {
+pub fn step<T: Real>(optimizer: &Optimizer, t: u64, params: &mut [T], grads: &[T], state: &mut Moments<T>) -> bool {
     let update = optimizer.update(t);
     let [keep, l2, step_size, denominator] =
         [update.keep, update.l2, update.step_size, update.denominator].map(|v| T::of(v));

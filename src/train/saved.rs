@@ -12,7 +12,7 @@ use crate::backend::State;
 use crate::backend::cpu::memory;
 use crate::backend::device::Note;
 use crate::fs::write_atomic;
-use crate::network::{Network, Parameter};
+use crate::network::{NamedParameter, Network};
 use crate::parse::to_json;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -22,7 +22,7 @@ use serde_json::Value;
 const PARTS: [&str; 3] = ["", "optimizer.first.", "optimizer.second."];
 
 /// A run as its checkpoint has it.
-pub struct Saved {
+pub struct SavedRun {
     /// Parameters and the optimizer's memory.
     pub state: State,
     /// How far it was.
@@ -31,7 +31,7 @@ pub struct Saved {
     pub epochs: Vec<Value>,
 }
 
-/// Writes the checkpoint of the run in `out`; the metadata is that of a model, `epochs` are [`Saved::epochs`].
+/// Writes the checkpoint of the run in `out`; the metadata is that of a model, `epochs` are [`SavedRun::epochs`].
 ///
 /// # Errors
 /// As [`checkpoint::save`].
@@ -61,7 +61,7 @@ pub fn write(
 ///
 /// # Errors
 /// As [`checkpoint::load`]; [`Error::Data`] too for metadata that no run leaves.
-pub fn read(out: &Path, net: &Network, steps_per_epoch: usize) -> Result<Option<Saved>> {
+pub fn read(out: &Path, net: &Network, steps_per_epoch: usize) -> Result<Option<SavedRun>> {
     let path = &out.join(CHECKPOINT);
     if !path.exists() && !out.join(MODEL).exists() && recorded_epochs(out) < 2 {
         return Ok(None);
@@ -77,7 +77,7 @@ pub fn read(out: &Path, net: &Network, steps_per_epoch: usize) -> Result<Option<
     let epochs = metadata.get("epochs").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let mut flats = tensors.chunks(net.parameters.len()).map(|part| flatten(net, part));
     let mut next = || flats.next().expect("load gives every tensor that is expected");
-    Ok(Some(Saved { state: State { params: next(), first: next(), second: next() }, progress, epochs }))
+    Ok(Some(SavedRun { state: State { params: next(), first: next(), second: next() }, progress, epochs }))
 }
 
 /// Parameters from a file, with the optimizer's memory empty, and the file's metadata.
@@ -106,7 +106,7 @@ fn expected(net: &Network, prefix: &str) -> Vec<(String, Vec<usize>)> {
 
 /// A flat vector as named tensors.
 fn tensors<'a>(net: &Network, prefix: &str, flat: &'a [f64]) -> Vec<Tensor<'a>> {
-    let tensor = |p: &Parameter| Tensor {
+    let tensor = |p: &NamedParameter| Tensor {
         name: format!("{prefix}{}", p.name),
         shape: p.shape.clone(),
         data: flat[p.range()].into(),

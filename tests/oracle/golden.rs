@@ -14,7 +14,7 @@ use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{Batch, Form};
 use smoothcnn::network::Network;
 use smoothcnn::ops;
-use smoothcnn::optimizer::reference::{State, step};
+use smoothcnn::optimizer::reference::{Moments, step};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 
 use crate::op::{Op, Targets, largest, pass};
@@ -273,7 +273,7 @@ fn optimizers_agree_with_pytorch() {
         let [steps, len] = numbers(&case, ["steps", "len"]);
         let (mut params, grads, expected) = (case.f64("p0"), case.f64("grads"), case.f64("p"));
         assert!(steps > 0 && expected.len() == steps * len && grads.len() == steps * len);
-        let mut state = State::new(len);
+        let mut state = Moments::new(len);
         let mut size = absolute(&params);
         let mut worst = 0.0f64;
         for (t, (grads, expected)) in grads.chunks(len).zip(expected.chunks(len)).enumerate() {

@@ -3,7 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::optimizer::reference::{self, State};
+use crate::optimizer::reference::{self, Moments};
 use crate::optimizer::{Optimizer, Update};
 use crate::real::{Real, lanes};
 
@@ -17,7 +17,7 @@ pub fn step<T: Real>(
     t: u64,
     params: &mut [T],
     grads: &[T],
-    state: &mut State<T>,
+    state: &mut Moments<T>,
 ) -> bool {
     let (Optimizer::Adam(adam) | Optimizer::AdamW(adam)) = optimizer else {
         // SGD has no root and no division: it waits for memory, whatever the vectors.

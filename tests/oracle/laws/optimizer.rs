@@ -1,6 +1,6 @@
 //! Laws of the optimizers that have a closed form.
 
-use smoothcnn::optimizer::reference::{State, step};
+use smoothcnn::optimizer::reference::{Moments, step};
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::real::Real;
 
@@ -13,7 +13,7 @@ const LEN: usize = 9001;
 fn after<T: Real>(optimizer: &Optimizer, steps: u64, start: &[f64], gradient: &[f64]) -> Vec<f64> {
     let mut params: Vec<T> = start.iter().map(|&v| T::of(v)).collect();
     let gradient: Vec<T> = gradient.iter().map(|&v| T::of(v)).collect();
-    let mut state = State::new(params.len());
+    let mut state = Moments::new(params.len());
     (1..=steps).for_each(|t| assert!(step(optimizer, t, &mut params, &gradient, &mut state), "not finite"));
     params.into_iter().map(Real::wide).collect()
 }
