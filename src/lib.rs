@@ -104,7 +104,7 @@
 //!
 //! use smoothcnn::backend::gpu::{Engine, Gpu};
 //! use smoothcnn::layer::{At, Forward, Kept, Layer, Mode, Random, Shape};
-//! use smoothcnn::plan::{Batch, Plan};
+//! use smoothcnn::plan::{BatchBlock, Plan};
 //!
 //! let Ok(gpu) = Gpu::open_best().map(Arc::new) else { return Ok(()) }; // no adapter here
 //! let op = Layer::leaky_relu(0.1).fit(Shape::Features(4)).expect("any shape fits");
@@ -116,7 +116,7 @@
 //! let at = At { name: "mine", n: 2, mode, x, y, params: &[], grads: &[], saved: None, layer };
 //! op.record_forward(&mut plan, &at)?;
 //! let engine = Engine::new(&gpu, plan)?;
-//! let step = Batch { count: 2, ..Batch::default() }.into();
+//! let step = BatchBlock { count: 2, ..BatchBlock::default() }.into();
 //! let found: Vec<f32> = engine.run(0..1, &[step], y).wait()?;
 //!
 //! let mut expected = [0.0; 8];
@@ -155,8 +155,8 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`check`], [`mod@bench`] | every kernel against its twin; how fast this machine is |
-//! | [`study`], `report` | what smoothing does on your own data: runs in pairs, verdicts on the six claims; as a page and as text |
+//! | [`mod@bench`], [`check`] | how fast this machine is; every kernel against its twin |
+//! | `report`, [`study`] | what smoothing does on your own data, as a page and as text; runs in pairs, verdicts on the six claims |
 //! | [`train`] | the training loop, a run in its folder with its configuration, weights files, a saved model |
 //! | [`backend`] | what carries a training out: a GPU, the fast CPU path, the plain form |
 //! | [`measure`], [`data`] | metrics, calibration, temperature; images and labels |
