@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cpu;
 use super::gpu::choose::choose;
-use super::gpu::trainer::{GpuTrainer, Options};
+use super::gpu::trainer::{GpuOptions, GpuTrainer};
 use super::gpu::{Choice, DeviceKind, Gpu, autotune, cache, device};
 use super::reference::ReferenceTrainer;
 use crate::backend::{Setup, State, Trainer};
@@ -217,7 +217,7 @@ impl Opened {
             }
         }
         let params: Vec<f32> = state.params.iter().map(|&p| p as f32).collect();
-        let options = Options { kernels: *kernels, tuning, activations, ..Options::default() };
+        let options = GpuOptions { kernels: *kernels, tuning, activations, ..GpuOptions::default() };
         let mut backend: Box<dyn Trainer> = match (gpu, precision, kernels) {
             (Some(gpu), ..) => Box::new(GpuTrainer::with_options(gpu, setup, &params, options)?),
             (None, Precision::F32, Kernels::Fused) => Box::new(cpu::CpuTrainer::<f32>::new(setup, &params)),

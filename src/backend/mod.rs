@@ -35,7 +35,7 @@ pub struct Setup<'a> {
     pub test: &'a Dataset,
 }
 
-/// Parameters and the optimizer's memory, each a flat vector (see [`crate::network::Parameter::range`]).
+/// Parameters and the optimizer's memory, each a flat vector (see [`crate::network::NamedParameter::range`]).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// Parameters.
@@ -44,6 +44,14 @@ pub struct State {
     pub slots: Vec<Vec<f64>>,
     /// What layers keep from one step to the next ([`Network::buffers`]).
     pub buffers: Vec<f64>,
+}
+
+impl State {
+    /// The state before training: the network's first values by `seed`, and no memory.
+    pub fn initial(net: &Network, seed: u64) -> Self {
+        let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect();
+        Self { params: wide(net.initial_parameters(seed)), slots: vec![], buffers: wide(net.initial_buffers(seed)) }
+    }
 }
 
 /// Something that trains.

@@ -1,11 +1,11 @@
 //! A whole network in its plain form: forward, backward, and one training step, layer by layer, by each operation's
-//! [`Twin`]. In f64 it is the oracle; nothing that is fast has a part in it.
+//! [`Twin`](crate::layer::Twin). In f64 it is the oracle; nothing that is fast has a part in it.
 
 use rayon::prelude::*;
 
 use super::host::{HostNetwork, HostTrainer, Normalised};
 use crate::data::Dataset;
-use crate::layer::{Backward, Forward, Kept, Mode, Precision, Random};
+use crate::layer::{Backward, Element, Forward, Kept, Mode, Random};
 use crate::loss::{Batch, BatchLoss, Form, mean};
 use crate::network::Network;
 use crate::optimizer::{Optimizer, Slots, Values};
@@ -13,7 +13,7 @@ use crate::optimizer::{Optimizer, Slots, Values};
 /// A network with its parameters, and the buffers of one step, which are allocated once and grow with the batch.
 pub struct ReferenceNetwork<T> {
     net: Network,
-    /// Every trained parameter, as one flat vector (see [`crate::network::Parameter::range`]).
+    /// Every trained parameter, as one flat vector (see [`crate::network::NamedParameter::range`]).
     pub params: Vec<T>,
     /// What the layers keep from one step to the next, as another.
     pub buffers: Vec<T>,
@@ -34,7 +34,7 @@ pub struct ReferenceNetwork<T> {
     kept: Vec<Kept<T>>,
 }
 
-impl<T: Precision> ReferenceNetwork<T> {
+impl<T: Element> ReferenceNetwork<T> {
     /// A network with these parameters, `[net.flat_len()]`, and its buffers' first values.
     pub fn new(net: &Network, params: Vec<T>) -> Self {
         assert_eq!(params.len(), net.flat_len());
@@ -152,7 +152,7 @@ impl<T: Precision> ReferenceNetwork<T> {
 /// Trains in `T` on the plain network.
 pub type ReferenceTrainer<'a, T> = HostTrainer<'a, T, ReferenceNetwork<T>>;
 
-impl<T: Precision> HostNetwork<T> for ReferenceNetwork<T> {
+impl<T: Element> HostNetwork<T> for ReferenceNetwork<T> {
     fn start(net: &Network, params: Vec<T>, seed: u64) -> Self {
         let buffers = net.initial_buffers(seed).into_iter().map(|v| T::of(v.into())).collect();
         Self { seed, buffers, ..Self::new(net, params) }

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use pulp::Arch;
 
+use crate::backend::cpu::plain::Plain;
 use crate::backend::gpu::{Engine, Gpu};
-use crate::check::batch::{Batch, Given};
-use crate::check::{layers, ops};
-use crate::layer::{At, Mode, Role, Shape};
+use crate::check::batch::{CaseBatch, Given};
+use crate::check::{layers, steps};
+use crate::layer::{At, Following, ImageLayout, Mode, Node, NodeBatch, Role, Scratch, Shape};
 use crate::ops::Case;
-use crate::ops::fast::{self, Following, Layout, Node, Plain, Scratch};
 use crate::plan::{Plan, Slice};
 use crate::{Error, Result};
 
@@ -19,7 +19,7 @@ use crate::{Error, Result};
 pub struct LayerBench {
     /// The case in words.
     pub name: String,
-    batch: Batch<f32>,
+    batch: CaseBatch<f32>,
     given: Given<f32>,
     gpu: Option<(Engine, [std::ops::Range<usize>; 2])>,
     fast: Fast,
@@ -28,7 +28,7 @@ pub struct LayerBench {
 /// The fast form, with its input and output in planes or as it has them.
 struct Fast {
     node: Box<dyn Node<f32>>,
-    from: Layout,
+    from: ImageLayout,
     x: Vec<f32>,
     scratch: Scratch,
 }
@@ -50,7 +50,7 @@ impl LayerBench {
     /// # Errors
     /// [`Error::Check`] where its kernels are wrong, [`Error::Layer`] for a case that does not fit, and what the device reports.
     pub fn new(gpu: Option<&Arc<Gpu>>, name: &str, case: &Case) -> Result<Self> {
-        let batch = Batch::<f32>::new(case)?;
+        let batch = CaseBatch::<f32>::new(case)?;
         if let Some(gpu) = gpu {
             let rows = layers::layer(gpu, name, case)?;
             if let Some((row, failure)) = rows.iter().find_map(|row| row.failure.as_ref().map(|failure| (row, failure)))
@@ -83,7 +83,7 @@ impl LayerBench {
     pub fn gpu_pass(&self, backward: bool) -> Result<()> {
         let Some((engine, ranges)) = &self.gpu else { return Ok(()) };
         let one = Slice { buffer: 0, offset: 0, bytes: 4 };
-        let step = ops::step(self.batch.n);
+        let step = steps::step(self.batch.n);
         engine.run(ranges[usize::from(backward)].clone(), &[step], one).wait::<f32>().map(|_| ())
     }
 
@@ -102,7 +102,7 @@ impl LayerBench {
         let Self { batch, fast: Fast { node, from, x, scratch }, .. } = self;
         let to = planes(batch.op.output());
         let mut y = vec![0.0; batch.n * to.len];
-        let of = fast::Batch {
+        let of = NodeBatch {
             n: batch.n,
             arch: Arch::new(),
             from: *from,
@@ -123,7 +123,7 @@ impl LayerBench {
         let Self { batch, given, fast: Fast { node, from, x, scratch }, .. } = self;
         let mut dx = vec![0.0; x.len()];
         let mut grads: Vec<Vec<f32>> = batch.params.iter().map(|values| vec![0.0; values.len()]).collect();
-        let of = fast::Batch {
+        let of = NodeBatch {
             n: batch.n,
             arch: Arch::new(),
             from: *from,
@@ -169,19 +169,19 @@ impl LayerBench {
     }
 }
 
-fn params(batch: &Batch<f32>) -> Vec<&[f32]> {
+fn params(batch: &CaseBatch<f32>) -> Vec<&[f32]> {
     batch.params.iter().map(Vec::as_slice).collect()
 }
 
-fn planes(shape: Shape) -> Layout {
-    Layout::planes(match shape {
+fn planes(shape: Shape) -> ImageLayout {
+    ImageLayout::planes(match shape {
         Shape::Image(dims) => dims,
         Shape::Features(n) => [n, 1, 1],
     })
 }
 
 /// Both passes in a plan of their own, on the device.
-fn record(gpu: &Arc<Gpu>, name: &str, batch: &Batch<f32>) -> Result<(Engine, [std::ops::Range<usize>; 2])> {
+fn record(gpu: &Arc<Gpu>, name: &str, batch: &CaseBatch<f32>) -> Result<(Engine, [std::ops::Range<usize>; 2])> {
     let (op, n) = (&batch.op, batch.n);
     let mut plan = Plan::default();
     let [x, dx] = ["x", "dx"].map(|what| plan.buffer(what, batch.x.len()));
@@ -206,6 +206,6 @@ fn record(gpu: &Arc<Gpu>, name: &str, batch: &Batch<f32>) -> Result<(Engine, [st
     let engine = Engine::new(gpu, plan)?;
     values.into_iter().for_each(|(slice, values)| engine.write(slice, values));
     // The backward pass reads what the forward pass saved.
-    engine.run(forward.clone(), &[ops::step(n)], x.part(0, 1)).wait::<f32>()?;
+    engine.run(forward.clone(), &[steps::step(n)], x.part(0, 1)).wait::<f32>()?;
     Ok((engine, [forward, backward]))
 }

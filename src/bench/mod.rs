@@ -11,13 +11,12 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::cpu;
 use crate::backend::gpu::clock::{Clock, Times};
 use crate::backend::gpu::device::describe;
-use crate::backend::gpu::trainer::{GpuTrainer, Options};
+use crate::backend::gpu::trainer::{GpuOptions, GpuTrainer};
 use crate::backend::gpu::{Engine, Gpu};
 use crate::backend::reference::ReferenceTrainer;
-use crate::backend::{Setup, Trainer};
+use crate::backend::{Setup, Trainer, cpu};
 use crate::check::network::{against_oracle_rounding, random_data, tensors_in_halves};
 use crate::compile::fuse::Kernels;
 use crate::loss::smoothing::{Smoothing, Variant};
@@ -44,7 +43,7 @@ pub struct Report {
     /// What it can do at most; absent for the CPU path.
     pub ceilings: Option<Ceilings>,
     /// One for each configuration.
-    pub results: Vec<Measured>,
+    pub results: Vec<Measurement>,
 }
 
 /// A device's measured limits.
@@ -62,7 +61,7 @@ pub struct Ceilings {
 
 /// One configuration's results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Measured {
+pub struct Measurement {
     /// `train` or `infer`.
     pub task: String,
     /// Channels, height, width.
@@ -99,7 +98,7 @@ pub struct KernelTime {
     pub bytes: u64,
 }
 
-impl Measured {
+impl Measurement {
     /// Seconds of a step, from the median window.
     pub fn step_seconds(&self) -> f64 {
         self.batch_size as f64 / self.images_per_second[0]
@@ -160,7 +159,7 @@ impl Bench {
     ///
     /// # Errors
     /// What the device reports; [`Error::Check`] if its answer is wrong.
-    pub fn measure(&self, input: [usize; 3], batch_size: usize) -> Result<[Measured; 2]> {
+    pub fn measure(&self, input: [usize; 3], batch_size: usize) -> Result<[Measurement; 2]> {
         let net = Network::seed(input, 10)?;
         let smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };
         let tolerance_used = self.verify(&net, smoothing, batch_size)?;
@@ -195,7 +194,7 @@ impl Bench {
         let mut tester = self.trainer(Setup { test: &test, ..setup.clone() }, &params)?;
         let inferred = infer_windows(tester.backend(), test.len(), self.seconds)?;
 
-        let measured = |task: &str, images_per_second| Measured {
+        let measured = |task: &str, images_per_second| Measurement {
             task: task.into(),
             input,
             batch_size,
@@ -231,11 +230,11 @@ impl Bench {
                 gpu,
                 setup,
                 params,
-                Options {
+                GpuOptions {
                     kernels: self.kernels,
                     tuning: self.tuning,
                     activations: self.activations,
-                    ..Options::default()
+                    ..GpuOptions::default()
                 },
             )?)),
             None if self.kernels == Kernels::Fused => {

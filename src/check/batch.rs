@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::compare::sum_tolerance;
 use super::random;
-use crate::layer::{Backward, Forward, Inputs, Kept, Mode, Op, Precision, Random, Role};
+use crate::layer::{Backward, Element, Forward, Inputs, Kept, Mode, Op, Random, Role};
 use crate::ops::Case;
 use crate::{Error, Result};
 
@@ -25,7 +25,7 @@ pub fn inputs(kind: Inputs, len: usize, stream: u64) -> Vec<f32> {
 
 /// A layer over one batch, and all that its passes read.
 #[derive(Clone, Debug)]
-pub struct Batch<T> {
+pub struct CaseBatch<T> {
     /// The layer.
     pub op: Arc<dyn Op>,
     /// Images.
@@ -62,7 +62,7 @@ pub struct Gradients<T> {
     pub params: Vec<Vec<T>>,
 }
 
-impl<T: Precision> Batch<T> {
+impl<T: Element> CaseBatch<T> {
     /// Random numbers for a case: all of them are numbers of f32.
     ///
     /// # Errors
@@ -143,11 +143,11 @@ impl<T: Precision> Batch<T> {
     }
 }
 
-fn wide<T: Precision>(values: &[f32]) -> Vec<T> {
+fn wide<T: Element>(values: &[f32]) -> Vec<T> {
     values.iter().map(|&v| T::of(v.into())).collect()
 }
 
-impl Batch<f64> {
+impl CaseBatch<f64> {
     /// How far each element of `want` may be off, `magnitude` being the same pass over absolute values.
     pub fn tolerance(&self, pass: usize, want: &[f64], magnitude: &[f64]) -> Vec<f64> {
         let rounding = self.op.rounding(self.n);

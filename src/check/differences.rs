@@ -6,7 +6,7 @@
 //! The error is relative to the larger of the two derivatives, but to no less than a hundredth of the largest in their
 //! tensor. Rounding in f is absolute: it does not shrink for an element whose terms happen to cancel.
 
-use super::batch::Batch;
+use super::batch::CaseBatch;
 use crate::layer::{Inputs, Mode};
 use crate::ops::Case;
 use crate::rng::Philox;
@@ -22,7 +22,7 @@ const FLOOR: f64 = 0.01;
 /// # Errors
 /// [`Error::Layer`] for a case that does not fit.
 pub fn work(case: &Case) -> Result<u64> {
-    let batch = Batch::<f64>::new(case)?;
+    let batch = CaseBatch::<f64>::new(case)?;
     let elements: usize = batch.params.iter().map(Vec::len).sum::<usize>() + batch.x.len();
     let each = batch.op.flops() + (batch.op.input().len() + batch.op.output().len()) as u64;
     Ok(elements as u64 * each * batch.n as u64)
@@ -33,7 +33,7 @@ pub fn work(case: &Case) -> Result<u64> {
 /// # Errors
 /// [`Error::Check`], naming the element, where it is above [`LIMIT`].
 pub fn layer(name: &str, case: &Case) -> Result<f64> {
-    let mut batch = Batch::<f64>::new(case)?;
+    let mut batch = CaseBatch::<f64>::new(case)?;
     clear_of_kinks(&mut batch);
     let smooth = batch.op.rounding(batch.n).ulps > 0.0;
     let h = if smooth { 2e-3 } else { 0.2 };
@@ -77,7 +77,7 @@ pub fn layer(name: &str, case: &Case) -> Result<f64> {
 
 /// Moves inputs to where no small step changes which piece of the operation they are on: 0.5 away from 0 where that is a kink, and
 /// apart from each other where the largest wins.
-fn clear_of_kinks(batch: &mut Batch<f64>) {
+fn clear_of_kinks(batch: &mut CaseBatch<f64>) {
     match batch.op.inputs() {
         Inputs::Any => {}
         Inputs::Zeros => batch.x.iter_mut().for_each(|v| *v += 0.5f64.copysign(*v)),

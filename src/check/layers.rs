@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::Row;
-use super::batch::Batch;
-use super::ops::step;
+use super::batch::CaseBatch;
 use super::probe::Probe;
+use super::steps::step;
 use crate::Result;
 use crate::backend::gpu::Gpu;
 use crate::layer::{At, Mode, Random, Role};
@@ -26,8 +26,8 @@ pub fn all(gpu: &Arc<Gpu>, name: &str, cases: &[Case], mut each: impl FnMut(Vec<
 /// # Errors
 /// As [`all`].
 pub fn layer(gpu: &Arc<Gpu>, name: &str, case: &Case) -> Result<Vec<Row>> {
-    let batch = Batch::<f64>::new(case)?;
-    let Batch { op, n, .. } = &batch;
+    let batch = CaseBatch::<f64>::new(case)?;
+    let CaseBatch { op, n, .. } = &batch;
     if op.is_view() {
         return Ok(vec![]);
     }
@@ -109,7 +109,7 @@ pub fn layer(gpu: &Arc<Gpu>, name: &str, case: &Case) -> Result<Vec<Row>> {
 fn drawing(step: Step, random: Random) -> Step {
     let halves = |n: u64| [n as u32, (n >> 32) as u32];
     let ([seed_low, seed_high], [step_low, step_high]) = (halves(random.seed), halves(random.step));
-    Step { batch: plan::Batch { seed_low, seed_high, step_low, step_high, ..step.batch }, ..step }
+    Step { batch: plan::BatchBlock { seed_low, seed_high, step_low, step_high, ..step.batch }, ..step }
 }
 
 fn narrow(values: &[f64]) -> Vec<f32> {
@@ -117,7 +117,7 @@ fn narrow(values: &[f64]) -> Vec<f32> {
 }
 
 /// Trained parameters and buffers, in the layer's order.
-fn places(batch: &Batch<f64>, probe: &mut Probe, buffers: &[Slice]) -> Result<Vec<Slice>> {
+fn places(batch: &CaseBatch<f64>, probe: &mut Probe, buffers: &[Slice]) -> Result<Vec<Slice>> {
     let (mut trained, mut buffers) = (batch.params.iter(), buffers.iter());
     let place = |parameter: crate::layer::Parameter| match parameter.role {
         Role::Buffer => Ok(*buffers.next().expect("a place for each buffer")),

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::fused::channels_last;
-use super::ops::{step, sum_of_products, wide};
+use super::blocks::channels_last;
 use super::probe::Probe;
+use super::steps::{step, sum_of_products};
 use super::{Row, halves, random};
 use crate::Result;
 use crate::backend::gpu::Gpu;
+use crate::cases::wide;
 use crate::ops::AffineBuffers;
 use crate::ops::linear::{Linear, reference};
 use crate::ops::linear_tiled::LinearTiled;

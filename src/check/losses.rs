@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::cases::SMOOTHED_LOSS;
-use super::ops::{from, shares, wide};
 use super::probe::Probe;
+use super::steps::{from, pairs, shares};
 use super::{Row, random};
 use crate::Result;
 use crate::backend::gpu::Gpu;
-use crate::loss::{Batch, Block, Buffers, Case, FORMS, Loss, Pass};
+use crate::cases::wide;
+use crate::loss::{Batch, Buffers, FORMS, Loss, LossBlock, LossCase, Pass};
 use crate::plan::Slice;
 
 /// Images of the epoch before the batch.
@@ -43,7 +44,7 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
 ///
 /// # Errors
 /// What the device reports.
-pub fn loss(gpu: &Arc<Gpu>, op: &str, case: &Case) -> Result<Vec<Row>> {
+pub fn loss(gpu: &Arc<Gpu>, op: &str, case: &LossCase) -> Result<Vec<Row>> {
     let (n, classes, form) = (case.labels.len(), case.classes, &case.form);
     let logits = wide(&case.logits);
     let rows = wide(&case.rows);
@@ -52,7 +53,7 @@ pub fn loss(gpu: &Arc<Gpu>, op: &str, case: &Case) -> Result<Vec<Row>> {
     form.forward(classes, &logits, batch, &mut losses);
     form.nll(classes, &logits, batch, &mut nlls);
     let upstream = random(n, 3);
-    let block = form.fill(classes, Block { dloss: case.dloss, ..shares(n) });
+    let block = form.fill(classes, LossBlock { dloss: case.dloss, ..shares(n) });
 
     let mut found = vec![];
     for pass in ["forward", "backward", "forward_backward"] {
@@ -101,11 +102,6 @@ fn rows(probe: &mut Probe, rows: &[f32], classes: usize) -> Result<(Option<Slice
     let order: Vec<u32> = (0..FIRST as u32).chain((0..n as u32).rev()).collect();
     let at = (n > 0).then(|| probe.floats("rows", &backwards)).transpose()?;
     Ok((at, probe.words("order", &order)?))
-}
-
-/// Loss and nll of each row, as the device has them.
-pub(super) fn pairs(losses: &[f64], nlls: &[f64]) -> Vec<f64> {
-    losses.iter().zip(nlls).flat_map(|(&loss, &nll)| [loss, nll]).collect()
 }
 
 /// Rows of `classes` numbers, each filled up with zeros.

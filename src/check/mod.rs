@@ -3,9 +3,11 @@
 //! The same cases and the same comparison serve `smoothcnn check`, the GPU tests and the benches.
 
 pub mod batch;
+mod blocks;
 pub mod cases;
 pub mod compare;
 pub mod differences;
+pub mod every;
 pub mod fused;
 mod halves;
 pub mod layers;
@@ -15,6 +17,7 @@ pub mod nan;
 pub mod network;
 pub mod ops;
 mod probe;
+pub(crate) mod steps;
 
 pub use crate::cases::{random, random_targets};
 

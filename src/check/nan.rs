@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
-use super::fused::{DataSet, code_words, laid_out, stored_as};
-use super::ops::{from, shares, step, wide};
+use super::blocks::{DataSet, code_words, laid_out, stored_as};
 use super::probe::{POISON, Probe};
+use super::steps::{from, shares, step};
 use super::{Row, halves, random};
 use crate::Result;
 use crate::backend::gpu::Gpu;
+use crate::cases::wide;
 use crate::layer::{At, Mode, Op};
 use crate::ops::conv2d::{self, Conv2d};
 use crate::ops::conv2d_pool::{Buffers, Conv2dPool, Input};

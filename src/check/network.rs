@@ -7,7 +7,7 @@ use super::compare::compare;
 use super::{Row, halves};
 use crate::Result;
 use crate::backend::gpu::Gpu;
-use crate::backend::gpu::trainer::{GpuTrainer, Options};
+use crate::backend::gpu::trainer::{GpuOptions, GpuTrainer};
 use crate::backend::reference::ReferenceTrainer;
 use crate::backend::{Setup, Trainer};
 use crate::compile::fuse::{self, Kernels};
@@ -67,7 +67,8 @@ pub fn training(
             }
             let size = [batch_size, steps];
             rows.extend(against_oracle_rounding(rounded, &what, net, loss.clone(), size, |setup, params| {
-                let options = Options { kernels, tuning: Some(Tuning::all(tiles)), activations, ..Options::default() };
+                let options =
+                    GpuOptions { kernels, tuning: Some(Tuning::all(tiles)), activations, ..GpuOptions::default() };
                 Ok(Box::new(GpuTrainer::with_options(gpu, setup, params, options)?))
             })?);
         }

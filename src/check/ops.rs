@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::cases;
 use super::compare::sum_tolerance;
 use super::probe::Probe;
-use super::{Row, nan, random};
+use super::steps::{from, shares, step};
+use super::{Row, random};
 use crate::Result;
 use crate::backend::gpu::Gpu;
-use crate::loss;
+use crate::cases::wide;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::conv2d_pool::Conv2dPool;
 use crate::ops::gather;
@@ -17,71 +17,7 @@ use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::seal::{self, Extent};
 use crate::ops::stage::{Layout, Places, Segment};
 use crate::optimizer::{self, Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Sgd, Values};
-use crate::plan::{Batch, Block, Step};
-
-/// Every operation over every case.
-///
-/// # Errors
-/// What the device reports. A wrong result is not an error: it is in its row.
-pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
-    for entry in crate::ops::ALL {
-        super::layers::all(gpu, entry.name, &(entry.cases)(), &mut each)?;
-    }
-    each(nan::max_pool2d(gpu)?);
-    super::losses::all(gpu, &mut each)?;
-    for &len in cases::OPTIMIZER {
-        for optimizer in optimizers() {
-            each(self::optimizer(gpu, len, &optimizer)?);
-        }
-    }
-    for optimizer in optimizers() {
-        for wants_dx in [false, true] {
-            each(optimizer_segments(gpu, &optimizer, wants_dx)?);
-        }
-    }
-    for image in [[1, 1, 1], [1, 28, 28], [3, 5, 7]] {
-        each(self::gather(gpu, 3, image)?);
-    }
-    each(seal(gpu)?);
-    super::fused::all(gpu, each)
-}
-
-pub(crate) fn step(count: usize) -> Step {
-    from(0, count, shares(count))
-}
-
-/// A step over the images from `first` of the epoch on.
-pub(super) fn from(first: usize, count: usize, loss: loss::Block) -> Step {
-    let batch = Batch { count: count as u32, first: first as u32, ..Batch::default() };
-    Step { batch, loss: Block::new(&loss), ..Step::default() }
-}
-
-/// What the losses and the nlls of `count` images are multiplied by: not the same.
-pub(super) fn shares(count: usize) -> loss::Block {
-    let n = count as f64;
-    loss::Block { dloss: (1.0 / n) as f32, dnll: (0.7 / n) as f32, ..loss::Block::default() }
-}
-
-pub(super) use crate::cases::wide;
-
-fn absolute(values: &[f64]) -> Vec<f64> {
-    values.iter().map(|v| v.abs()).collect()
-}
-
-/// A pass that sums products: its result, and the tolerance that follows from the same pass over absolute values.
-pub(super) fn sum_of_products(
-    len: usize,
-    terms: usize,
-    inputs: &[&[f64]],
-    pass: impl Fn(&[&[f64]], &mut [f64]),
-) -> [Vec<f64>; 2] {
-    let mut want = vec![0.0; len];
-    pass(inputs, &mut want);
-    let magnitudes: Vec<Vec<f64>> = inputs.iter().map(|input| absolute(input)).collect();
-    let mut magnitude = vec![0.0; len];
-    pass(&magnitudes.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut magnitude);
-    [want, magnitude.iter().map(|&m| sum_tolerance(terms, m)).collect()]
-}
+use crate::plan::{BatchBlock, Block, Step};
 
 /// The optimizers that are checked.
 pub fn optimizers() -> Vec<Optimizer> {
@@ -219,8 +155,8 @@ impl OptimizerCase {
         };
         optimizer.record(&mut probe.plan, [len, decayed], &self.segments, &at)?;
         let step = Step {
-            batch: Batch { count: LOSSES as u32, slot: SLOT as u32, stamp: STAMP, ..Batch::default() },
-            optimizer: Block::new(&optimizer::Block::from(update)),
+            batch: BatchBlock { count: LOSSES as u32, slot: SLOT as u32, stamp: STAMP, ..BatchBlock::default() },
+            optimizer: Block::new(&optimizer::OptimizerBlock::from(update)),
             ..step(LOSSES)
         };
         probe.run(op, case, step)
@@ -254,7 +190,7 @@ pub fn seal(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
         rows.extend(probe.run(
             "seal",
             &format!("{extent:?}, {used} words"),
-            Batch { count: images as u32, stamp: STAMP, ..Batch::default() }.into(),
+            BatchBlock { count: images as u32, stamp: STAMP, ..BatchBlock::default() }.into(),
         )?);
     }
     Ok(rows)

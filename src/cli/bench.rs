@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use smoothcnn::backend::cpu;
 use smoothcnn::backend::device::{Precision, check_activations};
 use smoothcnn::backend::gpu::clock::Clock;
-use smoothcnn::bench::{Bench, Measured, Report};
+use smoothcnn::bench::{Bench, Measurement, Report};
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::fs::write_output;
 use smoothcnn::network::Network;
@@ -154,11 +154,11 @@ fn header(report: &Report) -> String {
     text
 }
 
-fn same_case<'a>(report: &'a Report, result: &Measured) -> Option<&'a Measured> {
+fn same_case<'a>(report: &'a Report, result: &Measurement) -> Option<&'a Measurement> {
     report.results.iter().find(|r| (&r.task, r.input, r.batch_size) == (&result.task, result.input, result.batch_size))
 }
 
-fn describe(result: &Measured, report: &Report, earlier: Option<&Report>) -> String {
+fn describe(result: &Measurement, report: &Report, earlier: Option<&Report>) -> String {
     let [median, worst, best] = result.images_per_second;
     let mut text = format!(
         "\n{:<5} {} batch {}: {median:.0} images/s ({worst:.0} to {best:.0}), {:.2} ms a step",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smoothcnn::backend::gpu::choose::choose;
 use smoothcnn::backend::gpu::{Choice, DeviceKind};
-use smoothcnn::check::{Row, losses, network, ops};
+use smoothcnn::check::{Row, every, losses, network};
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::network::Network;
@@ -39,7 +39,7 @@ pub fn run(args: Args) -> Result<u8> {
         ))?;
     }
     let mut printed = Ok(());
-    ops::all(&gpu, |rows| {
+    every::all(&gpu, |rows| {
         if printed.is_ok() {
             printed = table.add(&rows);
         }

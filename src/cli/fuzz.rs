@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Parser;
 use smoothcnn::parse::to_json;
 use smoothcnn::rng::Philox;
-use smoothcnn::study::entry::{self, Entry};
+use smoothcnn::study::entry::{self, SweepEntry};
 use smoothcnn::train::config::read_config;
 use smoothcnn::train::{Progress, saved, temperature_file};
 
@@ -65,7 +65,7 @@ fn damaged_files_end_in_a_line_and_never_in_a_panic() {
     let run = Line::parse_from(flags.split(' ')).run;
     let config = run.config(Varied { label_smoothing: 0.1, label_noise: 0.2, seed: 3 }).unwrap();
     let toml = toml::to_string_pretty(&config).unwrap();
-    let plan = format!("[{}]", to_json(&Entry::new(Path::new("s"), config)));
+    let plan = format!("[{}]", to_json(&SweepEntry::new(Path::new("s"), config)));
     let record =
         "{\"kind\":\"step\",\"epoch\":1,\"step\":2,\"loss\":1.5,\"nll\":1.2}\n{\"kind\":\"epoch\",\"epoch\":1}\n";
     let scaling = "temperature = 1.5\nend = \"minimum\"\nmodel = \"m\"\nversion = \"0.1.0\"\n";

@@ -12,8 +12,8 @@ use smoothcnn::parse::to_json;
 use smoothcnn::report::collect::Question;
 use smoothcnn::report::{self, Story};
 use smoothcnn::study::choice::Criterion;
-use smoothcnn::study::entry::Entry;
-use smoothcnn::study::sweep::{self, Grid, PLAN, REPORT, RESULTS, VAL_SPLIT};
+use smoothcnn::study::entry::SweepEntry;
+use smoothcnn::study::sweep::{self, PLAN, REPORT, RESULTS, SweepGrid, VAL_SPLIT};
 use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs};
@@ -138,13 +138,13 @@ pub fn run(args: Args) -> Result<u8> {
 }
 
 /// Writes the plan and gives it. A plan that was there before is replaced: runs go by what they are, not by their place.
-fn plan(args: &PlanArgs) -> Result<Vec<Entry>> {
+fn plan(args: &PlanArgs) -> Result<Vec<SweepEntry>> {
     let PlanArgs { run, label_smoothing, label_noise, seeds, out } = args.clone();
     let run = RunArgs { val_split: Some(run.val_split.unwrap_or(VAL_SPLIT)), ..run };
     run.check_noise(!label_noise.is_empty())?;
     let base = run.config(Varied { label_smoothing: 0.0, label_noise: 0.0, seed: 0 })?;
     let label_noise = if label_noise.is_empty() { vec![0.0] } else { label_noise };
-    sweep::plan(&base, &Grid { label_smoothing, label_noise, seeds }, &out, &tell)
+    sweep::plan(&base, &SweepGrid { label_smoothing, label_noise, seeds }, &out, &tell)
 }
 
 /// Notes of the library's.
@@ -152,7 +152,7 @@ fn tell(line: &str) {
     common::note(line);
 }
 
-fn any_done(entries: &[Entry]) -> Result<bool> {
+fn any_done(entries: &[SweepEntry]) -> Result<bool> {
     for entry in entries {
         if entry.outcome(&tell)?.is_some() {
             return Ok(true);
@@ -162,17 +162,17 @@ fn any_done(entries: &[Entry]) -> Result<bool> {
 }
 
 /// A run's standard error, beside its folder: what every attempt said.
-fn log(entry: &Entry) -> PathBuf {
+fn log(entry: &SweepEntry) -> PathBuf {
     entry.out.with_extension("log")
 }
 
 /// How a run ended that failed, beside its folder: it is tried again after those that were never tried.
-fn failed(entry: &Entry) -> PathBuf {
+fn failed(entry: &SweepEntry) -> PathBuf {
     entry.out.with_extension("failed")
 }
 
 /// Trains what is not done, each run in a process of its own. One that fails does not stop the others.
-fn train_all(entries: &[Entry], out: &Path, local: &LocalArgs) -> Result<()> {
+fn train_all(entries: &[SweepEntry], out: &Path, local: &LocalArgs) -> Result<()> {
     let _ending_well = signals::ending_well();
     let mut open = vec![];
     for entry in entries {
@@ -211,8 +211,8 @@ fn train_all(entries: &[Entry], out: &Path, local: &LocalArgs) -> Result<()> {
     bar.set_style(style.progress_chars("=> "));
 
     let mut waiting = open.into_iter();
-    let mut under_way: Vec<(&Entry, Child)> = vec![];
-    let mut failures: Vec<(&Entry, String)> = vec![];
+    let mut under_way: Vec<(&SweepEntry, Child)> = vec![];
+    let mut failures: Vec<(&SweepEntry, String)> = vec![];
     loop {
         let stopping = signals::received().is_some();
         while !stopping && under_way.len() < jobs {
@@ -265,7 +265,7 @@ fn train_all(entries: &[Entry], out: &Path, local: &LocalArgs) -> Result<()> {
 }
 
 /// Starts a run in a process of its own, which ends when this one does, however that ends.
-fn start(entry: &Entry, threads: usize, local: &LocalArgs) -> Result<Child> {
+fn start(entry: &SweepEntry, threads: usize, local: &LocalArgs) -> Result<Child> {
     let runs = entry.out.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(runs).map_err(Error::io(runs))?;
     let entry_path = entry.out.with_extension("json");
@@ -284,7 +284,7 @@ fn start(entry: &Entry, threads: usize, local: &LocalArgs) -> Result<Child> {
 }
 
 /// How a run ended that failed, in words.
-fn how_it_ended(entry: &Entry, status: ExitStatus) -> String {
+fn how_it_ended(entry: &SweepEntry, status: ExitStatus) -> String {
     let said = fs::read(log(entry)).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     let said = said.lines().rev().find_map(|line| line.strip_prefix("smoothcnn: ")).unwrap_or("no word");
@@ -301,7 +301,7 @@ impl CollectArgs {
 }
 
 /// Gathers what is done into results.csv and report.html, and prints the findings.
-fn collect(entries: &[Entry], out: &Path, args: &CollectArgs) -> Result<()> {
+fn collect(entries: &[SweepEntry], out: &Path, args: &CollectArgs) -> Result<()> {
     let story = report::collect::collect(entries, out, &args.question(), &tell)?;
     if args.json {
         let Story { study, reference, findings, choices, predictions, .. } = &story;

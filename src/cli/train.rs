@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use smoothcnn::study::entry::{self, Entry};
+use smoothcnn::study::entry::{self, SweepEntry};
 use smoothcnn::train::config::Config;
 use smoothcnn::train::runs::{self, Folder, Options};
 use smoothcnn::{Error, Result, input};
@@ -94,7 +94,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
 }
 
 /// The entry in a file, `-` being standard input.
-fn entry_of(path: &Path, index: Option<usize>) -> Result<Entry> {
+fn entry_of(path: &Path, index: Option<usize>) -> Result<SweepEntry> {
     if path != Path::new("-") {
         return entry::read(path, index);
     }

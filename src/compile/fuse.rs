@@ -1,5 +1,5 @@
 //! Which layers run as one stage, and what neighbouring stages agree on. The fused operations are found by their patterns
-//! ([`crate::ops::stage::FUSED`]); whatever none of them takes stays a stage of one layer, on the reference kernels.
+//! ([`crate::ops::FUSED`]); whatever none of them takes stays a stage of one layer, on the reference kernels.
 //!
 //! In halves ([`Storage::F16`]) are what a block gives to a block or to a tiled linear layer, and what such a layer gives to
 //! the next. In f32 stays what a reference kernel reads or writes, what a head reads from a block without a layer between them,
@@ -11,7 +11,8 @@ use std::sync::Arc;
 use crate::Result;
 use crate::layer::{At, Op, Saved};
 use crate::network::Network;
-use crate::ops::stage::{FUSED, Site, Stage, StageAt};
+use crate::ops::FUSED;
+use crate::ops::stage::{Site, Stage, StageAt};
 use crate::plan::tuning::Tuning;
 use crate::plan::{Plan, Slice, Storage};
 

@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::compile::fuse::{Kernels, Staged, stages};
 use crate::layer::Mode;
 use crate::loss::{self, Form, Loss, Pass};
-use crate::network::{Network, PARAMETER_ALIGNMENT, Parameter};
+use crate::network::{NamedParameter, Network, PARAMETER_ALIGNMENT};
 use crate::ops::head::Head;
 use crate::ops::seal::{self, Extent};
 use crate::ops::stage::{self, Layout, Places, Shares, StageAt};
@@ -197,10 +197,10 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let rows = |plan: &mut Plan| plan.buffer("train.loss_rows", job.train_images.saturating_mul(net.classes));
     let loss_rows = job.loss.rows().map(|_| rows(&mut plan)).transpose()?;
     match (stages.last(), head) {
-        (Some(staged), Some(tiled)) => {
+        (Some(staged), Some((dims, stored))) => {
             recorder.forward(&mut plan, stages.len() - 1)?;
-            let mut head = Head::new(&tiled.dims).expect("only what the kernel supports becomes a head");
-            head.x = tiled.x;
+            let mut head = Head::new(dims).expect("only what the kernel supports becomes a head");
+            head.x = stored;
             let at = recorder.affine(stages.len() - 1);
             head.forward_backward(&mut plan, &staged.name, n, &at, [logits, losses, dlogits], [labels, order])?;
         }
@@ -327,7 +327,7 @@ impl Recorder<'_> {
     }
 
     fn parameters(&self, i: usize) -> Parameters {
-        let part = |whole: Slice, list: &[Parameter]| -> Vec<Slice> {
+        let part = |whole: Slice, list: &[NamedParameter]| -> Vec<Slice> {
             list.iter().map(|parameter| whole.part(parameter.offset, parameter.len())).collect()
         };
         let layers = &self.net.layers[self.stages[i].layers.clone()];

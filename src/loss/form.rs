@@ -1,139 +1,163 @@
-//! What a form of loss gives, and the list of the forms. A new one is a folder beside these (or a file), a shader, and a line
-//! in [`forms!`] below: `check`, training on either path and the tests then have it.
+//! A loss as it is trained with, and the list of the forms. A new form is a folder beside these, a shader, and a line in
+//! `forms!` below: `check`, training on either path and the tests then have it.
 
-use super::{Batch, Block, Buffers, Loss, comparator, distillation, smoothed, weighted};
-use crate::Result;
-use crate::loss::smoothing::Smoothing;
-use crate::plan::shaders::Shader;
-use crate::plan::{Grid, Plan, Slice, Uniform};
+use std::sync::Arc;
+
+use super::formula::{Formula, Pass};
+use super::smoothing::{EpsilonSchedule, Smoothing, excess};
+use super::{Batch, Buffers, LossBlock, comparator, distillation, mean, smoothed, weighted};
+use crate::plan::Plan;
 use crate::real::Real;
+use crate::{Error, Result};
 
-/// What is recorded of a loss.
-#[derive(Clone, Copy, Debug)]
-pub enum Pass {
-    /// The losses alone.
-    Forward,
-    /// The gradient alone, for an upstream gradient of each row, `[n]` (PyTorch's `reduction='none'`).
-    Backward(Slice),
-    /// Both; the upstream gradient is the step's ([`Block::dloss`]).
-    ForwardBackward,
+/// A form with what it needs over a whole training. Copies share what is large.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loss {
+    form: Form,
+    epsilon: f64,
+    schedule: EpsilonSchedule,
+    /// `[training images, classes]`.
+    rows: Option<Arc<[f32]>>,
 }
 
-/// A form of loss: one number for each row of logits, and its gradient. In what follows `row` is what the loss has for an image
-/// beside its label ([`Loss::rows`]), `[classes]`.
-pub trait Formula: Clone + std::fmt::Debug + PartialEq {
-    /// The stem of its shader.
-    const NAME: &'static str;
-
-    /// The classes it is for, where it knows them.
-    fn classes(&self) -> Option<usize> {
-        None
+impl From<Smoothing> for Loss {
+    fn from(smoothing: Smoothing) -> Self {
+        Self::new(smoothing, smoothing.epsilon)
     }
-
-    /// The same with another epsilon: itself, where it has none.
-    fn with_epsilon(&self, epsilon: f64) -> Self;
-
-    /// Which classes take part; `None`: all of them.
-    fn allowed(&self) -> Option<&[bool]> {
-        None
-    }
-
-    /// Whether a sample is not ignored.
-    fn counts(&self, label: u32, classes: usize, _row: Option<&[f32]>) -> bool {
-        (label as usize) < classes
-    }
-
-    /// A sample's weight in the mean.
-    fn weight(&self, label: u32, classes: usize, row: Option<&[f32]>) -> f64 {
-        f64::from(u8::from(self.counts(label, classes, row)))
-    }
-
-    /// What is missing where there are no rows; `None` where it does without.
-    fn needs(&self) -> Option<&'static str> {
-        None
-    }
-
-    /// The smoothed cross-entropy that is left of it for images of which there is a label and nothing else, if it is one.
-    fn of_labels(&self) -> Option<Smoothing> {
-        None
-    }
-
-    /// Whether it has a least value that it cannot go below: the entropy of its target.
-    fn has_least(&self) -> bool {
-        true
-    }
-
-    /// What [`Self::entropy`] needs of the classes alone, made once.
-    fn shared_entropy(&self, classes: usize) -> [f64; 2];
-
-    /// The entropy of a sample's target, with the sample's weight: the least that its loss can be. 0 where it is ignored.
-    fn entropy(&self, shared: [f64; 2], label: u32, classes: usize, row: Option<&[f32]>) -> f64;
-
-    /// The block with what changes from step to step.
-    fn fill(&self, _classes: usize, block: Block) -> Block {
-        block
-    }
-
-    /// Records a pass over up to `n` rows of `classes` logits ([`rows`]).
-    ///
-    /// # Errors
-    /// As [`Plan::dispatch`] and [`Plan::buffer`].
-    fn record(&self, plan: &mut Plan, pass: Pass, n: usize, classes: usize, at: &Buffers) -> Result<()>;
-
-    /// The twin: `logits [n, classes]` to `losses [n]`.
-    fn forward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, losses: &mut [T]);
-
-    /// The twin: `logits [n, classes]` to `nlls [n]`: plain cross-entropy with the labels or the distributions as they are,
-    /// without smoothing, weights, or a teacher. 0 where a sample is ignored.
-    fn nll<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, nlls: &mut [T]) {
-        smoothed::reference::forward(Smoothing::NONE.masses(classes), classes, logits, batch.labels, nlls);
-    }
-
-    /// The twin: `logits`, `dloss [n]` (the losses' upstream gradient) to `dlogits [n, classes]`.
-    fn backward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]);
-
-    /// The form of the fast CPU path: loss and nll of one row of logits, and its gradient for an upstream gradient of 1. `row` is
-    /// what the loss has for the image, or nothing.
-    fn fast<T: Real>(&self, logits: &[T], label: u32, row: &[T], dlogits: &mut [T]) -> [T; 2];
-
-    /// Cases for `check`: `n` rows of logits up to `scale`.
-    ///
-    /// # Errors
-    /// None: the numbers are in range.
-    fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>>;
-
-    /// Losses by name, for whole training steps over `images` training images.
-    ///
-    /// # Errors
-    /// None: the numbers are in range.
-    fn trainings(classes: usize, images: usize) -> Result<Vec<(&'static str, Loss)>>;
 }
 
-/// Records a pass of a shader that takes its entry points from `shaders/common/loss.wgsl`; `more` is what it binds beside
-/// logits, labels and results.
-///
-/// # Errors
-/// As [`Plan::dispatch`].
-pub fn rows<D: Uniform>(
-    plan: &mut Plan,
-    (label, shader): (&str, &'static Shader),
-    dims: D,
-    (pass, n): (Pass, usize),
-    at: &Buffers,
-    more: &[(&str, Slice)],
-) -> Result<()> {
-    let (entry, results) = match pass {
-        Pass::Forward => ("forward", vec![("losses", at.losses)]),
-        Pass::Backward(dloss) => ("backward", vec![("dloss", dloss), ("dlogits", at.dlogits)]),
-        Pass::ForwardBackward => ("forward_backward", vec![("losses", at.losses), ("dlogits", at.dlogits)]),
-    };
-    let bindings = [&[("logits", at.logits)], more, &results].concat();
-    plan.dispatch(format!("{label}.{entry}"), (shader, entry), dims, Grid::Workgroups(n), 0, &bindings)
+impl Loss {
+    /// A loss of this form; `epsilon` is the mass that its smoothing moves, as its user counts it.
+    pub fn new(form: impl Into<Form>, epsilon: f64) -> Self {
+        Self { form: form.into(), epsilon, schedule: EpsilonSchedule::Constant, rows: None }
+    }
+
+    /// The same, with an epsilon that changes. The schedule counts updates: update t, from 1, has that of time t - 1.
+    pub fn scheduled(self, schedule: EpsilonSchedule) -> Self {
+        Self { schedule, ..self }
+    }
+
+    /// The epsilon of update `t`, from 1, as the user counts it.
+    pub fn epsilon(&self, t: u64) -> f64 {
+        self.schedule.epsilon(self.epsilon, t.saturating_sub(1))
+    }
+
+    /// How epsilon changes.
+    pub fn schedule(&self) -> EpsilonSchedule {
+        self.schedule
+    }
+
+    /// The form at the full epsilon.
+    pub fn form(&self) -> &Form {
+        &self.form
+    }
+
+    /// The form at update `t`, from 1.
+    pub fn at(&self, t: u64) -> Form {
+        self.form.with_epsilon(self.epsilon(t))
+    }
+
+    /// What the loss has for each training image, `[images, classes]`.
+    pub fn rows(&self) -> Option<&[f32]> {
+        self.rows.as_deref()
+    }
+
+    /// What it has for image `i` over `classes` classes.
+    fn row(&self, i: u32, classes: usize) -> Option<&[f32]> {
+        self.rows().map(|rows| &rows[i as usize * classes..][..classes])
+    }
+
+    /// The weights of the training images `indices`, together, and how many of them are not ignored. `labels` are those of all
+    /// training images.
+    pub fn weights(&self, labels: &[u32], classes: usize, indices: &[u32]) -> [f64; 2] {
+        let mut sums = [0.0; 2];
+        for &i in indices {
+            let (label, row) = (labels[i as usize], self.row(i, classes));
+            sums[0] += self.form.weight(label, classes, row);
+            sums[1] += f64::from(u8::from(self.form.counts(label, classes, row)));
+        }
+        sums
+    }
+
+    /// Checks the loss against a network's classes and a training set of so many images.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where their sizes differ.
+    pub fn check(&self, classes: usize, images: usize) -> Result<()> {
+        let own = self.form.classes().unwrap_or(classes);
+        if own != classes {
+            return Err(Error::Usage(format!("loss: found one over {own} classes, expected {classes}")));
+        }
+        if let (None, Some(missing)) = (&self.rows, self.form.needs()) {
+            return Err(Error::Usage(format!("loss: found no {missing}, expected them")));
+        }
+        let (found, expected) = (self.rows().map_or(0, <[f32]>::len), images * classes);
+        if self.rows.is_some() && found != expected {
+            return Err(Error::Usage(format!(
+                "loss: found {found} values for the training images, expected {expected}: {classes} for each of {images}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The entropies of the targets of the training images `indices` at update `t`, each with its sample's weight, added up:
+    /// what the sum of their losses exceeds. NaN for a negative epsilon, where there is no such bound.
+    pub fn entropy(&self, labels: &[u32], classes: usize, indices: &[u32], t: u64) -> f64 {
+        let form = self.at(t);
+        let shared = form.shared_entropy(classes);
+        let of = |&i: &u32| form.entropy(shared, labels[i as usize], classes, self.row(i, classes));
+        indices.iter().map(of).sum()
+    }
+
+    /// The mean by which losses exceed the least that they can be, from their sum, the sum of the least
+    /// ([`Self::entropy`]) and their weight. Never below 0, but with a confidence penalty, which has no target whose
+    /// entropy it could not go below.
+    pub fn excess(&self, sum: f64, least: f64, weight: f64) -> f64 {
+        let found = mean(sum - least, weight);
+        if self.form.has_least() { excess(found) } else { found }
+    }
+
+    /// The same, with a distribution over the classes for each training image, `[images, classes]`, in place of its label.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] unless the form is [`Form::Weighted`], the only one that takes distributions; for a value that is
+    /// negative or not finite, and for a row that does not sum to 1 over the classes that take part.
+    pub fn with_soft_targets(self, rows: Arc<[f32]>) -> Result<Self> {
+        let Form::Weighted(loss) = &self.form else {
+            return Err(Error::Usage("soft targets: found a loss of labels, expected a cross-entropy".into()));
+        };
+        for (image, row) in rows.chunks(loss.classes()).enumerate() {
+            let part = row.iter().zip(loss.allowed()).filter(|(_, allowed)| **allowed).map(|(&t, _)| f64::from(t));
+            let total: f64 = part.sum();
+            let bad = row.iter().find(|t| !(t.is_finite() && **t >= 0.0));
+            if bad.is_some() || (total - 1.0).abs() > 1e-4 {
+                let found = bad.map_or(format!("a sum of {total}"), |t| t.to_string());
+                return Err(Error::Usage(format!(
+                    "soft targets: image {image}: found {found}, expected a distribution over the classes that take part"
+                )));
+            }
+        }
+        Ok(Self { rows: Some(rows), ..self })
+    }
+
+    /// The same, with a teacher's logits of each training image, `[images, classes]`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] unless the form is [`Form::Distillation`], and for a logit that is not finite.
+    pub fn with_teacher(self, logits: Arc<[f32]>) -> Result<Self> {
+        if !matches!(self.form, Form::Distillation(..)) {
+            return Err(Error::Usage("teacher: found a loss without one, expected distillation".into()));
+        }
+        if let Some(bad) = logits.iter().find(|v| !v.is_finite()) {
+            return Err(Error::Usage(format!("teacher: found a logit of {bad}, expected finite numbers")));
+        }
+        Ok(Self { rows: Some(logits), ..self })
+    }
 }
 
 /// One case of a form: what goes in, and how far from the twin each result may be.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub struct LossCase {
     /// Its shape and settings.
     pub name: String,
     /// The loss.
@@ -154,24 +178,24 @@ pub struct Case {
     pub gradient_tolerance: Vec<f64>,
 }
 
-/// Losses by name, for whole training steps over so many classes and training images.
-pub type Trainings = fn(usize, usize) -> Result<Vec<(&'static str, Loss)>>;
+/// Losses by name.
+pub type Named = Vec<(&'static str, Loss)>;
 
 /// A form in the list.
 #[derive(Clone, Copy, Debug)]
 pub struct Listed {
     /// The stem of its shader.
     pub name: &'static str,
-    /// [`Formula::cases`].
-    pub cases: fn(usize, usize, f32) -> Result<Vec<Case>>,
-    /// [`Formula::trainings`].
-    pub trainings: Trainings,
+    /// Cases for `check`: `n` rows of so many classes, of logits up to a scale.
+    pub cases: fn(usize, usize, f32) -> Result<Vec<LossCase>>,
+    /// Losses for whole training steps, over so many classes and training images.
+    pub trainings: fn(usize, usize) -> Result<Named>,
 }
 
 /// Makes [`Form`] of the list of forms, and `each!`, which does the same with whichever form it is. (A twin is generic over the
 /// precision, which no trait object can be: so `Form` is an enum, whose arms are written here, once.)
 macro_rules! forms {
-    ($d:tt $($(#[$meta:meta])* $name:ident($form:ty),)*) => {
+    ($d:tt $($(#[$meta:meta])* $name:ident($module:ident, $form:ty),)*) => {
         /// What is computed for each sample.
         #[derive(Clone, Debug, PartialEq)]
         pub enum Form {
@@ -180,7 +204,11 @@ macro_rules! forms {
 
         /// Every form.
         pub const FORMS: &[Listed] = &[
-            $(Listed { name: <$form>::NAME, cases: <$form>::cases, trainings: <$form>::trainings },)*
+            $(Listed {
+                name: <$form>::NAME,
+                cases: $module::cases::cases,
+                trainings: $module::cases::trainings,
+            },)*
         ];
 
         $(impl From<$form> for Form {
@@ -199,13 +227,13 @@ macro_rules! forms {
 
 forms! { $
     /// Cross-entropy with a target of two masses ([`smoothed`]).
-    Smoothed(Smoothing),
+    Smoothed(smoothed, Smoothing),
     /// The general cross-entropy: a prior, class weights, a class mask, soft targets ([`weighted`]).
-    Weighted(weighted::WeightedLoss),
+    Weighted(weighted, weighted::WeightedLoss),
     /// A loss that smoothing is compared with: focal loss, confidence penalty. It has no epsilon ([`comparator`]).
-    Comparator(comparator::ComparatorLoss),
+    Comparator(comparator, comparator::ComparatorLoss),
     /// Distillation from a teacher, whose logits stand beside the labels ([`distillation`]).
-    Distillation(distillation::DistillationLoss),
+    Distillation(distillation, distillation::DistillationLoss),
 }
 
 /// [`Formula`]'s methods, of whichever form it is.
@@ -261,7 +289,7 @@ impl Form {
     }
 
     /// The block with what changes from step to step.
-    pub fn fill(&self, classes: usize, block: Block) -> Block {
+    pub fn fill(&self, classes: usize, block: LossBlock) -> LossBlock {
         each!(self, form => Formula::fill(form, classes, block))
     }
 
@@ -307,7 +335,7 @@ mod tests {
 
     /// A form over every case, in f64: `[loss, nll]` of each row and the gradient, by the plain form and by the fast one, with
     /// `shift` added to every logit.
-    fn both(case: &Case, shift: f64) -> [(Vec<[f64; 2]>, Vec<f64>); 2] {
+    fn both(case: &LossCase, shift: f64) -> [(Vec<[f64; 2]>, Vec<f64>); 2] {
         let logits: Vec<f64> = case.logits.iter().map(|&v| f64::from(v) + shift).collect();
         let rows: Vec<f64> = case.rows.iter().map(|&v| v.into()).collect();
         let n = case.labels.len();
@@ -324,7 +352,7 @@ mod tests {
         [(plain, gradient), (fast, fast_gradient)]
     }
 
-    fn close(what: &str, case: &Case, found: &[f64], expected: &[f64], tolerance: f64) {
+    fn close(what: &str, case: &LossCase, found: &[f64], expected: &[f64], tolerance: f64) {
         for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
             let error = (found - expected).abs();
             assert!(error <= tolerance * (1.0 + expected.abs()), "{} {what} {i}: {found}, {expected}", case.name);

@@ -211,7 +211,7 @@ impl Epsilon {
 
 /// How epsilon changes over training. Time is counted in steps or in epochs: whatever `at` and `over` count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Schedule {
+pub enum EpsilonSchedule {
     /// Always the full epsilon.
     #[default]
     Constant,
@@ -227,7 +227,7 @@ pub enum Schedule {
     },
 }
 
-impl Schedule {
+impl EpsilonSchedule {
     /// The epsilon at time `at`, of a full `epsilon`. It lies between 0 and `epsilon`, and is exactly one of them at the
     /// ends.
     pub fn epsilon(self, epsilon: f64, at: u64) -> f64 {
@@ -254,9 +254,9 @@ mod tests {
     fn schedules_are_exact_at_their_ends_and_linear_between() {
         let e = 0.1;
         for at in [0, 1, 7, u64::MAX] {
-            assert_eq!(Schedule::Constant.epsilon(e, at), e);
+            assert_eq!(EpsilonSchedule::Constant.epsilon(e, at), e);
         }
-        let (up, down) = (Schedule::WarmUp { over: 8 }, Schedule::Decay { over: 8 });
+        let (up, down) = (EpsilonSchedule::WarmUp { over: 8 }, EpsilonSchedule::Decay { over: 8 });
         assert_eq!([0, 8, 9, u64::MAX].map(|at| up.epsilon(e, at)), [0.0, e, e, e]);
         assert_eq!([0, 8, 9, u64::MAX].map(|at| down.epsilon(e, at)), [e, 0.0, 0.0, 0.0]);
         for at in 0..8 {
@@ -270,8 +270,8 @@ mod tests {
 
     #[test]
     fn a_schedule_of_no_length_is_at_its_end() {
-        assert_eq!(Schedule::WarmUp { over: 0 }.epsilon(0.1, 0), 0.1);
-        assert_eq!(Schedule::Decay { over: 0 }.epsilon(0.1, 0), 0.0);
+        assert_eq!(EpsilonSchedule::WarmUp { over: 0 }.epsilon(0.1, 0), 0.1);
+        assert_eq!(EpsilonSchedule::Decay { over: 0 }.epsilon(0.1, 0), 0.0);
     }
 
     #[test]

@@ -13,7 +13,8 @@
 //! learning" (equal mass; here of the top confidence, where Nixon et al.'s ACE averages over the classes); Kull et al.
 //! 2019, "Beyond temperature scaling", eq. 3 (classwise).
 
-use super::{ECE_BINS, Prediction, Softmax};
+use super::prediction::Softmax;
+use super::{ECE_BINS, Prediction};
 
 /// A bar of a reliability diagram.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

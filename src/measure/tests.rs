@@ -3,6 +3,7 @@ use super::calibration::{ece, ece_equal_mass, equal_width, mce, reliability};
 use super::selective::aurc;
 use super::*;
 use crate::golden::Golden;
+use crate::loss::smoothing::Masses;
 use crate::loss::smoothing::Variant;
 use crate::rng::Philox;
 

@@ -29,7 +29,7 @@ pub struct FittedLayer {
 
 /// One parameter tensor, and its place in the flat vector that holds all of its kind.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Parameter {
+pub struct NamedParameter {
     /// PyTorch's name: `conv1.weight`, …
     pub name: String,
     /// OIHW, `[out, in]` or `[out]`.
@@ -42,7 +42,7 @@ pub struct Parameter {
     pub offset: usize,
 }
 
-impl Parameter {
+impl NamedParameter {
     /// How many numbers.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
@@ -72,9 +72,9 @@ pub struct Network {
     pub layers: Vec<FittedLayer>,
     /// Every trained parameter, in the order of the layers. In the flat vector those that no weight decay reaches are the
     /// last.
-    pub parameters: Vec<Parameter>,
+    pub parameters: Vec<NamedParameter>,
     /// Every buffer: what training leaves for inference and no optimizer changes. They have a flat vector of their own.
-    pub buffers: Vec<Parameter>,
+    pub buffers: Vec<NamedParameter>,
     /// Logits for each image.
     pub classes: usize,
 }
@@ -139,7 +139,7 @@ impl Network {
         let first = [self.parameters.len(), self.buffers.len()];
         for crate::layer::Parameter { name: own, shape, first, role } in op.parameters() {
             let list = if role == Role::Buffer { &mut self.buffers } else { &mut self.parameters };
-            list.push(Parameter { name: format!("{name}.{own}"), shape, first, role, offset: 0 });
+            list.push(NamedParameter { name: format!("{name}.{own}"), shape, first, role, offset: 0 });
         }
         let output = op.output();
         let parameters = first[0]..self.parameters.len();
@@ -171,7 +171,7 @@ impl Network {
 
     /// How many trained parameters there are.
     pub fn parameter_count(&self) -> usize {
-        self.parameters.iter().map(Parameter::len).sum()
+        self.parameters.iter().map(NamedParameter::len).sum()
     }
 
     /// Elements of the flat vector that holds every trained parameter, gaps for alignment included (they stay zero).
@@ -225,7 +225,7 @@ impl Network {
 }
 
 /// Gives each parameter its place: those that no weight decay reaches behind the others.
-fn place(parameters: &mut [Parameter]) {
+fn place(parameters: &mut [NamedParameter]) {
     let mut offset = 0;
     for undecayed in [false, true] {
         for parameter in parameters.iter_mut().filter(|p| (p.role == Role::Undecayed) == undecayed) {
@@ -235,13 +235,13 @@ fn place(parameters: &mut [Parameter]) {
     }
 }
 
-fn end(parameters: &[Parameter]) -> usize {
+fn end(parameters: &[NamedParameter]) -> usize {
     let ends = parameters.iter().map(|parameter| parameter.range().end);
     ends.max().unwrap_or(0).next_multiple_of(PARAMETER_ALIGNMENT)
 }
 
 /// First values, `before` parameters having their streams before them.
-fn initial(parameters: &[Parameter], seed: u64, before: usize) -> Vec<f32> {
+fn initial(parameters: &[NamedParameter], seed: u64, before: usize) -> Vec<f32> {
     let mut flat = vec![0.0; end(parameters)];
     for (i, parameter) in parameters.iter().enumerate() {
         let values = &mut flat[parameter.range()];

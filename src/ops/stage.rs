@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::layer::{Mode, Op, Saved};
+use crate::ops::linear::Linear;
 use crate::plan::tuning::Tuning;
 use crate::plan::{Plan, Slice, Storage};
 
@@ -221,8 +222,8 @@ pub trait Stage: Debug + Send + Sync {
     /// As [`Plan::dispatch`].
     fn backward(&self, plan: &mut Plan, at: &StageAt, dy: Slice, dx: Option<Slice>) -> Result<()>;
 
-    /// The last fully connected layer of a network of few classes, which a loss may take along.
-    fn head(&self) -> Option<&super::linear_tiled::LinearTiled> {
+    /// The last fully connected layer of a network of few classes, which a loss may take along, and how its input is stored.
+    fn head(&self) -> Option<(&Linear, Storage)> {
         None
     }
 }
@@ -242,6 +243,3 @@ pub struct Site<'a> {
 
 /// Finds a fused operation at a site: the stage, and how many layers it takes the place of.
 pub type Pattern = fn(&Site) -> Option<(Box<dyn Stage>, usize)>;
-
-/// Every fused operation.
-pub const FUSED: &[Pattern] = &[super::conv2d_pool::matches, super::linear_tiled::matches];

@@ -100,7 +100,7 @@ pub struct Update {
 
 uniform! {
     /// An [`Update`] as the device has it (`Optimizer` in `shaders/common/optimizer.wgsl`).
-    pub struct Block {
+    pub struct OptimizerBlock {
         /// The parameter is first multiplied by this.
         keep: f32,
         /// The L2 term's factor in the gradient.
@@ -112,12 +112,12 @@ uniform! {
     }
 }
 
-impl Block {
+impl OptimizerBlock {
     /// For a step whose update nobody reads: it leaves parameters finite.
     pub const NONE: Self = Self { keep: 1.0, l2: 0.0, step_size: 0.0, denominator: 1.0 };
 }
 
-impl From<Update> for Block {
+impl From<Update> for OptimizerBlock {
     fn from(update: Update) -> Self {
         let Update { keep, l2, step_size, denominator } = update;
         let [keep, l2, step_size, denominator] = [keep, l2, step_size, denominator].map(|v| v as f32);

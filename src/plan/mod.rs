@@ -8,7 +8,7 @@ pub mod tuning;
 
 pub use storage::Storage;
 
-use crate::plan::shaders::{BindingKind, Entry, Shader};
+use crate::plan::shaders::{BindingKind, EntryPoint, Shader};
 use crate::{Error, Result};
 
 /// A struct that is copied byte for byte into a shader's uniform block.
@@ -37,7 +37,7 @@ pub use uniform;
 
 uniform! {
     /// The batch of a step (`Batch` in `shaders/common/batch.wgsl`).
-    pub struct Batch {
+    pub struct BatchBlock {
         /// Images in the batch.
         count: u32,
         /// Where the batch starts in the epoch's order.
@@ -78,10 +78,10 @@ impl Block {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Step {
     /// Which images.
-    pub batch: Batch,
-    /// The loss's block: [`crate::loss::Block`].
+    pub batch: BatchBlock,
+    /// The loss's block: [`crate::loss::LossBlock`].
     pub loss: Block,
-    /// The optimizer's: [`crate::optimizer::Block`].
+    /// The optimizer's: [`crate::optimizer::OptimizerBlock`].
     pub optimizer: Block,
 }
 
@@ -102,8 +102,8 @@ impl Step {
     }
 }
 
-impl From<Batch> for Step {
-    fn from(batch: Batch) -> Self {
+impl From<BatchBlock> for Step {
+    fn from(batch: BatchBlock) -> Self {
         Self { batch, ..Self::default() }
     }
 }
@@ -158,7 +158,7 @@ pub struct Dispatch {
     /// The shader.
     pub shader: &'static Shader,
     /// Its pass.
-    pub entry: &'static Entry,
+    pub entry: &'static EntryPoint,
     /// The uniform block `dims`, if the pass has one.
     pub dims: Vec<u8>,
     /// A part of a buffer for each storage binding, in the entry's order.
@@ -263,7 +263,7 @@ impl Plan {
                 BindingKind::Uniform { fields, size } => {
                     has_dims |= binding.name == DIMS;
                     let (ours, bytes) = match Step::block(&binding.name) {
-                        Some(0) => (Batch::FIELDS, size_of::<Batch>()),
+                        Some(0) => (BatchBlock::FIELDS, size_of::<BatchBlock>()),
                         // Their owners stand above this module, and hold them against the shaders in tests.
                         Some(_) if *size as usize <= BLOCK_BYTES => continue,
                         _ => (D::FIELDS, size_of::<D>()),

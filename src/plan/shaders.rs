@@ -16,7 +16,7 @@ pub struct Shader {
     pub own: bool,
     parts: &'static [&'static str],
     source: OnceLock<String>,
-    entries: OnceLock<Vec<Entry>>,
+    entries: OnceLock<Vec<EntryPoint>>,
 }
 
 /// What every shader begins with: threads and workgroups, and the batch's block, at binding 0.
@@ -28,7 +28,7 @@ pub const RANDOM: &str = include_str!("../../shaders/common/random.wgsl");
 
 /// One pass of a shader.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct EntryPoint {
     /// The entry point's name.
     pub name: String,
     /// Threads of a workgroup along x, y, z.
@@ -140,12 +140,12 @@ impl Shader {
     }
 
     /// Every pass of the shader.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[EntryPoint] {
         self.entries.get_or_init(|| reflect(self.name, self.source()))
     }
 
     /// The pass called `name`.
-    pub fn entry(&self, name: &str) -> Option<&Entry> {
+    pub fn entry(&self, name: &str) -> Option<&EntryPoint> {
         self.entries().iter().find(|entry| entry.name == name)
     }
 }
@@ -173,7 +173,7 @@ pub fn capabilities(name: &str) -> naga::valid::Capabilities {
 ///
 /// # Panics
 /// If the source is not valid WGSL. The sources are part of the crate, and a test validates each of them.
-fn reflect(name: &str, source: &str) -> Vec<Entry> {
+fn reflect(name: &str, source: &str) -> Vec<EntryPoint> {
     let module = naga::front::wgsl::parse_str(source)
         .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities(name));
@@ -195,7 +195,7 @@ fn reflect(name: &str, source: &str) -> Vec<Entry> {
         // Each variable starts where any type may.
         let bytes = |ty| module.types[ty].inner.size(module.to_ctx()).next_multiple_of(16);
         let workgroup_memory = shared.map(|(_, variable)| bytes(variable.ty)).sum();
-        Entry { name: point.name.clone(), workgroup_size: point.workgroup_size, workgroup_memory, bindings }
+        EntryPoint { name: point.name.clone(), workgroup_size: point.workgroup_size, workgroup_memory, bindings }
     };
     module.entry_points.iter().enumerate().map(entry).collect()
 }

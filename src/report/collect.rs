@@ -4,7 +4,7 @@
 //! use smoothcnn::backend::device::Device;
 //! use smoothcnn::backend::gpu::DeviceKind;
 //! use smoothcnn::report::collect::{Question, collect};
-//! use smoothcnn::study::sweep::{Grid, REPORT, VAL_SPLIT, plan};
+//! use smoothcnn::study::sweep::{SweepGrid, REPORT, VAL_SPLIT, plan};
 //! use smoothcnn::study::entry;
 //! use smoothcnn::train::config::{Config, Labels};
 //! use smoothcnn::train::runs::Options;
@@ -14,7 +14,7 @@
 //! let out = parent.path().join("sweep");
 //! let labels = Labels { val_split: VAL_SPLIT, ..Labels::default() };
 //! let base = Config { limit_train: Some(100), limit_test: Some(20), epochs: 1, labels, ..Config::default() };
-//! let grid = Grid { label_smoothing: vec![0.0, 0.1], label_noise: vec![0.0], seeds: 1 };
+//! let grid = SweepGrid { label_smoothing: vec![0.0, 0.1], label_noise: vec![0.0], seeds: 1 };
 //! let device = Device { kind: DeviceKind::Cpu, ..Device::default() };
 //!
 //! let entries = plan(&base, &grid, &out, &|_| ())?;
@@ -36,7 +36,7 @@ use crate::backend::device::Note;
 use crate::fs::write_atomic;
 use crate::optimizer::{Adam, Optimizer, Sgd};
 use crate::study::choice::Criterion;
-use crate::study::entry::{self, Entry};
+use crate::study::entry::{self, SweepEntry};
 use crate::study::sweep::{CURVES, REPORT, RESULTS, folder};
 use crate::study::{Outcome, Study, choice, claims};
 use crate::train::config::loss::LossKind;
@@ -79,7 +79,7 @@ impl Question {
 /// # Errors
 /// [`Error::Usage`] for a level that is none, or where nothing is done; [`Error::Data`] for a damaged file of a run;
 /// [`Error::Report`] for a picture that cannot be drawn; those of [`folder`].
-pub fn collect(entries: &[Entry], out: &Path, question: &Question, note: Note) -> Result<Story> {
+pub fn collect(entries: &[SweepEntry], out: &Path, question: &Question, note: Note) -> Result<Story> {
     question.check()?;
     let mut done = vec![];
     for entry in entries {
@@ -128,7 +128,7 @@ pub fn collect(entries: &[Entry], out: &Path, question: &Question, note: Note) -
 }
 
 /// What the report says of the runs as a whole.
-fn facts(done: &[(&Entry, Outcome)], planned: usize) -> Vec<(&'static str, String)> {
+fn facts(done: &[(&SweepEntry, Outcome)], planned: usize) -> Vec<(&'static str, String)> {
     let config = &done[0].0.config;
     let list = |of: fn(&Outcome) -> f64| {
         let mut values: Vec<f64> = done.iter().map(|(_, outcome)| of(outcome)).collect();

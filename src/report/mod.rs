@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::Result;
 use crate::data::digits::GreyImage;
-use crate::study::choice::{Choice, Criterion, Prediction};
+use crate::study::choice::{Criterion, EpsilonChoice, Forecast};
 use crate::study::claims::Finding;
 use crate::study::projection::{Projected, Set};
 use crate::study::stats::{Estimate, Verdict};
@@ -38,11 +38,11 @@ pub struct Story {
     /// The claims.
     pub findings: Vec<Finding>,
     /// Recommended epsilons.
-    pub choices: Vec<Choice>,
+    pub choices: Vec<EpsilonChoice>,
     /// Which of them is the recommendation.
     pub chosen_by: Criterion,
     /// The predicted epsilon of the best calibration.
-    pub predictions: Vec<Prediction>,
+    pub predictions: Vec<Forecast>,
     /// The projections of some runs, each with its epsilon.
     pub projections: Vec<(f64, Vec<Projected>)>,
 }
@@ -85,7 +85,7 @@ fn claim(finding: &Finding) -> String {
 
 impl Story {
     /// The recommendation at each rate of noise.
-    fn recommended(&self) -> impl Iterator<Item = &Choice> {
+    fn recommended(&self) -> impl Iterator<Item = &EpsilonChoice> {
         self.choices.iter().filter(|choice| choice.criterion == self.chosen_by)
     }
 
@@ -194,7 +194,7 @@ impl Story {
                 }
                 "." }
             @if !self.predictions.is_empty() {
-                p { "Prediction: the epsilon of the best calibration is near the error without smoothing times C/(C-1) (for \
+                p { "Forecast: the epsilon of the best calibration is near the error without smoothing times C/(C-1) (for \
                      off-target smoothing, the error itself)." }
                 ul { @for p in &self.predictions { li { (prediction(p)) } } }
             }
@@ -305,7 +305,7 @@ fn percent(level: f64) -> String {
     format!("{} %", (level * 1e6).round() / 1e4)
 }
 
-fn prediction(p: &Prediction) -> String {
+fn prediction(p: &Forecast) -> String {
     let [low, high] = p.cell;
     let stands_for = match (low.is_finite(), high.is_finite()) {
         (true, true) => format!("{low:.3} to {high:.3}"),

@@ -44,7 +44,7 @@ pub fn ranked(study: &Study, noise: f64, criterion: Criterion) -> Vec<f64> {
 
 /// A recommended epsilon.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Choice {
+pub struct EpsilonChoice {
     /// The rate of label noise it is for.
     pub label_noise: f64,
     /// By what.
@@ -60,7 +60,7 @@ pub struct Choice {
 /// The least epsilon whose measure, over pairs of the same seed, is within one standard error of the best one's (the rule
 /// of Breiman et al. 1984, applied to differences): where seeds cannot tell two apart, the simpler one. `None` if there is
 /// no run at `noise`.
-pub fn choose(study: &Study, noise: f64, criterion: Criterion) -> Option<Choice> {
+pub fn choose(study: &Study, noise: f64, criterion: Criterion) -> Option<EpsilonChoice> {
     let measure = criterion.measure();
     let best = *ranked(study, noise, criterion).first()?;
     let near = |&epsilon: &f64| {
@@ -88,13 +88,13 @@ pub fn choose(study: &Study, noise: f64, criterion: Criterion) -> Option<Choice>
             by.n
         )
     };
-    Some(Choice { label_noise: noise, criterion, epsilon, best, reason })
+    Some(EpsilonChoice { label_noise: noise, criterion, epsilon, best, reason })
 }
 
 /// The prediction that the epsilon of the best calibration lies near error * C/(C-1): a network that gives every image the
 /// smoothed target's confidence, 1 - e + e/C, is then right as often as it says. For `off-target` it is the error itself.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Prediction {
+pub struct Forecast {
     /// The rate of label noise.
     pub label_noise: f64,
     /// The test error without smoothing.
@@ -113,7 +113,7 @@ pub struct Prediction {
 }
 
 /// The prediction beside what was found. `None` without runs at epsilon 0.
-pub fn prediction(study: &Study, noise: f64) -> Option<Prediction> {
+pub fn prediction(study: &Study, noise: f64) -> Option<Forecast> {
     let plain = study.of_cell(noise, 0.0, super::TEST_ERROR);
     let epsilons: Vec<f64> =
         study.epsilons.iter().copied().filter(|&e| study.cell(noise, e).next().is_some()).collect();
@@ -134,7 +134,7 @@ pub fn prediction(study: &Study, noise: f64) -> Option<Prediction> {
     ];
     let seeds = study.cell(noise, 0.0).map(|o| o.seed);
     let crossings: Vec<f64> = seeds.filter_map(|seed| crossing(study, noise, &epsilons, seed)).collect();
-    Some(Prediction {
+    Some(Forecast {
         label_noise: noise,
         error: plain.mean,
         predicted,

@@ -26,7 +26,7 @@ use crate::{Error, Result, input};
 /// One run of a sweep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
+pub struct SweepEntry {
     /// The first 16 hexadecimal digits of the SHA-256 of the configuration as JSON.
     pub id: String,
     /// The run's folder, relative to where the plan was made.
@@ -35,7 +35,7 @@ pub struct Entry {
     pub config: Config,
 }
 
-impl Entry {
+impl SweepEntry {
     /// The entry of a configuration, below the sweep's folder.
     pub fn new(sweep: &Path, config: Config) -> Self {
         let id = Sha256::digest(to_json(&config)).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
@@ -84,15 +84,15 @@ impl Entry {
 }
 
 enum Entries {
-    One(Box<Entry>),
-    Many(Vec<Entry>),
+    One(Box<SweepEntry>),
+    Many(Vec<SweepEntry>),
 }
 
 /// The entries of a plan, which is the text of the file at `path`.
 ///
 /// # Errors
 /// [`Error::Data`] with `path`.
-pub fn entries(path: &Path, text: &str) -> Result<Vec<Entry>> {
+pub fn entries(path: &Path, text: &str) -> Result<Vec<SweepEntry>> {
     parse::json(path, text, EXPECTED)
 }
 
@@ -103,7 +103,7 @@ pub const EXPECTED: &str = "an entry of `smoothcnn sweep plan`, or its plan";
 ///
 /// # Errors
 /// As [`parse()`], and those of [`input::read_text`].
-pub fn read(path: &Path, index: Option<usize>) -> Result<Entry> {
+pub fn read(path: &Path, index: Option<usize>) -> Result<SweepEntry> {
     parse(path, &input::read_text(path, EXPECTED)?, index)
 }
 
@@ -111,11 +111,11 @@ pub fn read(path: &Path, index: Option<usize>) -> Result<Entry> {
 ///
 /// # Errors
 /// [`Error::Data`] with `path`; [`Error::Usage`] for an index that there is not.
-pub fn parse(path: &Path, text: &str, index: Option<usize>) -> Result<Entry> {
+pub fn parse(path: &Path, text: &str, index: Option<usize>) -> Result<SweepEntry> {
     // A plan is a list.
     let entries = match text.trim_start().starts_with('[') {
         true => Entries::Many(entries(path, text)?),
-        false => Entries::One(Box::new(parse::json::<Entry>(path, text, EXPECTED)?.read_from(path)?)),
+        false => Entries::One(Box::new(parse::json::<SweepEntry>(path, text, EXPECTED)?.read_from(path)?)),
     };
     match (entries, index) {
         (Entries::One(entry), None) => Ok(*entry),
@@ -143,9 +143,9 @@ pub fn parse(path: &Path, text: &str, index: Option<usize>) -> Result<Entry> {
 ///
 /// # Errors
 /// [`Error::Usage`] for an entry that no plan has; those of [`runs::train`]; [`Error::Run`] for a result that is no number.
-pub fn run(entry: &Entry, options: &Options, listener: &mut dyn Listener) -> Result<()> {
+pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -> Result<()> {
     let began = Instant::now();
-    let Entry { id, out, config } = entry;
+    let SweepEntry { id, out, config } = entry;
     if config.labels.val_split == 0.0 {
         let message = "found a val-split of 0, expected images held out, which the study measures on";
         return Err(Error::Usage(format!("--entry: run {id}: {message}")));

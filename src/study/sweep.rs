@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::entry::{self, Entry};
+use super::entry::{self, SweepEntry};
 use crate::backend::device::Note;
 use crate::fs::write_atomic;
 use crate::parse::to_json;
@@ -33,7 +33,7 @@ const MOST_RUNS: usize = 100_000;
 
 /// What the runs of a sweep differ in.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Grid {
+pub struct SweepGrid {
     /// The epsilons; 0 is what the others are held against.
     pub label_smoothing: Vec<f64>,
     /// The shares of the training labels that are flipped.
@@ -58,8 +58,8 @@ pub fn folder(out: &Path, note: Note) -> Result<OwnFolder> {
 /// # Errors
 /// [`Error::Usage`] for a grid that is too large, a folder that is no text, or a configuration as [`Config::check`];
 /// those of [`folder`].
-pub fn plan(base: &Config, grid: &Grid, out: &Path, note: Note) -> Result<Vec<Entry>> {
-    let Grid { label_smoothing, label_noise, seeds } = grid;
+pub fn plan(base: &Config, grid: &SweepGrid, out: &Path, note: Note) -> Result<Vec<SweepEntry>> {
+    let SweepGrid { label_smoothing, label_noise, seeds } = grid;
     if base.labels.val_split == 0.0 {
         return Err(Error::Usage(
             "--val-split: found 0, expected images to hold out: everything is chosen on them".into(),
@@ -83,7 +83,7 @@ pub fn plan(base: &Config, grid: &Grid, out: &Path, note: Note) -> Result<Vec<En
                 let labels = Labels { label_noise, ..base.labels.clone() };
                 let config = Config { label_smoothing, seed, labels, ..base.clone() };
                 config.check()?;
-                let entry = Entry::new(out, config);
+                let entry = SweepEntry::new(out, config);
                 if known.insert(entry.id.clone()) {
                     entries.push(entry);
                 }
@@ -100,7 +100,7 @@ pub fn plan(base: &Config, grid: &Grid, out: &Path, note: Note) -> Result<Vec<En
 ///
 /// # Errors
 /// [`Error::Data`] with the file.
-pub fn read_plan(out: &Path) -> Result<Vec<Entry>> {
+pub fn read_plan(out: &Path) -> Result<Vec<SweepEntry>> {
     let path = out.join(PLAN);
     let text = input::read_text(&path, "the plan of a sweep, made by `smoothcnn sweep plan`")?;
     let entries = entry::entries(&path, &text)?;

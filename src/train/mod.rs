@@ -117,6 +117,9 @@ pub trait Observer {
     }
 }
 
+/// Nobody watches.
+impl Observer for () {}
+
 /// Trains from `from` to the end of the schedule.
 ///
 /// # Errors

@@ -57,7 +57,7 @@ use super::listener::{Begun, Listener};
 use super::model::{self, Model};
 use super::record::Recorder;
 use super::run_folder::{CONFIG, FLIPPED, MODEL, OwnFolder};
-use super::saved::{self, Saved};
+use super::saved::{self, SavedRun};
 use super::{Progress, Schedule};
 use crate::backend::cpu::memory;
 use crate::backend::device::{Device, Note, Opened, check_activations, finite};
@@ -192,7 +192,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     let normalisation = config.normalisation(train)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
     let steps_per_epoch = train.len().div_ceil(config.batch_size);
-    let Saved { state, progress, epochs } = match &folder {
+    let SavedRun { state, progress, epochs } = match &folder {
         Folder::Resumed(folder) => from_checkpoint(&config, folder.path(), &net, steps_per_epoch)?,
         _ => beginning(&config, &net)?,
     };
@@ -297,7 +297,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         recorder.listener.note(&format!("the GPU device was lost: {why}; opened again, from the last checkpoint on"));
         let again = device.reopen()?;
         drop(backend);
-        let Saved { state, progress, epochs } = from_checkpoint(&config, out, &net, steps_per_epoch)?;
+        let SavedRun { state, progress, epochs } = from_checkpoint(&config, out, &net, steps_per_epoch)?;
         let note = |line: &str| recorder.listener.note(line);
         backend = trainer(&again, &state, &note)?;
         device = again;
@@ -327,23 +327,17 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
 }
 
 /// Where the run in `out` goes on.
-fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: usize) -> Result<Saved> {
+fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: usize) -> Result<SavedRun> {
     saved::read(out, (net, &config.optimizer), steps_per_epoch)?.map_or_else(|| beginning(config, net), Ok)
 }
 
 /// A run before its first step.
-fn beginning(config: &Config, net: &Network) -> Result<Saved> {
+fn beginning(config: &Config, net: &Network) -> Result<SavedRun> {
     let state = match &config.init {
         Some(init) => saved::load_params(net, init)?.0,
-        None => initial(net, config.seed),
+        None => State::initial(net, config.seed),
     };
-    Ok(Saved { state, progress: Progress::default(), epochs: vec![] })
-}
-
-/// A run's first parameters, and an empty optimizer's memory.
-fn initial(net: &Network, seed: u64) -> State {
-    let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect();
-    State { params: wide(net.initial_parameters(seed)), slots: vec![], buffers: wide(net.initial_buffers(seed)) }
+    Ok(SavedRun { state, progress: Progress::default(), epochs: vec![] })
 }
 
 /// A teacher's logits of the training images, `[images, classes]`, from images normalised as in its own training.

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// A run as its checkpoint has it.
-pub struct Saved {
+pub struct SavedRun {
     /// Parameters and the optimizer's memory.
     pub state: State,
     /// How far it was.
@@ -29,7 +29,7 @@ pub struct Saved {
     pub epochs: Vec<Value>,
 }
 
-/// Writes the checkpoint of the run in `out`; the metadata is that of a model, `epochs` are [`Saved::epochs`].
+/// Writes the checkpoint of the run in `out`; the metadata is that of a model, `epochs` are [`SavedRun::epochs`].
 ///
 /// # Errors
 /// As [`store::save_checkpoint`].
@@ -57,7 +57,7 @@ pub fn write(
 ///
 /// # Errors
 /// As [`store::load_checkpoint`]; [`Error::Data`] too for metadata that no run leaves.
-pub fn read(out: &Path, (net, optimizer): (&Network, &Optimizer), steps_per_epoch: usize) -> Result<Option<Saved>> {
+pub fn read(out: &Path, (net, optimizer): (&Network, &Optimizer), steps_per_epoch: usize) -> Result<Option<SavedRun>> {
     let path = &out.join(CHECKPOINT);
     if !path.exists() && !out.join(MODEL).exists() && recorded_epochs(out) < 2 {
         return Ok(None);
@@ -70,7 +70,7 @@ pub fn read(out: &Path, (net, optimizer): (&Network, &Optimizer), steps_per_epoc
         return Err(Error::data(path, message));
     }
     let epochs = metadata.get("epochs").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    Ok(Some(Saved { state, progress, epochs }))
+    Ok(Some(SavedRun { state, progress, epochs }))
 }
 
 /// Parameters and buffers from a file, with the optimizer's memory empty, and the file's metadata.

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::checkpoint::{self, Dtype, Metadata, Tensor};
 use crate::backend::State;
-use crate::network::{Network, Parameter};
+use crate::network::{NamedParameter, Network};
 use crate::optimizer::Optimizer;
 use crate::{Error, Result};
 
@@ -31,7 +31,7 @@ fn prefixes(optimizer: Option<&Optimizer>) -> Vec<String> {
 
 /// Names and shapes: parameters, then each slot of the `optimizer` if one is given, then buffers.
 fn expected(net: &Network, optimizer: Option<&Optimizer>) -> Vec<(String, Vec<usize>)> {
-    let of = |prefix: &str, list: &[Parameter]| -> Vec<_> {
+    let of = |prefix: &str, list: &[NamedParameter]| -> Vec<_> {
         list.iter().map(|p| (format!("{prefix}{}", p.name), p.shape.clone())).collect()
     };
     let trained = prefixes(optimizer).into_iter().flat_map(|prefix| of(&prefix, &net.parameters));
@@ -39,8 +39,8 @@ fn expected(net: &Network, optimizer: Option<&Optimizer>) -> Vec<(String, Vec<us
 }
 
 fn tensors<'a>(net: &Network, optimizer: Option<&Optimizer>, state: &'a State) -> Vec<Tensor<'a>> {
-    let of = |prefix: &str, list: &[Parameter], flat: &'a [f64]| -> Vec<Tensor<'a>> {
-        let tensor = |p: &Parameter| Tensor {
+    let of = |prefix: &str, list: &[NamedParameter], flat: &'a [f64]| -> Vec<Tensor<'a>> {
+        let tensor = |p: &NamedParameter| Tensor {
             name: format!("{prefix}{}", p.name),
             shape: p.shape.clone(),
             data: flat[p.range()].into(),
@@ -56,7 +56,7 @@ fn tensors<'a>(net: &Network, optimizer: Option<&Optimizer>, state: &'a State) -
 /// The tensors that [`expected`] names, as a state.
 fn state(net: &Network, optimizer: Option<&Optimizer>, tensors: &[Vec<f64>]) -> State {
     let mut tensors = tensors.iter();
-    let mut flat = |list: &[Parameter], len: usize| {
+    let mut flat = |list: &[NamedParameter], len: usize| {
         let mut flat = vec![0.0; len];
         list.iter().zip(tensors.by_ref()).for_each(|(p, values)| flat[p.range()].copy_from_slice(values));
         flat

@@ -202,7 +202,7 @@ fn data_that_is_missing_or_damaged() {
 fn tensors() -> Vec<Tensor<'static>> {
     let net = Network::seed([1, 28, 28], 10).unwrap();
     let flat = net.initial_parameters(0);
-    let tensor = |p: &smoothcnn::network::Parameter| Tensor {
+    let tensor = |p: &smoothcnn::network::NamedParameter| Tensor {
         name: p.name.clone(),
         shape: p.shape.clone(),
         data: flat[p.range()].iter().map(|&v| v.into()).collect(),

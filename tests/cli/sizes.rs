@@ -159,7 +159,7 @@ fn no_temperature_is_written_that_is_none() {
     run(dir.path(), &format!("{train} --out plain")).success();
     // A network that says 3 whatever it sees, about images of that class, and about images of another.
     let net = Network::seed([1, 28, 28], 10).unwrap();
-    let tensor = |p: &smoothcnn::network::Parameter| {
+    let tensor = |p: &smoothcnn::network::NamedParameter| {
         let mut data = vec![0.0; p.len()];
         if p.name == "fc2.bias" {
             data[3] = 2.0;

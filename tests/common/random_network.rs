@@ -15,7 +15,7 @@ use smoothcnn::data::Dataset;
 use smoothcnn::layer::Shape;
 use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::distillation::DistillationLoss;
-use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
+use smoothcnn::loss::smoothing::{Epsilon, EpsilonSchedule, Prior, Smoothing, Variant};
 use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{Form, Loss};
 use smoothcnn::network::{Layer, Network};
@@ -412,9 +412,9 @@ fn network(rng: &mut Rng) -> (Network, Vec<Layer>) {
 /// A loss of any form.
 fn loss(rng: &mut Rng, classes: usize, images: usize) -> Loss {
     let schedule = match rng.of(0..3) {
-        0 => Schedule::WarmUp { over: rng.of(1..6) as u64 },
-        1 => Schedule::Decay { over: rng.of(1..6) as u64 },
-        _ => Schedule::Constant,
+        0 => EpsilonSchedule::WarmUp { over: rng.of(1..6) as u64 },
+        1 => EpsilonSchedule::Decay { over: rng.of(1..6) as u64 },
+        _ => EpsilonSchedule::Constant,
     };
     let variant = rng.one(&[Variant::Uniform, Variant::OffTarget]);
     let epsilon = if variant == Variant::Uniform && rng.once_in(4) { -0.5 } else { rng.0.range(0.0, 0.45) };

@@ -8,7 +8,7 @@ use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::{against_oracle, images, random_data};
 use smoothcnn::check::{random, random_targets};
-use smoothcnn::layer::Precision;
+use smoothcnn::layer::Element;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::{Batch, Form, Loss};
 use smoothcnn::network::{Layer, Network};
@@ -94,7 +94,7 @@ struct Run {
 /// Makes a trainer of one path and precision.
 type Make = for<'s> fn(Setup<'s>, &[f32]) -> Box<dyn Trainer + 's>;
 
-fn fast<'s, T: Precision>(setup: Setup<'s>, params: &[f32]) -> Box<dyn Trainer + 's> {
+fn fast<'s, T: Element>(setup: Setup<'s>, params: &[f32]) -> Box<dyn Trainer + 's> {
     Box::new(CpuTrainer::<T>::new(setup, params))
 }
 

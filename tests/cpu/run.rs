@@ -7,7 +7,7 @@ use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::data::Dataset;
 use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::distillation::DistillationLoss;
-use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule as Epsilons, Smoothing, Variant};
+use smoothcnn::loss::smoothing::{Epsilon, EpsilonSchedule as Epsilons, Prior, Smoothing, Variant};
 use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{BatchLoss, Form, Loss};
 use smoothcnn::network::{Layer, Network};

@@ -3,10 +3,10 @@
 use pulp::Arch;
 use smoothcnn::check::compare::{compare, sum_tolerance};
 use smoothcnn::check::random;
-use smoothcnn::ops::conv2d::fast::{Packed, Stage};
-use smoothcnn::ops::conv2d::fast_backward::{Image, Sums};
+use smoothcnn::layer::ImageLayout;
+use smoothcnn::ops::conv2d::fast_backward::{ConvSums, Image};
+use smoothcnn::ops::conv2d::fast_block::{ConvBlock, Packed};
 use smoothcnn::ops::conv2d::{self, Conv2d};
-use smoothcnn::ops::fast::Layout;
 use smoothcnn::ops::max_pool2d::{self, MaxPool2d};
 use smoothcnn::ops::relu;
 use smoothcnn::real::{self, Real};
@@ -51,7 +51,7 @@ fn all_cases() -> Vec<Case> {
             for (kernel, stride) in pools {
                 let pool = MaxPool2d { input, kernel, stride };
                 if pool.output().is_ok() {
-                    assert!(Stage::takes(&pool));
+                    assert!(ConvBlock::takes(&pool));
                     all.push(Case { n, dims, relu, pool: Some(pool) });
                 }
             }
@@ -116,13 +116,13 @@ fn run<T: Real>(arch: Arch, case: &Case, expected: &Expected, wants_input_gradie
     let lanes = real::machine_lanes::<T>(arch);
     let narrow = |values: &[f64]| values.iter().map(|&v| T::of(v)).collect::<Vec<T>>();
     let d = case.dims;
-    let mut stage = Stage::new(d, case.relu, case.pool, wants_input_gradient, lanes);
+    let mut stage = ConvBlock::new(d, case.relu, case.pool, wants_input_gradient, lanes);
     if pixels {
-        stage.output = Layout::pixels(stage.output.dims, [1, 2], d.c_out.next_multiple_of(lanes), lanes);
+        stage.output = ImageLayout::pixels(stage.output.dims, [1, 2], d.c_out.next_multiple_of(lanes), lanes);
     }
     let mut packed = Packed::default();
     stage.pack(&narrow(&expected.w), &narrow(&expected.b), &mut packed);
-    let (mut sums, mut band) = (Sums::default(), vec![T::zero(); stage.band_len()]);
+    let (mut sums, mut band) = (ConvSums::default(), vec![T::zero(); stage.band_len()]);
     stage.clear(&mut sums);
     let (x, dy) = (narrow(&expected.x), narrow(&expected.dy));
     let (mut all_y, mut all_dx) = (vec![T::zero(); dy.len()], vec![T::zero(); x.len()]);

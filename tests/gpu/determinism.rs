@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::backend::gpu::trainer::{GpuOptions, GpuTrainer};
 use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::random_data;
@@ -39,7 +39,7 @@ fn train_with(
     };
     let new = || {
         let params = net.initial_parameters(SCHEDULE.seed);
-        let options = Options { max_data_bytes, activations, ..Options::default() };
+        let options = GpuOptions { max_data_bytes, activations, ..GpuOptions::default() };
         GpuTrainer::with_options(&GPU, setup.clone(), &params, options).unwrap()
     };
     let mut trainer = new();

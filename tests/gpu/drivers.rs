@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smoothcnn::Error;
-use smoothcnn::backend::cpu;
 use smoothcnn::backend::gpu::engine::FIRST_WORK;
-use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options, losses, sealed};
+use smoothcnn::backend::gpu::trainer::{GpuOptions, GpuTrainer, losses, sealed};
 use smoothcnn::backend::gpu::{Engine, Gpu};
 use smoothcnn::backend::reference::ReferenceTrainer;
-use smoothcnn::backend::{Setup, State, Trainer};
+use smoothcnn::backend::{Setup, State, Trainer, cpu};
 use smoothcnn::check::network::random_data;
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::data::Dataset;
@@ -22,7 +21,7 @@ use smoothcnn::ops::ceiling;
 use smoothcnn::optimizer::{Adam, Optimizer, SLOT_WORDS, Sgd};
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
-use smoothcnn::plan::{Batch, Plan, Step};
+use smoothcnn::plan::{BatchBlock, Plan, Step};
 use smoothcnn::train::{self, Observer, Progress, Schedule};
 
 use super::{GPU, opened};
@@ -58,7 +57,8 @@ fn a_submission_that_was_given_up_is_no_answer() {
     let mut trainer = GpuTrainer::new(&GPU, setup(&net, &data, adam(1e-3)), &net.initial_parameters(1)).unwrap();
     trainer.train_epoch(&[0, 1, 2, 3, 4], 0, &mut |_| Ok(ControlFlow::Continue(()))).unwrap();
     let (engine, compiled) = (trainer.engine(), trainer.compiled().clone());
-    let stamped = |stamp| Step { batch: Batch { count: 5, stamp, ..Batch::default() }, ..trainer.timed_step() };
+    let stamped =
+        |stamp| Step { batch: BatchBlock { count: 5, stamp, ..BatchBlock::default() }, ..trainer.timed_step() };
     let step = stamped(1000);
     let train = |cut: usize| {
         let range = compiled.train.start..compiled.train.end - cut;
@@ -120,7 +120,8 @@ fn a_number_that_is_not_finite_ends_the_run_within_its_step() {
             let what = format!("{kernels:?}, {tiles:?}, {:?}", setup.optimizer);
             let halves = GPU.stores(Storage::F16) && kernels == Kernels::Fused && setup.normalisation[0][1] == 1.0;
             for activations in [Storage::F32, Storage::F16].into_iter().take(1 + usize::from(halves)) {
-                let options = Options { kernels, tuning: Some(Tuning::all(tiles)), activations, ..Options::default() };
+                let options =
+                    GpuOptions { kernels, tuning: Some(Tuning::all(tiles)), activations, ..GpuOptions::default() };
                 let mut trainer = GpuTrainer::with_options(&GPU, setup.clone(), &params, options).unwrap();
                 ends(&format!("{what}, {activations:?}"), &setup, &mut trainer);
             }
@@ -333,7 +334,7 @@ fn a_loop_that_the_driver_would_end_is_refused() {
     let data = random_data(16, net.input, 4);
     let gradient = |kernels, images: u32| -> smoothcnn::Result<Vec<f32>> {
         let setup = Setup { batch_size: images as usize, ..setup(&net, &data, adam(1e-3)) };
-        let options = Options { kernels, ..Options::default() };
+        let options = GpuOptions { kernels, ..GpuOptions::default() };
         let mut trainer = GpuTrainer::with_options(&GPU, setup, &net.initial_parameters(1), options)?;
         trainer.train_epoch(&(0..images).collect::<Vec<_>>(), 0, &mut |_| Ok(ControlFlow::Continue(())))?;
         trainer.engine().read(trainer.compiled().gradient)

@@ -3,7 +3,7 @@
 use smoothcnn::Error;
 use smoothcnn::backend::Setup;
 use smoothcnn::backend::gpu::choose::choose;
-use smoothcnn::backend::gpu::trainer::{Options, compile_for};
+use smoothcnn::backend::gpu::trainer::{GpuOptions, compile_for};
 use smoothcnn::backend::gpu::{DeviceKind, Engine};
 use smoothcnn::check::network::random_data;
 use smoothcnn::loss::smoothing::Smoothing;
@@ -28,7 +28,7 @@ fn a_plan_that_does_not_fit_names_the_batch_size_that_would() {
         test: &data,
     };
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 64 << 20, ..Default::default() };
-    let compile = |batch_size, memory| compile_for(&setup(batch_size), &limits, memory, Options::default());
+    let compile = |batch_size, memory| compile_for(&setup(batch_size), &limits, memory, GpuOptions::default());
     for memory in [None, Some(100 << 20)] {
         let Err(Error::OverLimit(message)) = compile(100_000, memory) else { panic!("100,000 images fit in 64 MiB") };
         let advice = message.rsplit("--batch-size ").next().unwrap();

@@ -1,7 +1,7 @@
 //! What no half holds is no silent wrong answer.
 
 use smoothcnn::Error;
-use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::backend::gpu::trainer::{GpuOptions, GpuTrainer};
 use smoothcnn::backend::{Setup, Trainer};
 use smoothcnn::data::Dataset;
 use smoothcnn::loss::smoothing::Smoothing;
@@ -41,7 +41,7 @@ fn train(activations: Storage, tiles: Tiles, lit: usize, weight: f32) -> (Vec<f6
         train: &data,
         test: &data,
     };
-    let options = Options { activations, tuning: Some(Tuning::all(tiles)), ..Options::default() };
+    let options = GpuOptions { activations, tuning: Some(Tuning::all(tiles)), ..GpuOptions::default() };
     let mut trainer = GpuTrainer::with_options(&GPU, setup.clone(), &params, options).unwrap();
     let logits = trainer.test_logits().unwrap();
     let schedule = Schedule { epochs: 1, seed: 0, shuffle: false };

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::backend::gpu::trainer::{GpuOptions, GpuTrainer};
 use smoothcnn::backend::{Setup, Trainer};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::{images, random_data, training};
@@ -137,7 +137,7 @@ fn the_gradient_is_that_of_the_reference_kernels() {
         test: &data,
     };
     let [reference, fused] = [Kernels::Reference, Kernels::Fused].map(|kernels| -> Vec<f32> {
-        let options = Options { kernels, ..Options::default() };
+        let options = GpuOptions { kernels, ..GpuOptions::default() };
         let mut trainer = GpuTrainer::with_options(&GPU, setup.clone(), &net.initial_parameters(1), options).unwrap();
         trainer.train_epoch(&[0, 1, 2, 3, 4, 5], 0, &mut |_| Ok(ControlFlow::Continue(()))).unwrap();
         trainer.engine().read(trainer.compiled().gradient).unwrap()

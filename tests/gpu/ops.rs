@@ -11,7 +11,7 @@ use smoothcnn::loss::distillation::DistillationLoss;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::weighted::Weighting;
 use smoothcnn::loss::weighted::cases::Features;
-use smoothcnn::loss::{Case as LossCase, FORMS, comparator, distillation, smoothed, weighted};
+use smoothcnn::loss::{FORMS, LossCase, comparator, distillation, smoothed, weighted};
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::linear::{self, Linear};
 use smoothcnn::ops::{self as layers, Case, conv2d_pool};

@@ -2,7 +2,7 @@
 
 use smoothcnn::backend::gpu::Engine;
 use smoothcnn::plan::shaders::{COMMON, RANDOM, Shader};
-use smoothcnn::plan::{Batch, Grid, Plan, Step};
+use smoothcnn::plan::{BatchBlock, Grid, Plan, Step};
 use smoothcnn::rng::Philox;
 
 use super::GPU;
@@ -14,7 +14,7 @@ smoothcnn::uniform! {
     struct None {}
 }
 
-fn run(pass: &str, input: &[u32], batch: Batch) -> Vec<u32> {
+fn run(pass: &str, input: &[u32], batch: BatchBlock) -> Vec<u32> {
     let mut plan = Plan::default();
     let count = batch.count as usize;
     let from = plan.buffer("input", input.len()).unwrap();
@@ -33,7 +33,7 @@ fn known_answers() {
     let zeros = [0; 8];
     let ones = [!0, !0, !0, !0, !0, !0, 0, 0];
     let pi = [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344, 0xa409_3822, 0x299f_31d0, 0, 0];
-    let found = run("blocks", &[zeros, ones, pi].concat(), Batch { count: 3, ..Batch::default() });
+    let found = run("blocks", &[zeros, ones, pi].concat(), BatchBlock { count: 3, ..BatchBlock::default() });
     let expected = [
         [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8],
         [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd],
@@ -46,13 +46,13 @@ fn known_answers() {
 #[test]
 fn a_layer_draws_on_the_device_what_it_draws_on_the_host() {
     for (seed, step) in [(5u64, 1u64), (0x1234_5678_9abc_def0, 0xfedc_ba98), (u64::MAX, 0x7_0000_0003)] {
-        let batch = Batch {
+        let batch = BatchBlock {
             count: 70,
             seed_low: seed as u32,
             seed_high: (seed >> 32) as u32,
             step_low: step as u32,
             step_high: (step >> 32) as u32,
-            ..Batch::default()
+            ..BatchBlock::default()
         };
         let found = run("of_layer", &[], batch);
         let expected: Vec<u32> =

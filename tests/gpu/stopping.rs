@@ -1,7 +1,7 @@
 //! A run that is stopped within an epoch, with steps still under way on the device, and what is asked of a trainer in between.
 
 use smoothcnn::Error;
-use smoothcnn::backend::gpu::trainer::{GpuTrainer, Options};
+use smoothcnn::backend::gpu::trainer::{GpuOptions, GpuTrainer};
 use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::check::network::random_data;
 use smoothcnn::loss::BatchLoss;
@@ -65,7 +65,7 @@ fn a_run_stopped_within_an_epoch_goes_on_to_the_same_bits() {
     // All of the set on the device, and a window of it.
     for max_data_bytes in [u64::MAX, 20 * 64] {
         let new = || {
-            let options = Options { max_data_bytes, ..Options::default() };
+            let options = GpuOptions { max_data_bytes, ..GpuOptions::default() };
             GpuTrainer::with_options(&GPU, setup.clone(), &params, options).unwrap()
         };
         let mut whole = Stopping::default();
@@ -110,7 +110,7 @@ fn logits_of_other_images_leave_the_test_set_alone() {
         test,
     };
     for max_data_bytes in [u64::MAX, 10 * 64] {
-        let options = Options { max_data_bytes, ..Options::default() };
+        let options = GpuOptions { max_data_bytes, ..GpuOptions::default() };
         let new = |test| GpuTrainer::with_options(&GPU, setup(test), &params, options).unwrap();
         // A test set that is smaller than a batch, than the others, and one that is larger.
         for (test, asked) in [(&few, &other), (&train, &other), (&other, &few)] {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use smoothcnn::layer::{self, Kept, Mode, Precision};
+use smoothcnn::layer::{self, Element, Kept, Mode};
 use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::distillation::DistillationLoss;
 use smoothcnn::loss::distillation::reference::{self as distillation_loss, Logits};
@@ -69,7 +69,7 @@ impl Op {
     }
 
     /// The output for `inputs` (x, weight, bias).
-    pub fn forward<T: Precision>(&self, inputs: &[Vec<T>]) -> Vec<T> {
+    pub fn forward<T: Element>(&self, inputs: &[Vec<T>]) -> Vec<T> {
         let x = &inputs[0];
         match self {
             Op::Layer(op) => pass(&**op, inputs).0,
@@ -99,7 +99,7 @@ impl Op {
     }
 
     /// The gradient of each input for the upstream gradient `dy`.
-    pub fn backward<T: Precision>(&self, inputs: &[Vec<T>], dy: &[T]) -> Vec<Vec<T>> {
+    pub fn backward<T: Element>(&self, inputs: &[Vec<T>], dy: &[T]) -> Vec<Vec<T>> {
         let mut gradients: Vec<Vec<T>> = inputs.iter().map(|input| unwritten(input.len())).collect();
         let x = &inputs[0];
         match (self, &mut gradients[..]) {
@@ -136,7 +136,7 @@ impl Op {
 }
 
 /// A layer's output in training, and what it keeps.
-pub fn pass<T: Precision>(op: &dyn layer::Op, inputs: &[Vec<T>]) -> (Vec<T>, Kept<T>) {
+pub fn pass<T: Element>(op: &dyn layer::Op, inputs: &[Vec<T>]) -> (Vec<T>, Kept<T>) {
     let n = inputs[0].len() / op.input().len();
     let (mut y, mut kept) = (unwritten(n * op.output().len()), Kept::default());
     kept.fit(op, n);
@@ -154,7 +154,7 @@ pub fn pass<T: Precision>(op: &dyn layer::Op, inputs: &[Vec<T>]) -> (Vec<T>, Kep
 }
 
 /// The maxima and their positions.
-pub fn pool<T: Precision>(d: &MaxPool2d, x: &[T]) -> (Vec<T>, Vec<u32>) {
+pub fn pool<T: Element>(d: &MaxPool2d, x: &[T]) -> (Vec<T>, Vec<u32>) {
     let (y, kept) = pass(d, &[x.to_vec()]);
     (y, kept.words)
 }

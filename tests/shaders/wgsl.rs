@@ -137,8 +137,8 @@ fn uniform_blocks_are_those_of_their_owners() {
             let BindingKind::Uniform { fields, .. } = &binding.kind else { continue };
             found.insert(binding.name.as_str());
             let ours = match binding.name.as_str() {
-                "loss" => smoothcnn::loss::Block::FIELDS,
-                "optimizer" => smoothcnn::optimizer::Block::FIELDS,
+                "loss" => smoothcnn::loss::LossBlock::FIELDS,
+                "optimizer" => smoothcnn::optimizer::OptimizerBlock::FIELDS,
                 _ => continue,
             };
             let theirs = fields.iter().map(|(name, offset)| (name.as_str(), *offset));

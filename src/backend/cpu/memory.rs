@@ -3,7 +3,7 @@
 use super::network::{CpuNetwork, ImageBytes};
 use crate::compile::fuse::Kernels;
 use crate::compile::largest_batch;
-use crate::layer::Precision;
+use crate::layer::Element;
 use crate::memory::available;
 use crate::network::Network;
 use crate::{Error, Result};
@@ -32,7 +32,7 @@ pub fn of_state(net: &Network, trained: bool) -> u64 {
 
 /// What a backend in `T` makes, beside the state that it starts from, for batches of up to `train` training images and
 /// `infer` others.
-pub fn of_backend<T: Precision>(net: &Network, kernels: Kernels, train: usize, infer: usize) -> Memory {
+pub fn of_backend<T: Element>(net: &Network, kernels: Kernels, train: usize, infer: usize) -> Memory {
     let size = size_of::<T>() as u64;
     let flat = net.flat_len() as u64;
     // Parameters and their copy in f32; where they are trained also the state at an epoch's end, and the bytes of its
@@ -68,7 +68,7 @@ fn of_reference(net: &Network, size: u64) -> ImageBytes {
 ///
 /// # Errors
 /// [`Error::OverLimit`].
-pub fn check<T: Precision>(
+pub fn check<T: Element>(
     net: &Network,
     kernels: Kernels,
     batch_size: usize,

@@ -2,10 +2,10 @@
 //!
 //! What makes it faster than [`super::reference`], which stays the plain form that it is tested against:
 //!
-//! - A convolution with the ReLU and the pooling that follow it is one pass ([`crate::ops::conv2d::fast`]): of its output
+//! - A convolution with the ReLU and the pooling that follow it is one pass ([`crate::ops::conv2d::fast_forward`]): of its output
 //!   only the few rows under one row of windows exist at a time, in cache. The pooled values and one byte a window, which
 //!   says where its maximum was, are all that is stored.
-//! - Images lie pixel by pixel, a pixel's channels side by side ([`crate::ops::fast::layout`]), so that vectors run along channels: shapes
+//! - Images lie pixel by pixel, a pixel's channels side by side ([`crate::layer::ImageLayout`]), so that vectors run along channels: shapes
 //!   that are awkward across a row of 7 or 14 pixels cost nothing.
 //! - The gradient that reaches a convolution through a pooling is zero outside each window's maximum, and under the ReLU
 //!   there too where the maximum was negative. The backward passes ([`crate::ops::conv2d::fast_backward`]) visit the rest only.
@@ -16,6 +16,7 @@
 
 pub mod memory;
 pub mod network;
+pub mod plain;
 pub mod trainer;
 
 pub use crate::real::Real;

@@ -5,11 +5,11 @@ use std::ops::Range;
 use pulp::Arch;
 use rayon::prelude::*;
 
-use crate::layer::{Mode, Precision, Random, Shape};
+use super::plain::Plain;
+use crate::layer::{Element, Following, ImageLayout, MAX_CHUNKS, Mode, Node, NodeBatch, Random, Scratch, Shape, grow};
 use crate::loss;
 use crate::loss::{BatchLoss, Form, mean};
 use crate::network::{FittedLayer, Network};
-use crate::ops::fast::{Batch, Following, Layout, MAX_CHUNKS, Node, Plain, Scratch, grow};
 use crate::optimizer::{Optimizer, Slots, Values};
 use crate::real::Real;
 
@@ -25,13 +25,13 @@ struct Stage<T> {
 /// What flows between two nodes, for a whole batch.
 #[derive(Clone, Debug)]
 struct Tensor<T> {
-    layout: Layout,
+    layout: ImageLayout,
     values: Vec<T>,
     gradient: Vec<T>,
 }
 
 impl<T: Real> Tensor<T> {
-    fn new(layout: Layout) -> Self {
+    fn new(layout: ImageLayout) -> Self {
         Self { layout, values: vec![], gradient: vec![] }
     }
 }
@@ -63,7 +63,7 @@ pub struct CpuNetwork<T> {
     images: usize,
 }
 
-/// Bytes of an image in a batch.
+/// NodeBytes of an image in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageBytes {
     /// What every layer gives.
@@ -74,7 +74,7 @@ pub struct ImageBytes {
     pub scratch: u64,
 }
 
-impl<T: Precision> CpuNetwork<T> {
+impl<T: Element> CpuNetwork<T> {
     /// A network with these parameters, `[net.flat_len()]`.
     pub fn new(net: &Network, params: Vec<T>) -> Self {
         assert_eq!(params.len(), net.flat_len());
@@ -106,7 +106,7 @@ impl<T: Precision> CpuNetwork<T> {
         let size = size_of::<T>();
         let of_nodes: Vec<_> = nodes.iter().map(|stage| stage.node.bytes()).collect();
         let forward = layouts.iter().map(|layout| layout.len * size).chain(of_nodes.iter().map(|bytes| bytes.image));
-        let most = |of: fn(&crate::ops::fast::Bytes) -> usize| of_nodes.iter().map(of).max().unwrap_or(0);
+        let most = |of: fn(&crate::layer::NodeBytes) -> usize| of_nodes.iter().map(of).max().unwrap_or(0);
         let first = first_trained(net, &nodes) + 1;
         let backward = layouts.iter().skip(first).map(|layout| layout.len * size).sum::<usize>();
         // Losses and the logits' gradient.
@@ -129,7 +129,7 @@ impl<T: Precision> CpuNetwork<T> {
         &self.net
     }
 
-    /// Every parameter, as one flat vector (see [`crate::network::Parameter::range`]).
+    /// Every parameter, as one flat vector (see [`crate::network::NamedParameter::range`]).
     pub fn params(&self) -> &[T] {
         &self.params
     }
@@ -151,8 +151,8 @@ impl<T: Precision> CpuNetwork<T> {
     }
 
     /// Where the next batch of `n` images is to be written, and how: image k's element is at `k * layout.len` plus
-    /// [`Layout::at`]. Nothing else may be written.
-    pub fn batch(&mut self, n: usize) -> (&mut [T], Layout) {
+    /// [`ImageLayout::at`]. Nothing else may be written.
+    pub fn batch(&mut self, n: usize) -> (&mut [T], ImageLayout) {
         self.images = n;
         let Tensor { layout, values, .. } = &mut self.tensors[0];
         grow(values, n * layout.len);
@@ -174,7 +174,7 @@ impl<T: Precision> CpuNetwork<T> {
             let (before, after) = self.tensors.split_at_mut(i + 1);
             let (from, to) = (&before[i], &mut after[0]);
             grow(&mut to.values, *n * to.layout.len);
-            let batch = Batch {
+            let batch = NodeBatch {
                 n: *n,
                 arch: *arch,
                 from: from.layout,
@@ -214,7 +214,7 @@ impl<T: Precision> CpuNetwork<T> {
             if wanted {
                 grow(&mut from.gradient, *n * from.layout.len);
             }
-            let batch = Batch {
+            let batch = NodeBatch {
                 n: *n,
                 arch: *arch,
                 from: from.layout,
@@ -276,7 +276,7 @@ fn first_trained<T>(net: &Network, nodes: &[Stage<T>]) -> usize {
 }
 
 /// The network's layers as nodes, and the layouts between them.
-fn fuse<T: Precision>(net: &Network, arch: Arch) -> (Vec<Stage<T>>, Vec<Layout>) {
+fn fuse<T: Element>(net: &Network, arch: Arch) -> (Vec<Stage<T>>, Vec<ImageLayout>) {
     let ops: Vec<_> = net.layers.iter().map(|layer| layer.op.clone()).collect();
     let mut nodes: Vec<Stage<T>> = vec![];
     let mut layouts = vec![planes(Shape::Image(net.input))];
@@ -311,19 +311,19 @@ fn fuse<T: Precision>(net: &Network, arch: Arch) -> (Vec<Stage<T>>, Vec<Layout>)
 struct Repack;
 
 impl<T: Real> Node<T> for Repack {
-    fn forward(&mut self, batch: Batch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
-        let Batch { from, to, x, .. } = batch;
+    fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
+        let NodeBatch { from, to, x, .. } = batch;
         y.par_chunks_mut(to.len).zip(x.par_chunks(from.len)).for_each(|(y, x)| to.write(x, y));
     }
 
-    fn backward(&self, batch: Batch<T>, _y: &[T], dy: &[T], dx: Option<&mut [T]>, _grads: &mut [&mut [T]]) {
-        let (Batch { from, to, .. }, Some(dx)) = (batch, dx) else { return };
+    fn backward(&self, batch: NodeBatch<T>, _y: &[T], dy: &[T], dx: Option<&mut [T]>, _grads: &mut [&mut [T]]) {
+        let (NodeBatch { from, to, .. }, Some(dx)) = (batch, dx) else { return };
         dx.par_chunks_mut(from.len).zip(dy.par_chunks(to.len)).for_each(|(dx, dy)| to.read(dy, dx));
     }
 }
 
-fn planes(shape: Shape) -> Layout {
-    Layout::planes(match shape {
+fn planes(shape: Shape) -> ImageLayout {
+    ImageLayout::planes(match shape {
         Shape::Image(dims) => dims,
         Shape::Features(n) => [n, 1, 1],
     })

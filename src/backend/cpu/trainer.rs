@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::network::CpuNetwork;
 use crate::backend::host::{HostNetwork, HostTrainer, Normalised};
 use crate::data::Dataset;
-use crate::layer::{Mode, Precision};
+use crate::layer::{Element, Mode};
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
 use crate::optimizer::{Optimizer, Slots};
@@ -13,7 +13,7 @@ use crate::optimizer::{Optimizer, Slots};
 /// Trains in `T` on the fast CPU path.
 pub type CpuTrainer<'a, T> = HostTrainer<'a, T, CpuNetwork<T>>;
 
-impl<T: Precision> HostNetwork<T> for CpuNetwork<T> {
+impl<T: Element> HostNetwork<T> for CpuNetwork<T> {
     fn start(net: &Network, params: Vec<T>, seed: u64) -> Self {
         let mut network = Self::new(net, params);
         network.seed(seed);

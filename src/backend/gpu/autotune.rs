@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::{Clock, Times};
 use super::device::describe;
 use super::engine::FIRST_WORK;
-use super::trainer::{GpuTrainer, Options, compile_for};
+use super::trainer::{GpuOptions, GpuTrainer, compile_for};
 use super::{Gpu, cache};
 use crate::backend::{Setup, Trainer};
 use crate::compile::fuse::Kernels;
@@ -132,7 +132,7 @@ fn measure(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Result<Tried>
     let work_each = 3 * setup.net.forward_flops().max(1);
     let images = usize::try_from(4 * FIRST_WORK / work_each).unwrap_or(usize::MAX);
     let images = images.clamp(1, setup.batch_size).min(setup.train.len());
-    let plain = Options { kernels: Kernels::Reference, ..Options::default() };
+    let plain = GpuOptions { kernels: Kernels::Reference, ..GpuOptions::default() };
     let fits = |images: usize| {
         let setup = Setup { batch_size: images, test: setup.train, ..setup.clone() };
         let compiled = compile_for(&setup, &gpu.device.limits(), gpu.memory_available(), plain);
@@ -142,7 +142,7 @@ fn measure(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Result<Tried>
     let compared: Vec<u32> = (0..images as u32).collect();
     let test = setup.train.subset(&compared);
     let params = setup.net.initial_parameters(0);
-    let form = |batch_size: usize, options: Options| -> Result<Form> {
+    let form = |batch_size: usize, options: GpuOptions| -> Result<Form> {
         let with_test = Setup { batch_size, test: &test, ..setup.clone() };
         let trainer = GpuTrainer::with_options(gpu, with_test, &params, options)?;
         Ok(Form { trainer, net: setup.net, compared: &compared })
@@ -152,7 +152,7 @@ fn measure(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Result<Tried>
     let build = |tiles| {
         // What went wrong with another form is that form's own.
         gpu.forgive();
-        form(setup.batch_size, Options { tuning: Some(Tuning::all(tiles)), activations, ..Options::default() })
+        form(setup.batch_size, GpuOptions { tuning: Some(Tuning::all(tiles)), activations, ..GpuOptions::default() })
     };
     let tried = choose(&forms, reference, tolerance(activations), build);
     gpu.forgive();
@@ -254,7 +254,7 @@ impl Candidate for Form<'_> {
             Ok(std::ops::ControlFlow::Continue(()))
         })?;
         let gradient: Vec<f32> = self.trainer.engine().read(self.trainer.compiled().gradient)?;
-        let part = |parameter: &crate::network::Parameter| {
+        let part = |parameter: &crate::network::NamedParameter| {
             let values = gradient[parameter.range()].iter().map(|&v| v.into()).collect();
             (format!("the gradient of {}", parameter.name), values)
         };

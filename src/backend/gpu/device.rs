@@ -1,5 +1,6 @@
 //! An open device: what it runs, what went wrong on it, and how long it may take.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,6 +12,17 @@ use crate::plan::shaders::{self, Shader};
 use crate::plan::tuning::{LANES, Tiles, Tuning};
 use crate::plan::{Dispatch, Plan};
 use crate::{Error, Result};
+
+/// A pass, ready to run.
+pub struct Kernel {
+    /// Its pipeline.
+    pub pipeline: wgpu::ComputePipeline,
+    /// Its bind group's layout, group 0.
+    pub layout: wgpu::BindGroupLayout,
+}
+
+/// Every kernel built so far, by shader and pass. Shaders are static: where one lies is what it is, and two of one name are two.
+type Kernels = Mutex<HashMap<(usize, &'static str), Arc<Kernel>>>;
 
 /// How long a device may be silent beyond what its work may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,7 +60,7 @@ pub struct Gpu {
     pub info: wgpu::AdapterInfo,
     /// Whether its kernels can store halves ([`Storage::F16`]).
     halves: bool,
-    pub(super) kernels: super::kernel::Cache,
+    pub(super) kernels: Kernels,
     /// Compiled pipelines, if the driver keeps any.
     pub(super) pipelines: Option<wgpu::PipelineCache>,
     /// Whether a pipeline was built since [`Self::keep_pipelines`].
@@ -317,7 +329,7 @@ impl Gpu {
 
 /// The limit that keeps a device from running the shader, if there is one: what it needs, and what there is.
 pub fn exceeded(shader: &Shader, limits: &wgpu::Limits) -> Option<String> {
-    let entry = |entry: &shaders::Entry| {
+    let entry = |entry: &shaders::EntryPoint| {
         let [x, y, z] = entry.workgroup_size;
         let storage = entry.bindings.iter().filter(|b| matches!(b.kind, shaders::BindingKind::Storage { .. })).count();
         let needs = [

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::Gpu;
 use super::clock::{self, Clock, Times};
-use super::device::exceeded;
-use super::kernel::{Kernel, step_blocks};
+use super::device::{Kernel, exceeded};
+use super::kernel::step_blocks;
 use crate::plan::shaders::BindingKind;
 use crate::plan::{DIMS, Dispatch, Plan, Slice, Step};
 use crate::{Error, Result};

@@ -1,27 +1,15 @@
 //! The only code that builds bind group layouts and pipelines, from what the shader says of itself.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 
-use super::Gpu;
+use super::device::{Gpu, Kernel};
 use crate::Result;
-use crate::plan::shaders::{BindingKind, Entry, Shader};
+use crate::plan::shaders::{BindingKind, EntryPoint, Shader};
 use crate::plan::{Dispatch, Step};
 
-/// A pass, ready to run.
-pub struct Kernel {
-    /// Its pipeline.
-    pub pipeline: wgpu::ComputePipeline,
-    /// Its bind group's layout, group 0.
-    pub layout: wgpu::BindGroupLayout,
-}
-
-/// Every kernel built so far, by shader and pass. Shaders are static: where one lies is what it is, and two of one name are two.
-pub(super) type Cache = Mutex<HashMap<(usize, &'static str), Arc<Kernel>>>;
-
 /// How many of the step's uniform blocks the pass reads; its bind group takes a dynamic offset for each.
-pub fn step_blocks(entry: &Entry) -> usize {
+pub fn step_blocks(entry: &EntryPoint) -> usize {
     entry.bindings.iter().filter(|binding| Step::block(&binding.name).is_some()).count()
 }
 
@@ -49,7 +37,7 @@ impl Gpu {
         Ok(kernel)
     }
 
-    fn build(&self, shader: &Shader, entry: &Entry, pipelines: Option<&wgpu::PipelineCache>) -> Kernel {
+    fn build(&self, shader: &Shader, entry: &EntryPoint, pipelines: Option<&wgpu::PipelineCache>) -> Kernel {
         let label = format!("{}.{}", shader.name, entry.name);
         let layout_entry = |binding: &crate::plan::shaders::Binding| wgpu::BindGroupLayoutEntry {
             binding: binding.number,

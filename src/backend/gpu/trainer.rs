@@ -17,7 +17,7 @@ use crate::ops::seal;
 use crate::optimizer::{self, SLOT_WORDS, Slot};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
-use crate::plan::{self, Batch, Slice, Step};
+use crate::plan::{self, BatchBlock, Slice, Step};
 use crate::{Error, Result};
 
 /// Submissions that may be under way at once: while the device works on one, the host prepares the next.
@@ -74,7 +74,7 @@ impl Residence {
 
 /// What does not change a run's results, up to rounding: f32's, or the halves' where they are asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct GpuOptions {
     /// At most so many bytes of each data set's images are on the device at once (and no more than the device allows).
     pub max_data_bytes: u64,
     /// Which kernels.
@@ -85,15 +85,15 @@ pub struct Options {
     pub activations: Storage,
 }
 
-impl Default for Options {
+impl Default for GpuOptions {
     fn default() -> Self {
         Self { max_data_bytes: u64::MAX, kernels: Kernels::default(), tuning: None, activations: Storage::F32 }
     }
 }
 
 /// The job of a setup on a device, and where its data sets are.
-pub fn job<'a>(setup: &'a Setup<'a>, batch_size: usize, options: Options) -> (Job<'a>, [Residence; 2]) {
-    let Options { max_data_bytes, kernels, tuning, activations } = options;
+pub fn job<'a>(setup: &'a Setup<'a>, batch_size: usize, options: GpuOptions) -> (Job<'a>, [Residence; 2]) {
+    let GpuOptions { max_data_bytes, kernels, tuning, activations } = options;
     let row = setup.loss.rows().map_or(0, |_| setup.net.classes);
     let residences =
         [(setup.train, row), (setup.test, 0)].map(|(data, row)| Residence::new(data, row, batch_size, max_data_bytes));
@@ -120,7 +120,7 @@ pub fn compile_for(
     setup: &Setup,
     limits: &wgpu::Limits,
     memory: Option<u64>,
-    options: Options,
+    options: GpuOptions,
 ) -> Result<(Compiled, [Residence; 2])> {
     let attempt = |batch_size: usize| {
         let (job, residences) = job(setup, batch_size, options);
@@ -153,14 +153,14 @@ impl<'a> GpuTrainer<'a> {
     /// [`Error::OverLimit`] if the plan does not fit the device, [`Error::Gpu`] if the driver refuses something,
     /// [`Error::Usage`] for a form of kernel or of activations that the device does not have.
     pub fn new(gpu: &Arc<Gpu>, setup: Setup<'a>, params: &[f32]) -> Result<Self> {
-        Self::with_options(gpu, setup, params, Options::default())
+        Self::with_options(gpu, setup, params, GpuOptions::default())
     }
 
     /// As [`Self::new`], with `options`.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with_options(gpu: &Arc<Gpu>, mut setup: Setup<'a>, params: &[f32], options: Options) -> Result<Self> {
+    pub fn with_options(gpu: &Arc<Gpu>, mut setup: Setup<'a>, params: &[f32], options: GpuOptions) -> Result<Self> {
         // No batch is larger than its set, and none needs more room.
         setup.batch_size = setup.batch_size.min(setup.train.len().max(setup.test.len()).max(1));
         setup.loss.check(setup.net.classes, setup.train.len())?;
@@ -172,7 +172,8 @@ impl<'a> GpuTrainer<'a> {
             let name = &gpu.info.name;
             return Err(Error::Usage(format!("--activations f16: found {name}, which packs no halves, expected f32")));
         }
-        let options = Options { max_data_bytes: options.max_data_bytes.min(largest), tuning: Some(tuning), ..options };
+        let options =
+            GpuOptions { max_data_bytes: options.max_data_bytes.min(largest), tuning: Some(tuning), ..options };
         let (compiled, [train, test]) = compile_for(&setup, &limits, gpu.memory_available(), options)?;
         let engine = Engine::new(gpu, compiled.plan.clone())?;
         gpu.keep_pipelines();
@@ -247,11 +248,11 @@ impl<'a> GpuTrainer<'a> {
         let [first, count, slot] = [first, count, slot].map(|n| n as u32);
         let stamp = self.next_stamp();
         let [dloss, dnll] = weights.map(|weight| of_each(weight) as f32);
-        let block = loss::Block { dloss, dnll, ..Default::default() };
+        let block = loss::LossBlock { dloss, dnll, ..Default::default() };
         Step {
-            batch: Batch { count, first, slot, stamp, seed_low, seed_high, step_low, step_high },
+            batch: BatchBlock { count, first, slot, stamp, seed_low, seed_high, step_low, step_high },
             loss: plan::Block::new(&self.setup.loss.at(t).fill(self.setup.net.classes, block)),
-            optimizer: plan::Block::new(&optimizer::Block::from(self.setup.optimizer.update(t))),
+            optimizer: plan::Block::new(&optimizer::OptimizerBlock::from(self.setup.optimizer.update(t))),
         }
     }
 
@@ -259,9 +260,9 @@ impl<'a> GpuTrainer<'a> {
     pub fn timed_step(&self) -> Step {
         let count = self.setup.batch_size;
         Step {
-            batch: Batch { count: count as u32, ..Batch::default() },
-            loss: plan::Block::new(&loss::Block::mean(count)),
-            optimizer: plan::Block::new(&optimizer::Block::NONE),
+            batch: BatchBlock { count: count as u32, ..BatchBlock::default() },
+            loss: plan::Block::new(&loss::LossBlock::mean(count)),
+            optimizer: plan::Block::new(&optimizer::OptimizerBlock::NONE),
         }
     }
 
@@ -291,7 +292,8 @@ impl<'a> GpuTrainer<'a> {
                 let count = self.setup.batch_size.min(window.len() - first);
                 let len = count * self.setup.net.classes;
                 let stamp = self.next_stamp();
-                let step = Batch { count: count as u32, first: first as u32, stamp, ..Batch::default() }.into();
+                let step =
+                    BatchBlock { count: count as u32, first: first as u32, stamp, ..BatchBlock::default() }.into();
                 let results = [self.compiled.logits.part(0, len), self.compiled.logits_seal];
                 let pending = self.engine.run_for(self.compiled.infer.clone(), &[step], &results);
                 under_way.push_back((pending, len, stamp));
@@ -411,7 +413,7 @@ impl Trainer for GpuTrainer<'_> {
 
     fn state(&mut self) -> Result<State> {
         let stamp = self.next_stamp();
-        let step = Batch { stamp, ..Batch::default() }.into();
+        let step = BatchBlock { stamp, ..BatchBlock::default() }.into();
         let all: Vec<Slice> = self.compiled.state.iter().flatten().copied().collect();
         let read = self.engine.run_for(self.compiled.seal_state.clone(), &[step], &all).wait::<u32>()?;
         let mut rest = &read[..];

@@ -4,8 +4,9 @@ use super::ComparatorLoss;
 use super::reference;
 use crate::Result;
 use crate::cases::{random, random_targets, sum_tolerance, wide};
+use crate::loss::form::Named;
 use crate::loss::smoothed::cases::softmax;
-use crate::loss::{Case, Loss};
+use crate::loss::{Loss, LossCase};
 use crate::ops::IGNORED;
 
 /// Both losses over `classes` classes, plain cross-entropy and an exponent below 1 among them.
@@ -19,7 +20,7 @@ pub fn losses(classes: usize) -> Result<Vec<ComparatorLoss>> {
 }
 
 /// For logits up to `scale`. One row in four is ignored; its logits are NaN.
-pub fn case(n: usize, scale: f32, loss: ComparatorLoss) -> Case {
+pub fn case(n: usize, scale: f32, loss: ComparatorLoss) -> LossCase {
     let classes = loss.classes();
     let mut targets = random_targets(n, classes, 2);
     targets.iter_mut().skip(3).step_by(4).for_each(|target| *target = IGNORED);
@@ -65,7 +66,7 @@ pub fn case(n: usize, scale: f32, loss: ComparatorLoss) -> Case {
         tolerance[row * classes..][..classes].fill(0.0);
     }
 
-    Case {
+    LossCase {
         name: format!("{n}x{classes}, logits to {scale}, gamma {gamma}, beta {beta}"),
         form: loss.into(),
         classes,
@@ -82,9 +83,17 @@ pub fn case(n: usize, scale: f32, loss: ComparatorLoss) -> Case {
 ///
 /// # Errors
 /// None: the numbers are in range.
-pub fn trainings(classes: usize) -> Result<Vec<(&'static str, Loss)>> {
+pub fn trainings(classes: usize, _images: usize) -> Result<Named> {
     Ok(vec![
         ("focal", Loss::new(ComparatorLoss::focal(classes, 2.0)?, 0.0)),
         ("confidence penalty", Loss::new(ComparatorLoss::confidence_penalty(classes, 0.1)?, 0.0)),
     ])
+}
+
+/// For `check`.
+///
+/// # Errors
+/// None: the numbers are in range.
+pub fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<LossCase>> {
+    Ok(losses(classes)?.into_iter().map(|loss| case(n, scale, loss)).collect())
 }

@@ -15,8 +15,8 @@ pub mod cases;
 pub mod fast;
 pub mod reference;
 
-use super::form::rows;
-use super::{Batch, Buffers, Case, Formula, Loss, Pass};
+use super::formula::{Formula, Pass, rows};
+use super::{Batch, Buffers, smoothed};
 use crate::plan::shaders::COMPARATOR_LOSS;
 use crate::plan::{Plan, uniform, word};
 use crate::real::Real;
@@ -108,20 +108,16 @@ impl Formula for ComparatorLoss {
         reference::forward(self, logits, batch.labels, losses);
     }
 
+    fn nll<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, nlls: &mut [T]) {
+        smoothed::reference::nll(classes, logits, batch.labels, nlls);
+    }
+
     fn backward<T: Real>(&self, _classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]) {
         reference::backward(self, logits, batch.labels, dloss, dlogits);
     }
 
     fn fast<T: Real>(&self, logits: &[T], label: u32, _row: &[T], dlogits: &mut [T]) -> [T; 2] {
         fast::row(self, logits, label, dlogits)
-    }
-
-    fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {
-        Ok(cases::losses(classes)?.into_iter().map(|loss| cases::case(n, scale, loss)).collect())
-    }
-
-    fn trainings(classes: usize, _images: usize) -> Result<Vec<(&'static str, Loss)>> {
-        cases::trainings(classes)
     }
 }
 

@@ -3,16 +3,17 @@
 use super::DistillationLoss;
 use crate::Result;
 use crate::cases::{random, random_targets, sum_tolerance, wide};
+use crate::loss::form::Named;
 use crate::loss::smoothed::cases::softmax;
-use crate::loss::smoothing::{Schedule, Smoothing, Variant};
-use crate::loss::{Case, Loss};
+use crate::loss::smoothing::{EpsilonSchedule, Smoothing, Variant};
+use crate::loss::{Loss, LossCase};
 use crate::ops::IGNORED;
 
 /// Temperatures, and the teacher's shares: none and all of it among them.
 pub const STRENGTHS: [(f64, f64); 4] = [(4.0, 0.9), (1.0, 0.5), (2.5, 1.0), (0.5, 0.0)];
 
 /// For both networks' logits up to `scale`. One row in four is ignored; its logits are NaN.
-pub fn case(n: usize, scale: f32, loss: DistillationLoss) -> Case {
+pub fn case(n: usize, scale: f32, loss: DistillationLoss) -> LossCase {
     let (classes, temperature, alpha) = (loss.classes(), loss.temperature(), loss.alpha());
     let smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };
     let masses = smoothing.masses(classes);
@@ -47,7 +48,7 @@ pub fn case(n: usize, scale: f32, loss: DistillationLoss) -> Case {
             (1.0 - alpha) * hard + alpha * temperature * soft + 1e-12
         }));
     }
-    Case {
+    LossCase {
         name: format!("{n}x{classes}, logits to {scale}, T {temperature}, alpha {alpha}"),
         form: loss.smoothed(smoothing).into(),
         classes,
@@ -64,10 +65,19 @@ pub fn case(n: usize, scale: f32, loss: DistillationLoss) -> Case {
 ///
 /// # Errors
 /// None: the numbers are in range.
-pub fn trainings(classes: usize, images: usize) -> Result<Vec<(&'static str, Loss)>> {
+pub fn trainings(classes: usize, images: usize) -> Result<Named> {
     let smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.2 };
     let form = DistillationLoss::new(classes, 3.0, 0.6)?.smoothed(smoothing);
     let teacher = random(images * classes, 24).iter().map(|v| 4.0 * v).collect();
     let loss = Loss::new(form, smoothing.epsilon).with_teacher(teacher)?;
-    Ok(vec![("distillation, warm-up", loss.scheduled(Schedule::WarmUp { over: 5 }))])
+    Ok(vec![("distillation, warm-up", loss.scheduled(EpsilonSchedule::WarmUp { over: 5 }))])
+}
+
+/// For `check`.
+///
+/// # Errors
+/// None: the numbers are in range.
+pub fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<LossCase>> {
+    let loss = |(temperature, alpha)| Ok(case(n, scale, DistillationLoss::new(classes, temperature, alpha)?));
+    STRENGTHS.into_iter().map(loss).collect()
 }

@@ -16,10 +16,8 @@ pub mod cases;
 pub mod fast;
 pub mod reference;
 
-use std::sync::Arc;
-
-use super::form::rows;
-use super::{Batch, Block, Buffers, Case, Form, Formula, Loss, Pass};
+use super::formula::{Formula, Pass, rows};
+use super::{Batch, Buffers, LossBlock, smoothed};
 use crate::loss::smoothing::Smoothing;
 use crate::plan::shaders::DISTILLATION_LOSS;
 use crate::plan::{Plan, uniform, word};
@@ -120,7 +118,7 @@ impl Formula for DistillationLoss {
         self.smoothing.entropy(shared, label, classes, row)
     }
 
-    fn fill(&self, classes: usize, block: Block) -> Block {
+    fn fill(&self, classes: usize, block: LossBlock) -> LossBlock {
         self.smoothing.masses(classes).fill(block)
     }
 
@@ -145,6 +143,10 @@ impl Formula for DistillationLoss {
         reference::forward(self, self.smoothing.masses(classes), logits, batch.labels, losses);
     }
 
+    fn nll<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, nlls: &mut [T]) {
+        smoothed::reference::nll(classes, logits, batch.labels, nlls);
+    }
+
     fn backward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]) {
         let logits = reference::Logits { student: logits, teacher: batch.rows };
         reference::backward(self, self.smoothing.masses(classes), logits, batch.labels, dloss, dlogits);
@@ -152,30 +154,5 @@ impl Formula for DistillationLoss {
 
     fn fast<T: Real>(&self, logits: &[T], label: u32, row: &[T], dlogits: &mut [T]) -> [T; 2] {
         fast::row(self, logits, label, row, dlogits)
-    }
-
-    fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {
-        let loss = |(temperature, alpha)| Ok(cases::case(n, scale, Self::new(classes, temperature, alpha)?));
-        cases::STRENGTHS.into_iter().map(loss).collect()
-    }
-
-    fn trainings(classes: usize, images: usize) -> Result<Vec<(&'static str, Loss)>> {
-        cases::trainings(classes, images)
-    }
-}
-
-impl Loss {
-    /// The same, with a teacher's logits of each training image, `[images, classes]`.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] unless the form is [`Form::Distillation`], and for a logit that is not finite.
-    pub fn with_teacher(self, logits: Arc<[f32]>) -> Result<Self> {
-        if !matches!(self.form, Form::Distillation(..)) {
-            return Err(Error::Usage("teacher: found a loss without one, expected distillation".into()));
-        }
-        if let Some(bad) = logits.iter().find(|v| !v.is_finite()) {
-            return Err(Error::Usage(format!("teacher: found a logit of {bad}, expected finite numbers")));
-        }
-        Ok(Self { rows: Some(logits), ..self })
     }
 }

@@ -1,19 +1,24 @@
 //! What `check` and the tests run of the smoothed loss.
 
-use super::Block;
+use crate::Result;
 use crate::cases::{random, random_targets, sum_tolerance, wide};
-use crate::loss::smoothing::{Schedule, Smoothing, Variant};
-use crate::loss::{Case, Loss};
+use crate::loss::LossBlock;
+use crate::loss::form::Named;
+use crate::loss::smoothing::{EpsilonSchedule, Smoothing, Variant};
+use crate::loss::{Loss, LossCase};
 use crate::ops::IGNORED;
 
 /// Both variants.
-pub fn cases(n: usize, classes: usize, scale: f32) -> Vec<Case> {
+///
+/// # Errors
+/// None: the numbers are in range.
+pub fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<LossCase>> {
     let smoothing = |variant| Smoothing { variant, epsilon: 0.1 };
-    [Variant::Uniform, Variant::OffTarget].map(|variant| case(n, classes, scale, smoothing(variant))).into()
+    Ok([Variant::Uniform, Variant::OffTarget].map(|variant| case(n, classes, scale, smoothing(variant))).into())
 }
 
 /// For logits up to `scale`. One row in four is ignored: its logits are not even read.
-pub fn case(n: usize, classes: usize, scale: f32, smoothing: Smoothing) -> Case {
+pub fn case(n: usize, classes: usize, scale: f32, smoothing: Smoothing) -> LossCase {
     let name = format!("{n}x{classes}, {:?} e {}, logits to {scale}", smoothing.variant, smoothing.epsilon);
     let masses = smoothing.masses(classes);
     let mut logits: Vec<f32> = random(n * classes, 1).iter().map(|v| v * scale).collect();
@@ -38,14 +43,14 @@ pub fn case(n: usize, classes: usize, scale: f32, smoothing: Smoothing) -> Case 
             (softmax[class] * spread.max(8.0) * 8.0 + 4.0 * mass) * 2f64.powi(-24) + 1e-12
         }));
     }
-    Case {
+    LossCase {
         name,
         form: smoothing.into(),
         classes,
         logits,
         labels,
         rows: vec![],
-        dloss: Block::mean(n).dloss,
+        dloss: LossBlock::mean(n).dloss,
         loss_tolerance: vec![[of_loss; 2]; n],
         gradient_tolerance,
     }
@@ -60,11 +65,14 @@ pub(in crate::loss) fn softmax(row: &[f64], temperature: f64) -> Vec<f64> {
 }
 
 /// For whole training steps.
-pub fn trainings() -> Vec<(&'static str, Loss)> {
+///
+/// # Errors
+/// None: the numbers are in range.
+pub fn trainings(_classes: usize, _images: usize) -> Result<Named> {
     let smoothed = |variant, epsilon| Loss::from(Smoothing { variant, epsilon });
-    vec![
-        ("uniform, warm-up", smoothed(Variant::Uniform, 0.2).scheduled(Schedule::WarmUp { over: 4 })),
-        ("off-target, decay", smoothed(Variant::OffTarget, 0.2).scheduled(Schedule::Decay { over: 2 })),
+    Ok(vec![
+        ("uniform, warm-up", smoothed(Variant::Uniform, 0.2).scheduled(EpsilonSchedule::WarmUp { over: 4 })),
+        ("off-target, decay", smoothed(Variant::OffTarget, 0.2).scheduled(EpsilonSchedule::Decay { over: 2 })),
         ("negative", smoothed(Variant::Uniform, -0.3)),
-    ]
+    ])
 }

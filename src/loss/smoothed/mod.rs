@@ -15,8 +15,8 @@ pub mod cases;
 pub mod fast;
 pub mod reference;
 
-use super::form::rows;
-use super::{Batch, Block, Buffers, Case, Formula, Loss, Pass};
+use super::formula::{Formula, Pass, rows};
+use super::{Batch, Buffers, LossBlock};
 use crate::Result;
 use crate::loss::smoothing::{Masses, Smoothing};
 use crate::plan::shaders::SMOOTHED_LOSS;
@@ -33,8 +33,8 @@ uniform! {
 
 impl Masses {
     /// The block with this target.
-    pub fn fill(self, block: Block) -> Block {
-        Block { on: self.on as f32, off: self.off as f32, kept: (self.on - self.off) as f32, ..block }
+    pub fn fill(self, block: LossBlock) -> LossBlock {
+        LossBlock { on: self.on as f32, off: self.off as f32, kept: (self.on - self.off) as f32, ..block }
     }
 }
 
@@ -57,7 +57,7 @@ impl Formula for Smoothing {
         if (label as usize) < classes { of_target } else { 0.0 }
     }
 
-    fn fill(&self, classes: usize, block: Block) -> Block {
+    fn fill(&self, classes: usize, block: LossBlock) -> LossBlock {
         self.masses(classes).fill(block)
     }
 
@@ -70,19 +70,15 @@ impl Formula for Smoothing {
         reference::forward(self.masses(classes), classes, logits, batch.labels, losses);
     }
 
+    fn nll<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, nlls: &mut [T]) {
+        reference::nll(classes, logits, batch.labels, nlls);
+    }
+
     fn backward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]) {
         reference::backward(self.masses(classes), classes, logits, batch.labels, dloss, dlogits);
     }
 
     fn fast<T: Real>(&self, logits: &[T], label: u32, _row: &[T], dlogits: &mut [T]) -> [T; 2] {
         fast::row(self.masses(logits.len()), logits, label, dlogits)
-    }
-
-    fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {
-        Ok(cases::cases(n, classes, scale))
-    }
-
-    fn trainings(_classes: usize, _images: usize) -> Result<Vec<(&'static str, Loss)>> {
-        Ok(cases::trainings())
     }
 }

@@ -1,7 +1,7 @@
 //! The CPU twin of `shaders/smoothed_loss.wgsl`. Formulas: [`super`]. A target that is no class is
 //! ignored.
 
-use crate::loss::smoothing::Masses;
+use crate::loss::smoothing::{Masses, Smoothing};
 use crate::real::Real;
 
 /// `logits [n, classes]`, `targets [n]` to `losses [n]`.
@@ -16,6 +16,11 @@ pub fn forward<T: Real>(masses: Masses, classes: usize, logits: &[T], targets: &
         let own = row[target as usize] - max;
         *loss = log_sum - T::of(masses.on - masses.off) * own - T::of(masses.off) * sum;
     }
+}
+
+/// `logits [n, classes]`, `targets [n]` to `nlls [n]`: without smoothing.
+pub fn nll<T: Real>(classes: usize, logits: &[T], targets: &[u32], nlls: &mut [T]) {
+    forward(Smoothing::NONE.masses(classes), classes, logits, targets, nlls);
 }
 
 /// `logits`, `targets`, `dloss [n]` (the loss's upstream gradient: `1/n` each for the mean, 1 for the sum) to

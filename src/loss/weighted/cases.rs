@@ -6,8 +6,9 @@ use super::reference::{self, Reduction, Targets};
 use super::{Spec, WeightedLoss, Weighting};
 use crate::Result;
 use crate::cases::{random, random_targets, sum_tolerance, wide};
-use crate::loss::smoothing::{Epsilon, Prior, Schedule};
-use crate::loss::{Case, Formula, Loss};
+use crate::loss::form::Named;
+use crate::loss::smoothing::{Epsilon, EpsilonSchedule, Prior};
+use crate::loss::{Formula, Loss, LossCase};
 use crate::ops::IGNORED;
 
 /// What a case of the general loss takes of all that it covers.
@@ -111,7 +112,7 @@ pub const FEATURES: [Features; 7] = {
 };
 
 /// For logits up to `scale`. Logits that are not read are NaN, or larger than any other.
-pub fn case(n: usize, classes: usize, scale: f32, features: Features) -> Case {
+pub fn case(n: usize, classes: usize, scale: f32, features: Features) -> LossCase {
     let loss = features.loss(classes);
     let targets = features.targets(&loss, n);
     let soft = features.soft.then(|| features.distributions(n, classes));
@@ -171,7 +172,7 @@ pub fn case(n: usize, classes: usize, scale: f32, features: Features) -> Case {
     let dloss = reference::upstream(&loss, at, n, Reduction::Mean)[0] as f32;
     let rows = soft.unwrap_or_default().into_iter().enumerate();
     let rows = rows.map(|(i, t)| if loss.allowed()[i % classes] { t as f32 } else { f32::NAN }).collect();
-    Case {
+    LossCase {
         name: format!("{n}x{classes}, logits to {scale}, {features:?}"),
         dloss,
         form: loss.into(),
@@ -188,7 +189,7 @@ pub fn case(n: usize, classes: usize, scale: f32, features: Features) -> Case {
 ///
 /// # Errors
 /// None: the numbers are in range.
-pub fn trainings(classes: usize, images: usize) -> Result<Vec<(&'static str, Loss)>> {
+pub fn trainings(classes: usize, images: usize) -> Result<Named> {
     let positive = |stream| -> Vec<f64> { random(classes, stream).iter().map(|&v| f64::from(v) + 1.1).collect() };
     let weighted = |epsilon: f64, spec: Spec| -> Result<Loss> {
         let epsilon = Epsilon::negative_allowed(epsilon)?;
@@ -206,11 +207,19 @@ pub fn trainings(classes: usize, images: usize) -> Result<Vec<(&'static str, Los
         })
         .collect();
     Ok(vec![
-        ("prior, decay", weighted(0.2, prior.clone())?.scheduled(Schedule::Decay { over: 3 })),
+        ("prior, decay", weighted(0.2, prior.clone())?.scheduled(EpsilonSchedule::Decay { over: 3 })),
         ("class weights, pytorch", weighted(0.1, by(Weighting::PyTorch))?),
         ("class weights, sample", weighted(0.1, by(Weighting::Sample))?),
         ("class mask, off-target", weighted(0.1, Spec { prior: Prior::OffTarget, ..masked })?),
         ("soft targets", weighted(0.1, prior)?.with_soft_targets(rows.clone())?),
         ("soft targets, class weights", weighted(0.0, by(Weighting::Sample))?.with_soft_targets(rows)?),
     ])
+}
+
+/// For `check`.
+///
+/// # Errors
+/// None: the numbers are in range.
+pub fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<LossCase>> {
+    Ok(FEATURES.iter().map(|&features| case(n, classes, scale, features)).collect())
 }

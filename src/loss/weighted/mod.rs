@@ -30,8 +30,8 @@ pub mod reference;
 
 use std::sync::Arc;
 
-use super::form::rows;
-use super::{Batch, Block, Buffers, Case, Form, Formula, Loss, Pass};
+use super::formula::{Formula, Pass, rows};
+use super::{Batch, Buffers, LossBlock};
 use crate::loss::smoothing::{Epsilon, Prior, entropy_term};
 use crate::ops::IGNORED;
 use crate::plan::shaders::{WEIGHTED_LOSS, WEIGHTED_LOSS_SOFT};
@@ -316,8 +316,8 @@ impl Formula for WeightedLoss {
         scale * least(classes.clone().map(|class| entropy_term(mass(class))).sum(), classes.map(mass).sum())
     }
 
-    fn fill(&self, _classes: usize, block: Block) -> Block {
-        Block { kept: (1.0 - self.epsilon) as f32, epsilon: self.epsilon as f32, ..block }
+    fn fill(&self, _classes: usize, block: LossBlock) -> LossBlock {
+        LossBlock { kept: (1.0 - self.epsilon) as f32, epsilon: self.epsilon as f32, ..block }
     }
 
     fn record(&self, plan: &mut Plan, pass: Pass, n: usize, _classes: usize, at: &Buffers) -> Result<()> {
@@ -347,41 +347,8 @@ impl Formula for WeightedLoss {
     fn fast<T: Real>(&self, logits: &[T], label: u32, row: &[T], dlogits: &mut [T]) -> [T; 2] {
         fast::row(self, logits, label, row, dlogits)
     }
-
-    fn cases(n: usize, classes: usize, scale: f32) -> Result<Vec<Case>> {
-        Ok(cases::FEATURES.iter().map(|&features| cases::case(n, classes, scale, features)).collect())
-    }
-
-    fn trainings(classes: usize, images: usize) -> Result<Vec<(&'static str, Loss)>> {
-        cases::trainings(classes, images)
-    }
 }
 
 fn targets<'a, T>(batch: Batch<'a, T>) -> reference::Targets<'a, T> {
     if batch.rows.is_empty() { reference::Targets::Index(batch.labels) } else { reference::Targets::Soft(batch.rows) }
-}
-
-impl Loss {
-    /// The same, with a distribution over the classes for each training image, `[images, classes]`, in place of its label.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] unless the form is [`Form::Weighted`], the only one that takes distributions; for a value that is
-    /// negative or not finite, and for a row that does not sum to 1 over the classes that take part.
-    pub fn with_soft_targets(self, rows: Arc<[f32]>) -> Result<Self> {
-        let Form::Weighted(loss) = &self.form else {
-            return Err(Error::Usage("soft targets: found a loss of labels, expected a cross-entropy".into()));
-        };
-        for (image, row) in rows.chunks(loss.classes()).enumerate() {
-            let part = row.iter().zip(loss.allowed()).filter(|(_, allowed)| **allowed).map(|(&t, _)| f64::from(t));
-            let total: f64 = part.sum();
-            let bad = row.iter().find(|t| !(t.is_finite() && **t >= 0.0));
-            if bad.is_some() || (total - 1.0).abs() > 1e-4 {
-                let found = bad.map_or(format!("a sum of {total}"), |t| t.to_string());
-                return Err(Error::Usage(format!(
-                    "soft targets: image {image}: found {found}, expected a distribution over the classes that take part"
-                )));
-            }
-        }
-        Ok(Self { rows: Some(rows), ..self })
-    }
 }

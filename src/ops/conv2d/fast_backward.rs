@@ -1,4 +1,4 @@
-//! The gradients of a [`Stage`]. Formulas: [`crate::ops::conv2d`].
+//! The gradients of a [`ConvBlock`]. Formulas: [`crate::ops::conv2d`].
 //!
 //! Of the convolution's output only the element that won its window has a gradient, and under a ReLU only where it was
 //! positive. Those are collected first, as terms (where, gradient), for a few rows of windows at a time; then
@@ -10,14 +10,14 @@
 //!
 //! For a network's first layer, with its one or three channels, collecting the terms would cost more than it saves: there
 //! vectors run along the output's channels, and each element of a window takes the gradients of the channels that it won,
-//! and zeros for the others (see [`Stage::is_narrow`]).
+//! and zeros for the others (see [`ConvBlock::is_narrow`]).
 //!
 //! A collected gradient of exactly zero adds nothing, whatever it would be multiplied with: an infinite or NaN input does
 //! not turn it into a NaN here. (The loss shows such an input anyway.)
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::fast::{Packed, Stage};
+use super::fast_block::{ConvBlock, Packed};
 use crate::real::{Real, lanes};
 
 /// How many windows' terms are collected before they are used: few enough that they, and the part of the image that they
@@ -33,7 +33,7 @@ struct Term<T> {
 
 /// What the stages of one chunk of images need between them, and the chunk's sums.
 #[derive(Clone, Debug, Default)]
-pub struct Sums<T> {
+pub struct ConvSums<T> {
     /// The weight's gradient, `[c_out][kernel row][vectors]`: each row's pixels as they lie in the input. For a narrow
     /// stage `[vector of c_out][kernel row][kernel column * c_in][lanes]`.
     pub dw: Vec<T>,
@@ -63,8 +63,8 @@ pub struct Image<'a, T> {
     pub dx: &'a mut [T],
 }
 
-impl Stage {
-    /// Values in a row of a kernel as [`Sums::dw`] has it.
+impl ConvBlock {
+    /// Values in a row of a kernel as [`ConvSums::dw`] has it.
     fn dw_row(&self) -> usize {
         (self.dims.kernel[1] * self.input.column_stride).next_multiple_of(self.lanes)
     }
@@ -83,7 +83,7 @@ impl Stage {
     }
 
     /// Makes room, and sets the sums to zero.
-    pub fn clear<T: Real>(&self, sums: &mut Sums<T>) {
+    pub fn clear<T: Real>(&self, sums: &mut ConvSums<T>) {
         let c_out = self.dims.c_out;
         let windows = self.rows_at_once() * self.pool.output_plane()[1];
         let narrow = self.is_narrow();
@@ -105,7 +105,7 @@ impl Stage {
         }
     }
 
-    /// At most so many bytes do [`Sums`] take after [`Self::clear`].
+    /// At most so many bytes do [`ConvSums`] take after [`Self::clear`].
     pub fn sums_bytes<T: Real>(&self) -> usize {
         let windows = self.rows_at_once() * self.pool.output_plane()[1];
         let row = self.dw_row().max(self.dims.kernel[1] * self.dims.input[0]);
@@ -116,11 +116,11 @@ impl Stage {
     }
 
     /// Adds one image's part to the sums, and writes `dx`.
-    pub fn backward<T: Real>(&self, arch: Arch, packed: &Packed<T>, image: Image<T>, sums: &mut Sums<T>) {
+    pub fn backward<T: Real>(&self, arch: Arch, packed: &Packed<T>, image: Image<T>, sums: &mut ConvSums<T>) {
         arch.dispatch(Backward { stage: self, packed, image, sums });
     }
 
-    /// Copies summed gradients, laid out as [`Sums::dw`], to `dw [c_out, c_in, kernel rows, kernel columns]`.
+    /// Copies summed gradients, laid out as [`ConvSums::dw`], to `dw [c_out, c_in, kernel rows, kernel columns]`.
     pub fn unpack<T: Real>(&self, sums: &[T], dw: &mut [T]) {
         let [rows, columns] = self.dims.kernel;
         if self.is_narrow() {
@@ -147,10 +147,10 @@ impl Stage {
 }
 
 struct Backward<'a, T> {
-    stage: &'a Stage,
+    stage: &'a ConvBlock,
     packed: &'a Packed<T>,
     image: Image<'a, T>,
-    sums: &'a mut Sums<T>,
+    sums: &'a mut ConvSums<T>,
 }
 
 impl<T: Real> WithSimd for Backward<'_, T> {
@@ -180,7 +180,7 @@ impl<T: Real> WithSimd for Backward<'_, T> {
 /// Collects the terms of the windows in `rows`. Terms are always written, and counted only if they are not zero: the
 /// processor could not foresee a branch.
 #[inline(always)]
-fn collect<T: Real>(stage: &Stage, image: &Image<T>, sums: &mut Sums<T>, rows: std::ops::Range<usize>) {
+fn collect<T: Real>(stage: &ConvBlock, image: &Image<T>, sums: &mut ConvSums<T>, rows: std::ops::Range<usize>) {
     let (c_out, window, padded) = (stage.dims.c_out, stage.window(), stage.padded_c_out());
     let columns = stage.pool.output_plane()[1];
     let capacity = stage.rows_at_once() * columns;
@@ -217,7 +217,7 @@ fn collect<T: Real>(stage: &Stage, image: &Image<T>, sums: &mut Sums<T>, rows: s
 
 /// The gradients of one pixel's channels, before the ReLU.
 #[inline(always)]
-fn read_gradients<T: Real>(stage: &Stage, y: &[T], dy: &[T], gradients: &mut [T]) {
+fn read_gradients<T: Real>(stage: &ConvBlock, y: &[T], dy: &[T], gradients: &mut [T]) {
     let stride = stage.output.channel_stride;
     if !stage.relu {
         gradients.iter_mut().zip(dy.iter().step_by(stride)).for_each(|(gradient, &dy)| *gradient = dy);
@@ -234,7 +234,7 @@ fn read_gradients<T: Real>(stage: &Stage, y: &[T], dy: &[T], gradients: &mut [T]
 
 /// Where the first element of a window of the pooling has its own window in the input.
 #[inline(always)]
-fn corner(stage: &Stage, i: usize, j: usize) -> u32 {
+fn corner(stage: &ConvBlock, i: usize, j: usize) -> u32 {
     let [rows, columns] = stage.pool.stride;
     let [down, right] = stage.dims.stride;
     (i * rows * down * stage.input.row_stride + j * columns * right * stage.input.column_stride) as u32
@@ -242,7 +242,7 @@ fn corner(stage: &Stage, i: usize, j: usize) -> u32 {
 
 /// From there to where each element of the window has its own.
 #[inline(always)]
-fn places(stage: &Stage) -> [u32; 256] {
+fn places(stage: &ConvBlock) -> [u32; 256] {
     let mut places = [0; 256];
     for (at, place) in places.iter_mut().enumerate().take(stage.window()) {
         let (p, q) = (at / stage.pool.kernel[1], at % stage.pool.kernel[1]);
@@ -255,7 +255,7 @@ fn places(stage: &Stage) -> [u32; 256] {
 /// `dw[o] += gradient * x` over the collected terms. Each tile of `dw[o]`, up to 3 kernel rows by some vectors, is held
 /// in registers for all terms of the channel.
 #[inline(always)]
-fn add_weight<S: Simd, T: Real>(simd: S, stage: &Stage, x: &[T], sums: &mut Sums<T>) {
+fn add_weight<S: Simd, T: Real>(simd: S, stage: &ConvBlock, x: &[T], sums: &mut ConvSums<T>) {
     let lanes = const { lanes::<T, S>() };
     let kernel_rows = stage.dims.kernel[0];
     let row = stage.dw_row();
@@ -320,7 +320,7 @@ fn weight_tile<S: Simd, T: Real, const ROWS: usize, const WIDTH: usize>(
 /// `dw[tap][c][o] += (gradient of o, if this element of the window won) * x` for every element of every window, in vectors
 /// of o. Each tile of `dw`, up to 3 kernel rows by 6 elements of a row, is held in registers for the whole image.
 #[inline(always)]
-fn add_weight_narrow<S: Simd, T: Real>(simd: S, stage: &Stage, image: &Image<T>, sums: &mut Sums<T>) {
+fn add_weight_narrow<S: Simd, T: Real>(simd: S, stage: &ConvBlock, image: &Image<T>, sums: &mut ConvSums<T>) {
     let lanes = const { lanes::<T, S>() };
     let d = &stage.dims;
     let (kernel_rows, row) = (d.kernel[0], d.kernel[1] * d.input[0]);
@@ -359,7 +359,7 @@ fn add_weight_narrow<S: Simd, T: Real>(simd: S, stage: &Stage, image: &Image<T>,
 
 /// Some elements of the kernel's rows, for one vector of output channels.
 struct NarrowTile<'a, T, V> {
-    stage: &'a Stage,
+    stage: &'a ConvBlock,
     image: &'a Image<'a, T>,
     vector: usize,
     /// From the tile's first element in the first window on.
@@ -427,9 +427,9 @@ impl<T: Real, V: bytemuck::Pod> NarrowTile<'_, T, V> {
 #[inline(always)]
 fn add_input<S: Simd, T: Real>(
     simd: S,
-    stage: &Stage,
+    stage: &ConvBlock,
     packed: &Packed<T>,
-    sums: &Sums<T>,
+    sums: &ConvSums<T>,
     rows: std::ops::Range<usize>,
     dx: &mut [T],
 ) {
@@ -466,7 +466,7 @@ fn add_input<S: Simd, T: Real>(
 
 /// Some taps of the weights of one vector of input channels.
 struct InputTile<'a, T, V> {
-    stage: &'a Stage,
+    stage: &'a ConvBlock,
     terms: &'a [Term<T>],
     w: &'a [V],
     taps: usize,

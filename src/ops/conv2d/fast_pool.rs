@@ -1,8 +1,8 @@
-//! The pooling at the end of a [`Stage`], with its ReLU. Formulas: [`crate::ops::max_pool2d`], [`crate::ops::relu`].
+//! The pooling at the end of a [`ConvBlock`], with its ReLU. Formulas: [`crate::ops::max_pool2d`], [`crate::ops::relu`].
 
 use pulp::Simd;
 
-use super::fast::Stage;
+use super::fast_block::ConvBlock;
 use crate::real::{Real, lanes};
 
 /// Pools row `i` of windows. `band [row][column][vectors]` is the convolution's output under it, `columns` wide.
@@ -12,7 +12,7 @@ use crate::real::{Real, lanes};
 #[inline(always)]
 pub fn forward_row<S: Simd, T: Real>(
     simd: S,
-    stage: &Stage,
+    stage: &ConvBlock,
     columns: usize,
     band: &[T::Vector<S>],
     i: usize,

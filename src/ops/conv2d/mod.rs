@@ -10,6 +10,8 @@
 mod cases;
 pub mod fast;
 pub mod fast_backward;
+pub mod fast_block;
+pub mod fast_forward;
 mod fast_pool;
 mod record;
 pub mod reference;
@@ -18,10 +20,9 @@ pub use cases::DIMS;
 
 use std::sync::Arc;
 
-use super::fast::{Following, Node};
 use super::{Entry, windows};
 use crate::Result;
-use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
+use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
 /// The registry's line.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Whether an element is dropped follows from the run's seed, the update, the layer and the element alone
-//! ([`Random`](crate::layer::Random)): the same on every device, in both passes, and in a run that was resumed.
+//! ([`Random`]): the same on every device, in both passes, and in a run that was resumed.
 
 mod cases;
 mod record;

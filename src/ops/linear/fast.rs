@@ -8,8 +8,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Linear;
-use crate::layer::Mode;
-use crate::ops::fast::{Batch, Bytes, Node};
+use crate::layer::{Mode, Node, NodeBatch, NodeBytes};
 use crate::real::Real;
 
 /// The node of a fully connected layer.
@@ -20,12 +19,12 @@ pub struct Dense(pub Linear);
 struct Parts<T>(Vec<T>);
 
 impl<T: Real> Node<T> for Dense {
-    fn forward(&mut self, batch: Batch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
-        let Batch { arch, x, params, scratch, .. } = batch;
+    fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
+        let NodeBatch { arch, x, params, scratch, .. } = batch;
         forward(arch, &self.0, [x, params[0], params[1]], y, &mut scratch.of::<Parts<T>>().0);
     }
 
-    fn backward(&self, batch: Batch<T>, _y: &[T], dy: &[T], dx: Option<&mut [T]>, grads: &mut [&mut [T]]) {
+    fn backward(&self, batch: NodeBatch<T>, _y: &[T], dy: &[T], dx: Option<&mut [T]>, grads: &mut [&mut [T]]) {
         let [dw, db] = grads else { unreachable!("a weight and a bias") };
         backward_weight(&self.0, batch.x, dy, dw, db);
         if let Some(dx) = dx {
@@ -33,8 +32,8 @@ impl<T: Real> Node<T> for Dense {
         }
     }
 
-    fn bytes(&self) -> Bytes {
-        Bytes { image: parts_len(&self.0) * size_of::<T>(), ..Bytes::default() }
+    fn bytes(&self) -> NodeBytes {
+        NodeBytes { image: parts_len(&self.0) * size_of::<T>(), ..NodeBytes::default() }
     }
 }
 

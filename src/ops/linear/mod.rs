@@ -17,8 +17,7 @@ pub use cases::DIMS;
 use std::sync::Arc;
 
 use super::Entry;
-use super::fast::{Following, Node};
-use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
+use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
 /// The registry's line.

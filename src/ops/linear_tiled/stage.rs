@@ -100,7 +100,7 @@ impl Stage for Dense {
         self.tiled.backward(plan, at.name, at.n, &buffers(at), dy, dx)
     }
 
-    fn head(&self) -> Option<&LinearTiled> {
-        self.last.then_some(&self.tiled)
+    fn head(&self) -> Option<(&Linear, Storage)> {
+        self.last.then_some((&self.tiled.dims, self.tiled.x))
     }
 }

@@ -3,8 +3,7 @@
 use rayon::prelude::*;
 
 use super::MaxPool2d;
-use crate::layer::Mode;
-use crate::ops::fast::{Batch, Bytes, Node, grow};
+use crate::layer::{Mode, Node, NodeBatch, NodeBytes, grow};
 use crate::real::Real;
 
 /// A pooling, and where its maxima were.
@@ -21,19 +20,19 @@ impl Pool {
 }
 
 impl<T: Real> Node<T> for Pool {
-    fn forward(&mut self, batch: Batch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
+    fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
         grow(&mut self.argmax, y.len());
         forward(&self.dims, batch.x, y, &mut self.argmax[..y.len()]);
     }
 
-    fn backward(&self, _batch: Batch<T>, _y: &[T], dy: &[T], dx: Option<&mut [T]>, _grads: &mut [&mut [T]]) {
+    fn backward(&self, _batch: NodeBatch<T>, _y: &[T], dy: &[T], dx: Option<&mut [T]>, _grads: &mut [&mut [T]]) {
         if let Some(dx) = dx {
             backward(&self.dims, &self.argmax[..dy.len()], dy, dx);
         }
     }
 
-    fn bytes(&self) -> Bytes {
-        Bytes { image: self.dims.output_len() * size_of::<u32>(), ..Bytes::default() }
+    fn bytes(&self) -> NodeBytes {
+        NodeBytes { image: self.dims.output_len() * size_of::<u32>(), ..NodeBytes::default() }
     }
 }
 

@@ -14,9 +14,8 @@ pub mod reference;
 
 use std::sync::Arc;
 
-use super::fast::{Following, Node};
 use super::{Entry, windows};
-use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
+use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
 /// The registry's line.

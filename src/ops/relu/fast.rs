@@ -2,8 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::layer::Mode;
-use crate::ops::fast::{Batch, Node};
+use crate::layer::{Mode, Node, NodeBatch};
 use crate::real::Real;
 
 /// Elements of one task.
@@ -13,13 +12,13 @@ const CHUNK: usize = 1 << 14;
 pub struct Elementwise;
 
 impl<T: Real> Node<T> for Elementwise {
-    fn forward(&mut self, batch: Batch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
+    fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
         let positive = |v: T| if v <= T::zero() { T::zero() } else { v };
         let chunks = y.par_chunks_mut(CHUNK).zip(batch.x.par_chunks(CHUNK));
         chunks.for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, &x)| *y = positive(x)));
     }
 
-    fn backward(&self, _batch: Batch<T>, y: &[T], dy: &[T], dx: Option<&mut [T]>, _grads: &mut [&mut [T]]) {
+    fn backward(&self, _batch: NodeBatch<T>, y: &[T], dy: &[T], dx: Option<&mut [T]>, _grads: &mut [&mut [T]]) {
         let Some(dx) = dx else { return };
         let chunks = dx.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
         chunks.for_each(|((dx, y), dy)| {

@@ -10,8 +10,7 @@ use std::sync::Arc;
 pub use record::backward;
 
 use super::Entry;
-use super::fast::{Following, Node};
-use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
+use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
 /// The registry's line.

@@ -9,7 +9,7 @@ use crate::data::{Dataset, idx};
 use crate::loss::Loss;
 use crate::loss::comparator::ComparatorLoss;
 use crate::loss::distillation::DistillationLoss;
-use crate::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
+use crate::loss::smoothing::{Epsilon, EpsilonSchedule, Prior, Smoothing, Variant};
 use crate::loss::weighted::{Spec, WeightedLoss, Weighting};
 use crate::ops::IGNORED;
 use crate::train::checkpoint;
@@ -125,12 +125,12 @@ impl LossSettings {
     }
 
     /// How epsilon changes, where an epoch has so many steps.
-    pub fn schedule_over(&self, steps_per_epoch: u64) -> Schedule {
+    pub fn schedule_over(&self, steps_per_epoch: u64) -> EpsilonSchedule {
         let over = (self.smoothing_epochs.unwrap_or(0) as u64).saturating_mul(steps_per_epoch);
         match self.smoothing_schedule {
-            ScheduleKind::Constant => Schedule::Constant,
-            ScheduleKind::Warmup => Schedule::WarmUp { over },
-            ScheduleKind::Decay => Schedule::Decay { over },
+            ScheduleKind::Constant => EpsilonSchedule::Constant,
+            ScheduleKind::Warmup => EpsilonSchedule::WarmUp { over },
+            ScheduleKind::Decay => EpsilonSchedule::Decay { over },
         }
     }
 

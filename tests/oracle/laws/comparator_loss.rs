@@ -1,7 +1,7 @@
 //! Laws of the losses that smoothing is compared with.
 
 use proptest::prelude::*;
-use smoothcnn::layer::Precision;
+use smoothcnn::layer::Element;
 use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::smoothing::Masses;
 use smoothcnn::ops::IGNORED;
@@ -10,7 +10,7 @@ use super::config;
 use crate::op::{Op, targets, uniform};
 
 /// Losses, and gradients of the logits for an upstream gradient of 1.
-fn run<T: Precision>(loss: ComparatorLoss, targets: &[u32], logits: &[T]) -> (Vec<T>, Vec<T>) {
+fn run<T: Element>(loss: ComparatorLoss, targets: &[u32], logits: &[T]) -> (Vec<T>, Vec<T>) {
     let op = Op::ComparatorLoss { loss, targets: targets.to_vec() };
     let inputs = [logits.to_vec()];
     (op.forward(&inputs), op.backward(&inputs, &vec![T::one(); targets.len()]).remove(0))

@@ -2,7 +2,7 @@
 //! in `f32` as in `f64`.
 
 use proptest::prelude::*;
-use smoothcnn::layer::{Precision, Shape};
+use smoothcnn::layer::{Element, Shape};
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::max_pool2d::MaxPool2d;
@@ -39,7 +39,7 @@ fn max_pool2d() -> impl Strategy<Value = MaxPool2d> {
 
 /// <op(x, w, 0), g> = <x, dx> = <w, dw>, and <op(0, w, b), g> = <b, db>: the op is linear in each, and its gradients
 /// are its adjoints.
-fn adjoint<T: Precision>(op: &Op, n: usize, stream: u64) -> Result<(), TestCaseError> {
+fn adjoint<T: Element>(op: &Op, n: usize, stream: u64) -> Result<(), TestCaseError> {
     let lens = op.input_lens(n);
     let [x, w, b] = [0, 1, 2].map(|i| integers::<T>(lens[i], 8, stream + i as u64));
     let no_bias = vec![T::zero(); b.len()];

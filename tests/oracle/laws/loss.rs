@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use smoothcnn::check::losses::losses;
-use smoothcnn::layer::Precision;
+use smoothcnn::layer::Element;
 use smoothcnn::loss::smoothing::{Masses, Smoothing, Variant};
 use smoothcnn::loss::{Batch, Form};
 use smoothcnn::ops::IGNORED;
@@ -22,7 +22,7 @@ fn smoothing(variant: Variant, part: f64, classes: usize) -> Smoothing {
 }
 
 /// The losses of `logits` and, for the upstream gradient `dloss`, the logits' gradients.
-fn loss<T: Precision>(masses: Masses, targets: &[u32], logits: &[T], dloss: &[T]) -> (Vec<T>, Vec<T>) {
+fn loss<T: Element>(masses: Masses, targets: &[u32], logits: &[T], dloss: &[T]) -> (Vec<T>, Vec<T>) {
     let op = Op::SmoothedLoss { masses, classes: logits.len() / targets.len(), targets: targets.to_vec() };
     let inputs = [logits.to_vec()];
     (op.forward(&inputs), op.backward(&inputs, dloss).remove(0))
@@ -167,7 +167,7 @@ fn the_worked_example() {
 
 /// Catches an exponential of an unshifted logit: with one logit at 1e4 and the others at -1e4 the softmax is exact, so
 /// the loss is 2e4 times the target's mass on the others.
-fn extreme_logits<T: Precision>(epsilon_of_t: f64) {
+fn extreme_logits<T: Element>(epsilon_of_t: f64) {
     for (variant, part, classes) in VARIANTS.iter().flat_map(|&v| {
         [0.0, 0.1, 0.5].into_iter().flat_map(move |part| [2, 3, 10, 1000].map(|classes| (v, part, classes)))
     }) {

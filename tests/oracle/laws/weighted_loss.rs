@@ -1,8 +1,8 @@
 //! Laws of the general loss: what it is equal to where it is nothing new, and what smoothing with a prior leads to.
 
 use proptest::prelude::*;
-use smoothcnn::layer::Precision;
-use smoothcnn::loss::smoothing::{Epsilon, Prior, Schedule, Smoothing, Variant};
+use smoothcnn::layer::Element;
+use smoothcnn::loss::smoothing::{Epsilon, EpsilonSchedule, Prior, Smoothing, Variant};
 use smoothcnn::loss::weighted::cases::Features;
 use smoothcnn::loss::weighted::reference::{Reduction, reduce, upstream, weights};
 use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
@@ -13,7 +13,7 @@ use super::config;
 use crate::op::{Op, Targets, largest, targets, uniform};
 
 /// Losses, and gradients of the logits for the upstream gradient `dloss`.
-fn run<T: Precision>(loss: &WeightedLoss, targets: &Targets, logits: &[T], dloss: &[T]) -> (Vec<T>, Vec<T>) {
+fn run<T: Element>(loss: &WeightedLoss, targets: &Targets, logits: &[T], dloss: &[T]) -> (Vec<T>, Vec<T>) {
     let op = Op::WeightedLoss { loss: loss.clone(), targets: targets.clone() };
     let inputs = [logits.to_vec()];
     (op.forward(&inputs), op.backward(&inputs, dloss).remove(0))
@@ -229,7 +229,7 @@ fn what_does_not_fit_is_refused() {
 /// exact.
 #[test]
 fn extreme_logits_are_stable() {
-    fn check<T: Precision>(epsilon_of_t: f64) {
+    fn check<T: Element>(epsilon_of_t: f64) {
         for features in Features::all().into_iter().filter(|features| !features.soft) {
             let loss = features.loss(9);
             let mut logits = vec![T::of(-1e4); 9];
@@ -346,7 +346,7 @@ fn the_entropy_of_the_targets_is_the_least_loss() {
 #[test]
 fn an_update_has_the_epsilon_of_the_updates_before_it() {
     for variant in [Variant::Uniform, Variant::OffTarget] {
-        let loss = Loss::from(Smoothing { variant, epsilon: 0.4 }).scheduled(Schedule::WarmUp { over: 4 });
+        let loss = Loss::from(Smoothing { variant, epsilon: 0.4 }).scheduled(EpsilonSchedule::WarmUp { over: 4 });
         for (t, expected) in [(1, 0.0), (3, 0.2), (5, 0.4), (9, 0.4)] {
             assert!((loss.epsilon(t) - expected).abs() < 1e-15);
             assert_eq!(loss.at(t), Form::Smoothed(Smoothing { variant, epsilon: loss.epsilon(t) }));
@@ -355,7 +355,7 @@ fn an_update_has_the_epsilon_of_the_updates_before_it() {
     // Off-target over the 3 classes that take part: 0.4 is 0.6 of the form with a prior.
     let spec = Spec { prior: Prior::OffTarget, allowed: Some(vec![true, true, false, true]), ..Spec::new(4) };
     let full = WeightedLoss::new(&Spec { epsilon: Epsilon::new(0.4).unwrap(), ..spec }).unwrap();
-    let loss = Loss::new(Form::Weighted(full.clone()), 0.4).scheduled(Schedule::Decay { over: 4 });
+    let loss = Loss::new(Form::Weighted(full.clone()), 0.4).scheduled(EpsilonSchedule::Decay { over: 4 });
     let Form::Weighted(half) = loss.at(3) else { panic!("another form") };
     assert!((half.epsilon() - 0.3).abs() < 1e-15 && (full.epsilon() - 0.6).abs() < 1e-15);
     assert_eq!(loss.at(1), Form::Weighted(full));

@@ -10,14 +10,21 @@
 //! [`crate::ops`] holds the layers that this crate brings. One of your own needs no change to the crate:
 //! [`crate::docs::own_layer`] shows one whole.
 
+mod layout;
+mod scratch;
+
+pub use layout::ImageLayout;
+pub use scratch::{MAX_CHUNKS, NodeBytes, Scratch, chunk_len, grow};
+
 use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use pulp::Arch;
+
 use crate::Result;
-use crate::ops::fast::{Following, Node};
 use crate::plan::{Plan, Slice};
-use crate::real::Real;
+use crate::real::{Real, machine_lanes};
 use crate::rng::Philox;
 
 /// What flows between layers, for one image.
@@ -291,7 +298,7 @@ impl dyn Op {
     }
 
     /// Its passes in `T`.
-    pub fn twin<T: Precision>(&self) -> &dyn Twin<T> {
+    pub fn twin<T: Element>(&self) -> &dyn Twin<T> {
         T::twin(self)
     }
 
@@ -302,18 +309,18 @@ impl dyn Op {
 }
 
 /// `f32` or `f64`, as the passes of any operation are had in them.
-pub trait Precision: Real {
+pub trait Element: Real {
     /// The passes in this precision.
     fn twin(op: &dyn Op) -> &dyn Twin<Self>;
 }
 
-impl Precision for f32 {
+impl Element for f32 {
     fn twin(op: &dyn Op) -> &dyn Twin<Self> {
         op
     }
 }
 
-impl Precision for f64 {
+impl Element for f64 {
     fn twin(op: &dyn Op) -> &dyn Twin<Self> {
         op
     }
@@ -413,5 +420,71 @@ pub trait Twin<T: Real> {
     /// the path runs the plain form.
     fn fast(&self, _following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
         None
+    }
+}
+
+/// What stands above an operation in its network.
+#[derive(Debug)]
+pub struct Following<'a> {
+    /// The operations after it, in order.
+    pub ops: &'a [Arc<dyn Op>],
+    /// Whether the gradient of its input is wanted.
+    pub wants_dx: bool,
+    /// This machine's instruction set.
+    pub arch: Arch,
+}
+
+impl Following<'_> {
+    /// Values in a vector of this machine.
+    pub fn lanes<T: Real>(&self) -> usize {
+        machine_lanes::<T>(self.arch)
+    }
+}
+
+/// What a node's passes have in common.
+#[derive(Debug)]
+pub struct NodeBatch<'a, T> {
+    /// Images.
+    pub n: usize,
+    /// This machine's instruction set.
+    pub arch: Arch,
+    /// How each image of `x` lies.
+    pub from: ImageLayout,
+    /// How each image of `y` lies.
+    pub to: ImageLayout,
+    /// The input, `n` times `from.len`.
+    pub x: &'a [T],
+    /// The trained parameters of all layers that the node computes, in order.
+    pub params: &'a [&'a [T]],
+    /// Random numbers of the first of these layers.
+    pub random: Random,
+    /// What nodes share.
+    pub scratch: &'a mut Scratch,
+}
+
+/// One or more layers, as the fast path computes them.
+pub trait Node<T: Real>: Send + Sync {
+    /// How it takes its input; `None` for planes, channel after channel.
+    fn reads(&self) -> Option<ImageLayout> {
+        None
+    }
+
+    /// Asks it to give its output so; whether it will. Else it is in planes.
+    fn give(&mut self, _layout: &ImageLayout) -> bool {
+        false
+    }
+
+    /// Makes what it needs of parameters that have changed.
+    fn pack(&mut self, _params: &[&[T]]) {}
+
+    /// The batch to `y`.
+    fn forward(&mut self, batch: NodeBatch<T>, mode: Mode, buffers: &mut [&mut [T]], y: &mut [T]);
+
+    /// From the output `y` and its gradient `dy` to the gradients of the parameters, and of the input if it is wanted.
+    fn backward(&self, batch: NodeBatch<T>, y: &[T], dy: &[T], dx: Option<&mut [T]>, grads: &mut [&mut [T]]);
+
+    /// What it takes.
+    fn bytes(&self) -> NodeBytes {
+        NodeBytes::default()
     }
 }

@@ -2,7 +2,7 @@
 
 /// Element `(channel, row, column)` is at `origin + channel * channel_stride + row * row_stride + column * column_stride`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct ImageLayout {
     /// Channels, height, width.
     pub dims: [usize; 3],
     /// Where element (0, 0, 0) is.
@@ -17,7 +17,7 @@ pub struct Layout {
     pub len: usize,
 }
 
-impl Layout {
+impl ImageLayout {
     /// Channel by channel, as PyTorch's contiguous tensors and every layer but a convolution have it.
     pub fn planes([channels, h, w]: [usize; 3]) -> Self {
         Self {
@@ -82,7 +82,7 @@ mod tests {
     fn what_is_written_is_read_back_and_the_border_stays_zero() {
         let dims = [3, 4, 5];
         let planes: Vec<f32> = (1..=60).map(|v| v as f32).collect();
-        let layout = Layout::pixels(dims, [2, 1], 8, 3);
+        let layout = ImageLayout::pixels(dims, [2, 1], 8, 3);
         let mut image = vec![0.0; layout.len];
         layout.write(&planes, &mut image);
         let mut back = vec![0.0; 60];
@@ -90,6 +90,6 @@ mod tests {
         assert_eq!(back, planes);
         assert_eq!(image.iter().filter(|&&v| v != 0.0).count(), 60);
         assert_eq!(image.len(), 8 * 7 * 8 + 3);
-        assert_eq!(Layout::planes(dims).at(2, 3, 4), 59);
+        assert_eq!(ImageLayout::planes(dims).at(2, 3, 4), 59);
     }
 }

@@ -1,0 +1,67 @@
+//! What the operations have in common: how one is listed, and what several of them use.
+
+use crate::layer::{Layer, Shape};
+use crate::plan::Slice;
+use crate::plan::shaders::Shader;
+use crate::rng::Philox;
+
+/// A layer in the registry: all that check, tests, benches and tables need to know of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The stem of its folder, its shader and its recorded values.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub summary: &'static str,
+    /// What it runs on, on a GPU.
+    pub shaders: &'static [&'static Shader],
+    /// The shapes that it is tested on.
+    pub cases: fn() -> Vec<Case>,
+    /// Random settings for this input, if any fit.
+    pub draw: fn(&mut Philox, Shape) -> Option<Layer>,
+    /// A case of `tests/golden/<name>.safetensors`, by its numbers; absent where PyTorch has nothing to say.
+    pub golden: Option<Golden>,
+}
+
+/// Makes a case from recorded numbers, which it asks for by name.
+pub type Golden = fn(&dyn Fn(&str) -> f64) -> Case;
+
+/// A layer on a batch of images.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Images.
+    pub n: usize,
+    /// An image's shape.
+    pub input: Shape,
+    /// The layer.
+    pub layer: Layer,
+}
+
+/// The target that stands for an ignored sample, on the device, in the oracle and in a data set: no class.
+pub const IGNORED: u32 = u32::MAX;
+
+/// Threads of a workgroup, as `WORKGROUP` in `shaders/common/dispatch.wgsl`.
+pub(crate) const WORKGROUP: usize = 64;
+
+/// The buffers of a layer with a weight and a bias in a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct AffineBuffers {
+    /// Input, `[n, …]`.
+    pub x: Slice,
+    /// Weight: OIHW, or `[outputs, inputs]`.
+    pub w: Slice,
+    /// Bias, one for each output channel or feature.
+    pub b: Slice,
+    /// Output, `[n, …]`.
+    pub y: Slice,
+    /// Gradient of the weight.
+    pub dw: Slice,
+    /// Gradient of the bias.
+    pub db: Slice,
+}
+
+/// PyTorch's floor rule for a window over one axis: `floor((size + 2 padding - kernel) / stride) + 1`, or `None` where
+/// the window does not fit once.
+pub(crate) fn windows(size: usize, kernel: usize, stride: usize, padding: usize) -> Option<usize> {
+    (kernel > 0 && stride > 0 && size > 0)
+        .then(|| (size + 2 * padding).checked_sub(kernel).map(|room| room / stride + 1))?
+}
