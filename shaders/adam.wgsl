@@ -8,6 +8,7 @@
 
 struct Adam {
     len: u32,       // a multiple of 4
+    decayed: u32,   // no weight decay from here on; a multiple of 4
     segments: u32,
     parted: u32,    // one past the last parameter that a segment holds
     beta1: f32, one_minus_beta1: f32,  // 1 - b is rounded once, from the exact value
@@ -26,8 +27,8 @@ fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     let at = flat_thread(group, groups, local) - WORKGROUP;
     if at >= dims.len / 4u { return; }
     let segment = segment_of(at * 4u);
-    let p = optimizer.keep * params[at];
-    let g = gradient(at, segment) + optimizer.l2 * p;
+    let p = factor(at) * params[at];
+    let g = gradient(at, segment) + l2(at) * p;
     let m = dims.beta1 * first[at] + dims.one_minus_beta1 * g;
     let v = dims.beta2 * second[at] + dims.one_minus_beta2 * g * g;
     first[at] = m;

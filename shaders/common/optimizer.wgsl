@@ -44,6 +44,11 @@ struct Slot {
 
 const NONE = 0xffffffffu;
 
+// What four parameters are multiplied by first, and the factor of the L2 term in their gradient: weight decay reaches those
+// before `decayed` alone.
+fn factor(quad: u32) -> f32 { return select(1.0, optimizer.keep, quad * 4u < dims.decayed); }
+fn l2(quad: u32) -> f32 { return select(0.0, optimizer.l2, quad * 4u < dims.decayed); }
+
 // The segment that holds the parameters from `at` on, if one does. There are a few, so they are tried one by one; behind the
 // last there is none to try.
 struct Found { some: bool, segment: Segment }

@@ -7,8 +7,7 @@ use crate::backend::{Asked, ImageSet, Predictor, Setup, State, Trainer};
 use crate::data::Dataset;
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
-use crate::optimizer::Optimizer;
-use crate::optimizer::reference::{self as optimizer};
+use crate::optimizer::{Optimizer, Slots};
 use crate::real::Real;
 
 /// What each byte of each channel becomes: `(byte / 255 - mean) / std`.
@@ -18,7 +17,7 @@ pub type Normalised<T> = [[T; 256]];
 pub trait HostNetwork<T> {
     /// A network with these parameters, `[net.flat_len()]`, whose layers draw their random numbers by `seed`.
     fn start(net: &Network, params: Vec<T>, seed: u64) -> Self;
-    /// The same for a network that only answers: without a gradient, and without an optimizer's memory.
+    /// The same for a network that only answers: without a gradient.
     fn answering(net: &Network, params: Vec<T>) -> Self;
     /// Makes `images [n, channels, height, width]` its batch.
     fn take(&mut self, images: &[T]);
@@ -28,8 +27,8 @@ pub trait HostNetwork<T> {
     fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss;
     /// The logits `[n, classes]` of the batch.
     fn logits(&mut self) -> &[T];
-    /// The parameters, and the optimizer's memory.
-    fn parts(&mut self) -> (&mut Vec<T>, &mut optimizer::Moments<T>);
+    /// The parameters, the optimizer's memory (empty before the first step), and the layers' buffers.
+    fn parts(&mut self) -> (&mut Vec<T>, &mut Slots<T>, &mut Vec<T>);
 }
 
 /// Trains in `T` on a network `N`.
@@ -86,16 +85,20 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
     }
 
     fn state(&mut self) -> Result<State> {
-        let wide = |values: &[T]| values.iter().map(|v| v.wide()).collect();
-        let (params, memory) = self.network.parts();
-        Ok(State { params: wide(params), first: wide(&memory.first), second: wide(&memory.second) })
+        let wide = |values: &[T]| -> Vec<f64> { values.iter().map(|v| v.wide()).collect() };
+        let (params, slots, buffers) = self.network.parts();
+        if slots.is_empty() {
+            *slots = self.setup.optimizer.empty(params.len());
+        }
+        Ok(State { params: wide(params), slots: slots.iter().map(|slot| wide(slot)).collect(), buffers: wide(buffers) })
     }
 
     fn set_state(&mut self, state: &State) {
         let narrow = |values: &[f64]| values.iter().map(|&v| T::of(v)).collect();
-        let (params, memory) = self.network.parts();
+        let (params, slots, buffers) = self.network.parts();
         *params = narrow(&state.params);
-        *memory = optimizer::Moments { first: narrow(&state.first), second: narrow(&state.second) };
+        *slots = state.slots.iter().map(|slot| narrow(slot)).collect();
+        *buffers = narrow(&state.buffers);
     }
 }
 
@@ -134,9 +137,11 @@ pub struct HostPredictor<T, N> {
 impl<T: Real, N: HostNetwork<T>> HostPredictor<T, N> {
     /// A predictor.
     pub fn new(asked: &Asked) -> Self {
-        let params = asked.params.iter().map(|&p| T::of(p)).collect();
+        let narrow = |values: &[f64]| values.iter().map(|&v| T::of(v)).collect();
+        let mut network = N::answering(asked.net, narrow(asked.params));
+        *network.parts().2 = narrow(asked.buffers);
         Self {
-            network: N::answering(asked.net, params),
+            network,
             normalised: tables(asked.normalisation),
             pixels: asked.net.input.iter().product(),
             batch_size: asked.batch_size,

@@ -36,14 +36,22 @@ pub struct Setup<'a> {
 }
 
 /// Parameters and the optimizer's memory, each a flat vector (see [`crate::network::NamedParameter::range`]).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// Parameters.
     pub params: Vec<f64>,
-    /// First moment, or momentum.
-    pub first: Vec<f64>,
-    /// Second moment.
-    pub second: Vec<f64>,
+    /// The optimizer's memory ([`Optimizer::slots`]); none where it is empty.
+    pub slots: Vec<Vec<f64>>,
+    /// What layers keep from one step to the next ([`Network::buffers`]).
+    pub buffers: Vec<f64>,
+}
+
+impl State {
+    /// The state before training: the network's first values by `seed`, and no memory.
+    pub fn initial(net: &Network, seed: u64) -> Self {
+        let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect();
+        Self { params: wide(net.initial_parameters(seed)), slots: vec![], buffers: wide(net.initial_buffers(seed)) }
+    }
 }
 
 /// Something that trains.
@@ -91,6 +99,8 @@ pub struct Asked<'a> {
     pub net: &'a Network,
     /// Its parameters, `[net.flat_len()]`.
     pub params: &'a [f64],
+    /// What its layers keep ([`Network::buffers`]).
+    pub buffers: &'a [f64],
     /// Each channel's mean and standard deviation, of pixels scaled to 0..1; for images in bytes.
     pub normalisation: &'a [[f64; 2]],
     /// Images in a batch.

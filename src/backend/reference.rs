@@ -8,8 +8,7 @@ use crate::data::Dataset;
 use crate::layer::{Backward, Element, Forward, Kept, Mode, Random};
 use crate::loss::{Batch, BatchLoss, Form, mean};
 use crate::network::Network;
-use crate::optimizer::Optimizer;
-use crate::optimizer::reference::{self as optimizer};
+use crate::optimizer::{Optimizer, Slots, Values};
 
 /// A network with its parameters, and the buffers of one step, which are allocated once and grow with the batch.
 pub struct ReferenceNetwork<T> {
@@ -21,7 +20,7 @@ pub struct ReferenceNetwork<T> {
     /// The gradient of the last [`Self::backward`], laid out as `params`.
     pub grads: Vec<T>,
     /// The optimizer's memory.
-    pub state: optimizer::Moments<T>,
+    pub slots: Slots<T>,
     /// The run's seed, which the random numbers of layers follow from.
     seed: u64,
     /// The update that the passes are part of.
@@ -42,18 +41,18 @@ impl<T: Element> ReferenceNetwork<T> {
         Self::with(net, params, trained)
     }
 
-    /// The same without a gradient and without an optimizer's memory: it only answers.
+    /// The same without a gradient: it only answers.
     pub fn answering(net: &Network, params: Vec<T>) -> Self {
         Self::with(net, params, 0)
     }
 
-    /// With room for the gradient and the optimizer's memory of so many parameters.
+    /// With room for the gradient of so many parameters.
     fn with(net: &Network, params: Vec<T>, trained: usize) -> Self {
         assert_eq!(params.len(), net.flat_len());
         Self {
             grads: vec![T::zero(); trained],
             buffers: net.initial_buffers(0).into_iter().map(|v| T::of(v.into())).collect(),
-            state: optimizer::Moments::new(trained),
+            slots: vec![],
             params,
             seed: 0,
             step: 0,
@@ -152,7 +151,11 @@ impl<T: Element> ReferenceNetwork<T> {
         self.step = t;
         let loss = self.loss_and_gradient(form, batch);
         let nll = self.nll(form, batch);
-        let finite = optimizer::step(optimizer, t, &mut self.params, &self.grads, &mut self.state);
+        let Self { net, params, grads, slots, .. } = self;
+        if slots.is_empty() {
+            *slots = optimizer.empty(params.len());
+        }
+        let finite = optimizer.step(t, Values { params, grads, slots, decayed: net.decayed_len() });
         BatchLoss { loss, nll, diverged: !finite }
     }
 }
@@ -165,7 +168,8 @@ pub type ReferenceTrainer<'a, T> = HostTrainer<'a, T, ReferenceNetwork<T>>;
 
 impl<T: Element> HostNetwork<T> for ReferenceNetwork<T> {
     fn start(net: &Network, params: Vec<T>, seed: u64) -> Self {
-        Self { seed, ..Self::new(net, params) }
+        let buffers = net.initial_buffers(seed).into_iter().map(|v| T::of(v.into())).collect();
+        Self { seed, buffers, ..Self::new(net, params) }
     }
 
     fn answering(net: &Network, params: Vec<T>) -> Self {
@@ -196,7 +200,7 @@ impl<T: Element> HostNetwork<T> for ReferenceNetwork<T> {
         self.forward(Mode::Inference)
     }
 
-    fn parts(&mut self) -> (&mut Vec<T>, &mut optimizer::Moments<T>) {
-        (&mut self.params, &mut self.state)
+    fn parts(&mut self) -> (&mut Vec<T>, &mut Slots<T>, &mut Vec<T>) {
+        (&mut self.params, &mut self.slots, &mut self.buffers)
     }
 }

@@ -16,7 +16,7 @@ use crate::ops::gather;
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::seal::{self, Extent};
 use crate::ops::stage::{Layout, Places, Segment};
-use crate::optimizer::{self, Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Sgd};
+use crate::optimizer::{self, Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Sgd, Values};
 use crate::plan::{BatchBlock, Block, Step};
 
 /// The optimizers that are checked.
@@ -89,9 +89,9 @@ impl OptimizerCase {
         const SLOT: usize = 2;
         const STAMP: u32 = 0x4048_f5c3;
         let len = self.len;
-        let (op, sgd) = match optimizer {
-            Optimizer::Adam(_) | Optimizer::AdamW(_) => ("adam", false),
-            Optimizer::Sgd(_) => ("sgd", true),
+        let op = match optimizer {
+            Optimizer::Adam(_) | Optimizer::AdamW(_) => "adam",
+            Optimizer::Sgd(_) => "sgd",
         };
         let (params, grads, first) = (random(len, 1), random(len + self.partials, 2), random(len, 3));
         let second: Vec<f32> = random(len, 4).iter().map(|v| v * v).collect();
@@ -103,8 +103,11 @@ impl OptimizerCase {
             }
         }
         let mut want = wide(&params);
-        let mut state = optimizer::reference::Moments { first: wide(&first), second: wide(&second) };
-        optimizer::reference::step(optimizer, T, &mut want, &gradient[..len], &mut state);
+        let before = [&first, &second];
+        let mut slots: Vec<_> = before.iter().take(optimizer.slots().len()).map(|slot| wide(slot)).collect();
+        // Weight decay reaches a part of the parameters alone.
+        let decayed = (len / 8 * 4).max(4);
+        optimizer.step(T, Values { params: &mut want, grads: &gradient[..len], slots: &mut slots, decayed });
 
         let update = optimizer.update(T);
         // A handful of roundings of numbers not above 1 (moments, parameters), and of the step itself. A gradient in parts
@@ -125,30 +128,32 @@ impl OptimizerCase {
         }
         let losses = random(2 * LOSSES, 5);
         let factors = [shares(LOSSES).dloss, shares(LOSSES).dnll].map(f64::from);
-        let before = [0.25; SLOT_WORDS * 4];
-        let mut step_losses = wide(&before);
+        let losses_before = [0.25; SLOT_WORDS * 4];
+        let mut step_losses = wide(&losses_before);
         let slot = &mut step_losses[SLOT_WORDS * SLOT..][..SLOT_WORDS];
         // The second stamp stays what it was: every number is finite.
         slot[2 * LOSS_PARTS] = f32::from_bits(STAMP).into();
         for (i, sum) in slot[..2 * LOSS_PARTS].iter_mut().enumerate() {
             *sum = losses.iter().skip(i).step_by(2 * LOSS_PARTS).map(|&v| f64::from(v) * factors[i % 2]).sum();
         }
-        let loss_tolerance = vec![sum_tolerance(LOSSES.div_ceil(LOSS_PARTS), factors[0] * 3.0); before.len()];
+        let loss_tolerance = vec![sum_tolerance(LOSSES.div_ceil(LOSS_PARTS), factors[0] * 3.0); losses_before.len()];
 
         let mut probe = Probe::new(gpu);
         let at = OptimizerBuffers {
             params: probe.updated("params", &params, want, tolerance)?,
             grads: probe.updated("grads", &grads, gradient.clone(), vec![ulp * parts * parts; gradient.len()])?,
-            first: probe.updated("first", &first, state.first, moment.clone())?,
-            second: match sgd {
-                false => probe.updated("second", &second, state.second, moment)?,
-                true => probe.floats("second", &second)?,
+            slots: {
+                let mut at = [None; 2];
+                for (i, slot) in slots.into_iter().enumerate() {
+                    at[i] = Some(probe.updated(optimizer.slots()[i], before[i], slot, moment.clone())?);
+                }
+                at
             },
             packed: probe.updated("packed", &self.packed, packed, packed_tolerance)?,
             losses: probe.floats("losses", &losses)?,
-            step_losses: probe.updated("step_losses", &before, step_losses, loss_tolerance)?,
+            step_losses: probe.updated("step_losses", &losses_before, step_losses, loss_tolerance)?,
         };
-        optimizer.record(&mut probe.plan, len, &self.segments, &at)?;
+        optimizer.record(&mut probe.plan, [len, decayed], &self.segments, &at)?;
         let step = Step {
             batch: BatchBlock { count: LOSSES as u32, slot: SLOT as u32, stamp: STAMP, ..BatchBlock::default() },
             optimizer: Block::new(&optimizer::OptimizerBlock::from(update)),

@@ -48,6 +48,8 @@ pub struct CompiledInference {
     pub batch: Slice,
     /// All trained parameters.
     pub params: Slice,
+    /// The layers' buffers.
+    pub buffers: Option<Slice>,
     /// `[batch, classes]`.
     pub logits: Slice,
     /// The logits' seal ([`seal`]).
@@ -107,5 +109,5 @@ pub fn inference(job: &InferenceJob) -> Result<CompiledInference> {
     let infer = 0..plan.dispatches.len();
     recorder.pack(&mut plan)?;
     let load = infer.end..plan.dispatches.len();
-    Ok(CompiledInference { plan, infer, load, data, normalisation, batch, params, logits, logits_seal })
+    Ok(CompiledInference { plan, infer, load, data, normalisation, batch, params, buffers, logits, logits_seal })
 }

@@ -77,8 +77,10 @@ pub struct Compiled {
     pub logits: Slice,
     /// The logits' seal ([`seal`]).
     pub logits_seal: Slice,
-    /// The seals of parameters, first and second moment.
-    pub state_seals: [Slice; 3],
+    /// Parameters, each of the optimizer's slots, and the layers' buffers if they have some: each with its seal.
+    pub state: Vec<[Slice; 2]>,
+    /// The layers' buffers.
+    pub buffers: Option<Slice>,
     /// A [`Slot`](crate::optimizer::Slot) for each step of a submission.
     pub step_losses: Slice,
     /// All parameters, and the optimizer's memory.
@@ -127,8 +129,13 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let flat = Buffers {
         params: flat_buffer("params", flat_len)?,
         grads: flat_buffer("grads", grads_len)?,
-        first: flat_buffer("optimizer.first", flat_len)?,
-        second: flat_buffer("optimizer.second", flat_len)?,
+        slots: {
+            let mut slots = [None; 2];
+            for (slot, name) in slots.iter_mut().zip(job.optimizer.slots()) {
+                *slot = Some(flat_buffer(&format!("optimizer.{name}"), flat_len)?);
+            }
+            slots
+        },
         packed: plan.buffer("packed", packed_len)?,
         losses,
         step_losses,
@@ -185,7 +192,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         }
     }
     recorder.backward(&mut plan, dlogits)?;
-    job.optimizer.record(&mut plan, flat_len, &recorder.segments(), &flat)?;
+    job.optimizer.record(&mut plan, [flat_len, net.decayed_len()], &recorder.segments(), &flat)?;
     let train = 0..plan.dispatches.len();
 
     if !reads_bytes {
@@ -199,13 +206,16 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let infer = train.end..plan.dispatches.len();
     recorder.pack(&mut plan)?;
     let load = infer.end..plan.dispatches.len();
-    let mut seal = |name: &str, words: Slice| {
+    let slots = job.optimizer.slots().iter().map(|name| format!("optimizer.{name}"));
+    let names = std::iter::once("params".to_owned()).chain(slots).chain(buffers.map(|_| "buffers".to_owned()));
+    let parts = std::iter::once(flat.params).chain(flat.slots.into_iter().flatten()).chain(buffers);
+    let mut state = vec![];
+    for (name, words) in names.zip(parts) {
         let extent = Extent::Words(words.bytes as usize / 4);
         let at = plan.buffer(format!("{name}.seal"), extent.seal_len())?;
-        seal::close(&mut plan, name, extent, words, at).map(|()| at)
-    };
-    let state_seals =
-        [seal("params", flat.params)?, seal("optimizer.first", flat.first)?, seal("optimizer.second", flat.second)?];
+        seal::close(&mut plan, &name, extent, words, at)?;
+        state.push([words, at]);
+    }
     let seal_state = load.end..plan.dispatches.len();
 
     Ok(Compiled {
@@ -220,7 +230,8 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         loss_rows,
         logits,
         logits_seal,
-        state_seals,
+        state,
+        buffers,
         step_losses,
         flat,
         gradient: flat.grads.part(0, flat_len),

@@ -164,6 +164,7 @@ impl Network {
             panic!("the last layer of {:?}, expected a linear one", self.layers);
         };
         net.parameters.truncate(last.parameters.start);
+        net.buffers.truncate(last.buffers.start);
         net.classes = dims.inputs;
         net
     }

@@ -6,14 +6,29 @@
 //! SGD    g += wd * p;  m = momentum m + g;  p -= lr * (nesterov ? g + momentum m : m)
 //! ```
 //!
-//! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`.
+//! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`. A folder each: settings, slots and recording in
+//! `mod.rs`, the plain form in `reference.rs`, that of the fast CPU path in `fast.rs`. What an optimizer remembers of each
+//! parameter is in slots, which have PyTorch's names ([`Optimizer::slots`]); it has as many as it needs.
+//!
+//! No weight decay reaches parameters whose role is [`Undecayed`](crate::layer::Role::Undecayed): they are the last of the flat
+//! vector, from [`decayed`](Values::decayed) on.
 
-pub mod reference;
+pub mod adam;
+pub mod sgd;
+mod update;
+
+use pulp::Arch;
+
+pub use adam::Adam;
+pub use sgd::Sgd;
+pub use update::{OptimizerBlock, Slots, Update, Values};
+
+use update::Extent;
 
 use crate::ops::WORKGROUP;
 use crate::ops::stage::Segment;
-use crate::plan::shaders::{ADAM, SGD};
-use crate::plan::{Grid, Plan, Slice, uniform, word};
+use crate::plan::{Grid, Plan, Slice, word};
+use crate::real::Real;
 use crate::{Error, Result};
 
 /// Parts in which a step's loss is stored: one for each thread that adds some.
@@ -57,82 +72,36 @@ pub enum Optimizer {
     Sgd(Sgd),
 }
 
-/// What Adam and AdamW have in common.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Adam {
-    /// Learning rate.
-    pub lr: f64,
-    /// Decay rates of the first and second moment.
-    pub betas: [f64; 2],
-    /// Added to the denominator, after the square root.
-    pub eps: f64,
-    /// Weight decay.
-    pub weight_decay: f64,
-}
-
-impl Default for Adam {
-    fn default() -> Self {
-        Self { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }
-    }
-}
-
-/// SGD's settings.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sgd {
-    /// Learning rate.
-    pub lr: f64,
-    /// Momentum; 0 for none.
-    pub momentum: f64,
-    /// Nesterov's form of momentum.
-    pub nesterov: bool,
-    /// Weight decay, as an L2 term in the gradient.
-    pub weight_decay: f64,
-}
-
-/// The numbers of one update. Both forms of Adam are one update with these coefficients; what depends on the step (the
-/// bias corrections) is worked out here, on the host, in f64.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Update {
-    /// The parameter is first multiplied by this: `1 - lr * weight_decay` for AdamW, else 1.
-    pub keep: f64,
-    /// The L2 term's factor in the gradient.
-    pub l2: f64,
-    /// Adam: `lr / (1 - b1^t)`. SGD: `lr`.
-    pub step_size: f64,
-    /// Adam: `sqrt(1 - b2^t)`. SGD: 1.
-    pub denominator: f64,
-}
-
-uniform! {
-    /// An [`Update`] as the device has it (`Optimizer` in `shaders/common/optimizer.wgsl`).
-    pub struct OptimizerBlock {
-        /// The parameter is first multiplied by this.
-        keep: f32,
-        /// The L2 term's factor in the gradient.
-        l2: f32,
-        /// Adam: `lr / (1 - b1^t)`. SGD: `lr`.
-        step_size: f32,
-        /// Adam: `sqrt(1 - b2^t)`. SGD: 1.
-        denominator: f32,
-    }
-}
-
-impl OptimizerBlock {
-    /// For a step whose update nobody reads: it leaves parameters finite.
-    pub const NONE: Self = Self { keep: 1.0, l2: 0.0, step_size: 0.0, denominator: 1.0 };
-}
-
-impl From<Update> for OptimizerBlock {
-    fn from(update: Update) -> Self {
-        let Update { keep, l2, step_size, denominator } = update;
-        let [keep, l2, step_size, denominator] = [keep, l2, step_size, denominator].map(|v| v as f32);
-        Self { keep, l2, step_size, denominator }
-    }
-}
-
 impl Optimizer {
+    /// What it remembers of each parameter, by PyTorch's names.
+    pub fn slots(&self) -> &'static [&'static str] {
+        match self {
+            Self::Adam(_) | Self::AdamW(_) => adam::SLOTS,
+            Self::Sgd(s) => s.slots(),
+        }
+    }
+
+    /// An empty memory for `len` parameters.
+    pub fn empty<T: Real>(&self, len: usize) -> Slots<T> {
+        vec![vec![T::zero(); len]; self.slots().len()]
+    }
+
+    /// Update `t` (from 1) in the plain form. Whether parameters and memory are finite after it.
+    pub fn step<T: Real>(&self, t: u64, values: Values<T>) -> bool {
+        match self {
+            Self::Adam(a) | Self::AdamW(a) => adam::reference::step(a, self.update(t), values),
+            Self::Sgd(s) => sgd::reference::step(s, self.update(t), values),
+        }
+    }
+
+    /// The same in the form of the fast CPU path.
+    pub fn fast_step<T: Real>(&self, arch: Arch, t: u64, values: Values<T>) -> bool {
+        match self {
+            Self::Adam(a) | Self::AdamW(a) => adam::fast::step(arch, a, self.update(t), values),
+            Self::Sgd(s) => sgd::fast::step(arch, s, self.update(t), values),
+        }
+    }
+
     /// The learning rate.
     pub fn lr(&self) -> f64 {
         match self {
@@ -199,31 +168,6 @@ impl Optimizer {
     }
 }
 
-uniform! {
-    /// `Adam` in `shaders/adam.wgsl`.
-    struct AdamDims {
-        len: u32,
-        segments: u32,
-        parted: u32,
-        beta1: f32,
-        one_minus_beta1: f32,
-        beta2: f32,
-        one_minus_beta2: f32,
-        eps: f32,
-    }
-}
-
-uniform! {
-    /// `Sgd` in `shaders/sgd.wgsl`.
-    struct SgdDims {
-        len: u32,
-        segments: u32,
-        parted: u32,
-        momentum: f32,
-        nesterov: u32,
-    }
-}
-
 /// The optimizer's buffers in a plan.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers {
@@ -231,10 +175,8 @@ pub struct Buffers {
     pub params: Slice,
     /// Their gradient, and behind it the parts of the segments' gradients.
     pub grads: Slice,
-    /// First moment, or momentum; as long as the parameters.
-    pub first: Slice,
-    /// Second moment; as long as the parameters.
-    pub second: Slice,
+    /// The optimizer's memory: as many as it has [`Optimizer::slots`], each as long as the parameters.
+    pub slots: [Option<Slice>; 2],
     /// Copies of weights in the orders in which kernels read them.
     pub packed: Slice,
     /// Loss and nll of each of the batch's images, `[n, 2]`.
@@ -244,13 +186,22 @@ pub struct Buffers {
 }
 
 impl Optimizer {
-    /// Records the update of all `len` (a multiple of 4) parameters, and the batch's means into the step's slot of
-    /// `step_losses`: the sums of `losses` times the step's `dloss` and `dnll`, in [`LOSS_PARTS`] parts. The step's stamp goes
-    /// with them, and says too if a parameter or a moment is no longer finite.
-    pub fn record(&self, plan: &mut Plan, len: usize, segments: &[Segment], at: &Buffers) -> Result<()> {
-        assert!(len.is_multiple_of(4), "a thread owns four parameters");
-        let count = word(segments.len());
+    /// Records the update of all `len` (a multiple of 4) parameters, of which weight decay reaches the first `decayed`, and the
+    /// batch's means into the step's slot of `step_losses`: the sums of `losses` times the step's `dloss` and `dnll`, in
+    /// [`LOSS_PARTS`] parts. The step's stamp goes with them, and says too if a parameter or a moment is no longer finite.
+    ///
+    /// # Errors
+    /// As [`Plan::dispatch`] and [`Plan::buffer`].
+    pub fn record(
+        &self,
+        plan: &mut Plan,
+        [len, decayed]: [usize; 2],
+        segments: &[Segment],
+        at: &Buffers,
+    ) -> Result<()> {
+        assert!(len.is_multiple_of(4) && decayed.is_multiple_of(4), "a thread owns four parameters");
         let parted = segments.iter().map(|segment| segment.first + segment.len).max().unwrap_or(0);
+        let extent = Extent { len: word(len), decayed: word(decayed), segments: word(segments.len()), parted };
         let segments = match segments {
             // A binding holds at least one.
             [] => plan.constant("segments", &[Segment::default()])?,
@@ -261,28 +212,15 @@ impl Optimizer {
         let mut bindings = vec![
             ("params", at.params),
             ("grads", at.grads),
-            ("first", at.first),
             ("segments", segments),
             ("packed", at.packed),
             ("losses", at.losses),
             ("step_losses", at.step_losses),
         ];
-        let len = word(len);
+        bindings.extend(["first", "second"].into_iter().zip(at.slots.into_iter().flatten()));
         match self {
-            Self::Adam(a) | Self::AdamW(a) => {
-                let [beta1, beta2] = a.betas.map(|b| b as f32);
-                let [one_minus_beta1, one_minus_beta2] = a.betas.map(|b| (1.0 - b) as f32);
-                let eps = a.eps as f32;
-                let dims =
-                    AdamDims { len, segments: count, parted, beta1, one_minus_beta1, beta2, one_minus_beta2, eps };
-                bindings.push(("second", at.second));
-                plan.dispatch("adam.update", (&ADAM, "update"), dims, grid, 0, &bindings)
-            }
-            Self::Sgd(s) => {
-                let dims =
-                    SgdDims { len, segments: count, parted, momentum: s.momentum as f32, nesterov: s.nesterov.into() };
-                plan.dispatch("sgd.update", (&SGD, "update"), dims, grid, 0, &bindings)
-            }
+            Self::Adam(a) | Self::AdamW(a) => a.record(plan, extent, grid, &bindings),
+            Self::Sgd(s) => s.record(plan, extent, grid, &bindings),
         }
     }
 }

@@ -9,6 +9,7 @@ mod record;
 pub mod run_folder;
 pub mod runs;
 pub mod saved;
+pub mod store;
 pub mod temperature_file;
 
 use std::ops::ControlFlow;
@@ -115,6 +116,9 @@ pub trait Observer {
         Error::Interrupted(2)
     }
 }
+
+/// Nobody watches.
+impl Observer for () {}
 
 /// Trains from `from` to the end of the schedule.
 ///

@@ -194,6 +194,7 @@ impl Model {
         let asked = Asked {
             net: &self.net,
             params: &self.state.params,
+            buffers: &self.state.buffers,
             normalisation: &normalisation,
             batch_size: how.batch_size,
         };

@@ -20,6 +20,7 @@ use crate::backend::gpu::Gpu;
 use crate::loss::BatchLoss;
 use crate::measure::Metrics;
 use crate::network::Network;
+use crate::optimizer::Optimizer;
 use crate::parse::to_json;
 use crate::{Error, Result};
 
@@ -78,6 +79,7 @@ struct TestLine {
 pub(super) struct Recorder<'a> {
     pub metrics: LineWriter<File>,
     pub net: &'a Network,
+    pub optimizer: Optimizer,
     pub dtype: Dtype,
     /// A model's, after so many epochs.
     pub metadata: &'a dyn Fn(usize) -> Metadata,
@@ -126,7 +128,7 @@ impl Recorder<'_> {
     fn save(&mut self, progress: &Progress, backend: &mut dyn Trainer) -> Result<()> {
         self.end()?;
         let metadata = ((self.metadata)(progress.epochs), self.dtype);
-        saved::write(self.out, self.net, &backend.state()?, metadata, progress, &self.epochs)
+        saved::write(self.out, (self.net, &self.optimizer), &backend.state()?, metadata, progress, &self.epochs)
     }
 
     /// The test set's measures, where it was held back to the end.

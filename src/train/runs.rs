@@ -130,7 +130,7 @@ impl Trained {
     /// # Errors
     /// [`Error::NoNumber`], and whatever the device reports.
     pub fn logits(&self, images: &Dataset) -> Result<Vec<f64>> {
-        self.outputs(&self.net, &self.state.params, images)
+        self.outputs(&self.net, [&self.state.params, &self.state.buffers], images)
     }
 
     /// What the last layer, a linear one, sees of `images`: `[images, inputs]`.
@@ -139,7 +139,8 @@ impl Trained {
     /// As [`Self::logits`].
     pub fn features(&self, images: &Dataset) -> Result<Vec<f64>> {
         let net = self.net.without_last();
-        self.outputs(&net, &self.state.params[..net.flat_len()], images)
+        let State { params, buffers, .. } = &self.state;
+        self.outputs(&net, [&params[..net.flat_len()], &buffers[..net.buffers_len()]], images)
     }
 
     /// The weight of the last layer, `[classes, inputs]`, and its inputs; `None` with fewer than `least` classes.
@@ -153,9 +154,9 @@ impl Trained {
         crate::measure::loss::taking_part(self.loss.form(), logits, labels, self.net.classes)
     }
 
-    fn outputs(&self, net: &Network, params: &[f64], images: &Dataset) -> Result<Vec<f64>> {
+    fn outputs(&self, net: &Network, [params, buffers]: [&[f64]; 2], images: &Dataset) -> Result<Vec<f64>> {
         let normalisation = self.config.normalisation(images)?;
-        let asked = Asked { net, params, normalisation: &normalisation, batch_size: self.config.batch_size };
+        let asked = Asked { net, params, buffers, normalisation: &normalisation, batch_size: self.config.batch_size };
         let Config { activations, tuning, .. } = self.config;
         let mut predictor = self.device.predictor(activations, tuning, &asked, images.len())?;
         finite(predictor.logits(ImageSet::Bytes(images))?, net.classes)
@@ -266,6 +267,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     let mut recorder = Recorder {
         metrics: saved::record(out, &progress, &epochs, steps_per_epoch, &|line| listener.note(line))?,
         net: &net,
+        optimizer: config.optimizer,
         dtype: config.dtype.into(),
         metadata: &metadata,
         out,
@@ -296,7 +298,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     // The model is safe before anything else is done.
     let state = backend.state()?;
     let dtype = config.dtype.into();
-    saved::save_params(&out.join(MODEL), &net, &state.params, dtype, &metadata(config.epochs))?;
+    super::store::save_model(&out.join(MODEL), &net, &state, dtype, &metadata(config.epochs))?;
     recorder.listener.saved();
     if let Some(signal) = recorder.listener.wants_stop() {
         return Err(Error::Interrupted(signal));
@@ -314,23 +316,16 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
 
 /// Where the run in `out` goes on.
 fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: usize) -> Result<SavedRun> {
-    saved::read(out, net, steps_per_epoch)?.map_or_else(|| beginning(config, net), Ok)
+    saved::read(out, (net, &config.optimizer), steps_per_epoch)?.map_or_else(|| beginning(config, net), Ok)
 }
 
 /// A run before its first step.
 fn beginning(config: &Config, net: &Network) -> Result<SavedRun> {
     let state = match &config.init {
         Some(init) => saved::load_params(net, init)?.0,
-        None => initial(net, config.seed),
+        None => State::initial(net, config.seed),
     };
     Ok(SavedRun { state, progress: Progress::default(), epochs: vec![] })
-}
-
-/// A run's first parameters, and an empty optimizer's memory.
-fn initial(net: &Network, seed: u64) -> State {
-    let zeros = vec![0.0; net.flat_len()];
-    let params = net.initial_parameters(seed).into_iter().map(f64::from).collect();
-    State { params, first: zeros.clone(), second: zeros }
 }
 
 /// A teacher's logits of the training images, `[images, classes]`, from images normalised as in its own training.
@@ -344,6 +339,7 @@ fn teacher_logits(path: &Path, config: &Config, train: &Dataset, device: &Opened
     let asked = Asked {
         net: &teacher.net,
         params: &teacher.state.params,
+        buffers: &teacher.state.buffers,
         normalisation: &normalisation,
         batch_size: config.batch_size,
     };

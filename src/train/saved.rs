@@ -5,21 +5,19 @@ use std::fs::{self, File};
 use std::io::LineWriter;
 use std::path::Path;
 
-use super::checkpoint::{self, Dtype, Metadata, Tensor};
+use super::checkpoint::{Dtype, Metadata};
 use super::run_folder::{CHECKPOINT, METRICS, MODEL};
-use super::{Progress, Sums};
+use super::{Progress, Sums, store};
 use crate::backend::State;
 use crate::backend::cpu::memory;
 use crate::backend::device::Note;
 use crate::fs::write_atomic;
-use crate::network::{NamedParameter, Network};
+use crate::network::Network;
+use crate::optimizer::Optimizer;
 use crate::parse::to_json;
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
-
-/// The three parts of a checkpoint, by the prefix of their tensors' names.
-const PARTS: [&str; 3] = ["", "optimizer.first.", "optimizer.second."];
 
 /// A run as its checkpoint has it.
 pub struct SavedRun {
@@ -34,17 +32,15 @@ pub struct SavedRun {
 /// Writes the checkpoint of the run in `out`; the metadata is that of a model, `epochs` are [`SavedRun::epochs`].
 ///
 /// # Errors
-/// As [`checkpoint::save`].
+/// As [`store::save_checkpoint`].
 pub fn write(
     out: &Path,
-    net: &Network,
+    (net, optimizer): (&Network, &Optimizer),
     state: &State,
     (mut metadata, dtype): (Metadata, Dtype),
     progress: &Progress,
     epochs: &[Value],
 ) -> Result<()> {
-    let flats = [&state.params, &state.first, &state.second];
-    let tensors: Vec<_> = PARTS.iter().zip(flats).flat_map(|(prefix, flat)| tensors(net, prefix, flat)).collect();
     metadata.insert("epochs".into(), to_json(&epochs));
     if progress.steps > 0 {
         let Sums { loss, nll, weight, counted, entropy, seconds } = progress.sums;
@@ -53,21 +49,20 @@ pub fn write(
         metadata.insert("steps".into(), progress.steps.to_string());
         metadata.insert("sums".into(), sums.join(","));
     }
-    checkpoint::save(&out.join(CHECKPOINT), &tensors, dtype, &metadata)
+    store::save_checkpoint(&out.join(CHECKPOINT), net, optimizer, state, (metadata, dtype))
 }
 
 /// Reads the checkpoint of the run in `out`, whose epochs have `steps_per_epoch` steps. `None` where the run ended before it had
 /// one.
 ///
 /// # Errors
-/// As [`checkpoint::load`]; [`Error::Data`] too for metadata that no run leaves.
-pub fn read(out: &Path, net: &Network, steps_per_epoch: usize) -> Result<Option<SavedRun>> {
+/// As [`store::load_checkpoint`]; [`Error::Data`] too for metadata that no run leaves.
+pub fn read(out: &Path, (net, optimizer): (&Network, &Optimizer), steps_per_epoch: usize) -> Result<Option<SavedRun>> {
     let path = &out.join(CHECKPOINT);
     if !path.exists() && !out.join(MODEL).exists() && recorded_epochs(out) < 2 {
         return Ok(None);
     }
-    let expected: Vec<_> = PARTS.iter().flat_map(|prefix| expected(net, prefix)).collect();
-    let (tensors, metadata) = checkpoint::load(path, &expected)?;
+    let (state, metadata) = store::load_checkpoint(path, net, optimizer)?;
     let progress = progress(path, &metadata)?;
     if progress.steps >= steps_per_epoch.max(1) {
         let found = progress.steps;
@@ -75,52 +70,16 @@ pub fn read(out: &Path, net: &Network, steps_per_epoch: usize) -> Result<Option<
         return Err(Error::data(path, message));
     }
     let epochs = metadata.get("epochs").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let mut flats = tensors.chunks(net.parameters.len()).map(|part| flatten(net, part));
-    let mut next = || flats.next().expect("load gives every tensor that is expected");
-    Ok(Some(SavedRun { state: State { params: next(), first: next(), second: next() }, progress, epochs }))
+    Ok(Some(SavedRun { state, progress, epochs }))
 }
 
-/// Parameters from a file, with the optimizer's memory empty, and the file's metadata.
+/// Parameters and buffers from a file, with the optimizer's memory empty, and the file's metadata.
 ///
 /// # Errors
-/// As [`checkpoint::load`]; [`Error::OverLimit`] where the memory does not hold them.
+/// As [`store::load_model`]; [`Error::OverLimit`] where the memory does not hold them.
 pub fn load_params(net: &Network, path: &Path) -> Result<(State, Metadata)> {
     memory::check_state(net, false)?;
-    let (tensors, metadata) = checkpoint::load(path, &expected(net, ""))?;
-    let zeros = vec![0.0; net.flat_len()];
-    Ok((State { params: flatten(net, &tensors), first: zeros.clone(), second: zeros }, metadata))
-}
-
-/// Writes parameters as the weights file at `path`.
-///
-/// # Errors
-/// As [`checkpoint::save`].
-pub fn save_params(path: &Path, net: &Network, params: &[f64], dtype: Dtype, metadata: &Metadata) -> Result<()> {
-    checkpoint::save(path, &tensors(net, "", params), dtype, metadata)
-}
-
-/// The names and shapes of a network's parameters, each with a prefix.
-fn expected(net: &Network, prefix: &str) -> Vec<(String, Vec<usize>)> {
-    net.parameters.iter().map(|p| (format!("{prefix}{}", p.name), p.shape.clone())).collect()
-}
-
-/// A flat vector as named tensors.
-fn tensors<'a>(net: &Network, prefix: &str, flat: &'a [f64]) -> Vec<Tensor<'a>> {
-    let tensor = |p: &NamedParameter| Tensor {
-        name: format!("{prefix}{}", p.name),
-        shape: p.shape.clone(),
-        data: flat[p.range()].into(),
-    };
-    net.parameters.iter().map(tensor).collect()
-}
-
-/// Named tensors, in the order of the parameters, as a flat vector.
-fn flatten(net: &Network, tensors: &[Vec<f64>]) -> Vec<f64> {
-    let mut flat = vec![0.0; net.flat_len()];
-    for (parameter, values) in net.parameters.iter().zip(tensors) {
-        flat[parameter.range()].copy_from_slice(values);
-    }
-    flat
+    store::load_model(path, net)
 }
 
 fn progress(path: &Path, metadata: &Metadata) -> Result<Progress> {

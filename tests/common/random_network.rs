@@ -292,7 +292,7 @@ impl Case {
         let state = backend.state().unwrap();
         let (gradient, rounding) = match self.optimizer {
             Optimizer::Sgd(Sgd { momentum: 0.0, .. }) => (moved(&state.params, params), 2f64.powi(-23)),
-            _ => (state.first, 0.0),
+            _ => (state.slots[0].clone(), 0.0),
         };
         let whole = norm(&gradient);
         for parameter in &self.net.parameters {
@@ -311,18 +311,17 @@ impl Case {
         let means = means.concat();
         let tolerance = 2e-4 * size(&means);
         add("losses and nlls".into(), means, tolerance);
-        let State { params: last, first, second } = backend.state().unwrap();
+        let State { params: last, slots, .. } = backend.state().unwrap();
         let steps = self.train.len().div_ceil(self.batch_size) as f64 + 1.0;
         let rounding = 2f64.powi(-23) * steps * norm(&last);
         let values = moved(&last, params);
         let tolerance = 2e-3 * norm(&values) + rounding;
         add("how far the parameters moved".into(), values, tolerance);
         // What is next to nothing is nothing in f32, and what cancels is not.
-        for (name, values, least) in
-            [("first moments", first, 1e-7), ("second moments", second, f32::MIN_POSITIVE.into())]
-        {
+        assert_eq!(slots.len(), self.optimizer.slots().len());
+        for ((name, values), least) in self.optimizer.slots().iter().zip(slots).zip([1e-7, f32::MIN_POSITIVE.into()]) {
             let tolerance = 2e-3 * norm(&values) + least * root(&values);
-            add(name.into(), values, tolerance);
+            add((*name).into(), values, tolerance);
         }
         let last = backend.test_logits().unwrap();
         let change = distance(&last, &logits);

@@ -26,7 +26,7 @@ fn a_predictor_answers_as_a_trainer_does() {
         train: &images,
         test: &images,
     };
-    let asked = Asked { net: &net, params: &wide, normalisation: &normalisation, batch_size: 4 };
+    let asked = Asked { net: &net, params: &wide, buffers: &[], normalisation: &normalisation, batch_size: 4 };
     let floats: Vec<f32> = (0..images.len())
         .flat_map(|i| images.image(i).chunks(8 * 12).zip(normalisation))
         .flat_map(|(plane, [mean, std])| {

@@ -80,7 +80,7 @@ fn a_submission_that_was_given_up_is_no_answer() {
     assert_eq!(infer(0).unwrap().len(), 20);
 
     // A copy that was cut short: words that are not what the device sealed.
-    let results = [compiled.flat.params, compiled.state_seals[0]];
+    let results = [compiled.flat.params, compiled.state[0][1]];
     let step = stamped(1002);
     let mut words: Vec<u32> = engine.run_for(compiled.seal_state, &[step], &results).wait().unwrap();
     let len = compiled.flat.params.bytes as usize / 4;
@@ -154,9 +154,9 @@ fn one_number_among_all_is_seen() {
     let places = [0, 1, 2, 3, 255, 256, 4095, 4096, 16_383, 16_384, last / 2, last - 3, last - 1, last];
     for place in places.into_iter().map(Some).chain([None]) {
         let zeros = vec![0.0; params.len()];
-        let mut state = State { params: params.clone(), first: zeros.clone(), second: zeros };
+        let mut state = State { params: params.clone(), slots: vec![zeros.clone(), zeros], buffers: vec![] };
         if let Some(place) = place {
-            (state.params[place], state.first[place]) = (0.0, 3e38);
+            (state.params[place], state.slots[0][place]) = (0.0, 3e38);
         }
         for (i, backend) in backends.iter_mut().enumerate() {
             backend.set_state(&state);

@@ -22,7 +22,7 @@ fn a_predictor_answers_as_a_trainer_does() {
     let params = net.initial_parameters(3);
     let wide: Vec<f64> = params.iter().map(|&p| p.into()).collect();
     let normalisation = [[0.5, 0.25], [0.4, 0.3], [0.1, 0.5]];
-    let asked = Asked { net: &net, params: &wide, normalisation: &normalisation, batch_size: 4 };
+    let asked = Asked { net: &net, params: &wide, buffers: &[], normalisation: &normalisation, batch_size: 4 };
     for kernels in [Kernels::Fused, Kernels::Reference] {
         for max_data_bytes in [u64::MAX, 5 * 3 * 8 * 12] {
             let options = GpuOptions { max_data_bytes, kernels, ..GpuOptions::default() };

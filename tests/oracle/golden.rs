@@ -14,8 +14,7 @@ use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{Batch, Form};
 use smoothcnn::network::Network;
 use smoothcnn::ops;
-use smoothcnn::optimizer::reference::{Moments, step};
-use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd, Values};
 
 use crate::op::{Op, Targets, largest, pass};
 use crate::recorded::{Case, Golden};
@@ -273,11 +272,11 @@ fn optimizers_agree_with_pytorch() {
         let [steps, len] = numbers(&case, ["steps", "len"]);
         let (mut params, grads, expected) = (case.f64("p0"), case.f64("grads"), case.f64("p"));
         assert!(steps > 0 && expected.len() == steps * len && grads.len() == steps * len);
-        let mut state = Moments::new(len);
+        let mut slots = optimizer.empty(len);
         let mut size = absolute(&params);
         let mut worst = 0.0f64;
         for (t, (grads, expected)) in grads.chunks(len).zip(expected.chunks(len)).enumerate() {
-            step(&optimizer, t as u64 + 1, &mut params, grads, &mut state);
+            optimizer.step(t as u64 + 1, Values { params: &mut params, grads, slots: &mut slots, decayed: len });
             size.iter_mut().zip(expected).for_each(|(size, p)| *size = size.max(p.abs()));
             // About eight roundings a step, each relative to the largest that the parameter has been. (An update of
             // Adam, at most a few lr, errs by more, 1e-13 of itself, for 1 - 0.999^t loses three digits.)

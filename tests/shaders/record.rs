@@ -56,11 +56,12 @@ const KERNELS: [(Kernels, Tiles, Storage); 7] = [
     (Kernels::Fused, Tiles::Lanes, Storage::F16),
 ];
 
-fn optimizers() -> [Optimizer; 3] {
+fn optimizers() -> [Optimizer; 4] {
     [
         Optimizer::Adam(Adam::default()),
         Optimizer::AdamW(Adam { weight_decay: 0.01, ..Adam::default() }),
         Optimizer::Sgd(Sgd { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 0.0 }),
+        Optimizer::Sgd(Sgd { lr: 0.1, momentum: 0.0, nesterov: false, weight_decay: 0.0 }),
     ]
 }
 
@@ -286,7 +287,7 @@ fn inference_is_the_forward_part_of_training() {
         let (train, mut infer) = (labels(compiled.train.clone()), labels(compiled.infer.clone()));
         assert_eq!(train.last(), Some(&"adam.update"));
         assert_eq!(infer.pop(), Some("logits.seal"));
-        assert_eq!(labels(compiled.seal_state), ["params.seal", "optimizer.first.seal", "optimizer.second.seal"]);
+        assert_eq!(labels(compiled.seal_state), ["params.seal", "optimizer.exp_avg.seal", "optimizer.exp_avg_sq.seal"]);
         // A first block reads the data set itself; then a head looks up the labels, and any other loss is handed them.
         let [train, infer] = match train[0] {
             "train.gather" => {

@@ -16,7 +16,6 @@
 
 pub mod memory;
 pub mod network;
-pub mod optimizer;
 pub mod plain;
 pub mod trainer;
 

@@ -5,14 +5,12 @@ use std::ops::Range;
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::optimizer;
 use super::plain::Plain;
 use crate::layer::{Element, Following, ImageLayout, MAX_CHUNKS, Mode, Node, NodeBatch, Random, Scratch, Shape, grow};
 use crate::loss;
 use crate::loss::{BatchLoss, Form, mean};
 use crate::network::{FittedLayer, Network};
-use crate::optimizer::Optimizer;
-use crate::optimizer::reference::Moments;
+use crate::optimizer::{Optimizer, Slots, Values};
 use crate::real::Real;
 
 /// Rows of logits that one task turns into losses.
@@ -45,7 +43,7 @@ pub struct CpuNetwork<T> {
     params: Vec<T>,
     /// The gradient of the last [`Self::backward`], laid out as the parameters.
     grads: Vec<T>,
-    state: Moments<T>,
+    slots: Slots<T>,
     /// What the layers keep from one step to the next.
     buffers: Vec<T>,
     nodes: Vec<Stage<T>>,
@@ -83,12 +81,12 @@ impl<T: Element> CpuNetwork<T> {
         Self::with(net, params, trained)
     }
 
-    /// The same without a gradient and without an optimizer's memory: it only answers.
+    /// The same without a gradient: it only answers.
     pub fn answering(net: &Network, params: Vec<T>) -> Self {
         Self::with(net, params, 0)
     }
 
-    /// With room for the gradient and the optimizer's memory of so many parameters.
+    /// With room for the gradient of so many parameters.
     fn with(net: &Network, params: Vec<T>, trained: usize) -> Self {
         assert_eq!(params.len(), net.flat_len());
         let arch = Arch::new();
@@ -96,7 +94,7 @@ impl<T: Element> CpuNetwork<T> {
         Self {
             arch,
             grads: vec![T::zero(); trained],
-            state: Moments::new(trained),
+            slots: vec![],
             buffers: net.initial_buffers(0).into_iter().map(|v| T::of(v.into())).collect(),
             params,
             first_trained: first_trained(net, &nodes),
@@ -131,9 +129,10 @@ impl<T: Element> CpuNetwork<T> {
         }
     }
 
-    /// Makes the layers draw their random numbers by this seed.
+    /// Makes the layers draw their random numbers, and their buffers' first values, by this seed.
     pub fn seed(&mut self, seed: u64) {
         self.seed = seed;
+        self.buffers = self.net.initial_buffers(seed).into_iter().map(|v| T::of(v.into())).collect();
     }
 
     /// The network's layers.
@@ -146,10 +145,10 @@ impl<T: Element> CpuNetwork<T> {
         &self.params
     }
 
-    /// The parameters and the optimizer's memory, to be changed.
-    pub fn parts_mut(&mut self) -> (&mut Vec<T>, &mut Moments<T>) {
+    /// The parameters, the optimizer's memory and the layers' buffers, to be changed.
+    pub fn parts_mut(&mut self) -> (&mut Vec<T>, &mut Slots<T>, &mut Vec<T>) {
         self.stale = true;
-        (&mut self.params, &mut self.state)
+        (&mut self.params, &mut self.slots, &mut self.buffers)
     }
 
     /// The gradient of the last backward pass, laid out as the parameters.
@@ -157,9 +156,9 @@ impl<T: Element> CpuNetwork<T> {
         &self.grads
     }
 
-    /// The optimizer's memory.
-    pub fn state(&self) -> &Moments<T> {
-        &self.state
+    /// The optimizer's memory; empty before the first step.
+    pub fn slots(&self) -> &Slots<T> {
+        &self.slots
     }
 
     /// Where the next batch of `n` images is to be written, and how: image k's element is at `k * layout.len` plus
@@ -271,7 +270,11 @@ impl<T: Element> CpuNetwork<T> {
     pub fn train_step(&mut self, form: &Form, batch: loss::Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
         self.step = t;
         let [loss, nll] = self.losses_and_gradient(form, batch);
-        let finite = optimizer::step(self.arch, optimizer, t, &mut self.params, &self.grads, &mut self.state);
+        let Self { net, arch, params, grads, slots, .. } = self;
+        if slots.is_empty() {
+            *slots = optimizer.empty(params.len());
+        }
+        let finite = optimizer.fast_step(*arch, t, Values { params, grads, slots, decayed: net.decayed_len() });
         self.stale = true;
         BatchLoss { loss, nll, diverged: !finite }
     }

@@ -8,8 +8,7 @@ use crate::data::Dataset;
 use crate::layer::{Element, Mode};
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
-use crate::optimizer::Optimizer;
-use crate::optimizer::reference::Moments;
+use crate::optimizer::{Optimizer, Slots};
 
 /// Answers in `T` on the fast CPU path.
 pub type CpuPredictor<T> = HostPredictor<T, CpuNetwork<T>>;
@@ -55,7 +54,7 @@ impl<T: Element> HostNetwork<T> for CpuNetwork<T> {
         self.forward(Mode::Inference)
     }
 
-    fn parts(&mut self) -> (&mut Vec<T>, &mut Moments<T>) {
+    fn parts(&mut self) -> (&mut Vec<T>, &mut Slots<T>, &mut Vec<T>) {
         self.parts_mut()
     }
 }

@@ -17,6 +17,7 @@ pub struct GpuPredictor {
     gpu: Arc<Gpu>,
     net: Network,
     params: Vec<f32>,
+    buffers: Vec<f32>,
     normalisation: Vec<[f32; 2]>,
     batch_size: usize,
     options: GpuOptions,
@@ -40,10 +41,12 @@ impl GpuPredictor {
     /// # Errors
     /// [`crate::Error::Usage`] for a form of kernel or of activations that the device does not have.
     pub fn new(gpu: &Arc<Gpu>, asked: &Asked, options: GpuOptions) -> Result<Self> {
+        let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect();
         Ok(Self {
             gpu: gpu.clone(),
             net: asked.net.clone(),
-            params: asked.params.iter().map(|&p| p as f32).collect(),
+            params: narrow(asked.params),
+            buffers: narrow(asked.buffers),
             normalisation: asked.normalisation.iter().map(|&channel| affine(channel)).collect(),
             batch_size: asked.batch_size,
             options: settled(gpu, options)?,
@@ -69,6 +72,9 @@ impl GpuPredictor {
         self.gpu.keep_pipelines();
         engine.write(compiled.normalisation, &self.normalisation);
         engine.write(compiled.params, &self.params);
+        if let Some(buffers) = compiled.buffers {
+            engine.write(buffers, &self.buffers);
+        }
         // What the copies need has been submitted, and nobody waits for it: a failure shows at the next result.
         drop(engine.run(compiled.load.clone(), &[Step::default()], compiled.params.part(0, 1)));
         Ok(Ready { batch_size, images, engine, compiled })

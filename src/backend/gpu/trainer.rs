@@ -289,6 +289,9 @@ impl<'a> GpuTrainer<'a> {
         if let (Residence::Whole, Some(at), Some(rows)) = (train, compiled.loss_rows, setup.loss.rows()) {
             engine.write(at, rows);
         }
+        if let Some(buffers) = compiled.buffers {
+            engine.write(buffers, &setup.net.initial_buffers(setup.seed));
+        }
         let trainer = Self { setup, engine, compiled, train, test, stamp: 0 };
         trainer.load(params);
         Ok(trainer)
@@ -483,28 +486,35 @@ impl Trainer for GpuTrainer<'_> {
 
     fn state(&mut self) -> Result<State> {
         let stamp = self.next_stamp();
-        let flat = self.compiled.flat;
-        let mut parts = [flat.params, flat.first, flat.second].into_iter().zip(self.compiled.state_seals);
         let step = BatchBlock { stamp, ..BatchBlock::default() }.into();
-        let all: Vec<Slice> = parts.clone().flat_map(|(words, seal)| [words, seal]).collect();
+        let all: Vec<Slice> = self.compiled.state.iter().flatten().copied().collect();
         let read = self.engine.run_for(self.compiled.seal_state.clone(), &[step], &all).wait::<u32>()?;
         let mut rest = &read[..];
-        let mut next = || {
-            let (words, seal) = parts.next().expect("there are three");
+        let mut parts = self.compiled.state.iter().map(|[words, seal]| {
             let [len, all] = [words.bytes, words.bytes + seal.bytes].map(|bytes| bytes as usize / 4);
             let (part, behind) = rest.split_at(all);
             rest = behind;
             sealed("reading the parameters", part, len, stamp)
-        };
-        Ok(State { params: next()?, first: next()?, second: next()? })
+        });
+        let mut next = || parts.next().expect("a part for each of the state's");
+        let params = next()?;
+        let slots = self.setup.optimizer.slots().iter().map(|_| next()).collect::<Result<_>>()?;
+        let buffers = if self.compiled.buffers.is_some() { next()? } else { vec![] };
+        Ok(State { params, slots, buffers })
     }
 
     fn set_state(&mut self, state: &State) {
-        let flat = self.compiled.flat;
         let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
         self.load(&narrow(&state.params));
-        self.engine.write(flat.first, &narrow(&state.first));
-        self.engine.write(flat.second, &narrow(&state.second));
+        let len = self.setup.net.flat_len();
+        for (i, slot) in self.compiled.flat.slots.into_iter().flatten().enumerate() {
+            // Where it has none, the memory is empty.
+            let values = state.slots.get(i).map_or_else(|| vec![0.0; len], |slot| narrow(slot));
+            self.engine.write(slot, &values);
+        }
+        if let Some(buffers) = self.compiled.buffers {
+            self.engine.write(buffers, &narrow(&state.buffers));
+        }
     }
 }
 

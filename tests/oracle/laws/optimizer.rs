@@ -1,7 +1,6 @@
 //! Laws of the optimizers that have a closed form.
 
-use smoothcnn::optimizer::reference::{Moments, step};
-use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd, Values};
 use smoothcnn::real::Real;
 
 use crate::op::uniform;
@@ -13,8 +12,11 @@ const LEN: usize = 9001;
 fn after<T: Real>(optimizer: &Optimizer, steps: u64, start: &[f64], gradient: &[f64]) -> Vec<f64> {
     let mut params: Vec<T> = start.iter().map(|&v| T::of(v)).collect();
     let gradient: Vec<T> = gradient.iter().map(|&v| T::of(v)).collect();
-    let mut state = Moments::new(params.len());
-    (1..=steps).for_each(|t| assert!(step(optimizer, t, &mut params, &gradient, &mut state), "not finite"));
+    let (mut slots, decayed) = (optimizer.empty(params.len()), params.len());
+    for t in 1..=steps {
+        let values = Values { params: &mut params, grads: &gradient, slots: &mut slots, decayed };
+        assert!(optimizer.step(t, values), "not finite");
+    }
     params.into_iter().map(Real::wide).collect()
 }
 
@@ -85,6 +87,32 @@ fn sgd_follows_the_geometric_series() {
             let optimizer = Optimizer::Sgd(Sgd { lr, momentum, nesterov, weight_decay: 0.0 });
             assert_close(&format!("{optimizer:?}"), &after::<f64>(&optimizer, 5, &[0.0; LEN], &g), &expected, 1e-14);
             assert_close(&format!("{optimizer:?}"), &after::<f32>(&optimizer, 5, &[0.0; LEN], &g), &expected, 1e-6);
+        }
+    }
+}
+
+/// Catches a weight decay that reaches what it should not, in either form of the CPU, around a task's and a vector's end.
+#[test]
+fn weight_decay_reaches_the_first_parameters_alone() {
+    let (len, lr, weight_decay) = (40_000 / 64 * 64, 0.1, 0.5);
+    let adam = Adam { lr, weight_decay, ..Adam::default() };
+    let sgd = Sgd { lr, momentum: 0.9, nesterov: false, weight_decay };
+    for optimizer in [Optimizer::AdamW(adam), Optimizer::Adam(adam), Optimizer::Sgd(sgd)] {
+        for decayed in [0, 64, 16_384, 16_448, len - 64, len] {
+            let run = |fast: bool| {
+                let (mut params, grads, mut slots) = (vec![2.0f64; len], vec![0.0; len], optimizer.empty(len));
+                let values = Values { params: &mut params, grads: &grads, slots: &mut slots, decayed };
+                assert!(if fast {
+                    optimizer.fast_step(pulp::Arch::new(), 1, values)
+                } else {
+                    optimizer.step(1, values)
+                });
+                params
+            };
+            for params in [run(false), run(true)] {
+                let moved = |range: std::ops::Range<usize>| params[range].iter().filter(|&&p| p != 2.0).count();
+                assert_eq!([moved(0..decayed), moved(decayed..len)], [decayed, 0], "{optimizer:?}, {decayed}");
+            }
         }
     }
 }

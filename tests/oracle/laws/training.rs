@@ -12,8 +12,7 @@ use smoothcnn::loss::weighted::{Spec, WeightedLoss};
 use smoothcnn::loss::{Batch, Form, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::linear::Linear;
-use smoothcnn::optimizer::reference::step;
-use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd, Values};
 use smoothcnn::real::Real;
 
 use crate::op::{Op, integers, targets, uniform};
@@ -48,7 +47,7 @@ fn training_gives_the_same_bits_with_any_number_of_threads() {
             cpu.batch(21).copy_from_slice(&images);
             bits.push(cpu.train_step(&FORM, Batch::new(&targets), &optimizer, t).loss.to_bits());
         }
-        let vectors = [&cpu.params, &cpu.grads, &cpu.state.first, &cpu.state.second];
+        let vectors = [&cpu.params, &cpu.grads, &cpu.slots[0], &cpu.slots[1]];
         bits.extend(vectors.into_iter().flatten().map(|v| u64::from(v.to_bits())));
         bits
     };
@@ -142,7 +141,12 @@ fn a_training_step_is_the_gradient_then_the_update() {
         parts.batch(2).copy_from_slice(&images);
         let loss = whole.train_step(&FORM, Batch::new(&labels), &optimizer, t);
         assert_eq!(loss.loss, parts.loss_and_gradient(&FORM, Batch::new(&labels)));
-        step(&optimizer, t, &mut parts.params, &parts.grads, &mut parts.state);
+        let ReferenceNetwork { params, grads, slots, .. } = &mut parts;
+        let decayed = params.len();
+        if slots.is_empty() {
+            *slots = optimizer.empty(decayed);
+        }
+        optimizer.step(t, Values { params, grads, slots, decayed });
         assert!(whole.params == parts.params, "step {t}");
     }
 }
@@ -169,7 +173,7 @@ fn a_batch_leaves_nothing_behind() {
     fresh.network().parameters.iter().for_each(|p| gap[p.range()].fill(false));
     fresh.train_step(&FORM, Batch::new(&labels), &Optimizer::Adam(Adam::default()), 1);
     assert!(gap.contains(&true));
-    for values in [&expected.1, &fresh.params, &fresh.state.first, &fresh.state.second] {
+    for values in [&expected.1, &fresh.params, &fresh.slots[0], &fresh.slots[1]] {
         assert!(values.iter().zip(&gap).all(|(&v, &gap)| !gap || v == 0.0));
     }
 }

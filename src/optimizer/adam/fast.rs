@@ -1,40 +1,40 @@
-//! The optimizers' update, vector by vector. Formulas: [`crate::optimizer`].
+//! Adam's update on the fast CPU path, vector by vector. Formulas: [`crate::optimizer`].
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::optimizer::reference::{self, Moments};
-use crate::optimizer::{Optimizer, Update};
+use super::Adam;
+use crate::optimizer::{Update, Values};
 use crate::real::{Real, lanes};
 
 /// Elements of the flat vector that one task updates. A multiple of every vector's length.
 const CHUNK: usize = 16_384;
 
-/// Update `t` (counted from 1) of every parameter, in place. Whether parameters and moments are finite after it.
-pub fn step<T: Real>(
-    arch: Arch,
-    optimizer: &Optimizer,
-    t: u64,
-    params: &mut [T],
-    grads: &[T],
-    state: &mut Moments<T>,
-) -> bool {
-    let (Optimizer::Adam(adam) | Optimizer::AdamW(adam)) = optimizer else {
-        // SGD has no root and no division: it waits for memory, whatever the vectors.
-        return reference::step(optimizer, t, params, grads, state);
-    };
-    let (update, betas, eps) = (optimizer.update(t), adam.betas, adam.eps);
+/// An update in place. Whether parameters and moments are finite after it.
+pub fn step<T: Real>(arch: Arch, adam: &Adam, update: Update, values: Values<T>) -> bool {
+    let Values { params, grads, slots, decayed } = values;
+    let [first, second] = &mut slots[..] else { unreachable!("Adam has two slots") };
+    let (betas, eps) = (adam.betas, adam.eps);
     params
         .par_chunks_mut(CHUNK)
         .zip(grads.par_chunks(CHUNK))
-        .zip(state.first.par_chunks_mut(CHUNK).zip(state.second.par_chunks_mut(CHUNK)))
-        .map(|((params, grads), (first, second))| {
-            arch.dispatch(Adam { update, betas, eps, params, grads, first, second })
+        .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
+        .enumerate()
+        .map(|(i, ((params, grads), (first, second)))| {
+            let cut = decayed.saturating_sub(i * CHUNK).min(params.len());
+            let (params, rest_params) = params.split_at_mut(cut);
+            let (grads, rest_grads) = grads.split_at(cut);
+            let (first, rest_first) = first.split_at_mut(cut);
+            let (second, rest_second) = second.split_at_mut(cut);
+            let finite = arch.dispatch(Chunk { update, betas, eps, params, grads, first, second });
+            let update = update.undecayed();
+            let (params, grads, first, second) = (rest_params, rest_grads, rest_first, rest_second);
+            finite & (params.is_empty() || arch.dispatch(Chunk { update, betas, eps, params, grads, first, second }))
         })
         .reduce(|| true, |all, part| all && part)
 }
 
-struct Adam<'a, T> {
+struct Chunk<'a, T> {
     update: Update,
     betas: [f64; 2],
     eps: f64,
@@ -44,7 +44,7 @@ struct Adam<'a, T> {
     second: &'a mut [T],
 }
 
-impl<T: Real> WithSimd for Adam<'_, T> {
+impl<T: Real> WithSimd for Chunk<'_, T> {
     type Output = bool;
 
     #[inline(always)]

@@ -1,0 +1,114 @@
+//! For whoever reads or writes what a run keeps: every tensor by its name, as PyTorch would call it.
+//!
+//! | tensor | in a model | in a checkpoint |
+//! |---|---|---|
+//! | `conv1.weight`, `conv1.bias`, … | trained parameters | trained parameters |
+//! | `bn1.running_mean`, … | buffers, where layers have some | buffers |
+//! | `optimizer.exp_avg.conv1.weight`, … | | each slot of the optimizer, for each trained parameter |
+//!
+//! A model has PyTorch's names and nothing else, and loads there with `load_state_dict`. A checkpoint has the format's version in
+//! its metadata (`format_version`, now 2); another one is refused. A tensor that is missing, one too many, and one of another
+//! shape are errors that name it.
+
+use std::path::Path;
+
+use super::checkpoint::{self, Dtype, Metadata, Tensor};
+use crate::backend::State;
+use crate::network::{NamedParameter, Network};
+use crate::optimizer::Optimizer;
+use crate::{Error, Result};
+
+/// The version of a checkpoint's format.
+const VERSION: &str = "2";
+/// Its key in the metadata.
+const KEY: &str = "format_version";
+
+/// What the tensors of a model are called before their parameter's name: nothing; those of a slot in a checkpoint: its name.
+fn prefixes(optimizer: Option<&Optimizer>) -> Vec<String> {
+    let slots = optimizer.map_or(&[][..], Optimizer::slots);
+    std::iter::once(String::new()).chain(slots.iter().map(|slot| format!("optimizer.{slot}."))).collect()
+}
+
+/// Names and shapes: parameters, then each slot of the `optimizer` if one is given, then buffers.
+fn expected(net: &Network, optimizer: Option<&Optimizer>) -> Vec<(String, Vec<usize>)> {
+    let of = |prefix: &str, list: &[NamedParameter]| -> Vec<_> {
+        list.iter().map(|p| (format!("{prefix}{}", p.name), p.shape.clone())).collect()
+    };
+    let trained = prefixes(optimizer).into_iter().flat_map(|prefix| of(&prefix, &net.parameters));
+    trained.chain(of("", &net.buffers)).collect()
+}
+
+fn tensors<'a>(net: &Network, optimizer: Option<&Optimizer>, state: &'a State) -> Vec<Tensor<'a>> {
+    let of = |prefix: &str, list: &[NamedParameter], flat: &'a [f64]| -> Vec<Tensor<'a>> {
+        let tensor = |p: &NamedParameter| Tensor {
+            name: format!("{prefix}{}", p.name),
+            shape: p.shape.clone(),
+            data: flat[p.range()].into(),
+        };
+        list.iter().map(tensor).collect()
+    };
+    let flats = std::iter::once(&state.params).chain(&state.slots);
+    let trained =
+        prefixes(optimizer).into_iter().zip(flats).flat_map(|(prefix, flat)| of(&prefix, &net.parameters, flat));
+    trained.chain(of("", &net.buffers, &state.buffers)).collect()
+}
+
+/// The tensors that [`expected`] names, as a state.
+fn state(net: &Network, optimizer: Option<&Optimizer>, tensors: &[Vec<f64>]) -> State {
+    let mut tensors = tensors.iter();
+    let mut flat = |list: &[NamedParameter], len: usize| {
+        let mut flat = vec![0.0; len];
+        list.iter().zip(tensors.by_ref()).for_each(|(p, values)| flat[p.range()].copy_from_slice(values));
+        flat
+    };
+    let mut trained: Vec<_> = prefixes(optimizer).iter().map(|_| flat(&net.parameters, net.flat_len())).collect();
+    let buffers = flat(&net.buffers, net.buffers_len());
+    State { params: trained.remove(0), slots: trained, buffers }
+}
+
+/// Writes the model of a state as the weights file at `path`.
+///
+/// # Errors
+/// As [`checkpoint::save`].
+pub fn save_model(path: &Path, net: &Network, state: &State, dtype: Dtype, metadata: &Metadata) -> Result<()> {
+    checkpoint::save(path, &tensors(net, None, state), dtype, metadata)
+}
+
+/// Reads a model: its state has no slots, which is an empty optimizer's memory.
+///
+/// # Errors
+/// As [`checkpoint::load`].
+pub fn load_model(path: &Path, net: &Network) -> Result<(State, Metadata)> {
+    let (tensors, metadata) = checkpoint::load(path, &expected(net, None))?;
+    Ok((state(net, None, &tensors), metadata))
+}
+
+/// Writes a state with the optimizer's memory.
+///
+/// # Errors
+/// As [`checkpoint::save`].
+pub fn save_checkpoint(
+    path: &Path,
+    net: &Network,
+    optimizer: &Optimizer,
+    state: &State,
+    (mut metadata, dtype): (Metadata, Dtype),
+) -> Result<()> {
+    metadata.insert(KEY.into(), VERSION.into());
+    checkpoint::save(path, &tensors(net, Some(optimizer), state), dtype, &metadata)
+}
+
+/// Reads what [`save_checkpoint`] wrote.
+///
+/// # Errors
+/// As [`checkpoint::load`]; [`Error::Data`] too for a checkpoint of another version.
+pub fn load_checkpoint(path: &Path, net: &Network, optimizer: &Optimizer) -> Result<(State, Metadata)> {
+    let found = checkpoint::load_metadata(path)?.remove(KEY);
+    if found.as_deref() != Some(VERSION) {
+        let found = found.map_or_else(|| "none".to_owned(), |found| format!("{found:?}"));
+        let why = "this version cannot go on with a checkpoint of another one";
+        return Err(Error::data(path, format!("metadata {KEY}: found {found}, expected {VERSION:?}: {why}")));
+    }
+    let (tensors, metadata) = checkpoint::load(path, &expected(net, Some(optimizer)))?;
+    Ok((state(net, Some(optimizer), &tensors), metadata))
+}
