@@ -15,11 +15,15 @@
 
 pub mod adam;
 pub mod sgd;
+mod update;
 
 use pulp::Arch;
 
 pub use adam::Adam;
 pub use sgd::Sgd;
+pub use update::{Slots, Update, Values};
+
+use update::Extent;
 
 use crate::ops::WORKGROUP;
 use crate::ops::stage::Segment;
@@ -68,36 +72,6 @@ pub enum Optimizer {
     Sgd(Sgd),
 }
 
-/// What an optimizer remembers: a vector as long as the parameters for each of [`Optimizer::slots`].
-pub type Slots<T> = Vec<Vec<T>>;
-
-/// What an update on the CPU works on, each as long as the flat vector of parameters.
-#[derive(Debug)]
-pub struct Values<'a, T> {
-    /// The parameters.
-    pub params: &'a mut [T],
-    /// Their gradients.
-    pub grads: &'a [T],
-    /// The optimizer's memory.
-    pub slots: &'a mut Slots<T>,
-    /// No weight decay reaches the parameters from here on; a multiple of 64.
-    pub decayed: usize,
-}
-
-/// The numbers of one update. Both forms of Adam are one update with these coefficients; what depends on the step (the
-/// bias corrections) is worked out here, on the host, in f64.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Update {
-    /// The parameter is first multiplied by this: `1 - lr * weight_decay` for AdamW, else 1.
-    pub keep: f64,
-    /// The L2 term's factor in the gradient.
-    pub l2: f64,
-    /// Adam: `lr / (1 - b1^t)`. SGD: `lr`.
-    pub step_size: f64,
-    /// Adam: `sqrt(1 - b2^t)`. SGD: 1.
-    pub denominator: f64,
-}
-
 uniform! {
     /// An [`Update`] as the device has it (`Optimizer` in `shaders/common/optimizer.wgsl`).
     pub struct OptimizerBlock {
@@ -122,13 +96,6 @@ impl From<Update> for OptimizerBlock {
         let Update { keep, l2, step_size, denominator } = update;
         let [keep, l2, step_size, denominator] = [keep, l2, step_size, denominator].map(|v| v as f32);
         Self { keep, l2, step_size, denominator }
-    }
-}
-
-impl Update {
-    /// The same without weight decay.
-    pub fn undecayed(self) -> Self {
-        Self { keep: 1.0, l2: 0.0, ..self }
     }
 }
 
@@ -283,14 +250,4 @@ impl Optimizer {
             Self::Sgd(s) => s.record(plan, extent, grid, &bindings),
         }
     }
-}
-
-/// How many parameters, and segments, an update has.
-#[derive(Clone, Copy, Debug)]
-struct Extent {
-    len: u32,
-    decayed: u32,
-    segments: u32,
-    /// One past the last parameter that a segment holds.
-    parted: u32,
 }

@@ -3,7 +3,7 @@
 pub mod fast;
 pub mod reference;
 
-use super::Extent;
+use super::update::Extent;
 use crate::Result;
 use crate::plan::shaders::ADAM;
 use crate::plan::{Grid, Plan, Slice, uniform};
