@@ -21,13 +21,13 @@ use pulp::Arch;
 
 pub use adam::Adam;
 pub use sgd::Sgd;
-pub use update::{OptimizerBlock, Slots, Update, Values};
+pub use update::{Slots, Update, Values};
 
 use update::Extent;
 
 use crate::ops::WORKGROUP;
 use crate::ops::stage::Segment;
-use crate::plan::{Grid, Plan, Slice, word};
+use crate::plan::{Grid, Plan, Slice, uniform, word};
 use crate::real::Real;
 use crate::{Error, Result};
 
@@ -70,6 +70,33 @@ pub enum Optimizer {
     AdamW(Adam),
     /// Stochastic gradient descent with momentum.
     Sgd(Sgd),
+}
+
+uniform! {
+    /// An [`Update`] as the device has it (`Optimizer` in `shaders/common/optimizer.wgsl`).
+    pub struct OptimizerBlock {
+        /// The parameter is first multiplied by this.
+        keep: f32,
+        /// The L2 term's factor in the gradient.
+        l2: f32,
+        /// Adam: `lr / (1 - b1^t)`. SGD: `lr`.
+        step_size: f32,
+        /// Adam: `sqrt(1 - b2^t)`. SGD: 1.
+        denominator: f32,
+    }
+}
+
+impl OptimizerBlock {
+    /// For a step whose update nobody reads: it leaves parameters finite.
+    pub const NONE: Self = Self { keep: 1.0, l2: 0.0, step_size: 0.0, denominator: 1.0 };
+}
+
+impl From<Update> for OptimizerBlock {
+    fn from(update: Update) -> Self {
+        let Update { keep, l2, step_size, denominator } = update;
+        let [keep, l2, step_size, denominator] = [keep, l2, step_size, denominator].map(|v| v as f32);
+        Self { keep, l2, step_size, denominator }
+    }
 }
 
 impl Optimizer {

@@ -1,6 +1,4 @@
-//! One update, as every optimizer has it: its numbers, and what it works on.
-
-use crate::plan::uniform;
+//! What an update is made of.
 
 /// What an optimizer remembers: a vector as long as the parameters for each of [`super::Optimizer::slots`].
 pub type Slots<T> = Vec<Vec<T>>;
@@ -30,33 +28,6 @@ pub struct Update {
     pub step_size: f64,
     /// Adam: `sqrt(1 - b2^t)`. SGD: 1.
     pub denominator: f64,
-}
-
-uniform! {
-    /// An [`Update`] as the device has it (`Optimizer` in `shaders/common/optimizer.wgsl`).
-    pub struct OptimizerBlock {
-        /// The parameter is first multiplied by this.
-        keep: f32,
-        /// The L2 term's factor in the gradient.
-        l2: f32,
-        /// Adam: `lr / (1 - b1^t)`. SGD: `lr`.
-        step_size: f32,
-        /// Adam: `sqrt(1 - b2^t)`. SGD: 1.
-        denominator: f32,
-    }
-}
-
-impl OptimizerBlock {
-    /// For a step whose update nobody reads: it leaves parameters finite.
-    pub const NONE: Self = Self { keep: 1.0, l2: 0.0, step_size: 0.0, denominator: 1.0 };
-}
-
-impl From<Update> for OptimizerBlock {
-    fn from(update: Update) -> Self {
-        let Update { keep, l2, step_size, denominator } = update;
-        let [keep, l2, step_size, denominator] = [keep, l2, step_size, denominator].map(|v| v as f32);
-        Self { keep, l2, step_size, denominator }
-    }
 }
 
 impl Update {

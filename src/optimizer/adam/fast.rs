@@ -4,7 +4,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Adam;
-use crate::optimizer::{Update, Values};
+use crate::optimizer::update::{Update, Values};
 use crate::real::{Real, lanes};
 
 /// Elements of the flat vector that one task updates. A multiple of every vector's length.

@@ -1,7 +1,7 @@
 //! Adam's update as its formula says, parameter by parameter.
 
 use super::Adam;
-use crate::optimizer::{Update, Values};
+use crate::optimizer::update::{Update, Values};
 use crate::real::Real;
 
 /// An update in place. Whether parameters and moments are finite after it.

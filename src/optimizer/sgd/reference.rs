@@ -1,7 +1,7 @@
 //! SGD's update as its formula says, parameter by parameter.
 
 use super::Sgd;
-use crate::optimizer::{Update, Values};
+use crate::optimizer::update::{Update, Values};
 use crate::real::Real;
 
 /// An update in place. Whether parameters and momentum are finite after it.
