@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use smoothcnn::backend::device::{Device, Precision};
-//! use smoothcnn::backend::{Setup, State};
+//! use smoothcnn::backend::{Asked, ImageSet, Setup, State};
 //! use smoothcnn::data::Dataset;
 //! use smoothcnn::loss::smoothing::{Smoothing, Variant};
 //! use smoothcnn::measure::evaluate;
@@ -16,7 +16,7 @@
 //! use smoothcnn::optimizer::{Adam, Optimizer};
 //! use smoothcnn::plan::Storage;
 //! use smoothcnn::train::checkpoint::{Dtype, Metadata};
-//! use smoothcnn::train::{Progress, Schedule, run, saved};
+//! use smoothcnn::train::{Progress, Schedule, run, store};
 //!
 //! # let folder = tempfile::tempdir().expect("room for a folder");
 //! # let path = &folder.path().join("model.safetensors");
@@ -28,7 +28,8 @@
 //! let net = Network::seed(data.shape, data.classes)?;
 //! let loss = Smoothing::new(Variant::Uniform, 0.1, data.classes)?.into();
 //! let optimizer = Optimizer::Adam(Adam::default());
-//! let normalisation = vec![[0.4, 0.4]]; // mean and standard deviation of the channel
+//! let norm = [[0.4, 0.4]]; // mean and standard deviation of the channel
+//! let normalisation = norm.to_vec();
 //! let setup = Setup { net: &net, seed: 0, batch_size: 16, loss, optimizer, normalisation, train: &data, test: &data };
 //!
 //! // A hardware GPU if there is one, else the CPU path.
@@ -36,11 +37,12 @@
 //! let device = Device::default().open(Precision::F32, &note)?;
 //! let mut trainer = device.trainer(Storage::F32, None, setup.clone(), &State::initial(&net, 0), &note)?;
 //! run(&mut *trainer, &setup, Schedule { epochs: 5, seed: 0, shuffle: true }, Progress::default(), &mut ())?;
-//! saved::save_params(path, &net, &trainer.state()?.params, Dtype::F32, &Metadata::new())?;
+//! store::save_model(path, &net, &trainer.state()?, Dtype::F32, &Metadata::new())?;
 //!
 //! // Later: the weights, by PyTorch's names, and what they answer.
-//! let (state, _) = saved::load_params(&net, path)?;
-//! let logits = device.trainer(Storage::F32, None, setup, &state, &note)?.logits(&data)?;
+//! let (State { params, buffers, .. }, _) = store::load_model(path, &net)?;
+//! let asked = Asked { net: &net, params: &params, buffers: &buffers, normalisation: &norm, batch_size: 16 };
+//! let logits = device.predictor(Storage::F32, None, &asked, data.len())?.logits(ImageSet::Bytes(&data))?;
 //! let metrics = evaluate(&logits, &data.labels, data.classes, Smoothing::NONE);
 //! println!("accuracy {:.3}, ECE {:.3}", metrics.accuracy, metrics.ece);
 //! # assert_eq!(metrics.accuracy, 1.0);

@@ -112,3 +112,86 @@ pub fn load_checkpoint(path: &Path, net: &Network, optimizer: &Optimizer) -> Res
     let (tensors, metadata) = checkpoint::load(path, &expected(net, Some(optimizer)))?;
     Ok((state(net, Some(optimizer), &tensors), metadata))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Layer;
+    use crate::optimizer::{Adam, Sgd};
+
+    fn net(features: usize) -> Network {
+        Network::new([1, 2, 2], &[Layer::flatten(), Layer::linear(features), Layer::linear(2)]).unwrap()
+    }
+
+    fn with(optimizer: &Optimizer, net: &Network) -> State {
+        let mut state = State::initial(net, 1);
+        state.slots = optimizer.slots().iter().zip(3..).map(|(_, v)| vec![f64::from(v); net.flat_len()]).collect();
+        state
+    }
+
+    const fn sgd(momentum: f64) -> Optimizer {
+        Optimizer::Sgd(Sgd { lr: 0.1, momentum, nesterov: false, weight_decay: 0.0 })
+    }
+
+    /// Catches a slot under another's name, or one that an optimizer does not have.
+    #[test]
+    fn a_checkpoint_has_each_slot_of_its_optimizer_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
+        let net = net(3);
+        for (optimizer, slots) in [
+            (Optimizer::Adam(Adam::default()), &["exp_avg", "exp_avg_sq"][..]),
+            (Optimizer::AdamW(Adam::default()), &["exp_avg", "exp_avg_sq"]),
+            (sgd(0.9), &["momentum_buffer"]),
+            (sgd(0.0), &[]),
+        ] {
+            let state = with(&optimizer, &net);
+            save_checkpoint(&path, &net, &optimizer, &state, (Metadata::new(), Dtype::F32)).unwrap();
+            let mut names = vec![];
+            for prefix in std::iter::once(String::new()).chain(slots.iter().map(|slot| format!("optimizer.{slot}."))) {
+                names
+                    .extend(["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"].map(|name| format!("{prefix}{name}")));
+            }
+            names.sort();
+            let bytes = std::fs::read(&path).unwrap();
+            let mut found: Vec<_> =
+                safetensors::SafeTensors::deserialize(&bytes).unwrap().names().into_iter().map(String::from).collect();
+            found.sort();
+            assert_eq!(found, names);
+            let (loaded, _) = load_checkpoint(&path, &net, &optimizer).unwrap();
+            for (loaded, saved) in std::iter::once(&loaded.params)
+                .chain(&loaded.slots)
+                .zip(std::iter::once(&state.params).chain(&state.slots))
+            {
+                for parameter in &net.parameters {
+                    assert_eq!(loaded[parameter.range()], saved[parameter.range()], "{}", parameter.name);
+                }
+            }
+            assert_eq!(loaded.slots.len(), slots.len());
+        }
+    }
+
+    /// Catches what is filled with zeros, cut or overlooked in silence.
+    #[test]
+    fn missing_extra_and_misshapen_tensors_and_other_versions_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
+        let adam = Optimizer::Adam(Adam::default());
+        let write = |net: &Network, optimizer: &Optimizer| {
+            save_checkpoint(&path, net, optimizer, &with(optimizer, net), (Metadata::new(), Dtype::F32)).unwrap();
+        };
+        let refused = |optimizer: &Optimizer, parts: &[&str]| {
+            let error = load_checkpoint(&path, &net(3), optimizer).unwrap_err().to_string();
+            parts.iter().for_each(|part| assert!(error.contains(part), "{error:?} lacks {part:?}"));
+        };
+        write(&net(3), &sgd(0.9));
+        refused(&adam, &["no tensor optimizer.exp_avg.fc1.weight"]);
+        write(&net(3), &adam);
+        refused(&sgd(0.0), &["optimizer.exp_avg"]);
+        write(&net(4), &adam);
+        refused(&adam, &["fc1.weight", "[4, 4]", "[3, 4]"]);
+        let metadata = Metadata::from([(KEY.into(), "3".into())]);
+        checkpoint::save(&path, &tensors(&net(3), Some(&adam), &with(&adam, &net(3))), Dtype::F32, &metadata).unwrap();
+        refused(&adam, &["format_version", "found \"3\"", "expected \"2\""]);
+    }
+}

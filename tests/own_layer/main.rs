@@ -2,6 +2,8 @@
 //! Functions"), which the crate does not bring. Its settings, its shapes, its passes in WGSL and in plain Rust, and its cases are
 //! here; the check, the finite differences, the bench and the training are the crate's.
 
+mod centre;
+
 use std::sync::{Arc, LazyLock};
 
 use smoothcnn::backend::cpu::CpuTrainer;
