@@ -23,7 +23,7 @@
 //! // 96 images of 1x8x8 in bytes, bright in the left half (class 0) or in the right half (class 1).
 //! let bright = |i: usize| (i % 8 < 4) == (i / 64 % 2 == 0);
 //! let images = (0..96 * 64).map(|i| if bright(i) { 200 } else { (i % 50) as u8 }).collect();
-//! let data = Dataset { shape: [1, 8, 8], classes: 2, images, labels: (0..96).map(|i| i % 2).collect() };
+//! let data = Dataset { shape: [1, 8, 8], classes: 2, images, labels: (0..96).map(|i| i % 2).collect(), files: vec![] };
 //!
 //! let net = Network::seed(data.shape, data.classes)?;
 //! let loss = Smoothing::new(Variant::Uniform, 0.1, data.classes)?.into();

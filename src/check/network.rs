@@ -30,6 +30,7 @@ pub fn random_data(images: usize, shape: [usize; 3], classes: usize) -> Dataset 
         classes,
         images: (0..images * pixels).map(|_| rng.below(256) as u8).collect(),
         labels: (0..images).map(|_| rng.below(classes as u32)).collect(),
+        files: vec![],
     }
 }
 

@@ -98,6 +98,7 @@ struct Report {
 struct Source {
     model: PathBuf,
     data: DataKind,
+    normalisation: Vec<[f64; 2]>,
     validation: Dataset,
     test: Dataset,
 }
@@ -119,9 +120,9 @@ fn of_run(run: &Path, args: &Args) -> Result<Source> {
         let message = "found a run without --val-split, expected held-out images; --model FILE fits on others";
         return Err(Error::data(&file, message));
     }
-    let Images { validation, test, .. } = images(&config, &|line| common::note(line))?;
+    let Images { validation, test, normalisation, .. } = images(&config, &|line| common::note(line))?;
     let validation = validation.expect("a split that is not 0 leaves images on both sides");
-    Ok(Source { model: run.join(MODEL), data: config.data, validation, test })
+    Ok(Source { model: run.join(MODEL), data: config.data, normalisation, validation, test })
 }
 
 fn of_model(path: &Path, args: &Args) -> Result<Source> {
@@ -130,8 +131,9 @@ fn of_model(path: &Path, args: &Args) -> Result<Source> {
     let known = file.trained_on()?;
     let limits = [args.limit_train, args.limit_test];
     let parts = (known.as_ref(), &[Part::Train, Part::Test][..]);
-    let Found { source, train, test, trained } =
+    let Found { source, train, test, trained, normalisation, notes, .. } =
         find(&args.data.wanted(), limits, parts, args.allow_changed_data, ignored)?;
+    notes.iter().for_each(|line| common::note(line));
     common::note(format_args!("data: {}, {} training and {} test images", source.describe(), train.len(), test.len()));
     let n = args.val_images.unwrap_or((train.len() / 10).clamp(1, 5000));
     let validation = last(&train, n)?;
@@ -142,7 +144,7 @@ fn of_model(path: &Path, args: &Args) -> Result<Source> {
                         --limit-train and give --limit-train and --val-images that reach beyond it";
         return Err(Error::Fit(format!("found {found}: {message}; {expected}")));
     }
-    Ok(Source { model: path.to_owned(), data: source.data, validation, test: test.labelled() })
+    Ok(Source { model: path.to_owned(), data: source.data, normalisation, validation, test: test.labelled() })
 }
 
 /// Runs the command.
@@ -150,15 +152,16 @@ pub fn run(args: Args) -> Result<u8> {
     // Nobody may train the run on, or begin it again, while its model is measured and the temperature put beside it.
     let run = args.run.as_deref().or(args.model.as_deref().and_then(run_folder::run_of));
     let _held = run.map(OwnFolder::open_run).transpose()?;
-    let Source { model: path, data, validation: images, test } = source(&args)?;
+    let Source { model: path, data, normalisation, validation: images, test } = source(&args)?;
     let val_images = images.len();
     let model = Model::load(&path, test.shape, test.classes)?;
     let both = Dataset {
         images: [&images.images[..], &test.images].concat(),
         labels: [&images.labels[..], &test.labels].concat(),
+        files: vec![],
         ..images
     };
-    let logits = model.logits(&both, data, &args.inference.inference(), &|line| common::note(line))?;
+    let logits = model.logits(&both, &normalisation, &args.inference.inference(), &|line| common::note(line))?;
     let all = model.net.classes;
     let (of_validation, of_test) = logits.split_at(val_images * all);
     // Of the classes that took part in training.
@@ -242,7 +245,8 @@ fn last(all: &Dataset, n: usize) -> Result<Dataset> {
         return Err(Error::Usage(format!("--val-images: found {n}, expected at most the {most} training images")));
     };
     let images = all.images[first * all.pixels()..].to_vec();
-    Ok(Dataset { images, labels: all.labels[first..].to_vec(), ..*all })
+    let files = all.files.get(first..).unwrap_or_default().to_vec();
+    Ok(Dataset { images, labels: all.labels[first..].to_vec(), files, ..*all })
 }
 
 #[cfg(test)]
@@ -251,7 +255,13 @@ mod tests {
 
     #[test]
     fn the_last_images() {
-        let all = Dataset { shape: [1, 1, 2], classes: 3, images: (0..10).collect(), labels: vec![0, 1, 2, 0, 1] };
+        let all = Dataset {
+            shape: [1, 1, 2],
+            classes: 3,
+            images: (0..10).collect(),
+            labels: vec![0, 1, 2, 0, 1],
+            files: vec![],
+        };
         let two = last(&all, 2).unwrap();
         assert_eq!((two.images, two.labels, two.shape, two.classes), (vec![6, 7, 8, 9], vec![0, 1], [1, 1, 2], 3));
         assert_eq!(last(&all, 5).unwrap(), all);

@@ -121,13 +121,14 @@ impl RunArgs {
         };
         let epochs = self.epochs.unwrap_or(EPOCHS);
         let (loss, smoothing_variant) = self.loss.recorded(self.smoothing_variant, epochs)?;
-        let Source { data, data_dir, .. } = self.data.wanted().source()?;
+        let Source { data, data_dir, pictures, .. } = self.data.wanted().source()?;
         let path = |flag, path: &Option<PathBuf>| path.as_deref().map(|path| recorded(flag, path)).transpose();
         Ok(Config {
             data,
             data_dir,
             limit_train: self.limit_train,
             limit_test: self.limit_test,
+            pictures,
             init: path("--init", &self.init)?,
             epochs,
             batch_size: self.batch_size,

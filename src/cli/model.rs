@@ -6,7 +6,6 @@ use smoothcnn::Result;
 use smoothcnn::backend::device::Precision;
 use smoothcnn::data::Dataset;
 use smoothcnn::data::record::Part;
-use smoothcnn::data::source::DataKind;
 use smoothcnn::train::model::{Found, Inference, Model, ModelFile, find};
 use smoothcnn::train::temperature_file;
 
@@ -41,7 +40,8 @@ pub struct ModelArgs {
 /// A saved model and what it is asked about.
 pub struct Asked {
     pub model: Model,
-    pub data: DataKind,
+    /// Each channel's mean and standard deviation where the model has none.
+    pub normalisation: Vec<[f64; 2]>,
     /// The test images; those whose label is ignored have [`smoothcnn::ops::IGNORED`].
     pub test: Dataset,
     pub temperature: Option<f64>,
@@ -58,17 +58,19 @@ impl ModelArgs {
         };
         let known = file.trained_on()?;
         let (limits, parts) = ([Some(0), self.limit_test], (known.as_ref(), &[Part::Test][..]));
-        let Found { source, test, .. } = find(&self.data.wanted(), limits, parts, self.allow_changed_data, ignored)?;
+        let Found { source, own, test, normalisation, notes, .. } =
+            find(&self.data.wanted(), limits, parts, self.allow_changed_data, ignored)?;
         let model = Model::load(&self.model, test.shape, test.classes)?;
-        let others = known.filter(|known| known.data != source.data);
+        notes.iter().for_each(|line| common::note(line));
+        let others = known.filter(|_| !own);
         let others = others.map_or(String::new(), |known| format!(" (the model is of {})", known.data.name()));
         common::note(format_args!("data: {}, {} test images{others}", source.describe(), test.len()));
-        Ok(Asked { model, data: source.data, test, temperature })
+        Ok(Asked { model, normalisation, test, temperature })
     }
 
     /// The logits `[images, classes]` of the model for these images.
-    pub fn logits(&self, Asked { model, data, .. }: &Asked, images: &Dataset) -> Result<Vec<f64>> {
-        model.logits(images, *data, &self.inference.inference(), &|line| common::note(line))
+    pub fn logits(&self, Asked { model, normalisation, .. }: &Asked, images: &Dataset) -> Result<Vec<f64>> {
+        model.logits(images, normalisation, &self.inference.inference(), &|line| common::note(line))
     }
 }
 

@@ -96,8 +96,13 @@ fn loss(args: &Args, net: &Network) -> Result<(Loss, String)> {
     let (flags, variant) = args.loss.recorded(args.smoothing_variant, EPOCHS)?;
     let epsilon = args.label_smoothing.unwrap_or(flags.kind.usual_epsilon());
     let config = LossConfig { settings: &flags, epsilon, variant };
-    let one_each =
-        Dataset { shape: net.input, classes: net.classes, images: vec![], labels: (0..net.classes as u32).collect() };
+    let one_each = Dataset {
+        shape: net.input,
+        classes: net.classes,
+        images: vec![],
+        labels: (0..net.classes as u32).collect(),
+        files: vec![],
+    };
     // Of soft labels the last row: with it all are there.
     let last = args.train_images.checked_sub(1).map(|last| u32::try_from(last).unwrap_or(u32::MAX));
     let mut loss = config.loss(&one_each, last.as_slice())?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use smoothcnn::data::digits::contact_sheet;
+use smoothcnn::data::format::Loaded;
 use smoothcnn::data::source::Source;
 use smoothcnn::fs::{is_standard_output, write_output};
 use smoothcnn::report::png;
@@ -33,7 +34,7 @@ const MOST_PIXELS: u64 = 1 << 15;
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
     let source = Source { limit_train: args.limit_train, limit_test: Some(0), ..args.data.wanted().source()? };
-    let (train, _) = source.load(None)?;
+    let Loaded { train, .. } = source.load(None)?;
     common::note(format_args!("data: {}, {} training images", source.describe(), train.len()));
     let mut counts = vec![0; train.classes];
     train.labels.iter().for_each(|&label| counts[label as usize] += 1);

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Dataset;
-use super::format::Format;
+use super::format::{Format, Loaded, Reading};
 use super::idx::{find, open};
 use crate::{Error, Result};
 
@@ -26,7 +26,7 @@ const MAX_RECORDS: usize = 100_000;
 pub fn load_dir(dir: &Path) -> Result<(Dataset, Dataset)> {
     let folder = &folder(dir)?;
     let read = |names: &[String]| -> Result<Dataset> {
-        let mut data = Dataset { shape: SHAPE, classes: CLASSES, images: vec![], labels: vec![] };
+        let mut data = Dataset { shape: SHAPE, classes: CLASSES, images: vec![], labels: vec![], files: vec![] };
         for path in names.iter().filter_map(|name| find(folder, name)) {
             append(&path, &mut data)?;
         }
@@ -68,16 +68,10 @@ impl Format for Cifar10 {
         "CIFAR-10's binary files"
     }
 
-    fn classes(&self) -> &'static [&'static str] {
-        &["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    }
-
-    fn normalisation(&self) -> [&'static [f64]; 2] {
-        [&[0.4914, 0.4822, 0.4465], &[0.2470, 0.2435, 0.2616]]
-    }
-
-    fn read(&self, dir: &Path, _limits: [Option<usize>; 2], _ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
-        load_dir(dir)
+    fn read(&self, dir: &Path, _how: &Reading) -> Result<Loaded> {
+        let names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+        let normalisation = [[0.4914, 0.2470], [0.4822, 0.2435], [0.4465, 0.2616]];
+        Ok(Loaded::published(load_dir(dir)?, &names, &normalisation))
     }
 
     fn check_places(&self, dir: &Path, train: &Dataset) -> Result<()> {

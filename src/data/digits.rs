@@ -13,7 +13,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::Dataset;
-use super::format::Format;
+use super::format::{Format, Loaded, Reading};
 use crate::Result;
 use crate::rng::Philox;
 
@@ -142,7 +142,7 @@ impl Digits {
             let skeleton = &variants[rng.below(variants.len() as u32) as usize];
             draw(&trace(skeleton, &mut rng), &mut rng, image);
         });
-        Dataset { shape: [1, SIDE, SIDE], classes: CLASSES, images, labels }
+        Dataset { shape: [1, SIDE, SIDE], classes: CLASSES, images, labels, files: vec![] }
     }
 }
 
@@ -169,23 +169,22 @@ impl Format for Builtin {
         "Built in: drawn by the program, 28x28, ten classes"
     }
 
-    fn classes(&self) -> &'static [&'static str] {
-        &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
-    }
-
-    fn normalisation(&self) -> [&'static [f64]; 2] {
-        [&[MEAN_AND_STD.0], &[MEAN_AND_STD.1]]
-    }
-
     fn is_built_in(&self) -> bool {
         true
     }
 
-    fn read(&self, _dir: &Path, [train, test]: [Option<usize>; 2], _: Option<i64>) -> Result<(Dataset, Dataset)> {
+    fn read(&self, _dir: &Path, how: &Reading) -> Result<Loaded> {
         // A larger set begins with the smaller one: only what is kept is drawn.
         let all = Digits::default();
         let kept = |limit: Option<usize>, n: usize| limit.map_or(n, |limit| limit.min(n));
-        Ok(Digits { train: kept(train, all.train), test: kept(test, all.test), ..all }.generate())
+        let (train, test) = (kept(how.limit_train, all.train), kept(how.limit_test, all.test));
+        let sets = Digits { train, test, ..all }.generate();
+        let names = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+        Ok(Loaded::published(sets, &names, &[[MEAN_AND_STD.0, MEAN_AND_STD.1]]))
+    }
+
+    fn check_places(&self, _dir: &Path, _train: &Dataset) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -459,7 +458,13 @@ mod tests {
 
     #[test]
     fn contact_sheet_places_images() {
-        let data = Dataset { shape: [1, 1, 2], classes: 3, images: vec![1, 2, 3, 4, 5, 6], labels: vec![2, 0, 2] };
+        let data = Dataset {
+            shape: [1, 1, 2],
+            classes: 3,
+            images: vec![1, 2, 3, 4, 5, 6],
+            labels: vec![2, 0, 2],
+            files: vec![],
+        };
         let sheet = contact_sheet(&data, 2);
         assert_eq!((sheet.width, sheet.height), (8, 6));
         let rows = [[3, 3, 4, 4, 0, 0, 0, 0], [0; 8], [1, 1, 2, 2, 5, 5, 6, 6]];

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use super::format::Format;
+use super::format::{Format, Loaded, Reading};
 use super::{Dataset, idx};
 use crate::Result;
+
+const CLASSES: [&str; 10] =
+    ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
 
 /// The articles of clothing of Fashion-MNIST, 28x28 grey, as IDX files (Xiao et al. 2017).
 pub struct FashionMnist;
@@ -18,15 +21,12 @@ impl Format for FashionMnist {
         "Fashion-MNIST's IDX files"
     }
 
-    fn classes(&self) -> &'static [&'static str] {
-        &["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+    fn read(&self, dir: &Path, how: &Reading) -> Result<Loaded> {
+        let sets = idx::load_dir_ignoring(dir, "FashionMNIST", CLASSES.len(), how.ignored)?;
+        Ok(Loaded::published(sets, &CLASSES, &[[0.2860, 0.3530]]))
     }
 
-    fn normalisation(&self) -> [&'static [f64]; 2] {
-        [&[0.2860], &[0.3530]]
-    }
-
-    fn read(&self, dir: &Path, _limits: [Option<usize>; 2], ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
-        idx::load_dir_ignoring(dir, "FashionMNIST", self.classes().len(), ignored)
+    fn check_places(&self, _dir: &Path, _train: &Dataset) -> Result<()> {
+        Ok(())
     }
 }

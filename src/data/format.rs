@@ -3,8 +3,10 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::Dataset;
-use crate::Result;
+use crate::{Error, Result};
 
 /// A format of data sets: what it is called, and how it is read.
 pub trait Format: Sync {
@@ -14,30 +16,112 @@ pub trait Format: Sync {
     /// What it is, in a line.
     fn about(&self) -> &'static str;
 
-    /// What the classes are called, by their label.
-    fn classes(&self) -> &'static [&'static str];
-
-    /// The means of the channels that are usual for it, of pixels scaled to 0..1, and their standard deviations.
-    fn normalisation(&self) -> [&'static [f64]; 2];
-
     /// Whether it needs no files.
     fn is_built_in(&self) -> bool {
         false
     }
 
-    /// Training set and test set, from the files in `dir`. The label `ignored` may be any number that the format holds, and
-    /// becomes [`crate::ops::IGNORED`]. More images than the limits may be given, where that is less work.
+    /// Whether what lies at `path`, a file or a folder, is of this format. The first of the list that says yes reads it.
+    fn recognises(&self, _path: &Path) -> bool {
+        false
+    }
+
+    /// The images at `path`. More images than the limits may be given, where that is less work.
     ///
     /// # Errors
     /// [`crate::Error::Data`] where a file is missing, damaged, or not what it should be.
-    fn read(&self, dir: &Path, limits: [Option<usize>; 2], ignored: Option<i64>) -> Result<(Dataset, Dataset)>;
+    fn read(&self, path: &Path, how: &Reading) -> Result<Loaded>;
 
-    /// Refuses training images that are not at their places in the published set, where labels that come in a file of their
+    /// Refuses training images that are not at their places in a published set, where labels that come in a file of their
     /// own expect them.
     ///
     /// # Errors
     /// [`crate::Error::Data`].
-    fn check_places(&self, _dir: &Path, _train: &Dataset) -> Result<()> {
-        Ok(())
+    fn check_places(&self, path: &Path, _train: &Dataset) -> Result<()> {
+        Err(Error::data(path, format!("found data in the format {}, expected a published set", self.name())))
+    }
+}
+
+/// How data is read, beside where it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// Only the first so many training images.
+    pub limit_train: Option<usize>,
+    /// Only the first so many test images.
+    pub limit_test: Option<usize>,
+    /// This label of the file, which may be any number that the format holds, becomes [`crate::ops::IGNORED`].
+    pub ignored: Option<i64>,
+    /// How pictures become images; where files hold images of one size already, it has no part.
+    pub pictures: Pictures,
+    /// The classes in the order of their labels, where they are known before: a model's. Else the data says.
+    pub classes: Option<Vec<String>>,
+}
+
+/// How pictures of any size become the images of a set, and its sets. A configuration records it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Pictures {
+    /// Height and width of the images; without it pictures must be of one size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<[usize; 2]>,
+    /// What a picture of another shape loses or gains.
+    pub crop_mode: CropMode,
+    /// The share of every class that becomes the test set, where the data has none; none for [`TEST_SPLIT`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_split: Option<f64>,
+    /// Leaves out files that are no pictures, which are an error otherwise.
+    pub skip_bad: bool,
+}
+
+/// The share of the images that is held out as a test set, where the data has none and nobody says.
+pub const TEST_SPLIT: f64 = 0.2;
+
+impl Pictures {
+    /// Whether it says nothing.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The most pixels on a side of an image.
+pub const MOST_SIDE: usize = 4096;
+
+/// What becomes of a picture whose sides are not in proportion to those of the images. The names are timm's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum CropMode {
+    /// Scaled until it covers the image, then cut around its centre
+    #[default]
+    Center,
+    /// Scaled until the image holds all of it, then filled up with black
+    Border,
+    /// Scaled to the image's sides, each by its own factor
+    Squash,
+}
+
+/// A data set as it was read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Loaded {
+    /// What is trained on.
+    pub train: Dataset,
+    /// What the data itself holds out to measure on during the training, if anything.
+    pub validation: Option<Dataset>,
+    /// What is measured on in the end.
+    pub test: Dataset,
+    /// What the classes are called, by their label.
+    pub classes: Vec<String>,
+    /// Each channel's mean and standard deviation, of pixels scaled to 0..1: those that are usual for a published set, else
+    /// those of the training images.
+    pub normalisation: Vec<[f64; 2]>,
+    /// What a user should know, a line each: a test set that was carved out, files left out, classes with few images.
+    pub notes: Vec<String>,
+}
+
+impl Loaded {
+    /// A published set: its images, the names of its classes, and its channels' usual mean and standard deviation.
+    pub fn published((train, test): (Dataset, Dataset), classes: &[&str], normalisation: &[[f64; 2]]) -> Self {
+        let classes = classes.iter().map(|&name| name.into()).collect();
+        Self { train, test, classes, normalisation: normalisation.to_vec(), ..Self::default() }
     }
 }

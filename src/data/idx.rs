@@ -138,7 +138,7 @@ fn load_pair(images_path: &Path, labels_path: &Path, classes: usize, ignored: Op
         return Err(Error::data(labels_path, message));
     }
     let labels = self::classes(labels_path, &labels, classes, ignored)?;
-    Ok(Dataset { shape: [1, images.h, images.w], classes, images: images.pixels, labels })
+    Ok(Dataset { shape: [1, images.h, images.w], classes, images: images.pixels, labels, files: vec![] })
 }
 
 /// The labels of the file `path` as class indices; those that are `ignored`, which may be any number, as [`IGNORED`].

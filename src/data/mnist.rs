@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use super::format::Format;
+use super::format::{Format, Loaded, Reading};
 use super::{Dataset, idx};
 use crate::Result;
+
+const CLASSES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 /// The handwritten digits of MNIST, 28x28 grey, as IDX files (LeCun et al. 1998).
 pub struct Mnist;
@@ -18,15 +20,12 @@ impl Format for Mnist {
         "MNIST's IDX files"
     }
 
-    fn classes(&self) -> &'static [&'static str] {
-        &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+    fn read(&self, dir: &Path, how: &Reading) -> Result<Loaded> {
+        let sets = idx::load_dir_ignoring(dir, "MNIST", CLASSES.len(), how.ignored)?;
+        Ok(Loaded::published(sets, &CLASSES, &[[0.1307, 0.3081]]))
     }
 
-    fn normalisation(&self) -> [&'static [f64]; 2] {
-        [&[0.1307], &[0.3081]]
-    }
-
-    fn read(&self, dir: &Path, _limits: [Option<usize>; 2], ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
-        idx::load_dir_ignoring(dir, "MNIST", self.classes().len(), ignored)
+    fn check_places(&self, _dir: &Path, _train: &Dataset) -> Result<()> {
+        Ok(())
     }
 }

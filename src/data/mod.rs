@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::ops::IGNORED;
 
 /// Labelled images of one shape, as bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dataset {
     /// Channels, height, width of each image.
     pub shape: [usize; 3],
@@ -25,6 +25,8 @@ pub struct Dataset {
     pub images: Vec<u8>,
     /// `[images]`.
     pub labels: Vec<u32>,
+    /// `[images]`: the file that each is from, within the data; empty where images have no files of their own.
+    pub files: Vec<String>,
 }
 
 impl Dataset {
@@ -52,7 +54,8 @@ impl Dataset {
     pub fn subset(&self, indices: &[u32]) -> Self {
         let images = indices.iter().flat_map(|&i| self.image(i as usize)).copied().collect();
         let labels = indices.iter().map(|&i| self.labels[i as usize]).collect();
-        Self { images, labels, ..*self }
+        let files = indices.iter().filter_map(|&i| self.files.get(i as usize)).cloned().collect();
+        Self { images, labels, files, ..*self }
     }
 
     /// The images whose label is not ignored.
@@ -62,7 +65,7 @@ impl Dataset {
     }
 
     /// The SHA-256, in hexadecimal digits, of the first `n` images: of the line `n channels height width`, of their
-    /// bytes, and of their labels, a byte each. `ignored` is the label, as the file has it, that has become
+    /// bytes, and of their labels, a byte each (four, the lowest first, with more than 256 classes). `ignored` is the label, as the file has it, that has become
     /// [`IGNORED`]: what is ignored makes no difference.
     pub fn sha256(&self, n: usize, ignored: Option<i64>) -> String {
         let n = n.min(self.len());
@@ -70,9 +73,12 @@ impl Dataset {
         let mut hash = Sha256::new();
         hash.update(format!("{n} {c} {h} {w}\n"));
         hash.update(&self.images[..n * self.pixels()]);
-        // Labels are below 256 in every format.
-        let label = |&label: &u32| if label == IGNORED { ignored.unwrap_or(-1) as u8 } else { label as u8 };
-        hash.update(self.labels[..n].iter().map(label).collect::<Vec<_>>());
+        let bytes = if self.classes > 256 { 4 } else { 1 };
+        let label = |&label: &u32| {
+            let label = if label == IGNORED { ignored.unwrap_or(-1) as u32 } else { label };
+            label.to_le_bytes().into_iter().take(bytes)
+        };
+        hash.update(self.labels[..n].iter().flat_map(label).collect::<Vec<_>>());
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -81,6 +87,7 @@ impl Dataset {
         let n = n.min(self.len());
         self.images.truncate(n * self.pixels());
         self.labels.truncate(n);
+        self.files.truncate(n);
     }
 }
 
@@ -90,8 +97,13 @@ mod tests {
 
     #[test]
     fn a_hash_is_of_what_the_files_have() {
-        let data =
-            |labels: &[u32], shape| Dataset { shape, classes: 3, images: (0..8).collect(), labels: labels.to_vec() };
+        let data = |labels: &[u32], shape| Dataset {
+            shape,
+            classes: 3,
+            images: (0..8).collect(),
+            labels: labels.to_vec(),
+            files: vec![],
+        };
         let of = |labels: &[u32]| data(labels, [1, 2, 2]).sha256(2, None);
         // `printf '2 1 2 2\n\0\1\2\3\4\5\6\7\0\2' | sha256sum`
         assert_eq!(of(&[0, 2]), "c6554aa83c5999d9c677ee88f52a1d1df744b7f65b844fde4c6e0ec812d4963d");

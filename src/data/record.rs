@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Dataset;
-use super::source::{DataKind, FOLDER, Source, Wanted, recorded};
+use super::format::{Loaded, Pictures};
+use super::source::{DataChoice, DataKind, FOLDER, Source, Wanted, recorded};
 use crate::{Error, Result};
 
 /// What the images were when a run began: enough to tell whether others are the same.
@@ -24,6 +25,12 @@ pub struct Record {
     pub test_images: usize,
     /// Their hash.
     pub test_sha256: String,
+    /// How many images the data itself holds out, and their hash; none where it holds out none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_images: Option<usize>,
+    /// Their hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_sha256: Option<String>,
 }
 
 /// What to do about data that has changed.
@@ -40,14 +47,17 @@ pub enum Part {
 
 impl Record {
     /// The record of these images; `ignored` is the label that has become [`crate::ops::IGNORED`].
-    pub fn new(source: &Source, [train, test]: [&Dataset; 2], ignored: Option<i64>) -> Self {
+    pub fn new(loaded: &Loaded, ignored: Option<i64>) -> Self {
+        let Loaded { train, validation, test, classes, .. } = loaded;
         Self {
             shape: train.shape,
-            classes: source.data.format().classes().iter().map(|&name| name.into()).collect(),
+            classes: classes.clone(),
             train_images: train.len(),
             train_sha256: train.sha256(usize::MAX, ignored),
             test_images: test.len(),
             test_sha256: test.sha256(usize::MAX, ignored),
+            val_images: validation.as_ref().map(Dataset::len),
+            val_sha256: validation.as_ref().map(|held_out| held_out.sha256(usize::MAX, ignored)),
         }
     }
 
@@ -107,6 +117,9 @@ pub struct TrainedOn {
     /// Only the first so many test images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_test: Option<usize>,
+    /// How its pictures became images.
+    #[serde(default, skip_serializing_if = "Pictures::is_default")]
+    pub pictures: Pictures,
     /// None where it is not known: earlier versions did not record it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<Record>,
@@ -118,15 +131,33 @@ impl TrainedOn {
     /// # Errors
     /// [`Error::Usage`] as [`Wanted::source`].
     pub fn source(&self, wanted: &Wanted) -> Result<Option<Source>> {
-        if wanted.data.is_some_and(|data| data != self.data) {
-            return Ok(None);
+        match &wanted.data {
+            Some(DataChoice::Named(data)) if *data != self.data => return Ok(None),
+            Some(DataChoice::At(path)) if Some(recorded("--data", path)?) != self.dir => return Ok(None),
+            _ => {}
         }
         wanted.check(self.data)?;
         let data_dir = match &wanted.dir {
             Some(moved) => recorded("--data-dir", moved)?,
             None => self.dir.clone().unwrap_or(FOLDER.into()),
         };
-        let Self { data, limit_train, limit_test, .. } = *self;
-        Ok(Some(Source { data, data_dir, limit_train, limit_test }))
+        let Self { data, limit_train, limit_test, pictures, images, .. } = self.clone();
+        let classes = images.map(|record| record.classes);
+        Ok(Some(Source { data, data_dir, limit_train, limit_test, pictures, classes }))
+    }
+
+    /// Other data, to be read as this was: images of the same shape, classes under the same labels. What is not split is all test
+    /// set, since nothing is trained on it.
+    pub fn like(&self, mut other: Source) -> Source {
+        let Pictures { size, crop_mode, test_split, .. } = &mut other.pictures;
+        if let Some(record) = &self.images {
+            let [_, h, w] = record.shape;
+            other.classes = Some(record.classes.clone());
+            if size.is_none() {
+                (*size, *crop_mode) = (Some([h, w]), self.pictures.crop_mode);
+            }
+        }
+        test_split.get_or_insert(1.0);
+        other
     }
 }

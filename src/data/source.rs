@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::format::Format;
-use super::{Dataset, cifar, digits, fashion_mnist, mnist};
+use super::format::{Format, Loaded, Pictures, Reading};
+use super::{cifar, digits, fashion_mnist, mnist};
 use crate::ops::IGNORED;
 use crate::{Error, Result, memory};
 
@@ -78,13 +78,33 @@ impl<'de> Deserialize<'de> for DataKind {
 /// Where a data set's files are, if nobody says.
 pub(super) const FOLDER: &str = "data";
 
+/// Data as a user names it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DataChoice {
+    /// By the name of its format; its files lie in a folder of their own.
+    Named(DataKind),
+    /// By where it is; its format is recognised.
+    At(PathBuf),
+}
+
+impl DataChoice {
+    /// What `text` names: a format, or a path, which has a separator in it or is there.
+    pub fn parse(text: &str) -> Option<Self> {
+        let path = Path::new(text);
+        let is_path = || text.contains(std::path::is_separator) || path.exists();
+        DataKind::from_name(text).map(Self::Named).or_else(|| is_path().then(|| Self::At(path.into())))
+    }
+}
+
 /// What a user says of the data, if anything.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wanted {
     /// Which set.
-    pub data: Option<DataKind>,
+    pub data: Option<DataChoice>,
     /// Where its files are.
     pub dir: Option<PathBuf>,
+    /// How its pictures become images.
+    pub pictures: Pictures,
 }
 
 /// All that finds a data set.
@@ -98,21 +118,39 @@ pub struct Source {
     pub limit_train: Option<usize>,
     /// Only the first so many test images.
     pub limit_test: Option<usize>,
+    /// How its pictures become images.
+    pub pictures: Pictures,
+    /// The classes in the order of their labels, where a model has them; else the data says.
+    pub classes: Option<Vec<String>>,
 }
 
 impl Wanted {
     /// What is named, else the built-in digits; without limits.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a folder beside a set that is built in, or one that is no text.
+    /// [`Error::Usage`] for a folder beside a set that is built in or a path, or one that is no text; [`Error::Data`] for a path
+    /// with nothing that any format recognises.
     pub fn source(&self) -> Result<Source> {
-        let data = self.data.unwrap_or_default();
-        self.check(data)?;
-        let data_dir = match data.is_built_in() {
-            true => FOLDER.into(),
-            false => recorded("--data-dir", self.dir.as_deref().unwrap_or(Path::new(FOLDER)))?,
+        let (data, data_dir) = match &self.data {
+            Some(DataChoice::At(path)) => {
+                if let Some(dir) = &self.dir {
+                    let (dir, path) = (dir.display(), path.display());
+                    return Err(Error::Usage(format!("--data-dir: found {dir} with --data {path}, expected one path")));
+                }
+                (recognise(path)?, recorded("--data", path)?)
+            }
+            Some(DataChoice::Named(data)) => (*data, self.dir_of(*data)?),
+            None => (DataKind::default(), self.dir_of(DataKind::default())?),
         };
-        Ok(Source { data, data_dir, limit_train: None, limit_test: None })
+        Ok(Source { data, data_dir, pictures: self.pictures.clone(), ..Source::default() })
+    }
+
+    fn dir_of(&self, data: DataKind) -> Result<PathBuf> {
+        self.check(data)?;
+        match data.is_built_in() {
+            true => Ok(FOLDER.into()),
+            false => recorded("--data-dir", self.dir.as_deref().unwrap_or(Path::new(FOLDER))),
+        }
     }
 
     pub(super) fn check(&self, data: DataKind) -> Result<()> {
@@ -135,12 +173,12 @@ impl Source {
         }
     }
 
-    /// Training and test set, cut to the limits. The label `ignored` has become [`IGNORED`] in both.
+    /// The sets, cut to the limits. The label `ignored` has become [`IGNORED`] in both.
     ///
     /// # Errors
     /// [`Error::Data`] where a file is missing, damaged, or not what it should be; [`Error::OverLimit`] where the memory does
     /// not hold the images twice.
-    pub fn load(&self, ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
+    pub fn load(&self, ignored: Option<i64>) -> Result<Loaded> {
         self.load_checked(ignored, false)
     }
 
@@ -148,11 +186,14 @@ impl Source {
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn load_checked(&self, ignored: Option<i64>, places: bool) -> Result<(Dataset, Dataset)> {
+    pub fn load_checked(&self, ignored: Option<i64>, places: bool) -> Result<Loaded> {
         let format = self.data.format();
-        let (mut train, mut test) = format.read(&self.data_dir, [self.limit_train, self.limit_test], ignored)?;
+        let Self { limit_train, limit_test, pictures, classes, .. } = self.clone();
+        let mut loaded =
+            format.read(&self.data_dir, &Reading { limit_train, limit_test, ignored, pictures, classes })?;
+        let Loaded { train, validation, test, .. } = &mut loaded;
         if places {
-            format.check_places(&self.data_dir, &train).map_err(|error| match error {
+            format.check_places(&self.data_dir, train).map_err(|error| match error {
                 Error::Data { path, message } => {
                     Error::data(path, format!("{message}: --train-labels and --soft-labels go by their place in it"))
                 }
@@ -162,7 +203,8 @@ impl Source {
         train.truncate(self.limit_train.unwrap_or(usize::MAX));
         test.truncate(self.limit_test.unwrap_or(usize::MAX));
         // What is split or left out is a copy.
-        let copies = (train.images.len() + test.images.len()) as u64;
+        let held_out = validation.as_ref().map_or(0, |held_out| held_out.images.len());
+        let copies = (train.images.len() + held_out + test.images.len()) as u64;
         if let Some(available) = memory::available().filter(|available| copies > *available) {
             let [copies, available] = [copies, available].map(memory::bytes);
             let message = format!("found {copies} of images, and {available} of memory are available to copy them");
@@ -170,14 +212,28 @@ impl Source {
         }
         if ignored.is_some() {
             // IDX files have been read so; the other formats have classes only.
-            for label in train.labels.iter_mut().chain(&mut test.labels) {
+            let held_out = validation.iter_mut().flat_map(|held_out| &mut held_out.labels);
+            for label in train.labels.iter_mut().chain(&mut test.labels).chain(held_out) {
                 if ignored == Some((*label).into()) {
                     *label = IGNORED;
                 }
             }
         }
-        Ok((train, test))
+        Ok(loaded)
     }
+}
+
+/// The format of what lies at `path`.
+fn recognise(path: &Path) -> Result<DataKind> {
+    let names = || FORMATS.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ");
+    if !path.exists() {
+        let expected = format!("the name of a data set ({}) or a path", names());
+        return Err(Error::data(path, format!("found nothing there, expected {expected}")));
+    }
+    let known = FORMATS.iter().find(|format| format.recognises(path));
+    known
+        .map(|format| DataKind(*format))
+        .ok_or_else(|| Error::data(path, format!("found nothing that is known as data, expected one of {}", names())))
 }
 
 /// A path as a configuration records it: from the root, so that it means the same wherever the run goes on. `flag` gave it.
@@ -194,25 +250,19 @@ pub fn recorded(flag: &str, path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Mean and standard deviation of each channel: what was given, else the data set's usual values. `names` are what gave
-/// them.
+/// Mean and standard deviation of each channel: what was given, else the `usual` ones. `names` are what gave them.
 ///
 /// # Errors
 /// [`Error::Usage`] for another number of values than 1 or one a channel, and as [`check_normalisation`].
-pub fn normalisation(
-    data: DataKind,
-    names: [&str; 2],
-    [mean, std]: [&[f64]; 2],
-    channels: usize,
-) -> Result<Vec<[f64; 2]>> {
-    let one_each = |name: &str, given: &[f64], usual: &[f64]| match given.len() {
-        0 => Ok(usual.to_vec()),
+pub fn normalisation(usual: &[[f64; 2]], names: [&str; 2], [mean, std]: [&[f64]; 2]) -> Result<Vec<[f64; 2]>> {
+    let channels = usual.len();
+    let one_each = |name: &str, given: &[f64], which: usize| match given.len() {
+        0 => Ok(usual.iter().map(|channel| channel[which]).collect()),
         1 => Ok(vec![given[0]; channels]),
         n if n == channels => Ok(given.to_vec()),
         n => Err(Error::Usage(format!("{name}: found {n} values, expected 1 or one for each of {channels} channels"))),
     };
-    let [usual_mean, usual_std] = data.format().normalisation();
-    let (mean, std) = (one_each(names[0], mean, usual_mean)?, one_each(names[1], std, usual_std)?);
+    let (mean, std) = (one_each(names[0], mean, 0)?, one_each(names[1], std, 1)?);
     check_normalisation(names, [&mean, &std])?;
     Ok(mean.into_iter().zip(std).map(|(mean, std)| [mean, std]).collect())
 }
@@ -236,7 +286,7 @@ pub fn check_normalisation(names: [&str; 2], [mean, std]: [&[f64]; 2]) -> Result
 mod tests {
     use super::*;
 
-    /// Catches a new format with a name that another one has, or with values for some of its channels only.
+    /// Catches a new format with a name that another one has.
     #[test]
     fn every_format_is_whole_and_known_by_its_name() {
         for format in FORMATS {
@@ -244,9 +294,7 @@ mod tests {
             assert_eq!(kind.format().about(), format.about(), "two formats are called {}", format.name());
             let text = serde_json::to_string(&kind).unwrap();
             assert_eq!((text.clone(), serde_json::from_str::<DataKind>(&text).unwrap()), (format!("{kind:?}"), kind));
-            let [means, deviations] = format.normalisation();
-            assert_eq!(means.len(), deviations.len(), "{kind:?}");
-            assert!(!format.about().is_empty() && format.classes().len() >= 2, "{kind:?}");
+            assert!(!format.about().is_empty(), "{kind:?}");
         }
         let error = serde_json::from_str::<DataKind>("\"imagenet\"").unwrap_err().to_string();
         assert!(error.starts_with("unknown variant `imagenet`, expected one of `digits`, `mnist`"), "{error}");

@@ -9,8 +9,9 @@ use super::saved;
 use crate::backend::device::{Device, Note, Precision, finite};
 use crate::backend::{Asked, ImageSet, State};
 use crate::data::Dataset;
+use crate::data::format::Loaded;
 use crate::data::record::{CHANGED, Part, TrainedOn};
-use crate::data::source::{self, DataKind, Source, Wanted};
+use crate::data::source::{self, Source, Wanted};
 use crate::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use crate::loss::weighted::{Spec, WeightedLoss};
 use crate::loss::{Form, Loss};
@@ -94,11 +95,11 @@ impl ModelFile {
         self.left_by_training("ignore_index", |text| text.parse().ok().map(Some))
     }
 
-    /// Each channel's mean and standard deviation: what is given, else as in training, else the data set's usual ones.
+    /// Each channel's mean and standard deviation: what is given, else as in training, else the `usual` ones of the data.
     ///
     /// # Errors
     /// As [`source::normalisation`].
-    pub fn normalisation(&self, [mean, std]: [&[f64]; 2], data: DataKind, channels: usize) -> Result<Vec<[f64; 2]>> {
+    pub fn normalisation(&self, [mean, std]: [&[f64]; 2], usual: &[[f64; 2]]) -> Result<Vec<[f64; 2]>> {
         let trained_with = |flag: &[f64], key: &str, valid: fn(f64) -> bool| {
             let parse = |text: &str| numbers(text).filter(|values| values.iter().all(|&value| valid(value)));
             if flag.is_empty() { self.left_by_training(key, parse) } else { Ok(flag.to_vec()) }
@@ -108,7 +109,7 @@ impl ModelFile {
         let std = trained_with(std, "std", |std| std.is_finite() && std > 0.0)?;
         let name = |of_model, flag, key| if of_model { key } else { flag };
         let names = [name(of_model[0], "--mean", "metadata mean"), name(of_model[1], "--std", "metadata std")];
-        source::normalisation(data, names, [&mean, &std], channels).map_err(|error| match error {
+        source::normalisation(usual, names, [&mean, &std]).map_err(|error| match error {
             Error::Usage(message) if message.starts_with("metadata") => Error::data(&self.path, message),
             other => other,
         })
@@ -183,12 +184,13 @@ impl Model {
         Ok(model)
     }
 
-    /// The logits `[images, classes]` of the model for these images, of the set `data`.
+    /// The logits `[images, classes]` of the model for these images; `usual` are mean and standard deviation of each channel
+    /// where neither `how` nor the model has them.
     ///
     /// # Errors
     /// [`Error::NoNumber`] for what is no number; those of the device, and of [`ModelFile::normalisation`].
-    pub fn logits(&self, images: &Dataset, data: DataKind, how: &Inference, note: Note) -> Result<Vec<f64>> {
-        let normalisation = self.file.normalisation([&how.mean, &how.std], data, images.shape[0])?;
+    pub fn logits(&self, images: &Dataset, usual: &[[f64; 2]], how: &Inference, note: Note) -> Result<Vec<f64>> {
+        let normalisation = self.file.normalisation([&how.mean, &how.std], usual)?;
         let device = how.device.open(how.precision, note)?;
         let tuning = how.device.tiles.map(Tuning::all);
         let asked = Asked {
@@ -228,10 +230,16 @@ impl Default for Inference {
 pub struct Found {
     /// What it was read from.
     pub source: Source,
+    /// Whether that is what the model was trained on.
+    pub own: bool,
     /// The training set.
     pub train: Dataset,
     /// The test set; images whose label is ignored have [`crate::ops::IGNORED`].
     pub test: Dataset,
+    /// Each channel's mean and standard deviation where the model has none.
+    pub normalisation: Vec<[f64; 2]>,
+    /// What a user should know of the data, a line each.
+    pub notes: Vec<String>,
     /// So many training images, the first of the set, are known to have trained the model.
     pub trained: usize,
 }
@@ -257,8 +265,9 @@ pub fn find(
     let own = known.map(|known| Ok((known, known.source(wanted)?))).transpose()?;
     let Some((known, Some(own))) = own else {
         let source = Source { limit_train, limit_test, ..wanted.source()? };
-        let (train, test) = source.load(ignored)?;
-        return Ok(Found { trained: trained(&train), source, train, test });
+        let source = known.map_or(source.clone(), |known| known.like(source));
+        let Loaded { train, test, normalisation, notes, .. } = source.load(ignored)?;
+        return Ok(Found { trained: trained(&train), own: false, source, train, test, normalisation, notes });
     };
     // All that the model had is needed to know it again, also where less is asked about.
     let used = |part: Part| known.images.is_some() && parts.contains(&part);
@@ -272,7 +281,7 @@ pub fn find(
         limit_test: limit(Part::Test, limit_test, own.limit_test),
         ..own
     };
-    let (mut train, mut test) = source.load(ignored)?;
+    let Loaded { mut train, mut test, normalisation, notes, .. } = source.load(ignored)?;
     if let (Some(record), false) = (&known.images, allow_changed) {
         for part in parts {
             let (images, limit) = match part {
@@ -285,5 +294,5 @@ pub fn find(
     let trained = trained(&train);
     train.truncate(limit_train.or(known.limit_train).unwrap_or(usize::MAX));
     test.truncate(limit_test.or(known.limit_test).unwrap_or(usize::MAX));
-    Ok(Found { source, train, test, trained })
+    Ok(Found { source, own: true, train, test, normalisation, notes, trained })
 }

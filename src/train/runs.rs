@@ -42,7 +42,7 @@
 //! let test = &run.images.test;
 //! let model = Model::load(&out.join(MODEL), test.shape, test.classes)?;
 //! let how = Inference { device, ..Inference::default() };
-//! let logits = model.logits(test, run.config.data, &how, &|line| println!("{line}"))?;
+//! let logits = model.logits(test, &run.images.normalisation, &how, &|line| println!("{line}"))?;
 //! assert_eq!(logits, run.logits(test)?);
 //! # Ok(())
 //! # }
@@ -155,7 +155,7 @@ impl Trained {
     }
 
     fn outputs(&self, net: &Network, [params, buffers]: [&[f64]; 2], images: &Dataset) -> Result<Vec<f64>> {
-        let normalisation = self.config.normalisation(images)?;
+        let normalisation = self.config.normalisation(&self.images.normalisation)?;
         let asked = Asked { net, params, buffers, normalisation: &normalisation, batch_size: self.config.batch_size };
         let Config { activations, tuning, .. } = self.config;
         let mut predictor = self.device.predictor(activations, tuning, &asked, images.len())?;
@@ -177,7 +177,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     let net = Network::seed(train.shape, train.classes)?;
     memory::check_state(&net, true)?;
     let loss = images.loss(&config)?;
-    let normalisation = config.normalisation(train)?;
+    let normalisation = config.normalisation(&images.normalisation)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
     let steps_per_epoch = train.len().div_ceil(config.batch_size);
     let SavedRun { state, progress, epochs } = match &folder {
@@ -209,7 +209,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     config.backend = device.name();
     let loss = match &config.loss.teacher {
         Some(path) => {
-            let logits = teacher_logits(path, &config, train, &device, &|line| listener.note(line))?;
+            let logits = teacher_logits(path, &config, &images, &device, &|line| listener.note(line))?;
             loss.with_teacher(logits.into())?
         }
         None => loss,
@@ -329,13 +329,14 @@ fn beginning(config: &Config, net: &Network) -> Result<SavedRun> {
 }
 
 /// A teacher's logits of the training images, `[images, classes]`, from images normalised as in its own training.
-fn teacher_logits(path: &Path, config: &Config, train: &Dataset, device: &Opened, note: Note) -> Result<Vec<f32>> {
+fn teacher_logits(path: &Path, config: &Config, images: &Images, device: &Opened, note: Note) -> Result<Vec<f32>> {
+    let train = &images.train;
     let teacher = Model::teacher(path, train.shape, train.classes)?;
     if let Some(of) = teacher.file.trained_on()?.map(|known| known.data).filter(|of| *of != config.data) {
         let own = config.data.name();
         note(&format!("teacher: {} was trained on {}, and here on {own}", path.display(), of.name()));
     }
-    let normalisation = teacher.file.normalisation([&[], &[]], config.data, train.shape[0])?;
+    let normalisation = teacher.file.normalisation([&[], &[]], &images.normalisation)?;
     let asked = Asked {
         net: &teacher.net,
         params: &teacher.state.params,

@@ -77,6 +77,7 @@ fn what_is_fitted_and_what_is_reported() {
     let last = |n: usize| Dataset {
         images: train.images[(240 - n) * pixels..].to_vec(),
         labels: train.labels[240 - n..].to_vec(),
+        files: vec![],
         ..train
     };
     let validation = last(100);

@@ -475,7 +475,7 @@ fn dataset(net: &Network, images: usize, rng: &mut Philox) -> Dataset {
     let pixels: usize = net.input.iter().product();
     let labels = (0..images).map(|_| rng.below(net.classes as u32)).collect();
     let images = (0..images * pixels).map(|_| rng.below(256) as u8).collect();
-    Dataset { shape: net.input, classes: net.classes, images, labels }
+    Dataset { shape: net.input, classes: net.classes, images, labels, files: vec![] }
 }
 
 fn distance(a: &[f64], b: &[f64]) -> f64 {

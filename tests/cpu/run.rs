@@ -94,7 +94,7 @@ const BATCH: usize = 3;
 /// Eight images of three classes, in batches of 3, 3 and 2; the third and the last are ignored.
 fn data() -> Dataset {
     let labels = vec![0, 1, IGNORED, 2, 2, 1, 0, IGNORED];
-    Dataset { shape: [1, 1, 1], classes: 3, images: vec![0; 8], labels }
+    Dataset { shape: [1, 1, 1], classes: 3, images: vec![0; 8], labels, files: vec![] }
 }
 
 /// Class weights of 1, 2 and 4.

@@ -30,7 +30,7 @@ fn train(activations: Storage, tiles: Tiles, lit: usize, weight: f32) -> (Vec<f6
     params[second.range()].fill(-0.01);
     let mut images = vec![0; 3 * 14 * 14];
     images[2 * 14 * 14 + lit] = 255;
-    let data = Dataset { shape: net.input, classes: 4, images, labels: vec![0, 1, 2] };
+    let data = Dataset { shape: net.input, classes: 4, images, labels: vec![0, 1, 2], files: vec![] };
     let setup = Setup {
         seed: 0,
         net: &net,

@@ -525,7 +525,7 @@ mod tests {
     /// Catches a product that wraps, and then a set that is thought to fit.
     #[test]
     fn a_window_of_a_huge_batch_does_not_wrap() {
-        let data = Dataset { shape: [1, 2, 2], classes: 2, images: vec![0; 12], labels: vec![0; 3] };
+        let data = Dataset { shape: [1, 2, 2], classes: 2, images: vec![0; 12], labels: vec![0; 3], files: vec![] };
         assert_eq!(Residence::new(&data, 0, usize::MAX, 12), Residence::Whole);
         assert_eq!(Residence::new(&data, 0, usize::MAX, 11), Residence::Window(usize::MAX));
         assert_eq!(Residence::new(&data, usize::MAX / 2, 2, u64::MAX / 2), Residence::Window(2));

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Config, Labels};
 use crate::backend::device::Note;
+use crate::data::format::Loaded;
 use crate::data::labels;
 use crate::data::record::{CHANGED, Part, Record};
 use crate::data::{Dataset, idx};
@@ -25,6 +26,8 @@ pub struct Images {
     pub flipped: Vec<Flip>,
     /// What the data set is known by.
     pub record: Record,
+    /// Each channel's mean and standard deviation where the configuration has none.
+    pub normalisation: Vec<[f64; 2]>,
 }
 
 impl Images {
@@ -73,7 +76,10 @@ fn read_images(config: &Config, note: Note) -> Result<Images> {
     let ignored = config.loss.ignore_index;
     let source = config.source();
     let places = train_labels.is_some() || config.loss.soft_labels.is_some();
-    let (mut train, test) = source.load_checked(ignored, places)?;
+    let loaded = source.load_checked(ignored, places)?;
+    let record = Record::new(&loaded, ignored);
+    let Loaded { mut train, validation: own_validation, test, normalisation, notes, .. } = loaded;
+    notes.iter().for_each(|line| note(line));
     if let (Some(record), false) = (&config.data_set, config.allow_changed_data) {
         // An entry of a plan, which is JSON, takes no flags of its own.
         let of_run = config.file.as_ref().and_then(|file| file.extension()).is_some_and(|kind| kind == "toml");
@@ -81,7 +87,6 @@ fn read_images(config: &Config, note: Note) -> Result<Images> {
         record.check(&source, (Part::Train, &train), config.limit_train, ignored, advice)?;
         record.check(&source, (Part::Test, &test), config.limit_test, ignored, advice)?;
     }
-    let record = Record::new(&source, [&train, &test], ignored);
     let mut test = if ignored.is_some() { test.labelled() } else { test };
     if let Some(path) = train_labels {
         train.labels = replaced_labels(path, &train, ignored)?;
@@ -98,7 +103,14 @@ fn read_images(config: &Config, note: Note) -> Result<Images> {
     let (train_images, test_images) = (record.train_images, record.test_images);
     note(&format!("data: {}, {train_images} training and {test_images} test images", source.describe()));
 
-    let mut validation = None;
+    let mut validation = own_validation.map(|held_out| {
+        let of_part = (0..held_out.len() as u32).filter(|&i| takes_part(held_out.labels[i as usize]));
+        held_out.subset(&of_part.collect::<Vec<_>>())
+    });
+    if validation.is_some() && *val_split > 0.0 {
+        let found = format!("found {val_split}, and the data has a validation set of its own");
+        return Err(Error::Usage(format!("--val-split: {found}; expected one of the two")));
+    }
     let mut kept: Vec<u32> = (0..train.len() as u32).collect();
     if *val_split > 0.0 {
         let (rest, held_out) = labels::stratified_split(&train.labels, classes, *val_split, config.seed);
@@ -118,7 +130,7 @@ fn read_images(config: &Config, note: Note) -> Result<Images> {
         let message = "found no test image that counts, expected at least one";
         return Err(Error::Usage(format!("--class-mask or --ignore-index: {message}")));
     }
-    Ok(Images { train, validation, test, kept, flipped, record })
+    Ok(Images { train, validation, test, kept, flipped, record, normalisation })
 }
 
 fn replaced_labels(path: &Path, train: &Dataset, ignored: Option<i64>) -> Result<Vec<u32>> {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::device::Precision;
 use crate::compile::fuse::Kernels;
-use crate::data::Dataset;
+use crate::data::format::Pictures;
 use crate::data::labels::Noise;
 use crate::data::record::{Record, TrainedOn};
 use crate::data::source::{self, DataKind, Source, Wanted};
@@ -70,6 +70,9 @@ pub struct Config {
     /// Only the first so many test images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_test: Option<usize>,
+    /// How pictures become images.
+    #[serde(default, skip_serializing_if = "Pictures::is_default")]
+    pub pictures: Pictures,
     /// Weights to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
@@ -123,13 +126,14 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let Source { data, data_dir, limit_train, limit_test } = Source::default();
+        let Source { data, data_dir, limit_train, limit_test, pictures, .. } = Source::default();
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
             data,
             data_dir,
             limit_train,
             limit_test,
+            pictures,
             init: None,
             epochs: EPOCHS,
             batch_size: 64,
@@ -162,6 +166,8 @@ impl Config {
             data_dir: self.data_dir.clone(),
             limit_train: self.limit_train,
             limit_test: self.limit_test,
+            pictures: self.pictures.clone(),
+            classes: self.data_set.as_ref().map(|record| record.classes.clone()),
         }
     }
 
@@ -184,6 +190,7 @@ impl Config {
             dir: (!self.data.is_built_in()).then(|| self.data_dir.clone()),
             limit_train: self.limit_train,
             limit_test: self.limit_test,
+            pictures: self.pictures.clone(),
             images: self.data_set.clone(),
         }
     }
@@ -289,13 +296,12 @@ impl Config {
         }
     }
 
-    /// Mean and standard deviation of each channel of `images`.
+    /// Mean and standard deviation of each channel, `usual` being those of the data.
     ///
     /// # Errors
     /// As [`source::normalisation`].
-    pub fn normalisation(&self, images: &Dataset) -> Result<Vec<[f64; 2]>> {
-        let names = ["--mean", "--std"];
-        self.named(source::normalisation(self.data, names, [&self.mean, &self.std], images.shape[0]))
+    pub fn normalisation(&self, usual: &[[f64; 2]]) -> Result<Vec<[f64; 2]>> {
+        self.named(source::normalisation(usual, ["--mean", "--std"], [&self.mean, &self.std]))
     }
 }
 

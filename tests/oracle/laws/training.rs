@@ -210,7 +210,7 @@ const RATE: f64 = 2.0;
 /// largest other one after each of these numbers of updates.
 fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> {
     let net = Network::new([1, 1, 1], &[Layer::flatten(), Layer::linear(classes)]).unwrap();
-    let data = Dataset { shape: [1, 1, 1], classes, images: vec![0], labels: vec![1] };
+    let data = Dataset { shape: [1, 1, 1], classes, images: vec![0], labels: vec![1], files: vec![] };
     let setup = Setup {
         seed: 0,
         net: &net,
