@@ -133,7 +133,7 @@ fn of_model(path: &Path, args: &Args) -> Result<Source> {
     let parts = (known.as_ref(), &[Part::Train, Part::Test][..]);
     let Found { source, train, test, trained, normalisation, notes, .. } =
         find(&args.data.wanted(), limits, parts, args.allow_changed_data, ignored)?;
-    notes.iter().for_each(|line| common::note(line));
+    notes.iter().for_each(common::note);
     common::note(format_args!("data: {}, {} training and {} test images", source.describe(), train.len(), test.len()));
     let n = args.val_images.unwrap_or((train.len() / 10).clamp(1, 5000));
     let validation = last(&train, n)?;

@@ -61,7 +61,7 @@ impl ModelArgs {
         let Found { source, own, test, normalisation, notes, .. } =
             find(&self.data.wanted(), limits, parts, self.allow_changed_data, ignored)?;
         let model = Model::load(&self.model, test.shape, test.classes)?;
-        notes.iter().for_each(|line| common::note(line));
+        notes.iter().for_each(common::note);
         let others = known.filter(|_| !own);
         let others = others.map_or(String::new(), |known| format!(" (the model is of {})", known.data.name()));
         common::note(format_args!("data: {}, {} test images{others}", source.describe(), test.len()));
