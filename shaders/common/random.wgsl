@@ -25,6 +25,6 @@ fn philox(counter: vec4u, seed: vec2u) -> vec4u {
 
 // 32 random bits of element `i` of what a layer draws in this update: a word of its stream (`Stream::Layer`).
 fn layer_random(layer: u32, i: u32) -> u32 {
-    let counter = vec4u(i / 4u, batch.step_low, layer, 7u | batch.step_high << 8u);
+    let counter = vec4u(i / 4u, batch.step_low, layer, 7u | (batch.step_high << 8u));
     return philox(counter, vec2u(batch.seed_low, batch.seed_high))[i % 4u];
 }
