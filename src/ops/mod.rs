@@ -29,7 +29,7 @@ mod shared;
 pub mod stage;
 
 pub use shared::{AffineBuffers, Case, Entry, Golden, IGNORED};
-pub(crate) use shared::{WORKGROUP, windows};
+pub(crate) use shared::{WORKGROUP, pooled, windows};
 
 use crate::plan::shaders::{self, Shader};
 

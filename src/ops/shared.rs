@@ -1,6 +1,6 @@
 //! What the operations have in common: how one is listed, and what several of them use.
 
-use crate::layer::{Layer, Shape};
+use crate::layer::{Layer, Misfit, Shape};
 use crate::plan::Slice;
 use crate::plan::shaders::Shader;
 use crate::rng::Philox;
@@ -64,4 +64,19 @@ pub struct AffineBuffers {
 pub(crate) fn windows(size: usize, kernel: usize, stride: usize, padding: usize) -> Option<usize> {
     (kernel > 0 && stride > 0 && size > 0)
         .then(|| (size + 2 * padding).checked_sub(kernel).map(|room| room / stride + 1))?
+}
+
+/// Height and width of what a pooling without padding makes of an image.
+pub(crate) fn pooled(
+    [channels, h, w]: [usize; 3],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+) -> Result<[usize; 2], Misfit> {
+    match (windows(h, kernel[0], stride[0], 0), windows(w, kernel[1], stride[1], 0)) {
+        (Some(rows), Some(columns)) => Ok([rows, columns]),
+        _ => Err(Misfit {
+            got: format!("a {channels}x{h}x{w} input, stride {stride:?}"),
+            needs: format!("strides of at least 1 and an image of at least the window's {}x{}", kernel[0], kernel[1]),
+        }),
+    }
 }

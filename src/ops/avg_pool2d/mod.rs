@@ -11,7 +11,7 @@ mod reference;
 
 use std::sync::Arc;
 
-use super::{Entry, windows};
+use super::{Entry, pooled};
 use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
 use crate::real::Real;
 
@@ -62,18 +62,8 @@ impl Fit for Settings {
     fn fit(&self, input: Shape) -> Result<Arc<dyn Op>, Misfit> {
         let Self { kernel_size: kernel, stride } = *self;
         let [channels, h, w] = input.image()?;
-        match (windows(h, kernel[0], stride[0], 0), windows(w, kernel[1], stride[1], 0)) {
-            (Some(rows), Some(columns)) => {
-                Ok(Arc::new(AvgPool2d { input: [channels, h, w], output: [rows, columns], kernel, stride }))
-            }
-            _ => Err(Misfit {
-                got: format!("a {channels}x{h}x{w} input, stride {stride:?}"),
-                needs: format!(
-                    "strides of at least 1 and an image of at least the window's {}x{}",
-                    kernel[0], kernel[1]
-                ),
-            }),
-        }
+        let output = pooled([channels, h, w], kernel, stride)?;
+        Ok(Arc::new(AvgPool2d { input: [channels, h, w], output, kernel, stride }))
     }
 }
 

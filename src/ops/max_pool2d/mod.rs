@@ -14,7 +14,7 @@ pub mod reference;
 
 use std::sync::Arc;
 
-use super::{Entry, windows};
+use super::{Entry, pooled};
 use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
@@ -70,17 +70,8 @@ pub struct MaxPool2d {
 impl MaxPool2d {
     /// The output's channels, height, width.
     pub fn output(&self) -> Result<[usize; 3], Misfit> {
-        let [channels, h, w] = self.input;
-        match (windows(h, self.kernel[0], self.stride[0], 0), windows(w, self.kernel[1], self.stride[1], 0)) {
-            (Some(rows), Some(columns)) => Ok([channels, rows, columns]),
-            _ => Err(Misfit {
-                got: format!("a {channels}x{h}x{w} input, stride {:?}", self.stride),
-                needs: format!(
-                    "strides of at least 1 and an image of at least the window's {}x{}",
-                    self.kernel[0], self.kernel[1]
-                ),
-            }),
-        }
+        let [rows, columns] = pooled(self.input, self.kernel, self.stride)?;
+        Ok([self.input[0], rows, columns])
     }
 
     /// The output's `[height, width]`, for dimensions that [`Self::output`] accepts.
