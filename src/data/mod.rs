@@ -7,6 +7,8 @@ pub mod format;
 pub mod idx;
 pub mod labels;
 pub mod mnist;
+#[cfg(feature = "pictures")]
+pub mod picture;
 pub mod record;
 pub mod source;
 
