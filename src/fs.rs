@@ -114,6 +114,26 @@ fn sync_folder(_: &Path) -> IoResult<()> {
     Ok(())
 }
 
+/// What says where files for the next start are kept: a folder, or `off` for nowhere.
+pub const CACHE: &str = "SMOOTHCNN_CACHE";
+
+/// The user's cache folder for this program: [`CACHE`], else by the platform's convention: `$XDG_CACHE_HOME` or `~/.cache`,
+/// `~/Library/Caches`, `%LOCALAPPDATA%`. None of the files there is needed.
+pub fn cache_folder() -> Option<PathBuf> {
+    if let Some(given) = std::env::var_os(CACHE).filter(|given| !given.is_empty()) {
+        return (given != "off").then(|| given.into());
+    }
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = if cfg!(windows) {
+        variable("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        variable("HOME").map(|home| home.join("Library/Caches"))
+    } else {
+        variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))
+    };
+    base.map(|base| base.join("smoothcnn"))
+}
+
 /// Removes the file at `path`, if there is one.
 ///
 /// # Errors

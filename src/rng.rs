@@ -18,6 +18,8 @@ pub enum Stream {
     Flip(usize),
     /// Which images of a class are held out.
     Split(usize),
+    /// Which images of a class become the test set of data that has none.
+    TestSplit(usize),
     /// What a layer draws in training, by its place in the network ([`Philox::of_layer`]).
     Layer(usize),
 }
@@ -33,6 +35,7 @@ impl Stream {
             Self::Flip(which) => (5, which),
             Self::Split(which) => (6, which),
             Self::Layer(which) => (7, which),
+            Self::TestSplit(which) => (8, which),
         };
         assert!(u32::try_from(which).is_ok(), "{self:?} would run into the next stream");
         what << 32 | which as u64
@@ -148,9 +151,9 @@ mod tests {
     /// Catches a stream that is another's: no two have a number in common, whatever they count.
     #[test]
     fn streams_are_disjoint() {
-        use Stream::{Bootstrap, Flip, FlipOrder, Layer, Parameter, Shuffle, Split};
+        use Stream::{Bootstrap, Flip, FlipOrder, Layer, Parameter, Shuffle, Split, TestSplit};
         let last = u32::MAX as usize;
-        let kinds = [Parameter, Shuffle, Bootstrap, |_| FlipOrder, Flip, Split, Layer];
+        let kinds = [Parameter, Shuffle, Bootstrap, |_| FlipOrder, Flip, Split, Layer, TestSplit];
         let ranges = kinds.map(|kind| [kind(0).number(), kind(last).number()]);
         assert!(ranges.windows(2).all(|pair| pair[0][0] <= pair[0][1] && pair[0][1] < pair[1][0]), "{ranges:x?}");
     }

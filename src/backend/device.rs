@@ -9,13 +9,13 @@ use super::cpu;
 use super::gpu::choose::choose;
 use super::gpu::predictor::GpuPredictor;
 use super::gpu::trainer::{GpuOptions, GpuTrainer};
-use super::gpu::{Choice, DeviceKind, Gpu, autotune, cache, device};
+use super::gpu::{Choice, DeviceKind, Gpu, autotune, device};
 use super::reference::{ReferencePredictor, ReferenceTrainer};
 use crate::backend::{Asked, Predictor, Setup, State, Trainer};
 use crate::compile::fuse::Kernels;
 use crate::plan::Storage;
 use crate::plan::tuning::{Autotune, Tiles, Tuning};
-use crate::{Error, Result, memory};
+use crate::{Error, Result, fs, memory};
 
 /// Is told a line for people.
 pub type Note<'a> = &'a dyn Fn(&str);
@@ -107,7 +107,7 @@ impl Device {
             let expected = "expected one of the two";
             return Err(Error::Usage(format!("--adapter: found {adapter:?} with --device cpu, {expected}")));
         }
-        let Choice { gpu, reason, notes, .. } = choose(self.kind, self.adapter.as_deref(), cache::folder())?;
+        let Choice { gpu, reason, notes, .. } = choose(self.kind, self.adapter.as_deref(), fs::cache_folder())?;
         notes.into_iter().for_each(|line| note(&format!("device: {line}")));
         match &gpu {
             Some(_) => note(&format!("device: {reason}")),

@@ -116,12 +116,13 @@ fn of_run(run: &Path, args: &Args) -> Result<Source> {
     let file = run.join(CONFIG);
     let mut config = read_config(&file)?;
     config.move_data(&args.data.wanted(), args.allow_changed_data)?;
-    if config.labels.val_split == 0.0 {
+    let bar = common::ReadingBar::default();
+    let read = images(&config, &|line| common::note(line), &|done, all| bar.show(done, all));
+    let Images { validation, test, normalisation, .. } = read?;
+    let Some(validation) = validation else {
         let message = "found a run without --val-split, expected held-out images; --model FILE fits on others";
         return Err(Error::data(&file, message));
-    }
-    let Images { validation, test, normalisation, .. } = images(&config, &|line| common::note(line))?;
-    let validation = validation.expect("a split that is not 0 leaves images on both sides");
+    };
     Ok(Source { model: run.join(MODEL), data: config.data, normalisation, validation, test })
 }
 
@@ -129,10 +130,11 @@ fn of_model(path: &Path, args: &Args) -> Result<Source> {
     let file = ModelFile::open(path)?;
     let ignored = file.ignore_index()?;
     let known = file.trained_on()?;
+    let bar = common::ReadingBar::default();
     let limits = [args.limit_train, args.limit_test];
     let parts = (known.as_ref(), &[Part::Train, Part::Test][..]);
     let Found { source, train, test, trained, normalisation, notes, .. } =
-        find(&args.data.wanted(), limits, parts, args.allow_changed_data, ignored)?;
+        find(&args.data.wanted(), limits, parts, args.allow_changed_data, ignored, &|done, all| bar.show(done, all))?;
     notes.iter().for_each(common::note);
     common::note(format_args!("data: {}, {} training and {} test images", source.describe(), train.len(), test.len()));
     let n = args.val_images.unwrap_or((train.len() / 10).clamp(1, 5000));

@@ -1,8 +1,10 @@
 //! What the commands share: devices as flags, and printing.
 
 use std::io::Write;
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use smoothcnn::backend::device::Device;
 use smoothcnn::backend::gpu::DeviceKind;
@@ -32,6 +34,28 @@ pub fn print_if_read(line: impl std::fmt::Display) -> Result<bool> {
 /// Prints a line of progress on standard error. That nobody reads it is no reason to stop.
 pub fn note(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// How far the reading of many files is, on a terminal.
+#[derive(Default)]
+pub struct ReadingBar(OnceLock<ProgressBar>);
+
+impl ReadingBar {
+    /// So many of all files are read. Hidden where standard error is no terminal.
+    pub fn show(&self, done: usize, all: usize) {
+        let bar = self.0.get_or_init(|| {
+            let bar = ProgressBar::with_draw_target(Some(all as u64), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("reading files [{bar:30}] {pos}/{len} eta {eta}");
+            bar.set_style(style.expect("the template is well formed").progress_chars("=> "));
+            bar
+        });
+        // Each set is read by itself.
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        if done == all {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 /// Prints a value as one line of JSON. What is not a number is written as null.

@@ -14,6 +14,9 @@ pub struct PictureArgs {
     /// What a picture of another shape loses or gains
     #[arg(long, value_enum, default_value = "center", requires = "size")]
     pub crop_mode: CropMode,
+    /// 1 for grey images, 3 for RGB [default: 3 where a training picture has colours, else 1]
+    #[arg(long, value_name = "N")]
+    pub channels: Option<usize>,
     /// The share of every class that becomes the test set, where the data has none [default: 0.2]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub test_split: Option<f64>,
@@ -23,8 +26,8 @@ pub struct PictureArgs {
 }
 
 impl From<PictureArgs> for Pictures {
-    fn from(PictureArgs { size, crop_mode, test_split, skip_bad }: PictureArgs) -> Self {
-        Self { size, crop_mode, test_split, skip_bad }
+    fn from(PictureArgs { size, crop_mode, channels, test_split, skip_bad }: PictureArgs) -> Self {
+        Self { size, crop_mode, channels, test_split, skip_bad }
     }
 }
 

@@ -57,9 +57,12 @@ impl ModelArgs {
             None => file.ignore_index()?,
         };
         let known = file.trained_on()?;
+        let bar = common::ReadingBar::default();
         let (limits, parts) = ([Some(0), self.limit_test], (known.as_ref(), &[Part::Test][..]));
         let Found { source, own, test, normalisation, notes, .. } =
-            find(&self.data.wanted(), limits, parts, self.allow_changed_data, ignored)?;
+            find(&self.data.wanted(), limits, parts, self.allow_changed_data, ignored, &|done, all| {
+                bar.show(done, all)
+            })?;
         let model = Model::load(&self.model, test.shape, test.classes)?;
         notes.iter().for_each(common::note);
         let others = known.filter(|_| !own);

@@ -34,7 +34,9 @@ const MOST_PIXELS: u64 = 1 << 15;
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
     let source = Source { limit_train: args.limit_train, limit_test: Some(0), ..args.data.wanted().source()? };
-    let Loaded { train, .. } = source.load(None)?;
+    let bar = common::ReadingBar::default();
+    let Loaded { train, notes, .. } = source.load(None, &|done, all| bar.show(done, all))?;
+    notes.iter().for_each(common::note);
     common::note(format_args!("data: {}, {} training images", source.describe(), train.len()));
     let mut counts = vec![0; train.classes];
     train.labels.iter().for_each(|&label| counts[label as usize] += 1);

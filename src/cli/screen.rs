@@ -40,6 +40,7 @@ pub struct Screen {
     /// Whether standard output takes what is printed.
     printing: bool,
     run: Option<Shown>,
+    reading: common::ReadingBar,
 }
 
 /// A run that is under way.
@@ -59,7 +60,7 @@ struct Shown {
 impl Screen {
     /// Prints JSON, or a table.
     pub fn new(json: bool) -> Self {
-        Self { json, printing: true, run: None }
+        Self { json, printing: true, run: None, reading: common::ReadingBar::default() }
     }
 
     /// What `work` gives, a run that was told to this screen as its listener.
@@ -94,6 +95,10 @@ impl Screen {
 impl Listener for Screen {
     fn note(&self, line: &str) {
         common::note(line);
+    }
+
+    fn reading(&self, done: usize, all: usize) {
+        self.reading.show(done, all);
     }
 
     fn begins(&mut self, run: &Begun) {

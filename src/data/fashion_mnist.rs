@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::format::{Format, Loaded, Reading};
+use super::format::{Format, Loaded, Progress, Reading};
 use super::{Dataset, idx};
 use crate::Result;
 
@@ -21,7 +21,7 @@ impl Format for FashionMnist {
         "Fashion-MNIST's IDX files"
     }
 
-    fn read(&self, dir: &Path, how: &Reading) -> Result<Loaded> {
+    fn read(&self, dir: &Path, how: &Reading, _: Progress) -> Result<Loaded> {
         let sets = idx::load_dir_ignoring(dir, "FashionMNIST", CLASSES.len(), how.ignored)?;
         Ok(Loaded::published(sets, &CLASSES, &[[0.2860, 0.3530]]))
     }

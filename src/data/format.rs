@@ -1,7 +1,7 @@
 //! For whoever adds a format of data: what it must say and do. A format has a file of its own and a line in
 //! [`super::source::FORMATS`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,11 +26,17 @@ pub trait Format: Sync {
         false
     }
 
-    /// The images at `path`. More images than the limits may be given, where that is less work.
+    /// Whether its images are made of pictures, so that [`Pictures`] has a meaning.
+    fn is_of_pictures(&self) -> bool {
+        false
+    }
+
+    /// The images at `path`. More images than the limits may be given, where that is less work. `progress` is told how far a long
+    /// reading is.
     ///
     /// # Errors
     /// [`crate::Error::Data`] where a file is missing, damaged, or not what it should be.
-    fn read(&self, path: &Path, how: &Reading) -> Result<Loaded>;
+    fn read(&self, path: &Path, how: &Reading, progress: Progress) -> Result<Loaded>;
 
     /// Refuses training images that are not at their places in a published set, where labels that come in a file of their
     /// own expect them.
@@ -41,6 +47,9 @@ pub trait Format: Sync {
         Err(Error::data(path, format!("found data in the format {}, expected a published set", self.name())))
     }
 }
+
+/// Is told how many files are read, and of how many.
+pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// How data is read, beside where it is.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,6 +64,8 @@ pub struct Reading {
     pub pictures: Pictures,
     /// The classes in the order of their labels, where they are known before: a model's. Else the data says.
     pub classes: Option<Vec<String>>,
+    /// The folder of the images that are kept for the next start, if any.
+    pub cache: Option<PathBuf>,
 }
 
 /// How pictures of any size become the images of a set, and its sets. A configuration records it.
@@ -66,6 +77,9 @@ pub struct Pictures {
     pub size: Option<[usize; 2]>,
     /// What a picture of another shape loses or gains.
     pub crop_mode: CropMode,
+    /// 1 for grey, 3 for RGB; without it RGB where a training picture has colours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<usize>,
     /// The share of every class that becomes the test set, where the data has none; none for [`TEST_SPLIT`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_split: Option<f64>,
@@ -79,7 +93,42 @@ pub const TEST_SPLIT: f64 = 0.2;
 impl Pictures {
     /// Whether it says nothing.
     pub fn is_default(&self) -> bool {
-        *self == Self::default()
+        self.first_given().is_none()
+    }
+
+    /// The flag of the first setting that is not the default.
+    pub fn first_given(&self) -> Option<&'static str> {
+        let Self { size, crop_mode, channels, test_split, skip_bad } = self;
+        let given = [
+            ("size", size.is_some()),
+            ("crop-mode", *crop_mode != CropMode::default()),
+            ("channels", channels.is_some()),
+            ("test-split", test_split.is_some()),
+            ("skip-bad", *skip_bad),
+        ];
+        given.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
+
+    /// Refuses what makes no images.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the flag's name.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |flag: &str, found: String, expected: &str| {
+            Err(Error::Usage(format!("--{flag}: found {found}, expected {expected}")))
+        };
+        match self {
+            Self { size: Some([h, w]), .. } if !(1..=MOST_SIDE).contains(h) || !(1..=MOST_SIDE).contains(w) => {
+                wrong("size", format!("{h}x{w}"), &format!("sides from 1 to {MOST_SIDE}"))
+            }
+            Self { channels: Some(channels), .. } if ![1, 3].contains(channels) => {
+                wrong("channels", channels.to_string(), "1 (grey) or 3 (RGB)")
+            }
+            Self { test_split: Some(share), .. } if !(*share > 0.0 && *share <= 1.0) => {
+                wrong("test-split", share.to_string(), "a share above 0 and below 1")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -112,10 +161,14 @@ pub struct Loaded {
     /// What the classes are called, by their label.
     pub classes: Vec<String>,
     /// Each channel's mean and standard deviation, of pixels scaled to 0..1: those that are usual for a published set, else
-    /// those of the training images.
+    /// those of the training images; no numbers where there are no training images.
     pub normalisation: Vec<[f64; 2]>,
     /// What a user should know, a line each: a test set that was carved out, files left out, classes with few images.
     pub notes: Vec<String>,
+    /// Files that were left out, and why.
+    pub left_out: Vec<String>,
+    /// Which sizes pictures had, height and width, and how many had them; the most frequent first.
+    pub sizes: Vec<([usize; 2], usize)>,
 }
 
 impl Loaded {

@@ -56,13 +56,24 @@ pub fn flip(labels: &mut [u32], part: &[u32], rate: f64, noise: Noise, seed: u64
 /// Splits images into those to train on and those to validate on, `round(share * count)` of each class, chosen at random.
 /// Indices are in ascending order. Images whose label is no class are trained on: there is nothing to measure.
 pub fn stratified_split(labels: &[u32], classes: usize, share: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
+    split(labels, classes, share, |class| Philox::of(seed, Stream::Split(class)))
+}
+
+/// As [`stratified_split`], into images to train on and a test set. It does not depend on a run's seed: runs that differ in it are
+/// measured on the same images.
+#[cfg(feature = "pictures")]
+pub(super) fn carve(labels: &[u32], classes: usize, share: f64) -> (Vec<u32>, Vec<u32>) {
+    split(labels, classes, share, |class| Philox::of(0, Stream::TestSplit(class)))
+}
+
+fn split(labels: &[u32], classes: usize, share: f64, random: impl Fn(usize) -> Philox) -> (Vec<u32>, Vec<u32>) {
     let mut of_class = vec![vec![]; classes];
     let (mut train, mut validation) = (vec![], vec![]);
     for (i, &label) in labels.iter().enumerate() {
         of_class.get_mut(label as usize).unwrap_or(&mut train).push(i as u32);
     }
     for (class, indices) in of_class.iter_mut().enumerate() {
-        Philox::of(seed, Stream::Split(class)).shuffle(indices);
+        random(class).shuffle(indices);
         let count = (share * indices.len() as f64).round() as usize;
         let (held_out, rest) = indices.split_at(count.min(indices.len()));
         validation.extend_from_slice(held_out);

@@ -1,16 +1,26 @@
-//! Labelled images, as bytes: the built-in digits, IDX files (MNIST, Fashion-MNIST), CIFAR-10's binary files.
+//! Labelled images, as bytes: the built-in digits, published sets in their own files, and pictures of a user's own.
 
+#[cfg(feature = "pictures")]
+mod cache;
 pub mod cifar;
 pub mod digits;
 pub mod fashion_mnist;
+#[cfg(feature = "pictures")]
+pub mod folder;
 pub mod format;
 pub mod idx;
 pub mod labels;
 pub mod mnist;
 #[cfg(feature = "pictures")]
+pub mod npz;
+#[cfg(feature = "pictures")]
 pub mod picture;
+#[cfg(feature = "pictures")]
+mod pictures;
 pub mod record;
 pub mod source;
+#[cfg(feature = "pictures")]
+pub mod table;
 
 use sha2::{Digest, Sha256};
 

@@ -36,11 +36,13 @@ pub struct Record {
 /// What to do about data that has changed.
 pub const CHANGED: &str = "--data-dir names another folder, --allow-changed-data goes on with these";
 
-/// One of a data set's two parts.
+/// One of a data set's parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// What is trained on.
     Train,
+    /// What the data itself holds out.
+    Validation,
     /// What is measured on.
     Test,
 }
@@ -64,6 +66,9 @@ impl Record {
     fn part(&self, part: Part) -> (&'static str, usize, &str) {
         match part {
             Part::Train => ("training", self.train_images, &self.train_sha256),
+            Part::Validation => {
+                ("validation", self.val_images.unwrap_or(0), self.val_sha256.as_deref().unwrap_or_default())
+            }
             Part::Test => ("test", self.test_images, &self.test_sha256),
         }
     }
@@ -137,11 +142,20 @@ impl TrainedOn {
             _ => {}
         }
         wanted.check(self.data)?;
+        if let Some(flag) = wanted.pictures.first_given() {
+            let message =
+                "found with the data that the model was trained on, which is read as it was then; expected none";
+            return Err(Error::Usage(format!("--{flag}: {message}")));
+        }
         let data_dir = match &wanted.dir {
             Some(moved) => recorded("--data-dir", moved)?,
             None => self.dir.clone().unwrap_or(FOLDER.into()),
         };
-        let Self { data, limit_train, limit_test, pictures, images, .. } = self.clone();
+        let Self { data, limit_train, limit_test, mut pictures, images, .. } = self.clone();
+        if let Some(record) = images.as_ref().filter(|_| data.format().is_of_pictures()) {
+            // Of the training images, which may not be read this time.
+            pictures.channels.get_or_insert(record.shape[0]);
+        }
         let classes = images.map(|record| record.classes);
         Ok(Some(Source { data, data_dir, limit_train, limit_test, pictures, classes }))
     }
@@ -149,9 +163,10 @@ impl TrainedOn {
     /// Other data, to be read as this was: images of the same shape, classes under the same labels. What is not split is all test
     /// set, since nothing is trained on it.
     pub fn like(&self, mut other: Source) -> Source {
-        let Pictures { size, crop_mode, test_split, .. } = &mut other.pictures;
+        let Pictures { size, crop_mode, channels, test_split, .. } = &mut other.pictures;
         if let Some(record) = &self.images {
-            let [_, h, w] = record.shape;
+            let [c, h, w] = record.shape;
+            channels.get_or_insert(c);
             other.classes = Some(record.classes.clone());
             if size.is_none() {
                 (*size, *crop_mode) = (Some([h, w]), self.pictures.crop_mode);

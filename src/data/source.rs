@@ -8,13 +8,27 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::format::{Format, Loaded, Pictures, Reading};
+use super::format::{Format, Loaded, Pictures, Progress, Reading};
 use super::{cifar, digits, fashion_mnist, mnist};
+#[cfg(feature = "pictures")]
+use super::{folder, npz, table};
 use crate::ops::IGNORED;
-use crate::{Error, Result, memory};
+use crate::{Error, Result, fs, memory};
 
 /// Every format, the one that stands where nobody names one first.
-pub static FORMATS: [&dyn Format; 4] = [&digits::Builtin, &mnist::Mnist, &fashion_mnist::FashionMnist, &cifar::Cifar10];
+pub static FORMATS: &[&dyn Format] = &[
+    &digits::Builtin,
+    &mnist::Mnist,
+    &fashion_mnist::FashionMnist,
+    &cifar::Cifar10,
+    #[cfg(feature = "pictures")]
+    &npz::Npz,
+    #[cfg(feature = "pictures")]
+    &table::Table,
+    // Any folder of folders: after those that know the files in it.
+    #[cfg(feature = "pictures")]
+    &folder::Folder,
+];
 
 /// One of [`FORMATS`], by its name in files.
 #[derive(Clone, Copy)]
@@ -142,6 +156,7 @@ impl Wanted {
             Some(DataChoice::Named(data)) => (*data, self.dir_of(*data)?),
             None => (DataKind::default(), self.dir_of(DataKind::default())?),
         };
+        self.check_pictures(data)?;
         Ok(Source { data, data_dir, pictures: self.pictures.clone(), ..Source::default() })
     }
 
@@ -150,6 +165,20 @@ impl Wanted {
         match data.is_built_in() {
             true => Ok(FOLDER.into()),
             false => recorded("--data-dir", self.dir.as_deref().unwrap_or(Path::new(FOLDER))),
+        }
+    }
+
+    /// Refuses flags of pictures that have no meaning for `data`.
+    fn check_pictures(&self, data: DataKind) -> Result<()> {
+        self.pictures.check()?;
+        match self.pictures.first_given() {
+            Some(flag) if !data.format().is_of_pictures() => {
+                let name = data.name();
+                Err(Error::Usage(format!(
+                    "--{flag}: found with {name}, whose images are as they are; expected pictures"
+                )))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -173,24 +202,26 @@ impl Source {
         }
     }
 
-    /// The sets, cut to the limits. The label `ignored` has become [`IGNORED`] in both.
+    /// The sets, cut to the limits. The label `ignored` has become [`IGNORED`] in both. `progress` is told how far a long reading
+    /// is.
     ///
     /// # Errors
     /// [`Error::Data`] where a file is missing, damaged, or not what it should be; [`Error::OverLimit`] where the memory does
     /// not hold the images twice.
-    pub fn load(&self, ignored: Option<i64>) -> Result<Loaded> {
-        self.load_checked(ignored, false)
+    pub fn load(&self, ignored: Option<i64>, progress: Progress) -> Result<Loaded> {
+        self.load_checked(ignored, false, progress)
     }
 
     /// As [`Self::load`]; with `places` only if every training image is at its place in the published set.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn load_checked(&self, ignored: Option<i64>, places: bool) -> Result<Loaded> {
+    pub fn load_checked(&self, ignored: Option<i64>, places: bool, progress: Progress) -> Result<Loaded> {
         let format = self.data.format();
         let Self { limit_train, limit_test, pictures, classes, .. } = self.clone();
-        let mut loaded =
-            format.read(&self.data_dir, &Reading { limit_train, limit_test, ignored, pictures, classes })?;
+        let cache = fs::cache_folder().map(|folder| folder.join("images"));
+        let how = Reading { limit_train, limit_test, ignored, pictures, classes, cache };
+        let mut loaded = format.read(&self.data_dir, &how, progress)?;
         let Loaded { train, validation, test, .. } = &mut loaded;
         if places {
             format.check_places(&self.data_dir, train).map_err(|error| match error {
@@ -256,6 +287,10 @@ pub fn recorded(flag: &str, path: &Path) -> Result<PathBuf> {
 /// [`Error::Usage`] for another number of values than 1 or one a channel, and as [`check_normalisation`].
 pub fn normalisation(usual: &[[f64; 2]], names: [&str; 2], [mean, std]: [&[f64]; 2]) -> Result<Vec<[f64; 2]>> {
     let channels = usual.len();
+    if usual.iter().flatten().any(|value| value.is_nan()) && [mean, std].iter().any(|given| given.is_empty()) {
+        let message = "found none, and no training images to take them from; expected both";
+        return Err(Error::Usage(format!("{} and {}: {message}", names[0], names[1])));
+    }
     let one_each = |name: &str, given: &[f64], which: usize| match given.len() {
         0 => Ok(usual.iter().map(|channel| channel[which]).collect()),
         1 => Ok(vec![given[0]; channels]),
@@ -289,7 +324,7 @@ mod tests {
     /// Catches a new format with a name that another one has.
     #[test]
     fn every_format_is_whole_and_known_by_its_name() {
-        for format in FORMATS {
+        for &format in FORMATS {
             let kind = DataKind::from_name(format.name()).unwrap();
             assert_eq!(kind.format().about(), format.about(), "two formats are called {}", format.name());
             let text = serde_json::to_string(&kind).unwrap();

@@ -22,9 +22,12 @@ pub struct Begun<'a> {
 }
 
 /// Is told what happens in a run. `()` does not listen.
-pub trait Listener {
+pub trait Listener: Sync {
     /// A line for people: what was chosen, and what is unusual.
     fn note(&self, _line: &str) {}
+
+    /// So many of all files of the data are read. Called from several threads.
+    fn reading(&self, _done: usize, _all: usize) {}
 
     /// Before the first step; the folder is made.
     fn begins(&mut self, _run: &Begun) {}

@@ -9,7 +9,7 @@ use super::saved;
 use crate::backend::device::{Device, Note, Precision, finite};
 use crate::backend::{Asked, ImageSet, State};
 use crate::data::Dataset;
-use crate::data::format::Loaded;
+use crate::data::format::{Loaded, Progress};
 use crate::data::record::{CHANGED, Part, TrainedOn};
 use crate::data::source::{self, Source, Wanted};
 use crate::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
@@ -246,7 +246,7 @@ pub struct Found {
 
 /// Finds the images that are wanted: those that the model is `known` to be of, unless another set is named. Of the
 /// model's own the `parts` that are used must be as they were in its training, unless `allow_changed`. Limits, of
-/// training and test images, are the model's where none is given.
+/// training and test images, are the model's where none is given. `progress` is told how far a long reading is.
 ///
 /// # Errors
 /// [`Error::Data`] where a file is missing, damaged or changed, [`Error::Usage`] as [`Wanted::source`].
@@ -256,6 +256,7 @@ pub fn find(
     (known, parts): (Option<&TrainedOn>, &[Part]),
     allow_changed: bool,
     ignored: Option<i64>,
+    progress: Progress,
 ) -> Result<Found> {
     // Whatever the name of the set, and whether or not others follow them.
     let trained = |train: &Dataset| {
@@ -266,7 +267,7 @@ pub fn find(
     let Some((known, Some(own))) = own else {
         let source = Source { limit_train, limit_test, ..wanted.source()? };
         let source = known.map_or(source.clone(), |known| known.like(source));
-        let Loaded { train, test, normalisation, notes, .. } = source.load(ignored)?;
+        let Loaded { train, test, normalisation, notes, .. } = source.load(ignored, progress)?;
         return Ok(Found { trained: trained(&train), own: false, source, train, test, normalisation, notes });
     };
     // All that the model had is needed to know it again, also where less is asked about.
@@ -281,12 +282,14 @@ pub fn find(
         limit_test: limit(Part::Test, limit_test, own.limit_test),
         ..own
     };
-    let Loaded { mut train, mut test, normalisation, notes, .. } = source.load(ignored)?;
+    let Loaded { mut train, mut test, normalisation, notes, .. } = source.load(ignored, progress)?;
     if let (Some(record), false) = (&known.images, allow_changed) {
         for part in parts {
             let (images, limit) = match part {
                 Part::Train => (&train, known.limit_train),
                 Part::Test => (&test, known.limit_test),
+                // No command asks a saved model about it.
+                Part::Validation => continue,
             };
             record.check(&source, (*part, images), limit, ignored, CHANGED)?;
         }

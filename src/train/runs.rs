@@ -169,7 +169,7 @@ impl Trained {
 /// [`Error::Usage`] and [`Error::Data`] for a configuration, data or a folder that is not what it should be, all before
 /// anything is written; those of [`super::run`], of the device, and of the disk.
 pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &mut dyn Listener) -> Result<Trained> {
-    let images = images(&config, &|line| listener.note(line))?;
+    let images = images(&config, &|line| listener.note(line), &|done, all| listener.reading(done, all))?;
     let other_data = config.data_set.as_ref().is_some_and(|record| *record != images.record);
     config.data_set = Some(images.record.clone());
     let Images { train, validation, test, flipped, .. } = &images;

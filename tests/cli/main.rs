@@ -10,6 +10,7 @@ mod folders;
 mod given;
 mod labels;
 mod loss;
+mod pictures;
 mod predict;
 mod refuse;
 mod sizes;
@@ -39,6 +40,7 @@ fn command(dir: &Path, args: &str) -> Command {
     for variable in ["WGPU_BACKEND", "WGPU_ADAPTER_NAME", "WGPU_POWER_PREF", "RAYON_NUM_THREADS", "RUST_BACKTRACE"] {
         command.env_remove(variable);
     }
+    command.env(smoothcnn::fs::CACHE, dir.join(".cache"));
     command
 }
 

@@ -5,26 +5,12 @@
 //! A file is: 8 bytes `smoothcn`, a hash of every shader, a hash of the contents, the contents. So nothing reaches a driver
 //! but what this version wrote.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::fs::write_atomic;
 use crate::ops;
 
 const MAGIC: &[u8; 8] = b"smoothcn";
-
-/// The user's cache folder for this program, by the platform's convention: `$XDG_CACHE_HOME` or `~/.cache`,
-/// `~/Library/Caches`, `%LOCALAPPDATA%`.
-pub fn folder() -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = if cfg!(windows) {
-        variable("LOCALAPPDATA")
-    } else if cfg!(target_os = "macos") {
-        variable("HOME").map(|home| home.join("Library/Caches"))
-    } else {
-        variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))
-    };
-    base.map(|base| base.join("smoothcnn"))
-}
 
 /// The contents of a file that [`write()`] wrote, if it is there, whole, and of these shaders.
 pub fn read(path: &Path) -> Option<Vec<u8>> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Config, Labels};
 use crate::backend::device::Note;
-use crate::data::format::Loaded;
+use crate::data::format::{Loaded, Progress};
 use crate::data::labels;
 use crate::data::record::{CHANGED, Part, Record};
 use crate::data::{Dataset, idx};
@@ -62,21 +62,21 @@ pub struct Flip {
 
 /// The data set: with other labels where they are asked for; without classes that take no part and labels that are
 /// ignored; then split; then with noise among the labels that are left and count. In this order, so that a share is
-/// always one of what counts. In the training set such labels are [`IGNORED`]; the other sets are without their images.
+/// always one of what counts. `progress` is told how far a long reading is. In the training set such labels are [`IGNORED`]; the other sets are without their images.
 ///
 /// # Errors
 /// [`Error::Data`] where a file is missing, damaged or changed, [`Error::Usage`] where nothing is left to train or to measure on.
-pub fn images(config: &Config, note: Note) -> Result<Images> {
+pub fn images(config: &Config, note: Note, progress: Progress) -> Result<Images> {
     config.check()?;
-    config.named(read_images(config, note))
+    config.named(read_images(config, note, progress))
 }
 
-fn read_images(config: &Config, note: Note) -> Result<Images> {
+fn read_images(config: &Config, note: Note, progress: Progress) -> Result<Images> {
     let Labels { val_split, label_noise, noise, train_labels } = &config.labels;
     let ignored = config.loss.ignore_index;
     let source = config.source();
     let places = train_labels.is_some() || config.loss.soft_labels.is_some();
-    let loaded = source.load_checked(ignored, places)?;
+    let loaded = source.load_checked(ignored, places, progress)?;
     let record = Record::new(&loaded, ignored);
     let Loaded { mut train, validation: own_validation, test, normalisation, notes, .. } = loaded;
     notes.iter().for_each(|line| note(line));
@@ -85,6 +85,11 @@ fn read_images(config: &Config, note: Note) -> Result<Images> {
         let of_run = config.file.as_ref().and_then(|file| file.extension()).is_some_and(|kind| kind == "toml");
         let advice = if of_run { CHANGED } else { "without its folder the run begins anew" };
         record.check(&source, (Part::Train, &train), config.limit_train, ignored, advice)?;
+        let none = Dataset { shape: train.shape, ..Dataset::default() };
+        let held_out = own_validation.as_ref().unwrap_or(&none);
+        if record.val_images.is_some() || own_validation.is_some() {
+            record.check(&source, (Part::Validation, held_out), None, ignored, advice)?;
+        }
         record.check(&source, (Part::Test, &test), config.limit_test, ignored, advice)?;
     }
     let mut test = if ignored.is_some() { test.labelled() } else { test };
@@ -101,7 +106,8 @@ fn read_images(config: &Config, note: Note) -> Result<Images> {
         test = test.subset(&of_part.collect::<Vec<_>>());
     }
     let (train_images, test_images) = (record.train_images, record.test_images);
-    note(&format!("data: {}, {train_images} training and {test_images} test images", source.describe()));
+    let held_out = record.val_images.map_or(String::new(), |n| format!(", {n} validation"));
+    note(&format!("data: {}, {train_images} training{held_out} and {test_images} test images", source.describe()));
 
     let mut validation = own_validation.map(|held_out| {
         let of_part = (0..held_out.len() as u32).filter(|&i| takes_part(held_out.labels[i as usize]));
