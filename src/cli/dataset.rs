@@ -14,7 +14,7 @@ pub struct PictureArgs {
     /// What a picture of another shape loses or gains
     #[arg(long, value_enum, default_value = "center", requires = "size")]
     pub crop_mode: CropMode,
-    /// 1 for grey images, 3 for RGB [default: 3 where a training picture has colours, else 1]
+    /// 1 for grey images, 3 for RGB [default: 3 where a training picture has a colour, else 1]
     #[arg(long, value_name = "N")]
     pub channels: Option<usize>,
     /// The share of every class that becomes the test set, where the data has none [default: 0.2]

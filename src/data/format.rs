@@ -77,7 +77,7 @@ pub struct Pictures {
     pub size: Option<[usize; 2]>,
     /// What a picture of another shape loses or gains.
     pub crop_mode: CropMode,
-    /// 1 for grey, 3 for RGB; without it RGB where a training picture has colours.
+    /// 1 for grey, 3 for RGB; without it RGB where a pixel of a training picture has a colour.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
     /// The share of every class that becomes the test set, where the data has none; none for [`TEST_SPLIT`].

@@ -294,7 +294,9 @@ impl Reader<'_> {
             Some(kept) if kept.hashes.len() == items.len() => kept,
             _ => {
                 let kept = self.read(&files, name, channels)?;
-                cache.map(|cache| cache.write(&kept));
+                if let Some(cache) = cache {
+                    cache.write(&kept);
+                }
                 kept
             }
         };
@@ -350,6 +352,16 @@ impl Reader<'_> {
             .collect::<Result<_>>()?;
         let bad = (read.iter().enumerate()).filter_map(|(i, (_, why))| Some((i, why.clone()?))).collect();
         let hashes = read.iter().map(|(hash, _)| *hash).collect();
+        let is_grey = |image: &[u8]| {
+            let (red, others) = image.split_at(h * w);
+            others.chunks(h * w).all(|plane| plane == red)
+        };
+        let mut shape = shape;
+        // A palette of greys, or greys that were saved as colours: one plane of three says it all.
+        if channels.is_none() && shape[0] == 3 && images.par_chunks(pixels).all(is_grey) {
+            shape[0] = 1;
+            images = images.chunks(h * w).step_by(3).flatten().copied().collect();
+        }
         Ok(Kept { shape, images, hashes, bad, sizes })
     }
 
@@ -490,6 +502,12 @@ pub(super) mod tests {
     fn channels_come_from_the_training_set() {
         let dir = tempfile::tempdir().unwrap();
         let mut listing = listing(dir.path());
+        // A colour that is none.
+        save_colour(&dir.path().join("0/0.png"), [200; 3], 4);
+        save_grey(&dir.path().join("1/1.bmp"), 7, 4);
+        listing.splits[0].push(Item { file: "1/1.bmp".into(), label: 1 });
+        let grey = read(&listing, &Reading::default()).unwrap().train;
+        assert_eq!((grey.shape, grey.image(0)), ([1, 4, 4], &[200; 16][..]));
         save_colour(&dir.path().join("0/0.png"), [200, 100, 50], 4);
         let shape = |listing: &Listing, channels| {
             let pictures = Pictures { channels, ..Pictures::default() };
