@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use smoothcnn::study::entry::{self, SweepEntry};
+use smoothcnn::train::best::BestBy;
 use smoothcnn::train::config::Config;
 use smoothcnn::train::runs::{self, Folder, Options};
 use smoothcnn::{Error, Result, input};
@@ -13,7 +14,8 @@ use super::config::{RunArgs, Varied};
 use super::given::Given;
 use super::screen::Screen;
 
-/// Trains the seed network and writes the run to a folder: config.toml, metrics.jsonl, model.safetensors.
+/// Trains the seed network and writes the run to a folder: config.toml, metrics.jsonl, model.safetensors, with --val-split
+/// best.safetensors too.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -28,6 +30,10 @@ pub struct Args {
     /// Seed of the initial weights, of the order of the images, of the split and of the noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// By which measure of the images held out an epoch is the best: its weights go to best.safetensors, and are measured on the
+    /// test set at the end. refined-nll is the nll after a temperature fitted on the same images [default: nll]
+    #[arg(long, value_enum, value_name = "MEASURE")]
+    best_by: Option<BestBy>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Train an entry of `smoothcnn sweep plan` and measure it for the study: a file, or - for standard input. Nothing is done
@@ -86,7 +92,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
             run.check_noise(label_noise.is_some())?;
             let label_smoothing = label_smoothing.unwrap_or(run.loss.kind.usual_epsilon());
             let config = run.config(Varied { label_smoothing, label_noise: label_noise.unwrap_or(0.0), seed })?;
-            (out.map_or(Folder::Free, Folder::New), config)
+            (out.map_or(Folder::Free, Folder::New), Config { best_by: args.best_by, ..config })
         }
     };
     screen.show(|screen| runs::train(config, folder, &options, screen))?;

@@ -38,7 +38,7 @@ pub trait Listener {
     /// After the model is on the disk: nothing has to be brought to an end any more.
     fn saved(&mut self) {}
 
-    /// After the test set was measured at the end of a run that was measured on images held out.
+    /// After the test set was measured, with the weights of the best epoch, at the end of a run with images held out.
     fn test(&mut self, _metrics: &Metrics, _line: &str) {}
 
     /// The number of the signal for which the run is to end, if it is to end. Asked after every few steps; the run then ends

@@ -1,6 +1,7 @@
 //! Training: what both paths have in common. A [`Trainer`] computes; [`run`] orders the data, checks every loss, and tells
 //! an [`Observer`] what happened.
 
+pub mod best;
 pub mod checkpoint;
 pub mod config;
 pub mod listener;
@@ -90,6 +91,8 @@ pub struct EpochReport {
     pub train_excess_loss: f64,
     /// On the test set, unsmoothed: its loss is its nll.
     pub test: Metrics,
+    /// The logits `[images, classes]` that [`Self::test`] measures.
+    pub logits: Vec<f64>,
     /// Training time, without the test.
     pub seconds: f64,
 }
@@ -188,6 +191,7 @@ pub fn run(
             train_nll: mean(nll, counted),
             train_excess_loss: setup.loss.excess(loss, entropy, weight),
             test,
+            logits,
             seconds,
         };
         observer.epoch(&report, backend)?;

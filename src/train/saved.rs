@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::checkpoint::{Dtype, Metadata};
 use super::run_folder::{CHECKPOINT, METRICS, MODEL};
+use super::store::BestWeights;
 use super::{Progress, Sums, store};
 use crate::backend::State;
 use crate::backend::cpu::memory;
@@ -27,6 +28,8 @@ pub struct SavedRun {
     pub progress: Progress,
     /// The record's lines of the whole epochs, without what a clock measured.
     pub epochs: Vec<Value>,
+    /// The weights of the best of them, where images are held out to choose it.
+    pub best: Option<BestWeights>,
 }
 
 /// Writes the checkpoint of the run in `out`; the metadata is that of a model, `epochs` are [`SavedRun::epochs`].
@@ -36,7 +39,7 @@ pub struct SavedRun {
 pub fn write(
     out: &Path,
     (net, optimizer): (&Network, &Optimizer),
-    state: &State,
+    weights: (&State, Option<&BestWeights>),
     (mut metadata, dtype): (Metadata, Dtype),
     progress: &Progress,
     epochs: &[Value],
@@ -49,7 +52,7 @@ pub fn write(
         metadata.insert("steps".into(), progress.steps.to_string());
         metadata.insert("sums".into(), sums.join(","));
     }
-    store::save_checkpoint(&out.join(CHECKPOINT), net, optimizer, state, (metadata, dtype))
+    store::save_checkpoint(&out.join(CHECKPOINT), net, optimizer, weights, (metadata, dtype))
 }
 
 /// Reads the checkpoint of the run in `out`, whose epochs have `steps_per_epoch` steps. `None` where the run ended before it had
@@ -62,7 +65,7 @@ pub fn read(out: &Path, (net, optimizer): (&Network, &Optimizer), steps_per_epoc
     if !path.exists() && !out.join(MODEL).exists() && recorded_epochs(out) < 2 {
         return Ok(None);
     }
-    let (state, metadata) = store::load_checkpoint(path, net, optimizer)?;
+    let (state, best, metadata) = store::load_checkpoint(path, net, optimizer)?;
     let progress = progress(path, &metadata)?;
     if progress.steps >= steps_per_epoch.max(1) {
         let found = progress.steps;
@@ -70,7 +73,7 @@ pub fn read(out: &Path, (net, optimizer): (&Network, &Optimizer), steps_per_epoc
         return Err(Error::data(path, message));
     }
     let epochs = metadata.get("epochs").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    Ok(Some(SavedRun { state, progress, epochs }))
+    Ok(Some(SavedRun { state, progress, epochs, best }))
 }
 
 /// Parameters and buffers from a file, with the optimizer's memory empty, and the file's metadata.

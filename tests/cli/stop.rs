@@ -9,7 +9,7 @@ use tempfile::tempdir;
 use super::{TRAIN, assert_fails, command, metrics, run, timeless};
 
 /// Waits until metrics.jsonl of `run` has a line with `text`.
-fn wait_for(run: &Path, text: &str, child: &mut Child) {
+pub fn wait_for(run: &Path, text: &str, child: &mut Child) {
     let began = Instant::now();
     while !std::fs::read_to_string(run.join("metrics.jsonl")).is_ok_and(|lines| lines.contains(text)) {
         assert!(began.elapsed() < Duration::from_secs(60), "no {text} after a minute");

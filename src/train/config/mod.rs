@@ -21,6 +21,7 @@ use crate::loss::smoothing::Variant;
 use crate::optimizer::{Adam, Optimizer};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
+use crate::train::best::BestBy;
 use crate::train::checkpoint::Dtype;
 use crate::{Error, Result, input, parse};
 use loss::{LossConfig, LossSettings};
@@ -78,6 +79,9 @@ pub struct Config {
     pub init: Option<PathBuf>,
     /// Times through the training set.
     pub epochs: usize,
+    /// What chooses the best epoch; none where no images are held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_by: Option<BestBy>,
     /// Images in a batch.
     pub batch_size: usize,
     /// Epsilon; 0 is plain cross-entropy.
@@ -136,6 +140,7 @@ impl Default for Config {
             pictures,
             init: None,
             epochs: EPOCHS,
+            best_by: None,
             batch_size: 64,
             label_smoothing: 0.1,
             smoothing_variant: Variant::Uniform,
