@@ -88,6 +88,14 @@ impl DeviceArgs {
     }
 }
 
+/// For flags that count something, or nothing.
+pub fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n <= MOST => Ok(n),
+        _ => Err(format!("found {text:?}, expected a whole number of at most {MOST}")),
+    }
+}
+
 /// For flags that count something.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {

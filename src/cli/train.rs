@@ -34,6 +34,12 @@ pub struct Args {
     /// test set at the end. refined-nll is the nll after a temperature fitted on the same images [default: nll]
     #[arg(long, value_enum, value_name = "MEASURE")]
     best_by: Option<BestBy>,
+    /// End the run after N epochs that are no better than the best one; 0: never [default: 0]
+    #[arg(long, value_name = "N", value_parser = common::count)]
+    patience: Option<usize>,
+    /// Write a checkpoint after every N epochs; 0: only at the end, and where a signal ends the run [default: 1]
+    #[arg(long, value_name = "N", value_parser = common::count)]
+    checkpoint_every: Option<usize>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Train an entry of `smoothcnn sweep plan` and measure it for the study: a file, or - for standard input. Nothing is done
@@ -48,7 +54,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with the run in this folder, from its checkpoint. Its config.toml counts; other flags are refused, but for
-    /// --epochs (those done included), --data-dir, where its data has moved, --log-every, --json, and --device, --adapter,
+    /// --epochs (those done included), --patience, --checkpoint-every, --data-dir, where its data has moved, --log-every, --json, and --device, --adapter,
     /// --kernels, --tiles and --autotune, without which the run keeps its kind of device, its kernels and, where the device runs
     /// it, their form: others round differently
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "init"])]
@@ -68,6 +74,9 @@ pub struct Args {
 /// The flags that do not change what is computed, but for rounding.
 const DEVICE: [&str; 7] = ["--device", "--adapter", "--kernels", "--tiles", "--autotune", "--log-every", "--json"];
 
+/// The flags that a run may go on with, though it began without them.
+const CHANGES: [&str; 5] = ["--epochs", "--patience", "--checkpoint-every", "--data-dir", "--allow-changed-data"];
+
 /// Runs the command.
 pub fn run(args: Args, given: &Given) -> Result<u8> {
     let Args { run, label_smoothing, label_noise, seed, device, .. } = args;
@@ -80,13 +89,14 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         return Ok(0);
     }
     if args.resume.is_some() {
-        given.only("--resume", &[&["--epochs", "--data-dir", "--allow-changed-data"], &DEVICE[..]].concat())?;
+        given.only("--resume", &[&CHANGES[..], &DEVICE].concat())?;
     }
-    let (folder, config) = match (args.resume, args.out) {
+    let (folder, mut config) = match (args.resume, args.out) {
         (Some(out), _) => {
             let (folder, mut config) = Folder::resume(&out)?;
             config.move_data(&run.data.wanted(), args.allow_changed_data)?;
-            (folder, Config { epochs: run.epochs.unwrap_or(config.epochs), ..config })
+            config.epochs = run.epochs.unwrap_or(config.epochs);
+            (folder, config)
         }
         (None, out) => {
             run.check_noise(label_noise.is_some())?;
@@ -95,6 +105,10 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
             (out.map_or(Folder::Free, Folder::New), Config { best_by: args.best_by, ..config })
         }
     };
+    if let Some(patience) = args.patience {
+        config.patience = (patience > 0).then_some(patience);
+    }
+    config.checkpoint_every = args.checkpoint_every.unwrap_or(config.checkpoint_every);
     screen.show(|screen| runs::train(config, folder, &options, screen))?;
     Ok(0)
 }

@@ -70,6 +70,11 @@ impl Best {
     }
 }
 
+/// How many of the epochs of `lines`, the last ones, are no better than the best one.
+pub fn waited(lines: &[Value], best: Option<Best>) -> usize {
+    lines.len() - best.map_or(0, |best| best.epoch)
+}
+
 /// The nll of `logits` `[labels.len(), classes]` after the temperature that is the best for these very images: what is left of the
 /// nll once the confidence is right on average. NaN where nothing can be fitted.
 pub fn refined_nll(form: &Form, logits: &[f64], labels: &[u32], classes: usize) -> f64 {
@@ -96,6 +101,8 @@ mod tests {
         assert_eq!(Best::of(&lines[..2], BestBy::Nll), Some(Best { epoch: 2, value: 0.4 }));
         assert_eq!(Best::of(&lines[..1], BestBy::Nll), None);
         assert_eq!(Best::of(&lines, BestBy::Ece), None);
+        assert_eq!(waited(&lines, Best::of(&lines, BestBy::Nll)), 2);
+        assert_eq!(waited(&lines, None), 5);
     }
 
     /// Catches a refined nll that is not the least over temperatures, and one that the size of the logits changes.

@@ -32,7 +32,7 @@ pub trait Listener {
     /// After a step of epoch `epoch`, from 1; `recorded` says whether it has a line in the record.
     fn step(&mut self, _epoch: usize, _means: &BatchLoss, _recorded: bool) {}
 
-    /// After an epoch, its line in the record and its checkpoint.
+    /// After an epoch, its line in the record and its checkpoint, where one is due.
     fn epoch(&mut self, _report: &EpochReport, _line: &str) {}
 
     /// After the model is on the disk: nothing has to be brought to an end any more.

@@ -109,6 +109,11 @@ pub trait Observer {
         Ok(())
     }
 
+    /// Whether the run has come to its end ahead of its epochs. Asked between epochs.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// Whether the run is to end after the steps under way. Asked after every few steps.
     fn wants_stop(&self) -> bool {
         false
@@ -123,7 +128,7 @@ pub trait Observer {
 /// Nobody watches.
 impl Observer for () {}
 
-/// Trains from `from` to the end of the schedule.
+/// Trains from `from` to the end of the schedule, or to where the observer finds the run over.
 ///
 /// # Errors
 /// [`Error::NonFinite`] as soon as a loss is not a number, the test's included; [`Error::Diverged`] as soon as a parameter or
@@ -143,6 +148,9 @@ pub fn run(
         let mut at = Progress { epochs: epoch - 1, ..Progress::default() };
         if at.epochs == from.epochs {
             at = from;
+        }
+        if at.steps == 0 && observer.is_over() {
+            break;
         }
         if observer.wants_stop() {
             return Err(observer.stopped(&at, backend));

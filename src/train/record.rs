@@ -1,4 +1,4 @@
-//! The record of a run while it trains: a line for every N-th step and for every epoch, and a checkpoint after each epoch.
+//! The record of a run while it trains: a line for every N-th step and for every epoch, and checkpoints.
 
 use std::fs::File;
 use std::io::{LineWriter, Write};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
-use super::best::{Best, BestBy};
+use super::best::{Best, BestBy, waited};
 use super::checkpoint::{Dtype, Metadata};
 use super::listener::Listener;
 use super::run_folder::{BEST, METRICS};
@@ -80,6 +80,7 @@ struct TestLine {
     epoch: usize,
     best_by: BestBy,
     epochs: usize,
+    ended_by: &'static str,
     #[serde(flatten)]
     metrics: Map<String, Value>,
 }
@@ -99,6 +100,12 @@ pub(super) struct Recorder<'a> {
     pub best_by: Option<BestBy>,
     /// The weights of the best epoch so far.
     pub best: Option<BestWeights>,
+    /// The run ends after so many epochs that are no better.
+    pub patience: Option<usize>,
+    /// The epochs that are planned.
+    pub planned: usize,
+    /// A checkpoint is written after every so many epochs, and at the end.
+    pub checkpoint_every: usize,
     /// The nll of the held-out images' logits after a temperature of their own.
     pub refined_nll: &'a dyn Fn(&[f64]) -> f64,
     pub log_every: usize,
@@ -152,6 +159,12 @@ impl Recorder<'_> {
         Best::of(&self.epochs, self.best_by?)
     }
 
+    /// How many epochs, the last ones, are no better than the best one, where that ends the run ahead of its epochs.
+    pub fn out_of_patience(&self) -> Option<usize> {
+        let waited = waited(&self.epochs, self.best_epoch());
+        (self.epochs.len() < self.planned && self.patience.is_some_and(|patience| waited >= patience)).then_some(waited)
+    }
+
     /// Writes the best weights so far. A run that goes on does so too: the file of one that was killed may be older than its
     /// checkpoint, or of an epoch that is lost.
     pub fn write_best(&self) -> Result<()> {
@@ -168,7 +181,9 @@ impl Recorder<'_> {
             unreachable!("a struct of numbers becomes an object")
         };
         measures.retain(|name, _| !["loss", "excess_loss"].contains(&name.as_str()));
-        let line = TestLine { kind: "test", epoch, best_by, epochs: self.epochs.len(), metrics: measures };
+        let epochs = self.epochs.len();
+        let ended_by = if self.out_of_patience().is_some() { "patience" } else { "epochs" };
+        let line = TestLine { kind: "test", epoch, best_by, epochs, ended_by, metrics: measures };
         let line = self.record(&line)?;
         self.listener.test(metrics, &line);
         Ok(())
@@ -199,15 +214,24 @@ impl Observer for Recorder<'_> {
             timeless[clock] = Value::Null;
         }
         self.epochs.push(timeless);
-        let state = backend.state()?;
-        if self.best_epoch().is_some_and(|best| best.epoch == report.epoch) {
+        let is_best = self.best_epoch().is_some_and(|best| best.epoch == report.epoch);
+        let due = self.checkpoint_every > 0 && report.epoch.is_multiple_of(self.checkpoint_every);
+        let saves = due || report.epoch == self.planned || self.is_over();
+        let state = if is_best || saves { backend.state()? } else { State::default() };
+        if is_best {
             let weights = State { params: state.params.clone(), slots: vec![], buffers: state.buffers.clone() };
             self.best = Some(BestWeights { epoch: report.epoch, state: weights });
             self.write_best()?;
         }
-        self.save(&Progress { epochs: report.epoch, ..Progress::default() }, &state)?;
+        if saves {
+            self.save(&Progress { epochs: report.epoch, ..Progress::default() }, &state)?;
+        }
         self.listener.epoch(report, &text);
         Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.out_of_patience().is_some()
     }
 
     fn wants_stop(&self) -> bool {

@@ -59,7 +59,7 @@ use super::model::{self, Model};
 use super::record::Recorder;
 use super::run_folder::{BEST, CHECKPOINT, CONFIG, FLIPPED, MODEL, OwnFolder};
 use super::saved::{self, SavedRun};
-use super::{Progress, Schedule};
+use super::{Observer, Progress, Schedule};
 use crate::backend::cpu::memory;
 use crate::backend::device::{Device, Note, Opened, check_activations, finite};
 use crate::backend::{Asked, ImageSet, Setup, State};
@@ -170,7 +170,7 @@ fn outputs(device: &Opened, config: &Config, asked: &Asked, images: &Dataset) ->
     finite(predictor.logits(ImageSet::Bytes(images))?, asked.net.classes)
 }
 
-/// Trains, and writes the run's folder: [`CONFIG`], [`super::run_folder::METRICS`], a checkpoint after each epoch, [`MODEL`]. Where
+/// Trains, and writes the run's folder: [`CONFIG`], [`super::run_folder::METRICS`], checkpoints, [`MODEL`]. Where
 /// images are held out, they choose the best epoch, whose weights are [`super::run_folder::BEST`]; the test set is measured once, at
 /// the end, with these.
 ///
@@ -284,6 +284,9 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         epochs,
         best_by: config.best_by,
         best,
+        patience: config.patience,
+        planned: config.epochs,
+        checkpoint_every: config.checkpoint_every,
         refined_nll: &|logits| refined_nll(loss.form(), logits, &measured.labels, net.classes),
         log_every: options.log_every,
         images: train.len(),
@@ -293,6 +296,10 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         gpu: device.gpu.clone(),
     };
     recorder.write_best()?;
+    if resumed && progress.steps == 0 && (progress.epochs == config.epochs || recorder.is_over()) {
+        let done = progress.epochs;
+        recorder.listener.note(&format!("finished before: {done} epochs are done, and none is to come"));
+    }
     let mut outcome = super::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
     if let (Err(Error::DeviceLost(why)), Some(_)) = (&outcome, &device.gpu) {
         // Once: drivers reset devices, and a device that does so again would do it for ever.
@@ -310,10 +317,11 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     }
     outcome?;
 
+    let done = recorder.epochs.len();
     // The model is safe before anything else is done.
     let state = backend.state()?;
     let dtype = config.dtype.into();
-    super::store::save_model(&out.join(MODEL), &net, &state, dtype, &metadata(config.epochs))?;
+    super::store::save_model(&out.join(MODEL), &net, &state, dtype, &metadata(done))?;
     recorder.listener.saved();
     if let Some(signal) = recorder.listener.wants_stop() {
         return Err(Error::Interrupted(signal));
@@ -321,12 +329,19 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     drop(backend);
     let best = recorder.best_epoch();
     if let Some(by) = config.best_by {
-        let (epoch, weights) = recorder.best.as_ref().map_or((config.epochs, &state), |best| (best.epoch, &best.state));
+        let (epoch, weights) = recorder.best.as_ref().map_or((done, &state), |best| (best.epoch, &best.state));
         let State { params, buffers, .. } = weights;
         let (normalisation, batch_size) = (&setup.normalisation[..], config.batch_size);
         let asked = Asked { net: &net, params, buffers, normalisation, batch_size };
         let logits = outputs(&device, &config, &asked, test)?;
         let metrics = crate::measure::loss::of_validation(loss.form(), &logits, &test.labels, net.classes);
+        if let (Some(waited), Some(patience)) = (recorder.out_of_patience(), config.patience) {
+            let (by, planned, than) = (by.name(), config.epochs, best.map_or(0, |best| best.epoch));
+            recorder.listener.note(&format!(
+                "ended by --patience {patience} after epoch {done} of {planned}: the last {waited} have no better val {by} \
+                 than epoch {than}; --resume with a larger --patience goes on"
+            ));
+        }
         if let Some(Best { value, .. }) = best {
             let by = by.name();
             recorder.listener.note(&format!(
@@ -352,10 +367,11 @@ fn choosing(config: &mut Config, held_out: bool) -> Result<()> {
         return Ok(());
     }
     let expected = "expected --val-split with it, or data with a validation set of its own";
-    match config.best_by {
-        Some(by) => {
-            let found = format!("--best-by: found {} and no images held out, {expected}", by.name());
-            config.named(Err(Error::Usage(found)))
+    let best_by = config.best_by.map(|by| ("best-by", by.name().to_owned()));
+    let patience = config.patience.map(|patience| ("patience", patience.to_string()));
+    match best_by.or(patience) {
+        Some((flag, found)) => {
+            config.named(Err(Error::Usage(format!("--{flag}: found {found} and no images held out, {expected}"))))
         }
         None => Ok(()),
     }
@@ -363,7 +379,9 @@ fn choosing(config: &mut Config, held_out: bool) -> Result<()> {
 
 /// Where the run in `out` goes on.
 fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: usize) -> Result<SavedRun> {
-    let Some(saved) = saved::read(out, (net, &config.optimizer), steps_per_epoch)? else {
+    // As it was when the run ended: it may have changed since.
+    let every = read_config(&out.join(CONFIG))?.checkpoint_every;
+    let Some(saved) = saved::read(out, (net, &config.optimizer), steps_per_epoch, every)? else {
         return beginning(config, net);
     };
     let expected = config.best_by.and_then(|by| Best::of(&saved.epochs, by)).map(|best| best.epoch);

@@ -56,13 +56,19 @@ pub fn write(
 }
 
 /// Reads the checkpoint of the run in `out`, whose epochs have `steps_per_epoch` steps. `None` where the run ended before it had
-/// one.
+/// one, which it writes after every `every` epochs (0: at its end).
 ///
 /// # Errors
 /// As [`store::load_checkpoint`]; [`Error::Data`] too for metadata that no run leaves.
-pub fn read(out: &Path, (net, optimizer): (&Network, &Optimizer), steps_per_epoch: usize) -> Result<Option<SavedRun>> {
+pub fn read(
+    out: &Path,
+    (net, optimizer): (&Network, &Optimizer),
+    steps_per_epoch: usize,
+    every: usize,
+) -> Result<Option<SavedRun>> {
     let path = &out.join(CHECKPOINT);
-    if !path.exists() && !out.join(MODEL).exists() && recorded_epochs(out) < 2 {
+    let none_is_due = || every == 0 || recorded_epochs(out) <= every;
+    if !path.exists() && !out.join(MODEL).exists() && none_is_due() {
         return Ok(None);
     }
     let (state, best, metadata) = store::load_checkpoint(path, net, optimizer)?;
@@ -72,7 +78,11 @@ pub fn read(out: &Path, (net, optimizer): (&Network, &Optimizer), steps_per_epoc
         let message = format!("metadata steps: found {found} of an epoch, expected fewer than its {steps_per_epoch}");
         return Err(Error::data(path, message));
     }
-    let epochs = metadata.get("epochs").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let epochs: Option<Vec<Value>> = metadata.get("epochs").and_then(|text| serde_json::from_str(text).ok());
+    let epochs = epochs.filter(|epochs| epochs.len() == progress.epochs).ok_or_else(|| {
+        let done = progress.epochs;
+        Error::data(path, format!("metadata epochs: expected the lines of the {done} epochs that are done"))
+    })?;
     Ok(Some(SavedRun { state, progress, epochs, best }))
 }
 

@@ -151,3 +151,78 @@ fn a_killed_run_has_the_best_weights_of_one_that_was_never_killed() {
         fs::remove_dir_all(&out).unwrap();
     }
 }
+
+/// Catches a run that ends too early or too late, without saying so, or with other weights; and one that ends anew when it goes on.
+#[test]
+fn patience_ends_a_run_that_gets_no_better() {
+    let dir = tempdir().unwrap();
+    let train = |flags: &str| run(dir.path(), &format!("{TRAIN} {HELD_OUT} --best-by ece {flags}")).success();
+    train(&format!("--epochs {EPOCHS} --out whole"));
+    let (whole, out) = (dir.path().join("whole"), dir.path().join("run"));
+    let epoch = best(&metrics(&whole, "epoch"), "val_ece", 1.0);
+    let ended = epoch + 2;
+    assert!(ended < EPOCHS, "it does not end early, which shows nothing");
+    let done = stderr(&train(&format!("--epochs {EPOCHS} --patience 2 --out run"))).join("\n");
+    let why = format!(
+        "ended by --patience 2 after epoch {ended} of {EPOCHS}: the last 2 have no better val ece than epoch {epoch}"
+    );
+    assert!(done.contains(&why), "{done}");
+    assert_eq!(metrics(&out, "epoch").len(), ended);
+    let last = &metrics(&out, "test")[0];
+    assert_eq!(
+        (&last["epoch"], &last["epochs"], &last["ended_by"]),
+        (&epoch.into(), &ended.into(), &"patience".into())
+    );
+    assert_eq!(metrics(&whole, "test")[0]["ended_by"], "epochs");
+    assert_eq!(read_tensors(&out.join("model.safetensors")).1["epoch"], ended.to_string());
+    train(&format!("--epochs {ended} --out short"));
+    assert!(bytes(&out, "model.safetensors") == bytes(&dir.path().join("short"), "model.safetensors"));
+
+    // It is over, and says so; with more epochs as well, and where it was stopped on the way there.
+    let before = snapshot(&out);
+    let again = stderr(&run(dir.path(), "train --resume run").success()).join("\n");
+    assert!(again.contains("finished before: ") && again.contains(&why), "{again}");
+    assert!(snapshot(&out) == before);
+    let cut = format!("{TRAIN} {HELD_OUT} --best-by ece --patience 2 --epochs {} --out cut", epoch + 1);
+    run(dir.path(), &cut).success();
+    run(dir.path(), &format!("train --log-every 1 --resume cut --epochs {EPOCHS}")).success();
+    assert_same(&out, &dir.path().join("cut"), "patience");
+
+    // With more patience it goes on to the end of one that had it from the start; without any, too.
+    run(dir.path(), "train --log-every 1 --resume run --patience 0").success();
+    assert_same(&whole, &out, "without patience");
+    refused(dir.path(), &format!("{TRAIN} --patience 3"), 2, &["--patience: found 3", "--val-split"]);
+}
+
+/// Catches a checkpoint that is missing where it is due, or at the end, and a run that goes on from an older one to other bits.
+#[cfg(unix)]
+#[test]
+fn checkpoints_as_often_as_asked_and_at_the_end() {
+    let dir = tempdir().unwrap();
+    // Plain loops: slow enough to be killed where it is meant.
+    let train = format!("{TRAIN} {HELD_OUT} --kernels reference --batch-size 4 --epochs {EPOCHS}");
+    let train = train.replace("--batch-size 32 ", "");
+    run(dir.path(), &format!("{train} --out whole")).success();
+    let (whole, out) = (dir.path().join("whole"), dir.path().join("run"));
+    let done = |out: &Path| {
+        out.join("checkpoint.safetensors")
+            .exists()
+            .then(|| read_tensors(&out.join("checkpoint.safetensors")).1["epoch"].clone())
+    };
+    for (every, at, expected) in [(3, "\"step\":95,", Some("6")), (3, "\"step\":35,", None), (0, "\"step\":80,", None)]
+    {
+        let mut killed = command(dir.path(), &format!("{train} --checkpoint-every {every} --out run"));
+        let mut child = killed.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for(&out, at, &mut child);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(done(&out).as_deref(), expected, "every {every}");
+        run(dir.path(), "train --log-every 1 --resume run --checkpoint-every 1").success();
+        assert_same(&whole, &out, &format!("every {every}"));
+        fs::remove_dir_all(&out).unwrap();
+    }
+    run(dir.path(), &format!("{train} --checkpoint-every 0 --out run")).success();
+    assert_eq!(done(&out), done(&whole));
+    run(dir.path(), &format!("train --log-every 1 --resume run --epochs {}", EPOCHS + 1)).success();
+    assert_eq!(metrics(&out, "epoch").len(), EPOCHS + 1);
+}

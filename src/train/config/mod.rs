@@ -82,6 +82,12 @@ pub struct Config {
     /// What chooses the best epoch; none where no images are held out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best_by: Option<BestBy>,
+    /// The run ends after so many epochs that are no better than the best one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<usize>,
+    /// A checkpoint is written after every so many epochs; 0: only at the end. Left out where it is 1.
+    #[serde(default = "every_epoch", skip_serializing_if = "is_every_epoch")]
+    pub checkpoint_every: usize,
     /// Images in a batch.
     pub batch_size: usize,
     /// Epsilon; 0 is plain cross-entropy.
@@ -128,6 +134,14 @@ pub struct Config {
     pub allow_changed_data: bool,
 }
 
+fn every_epoch() -> usize {
+    1
+}
+
+fn is_every_epoch(epochs: &usize) -> bool {
+    *epochs == every_epoch()
+}
+
 impl Default for Config {
     fn default() -> Self {
         let Source { data, data_dir, limit_train, limit_test, pictures, .. } = Source::default();
@@ -141,6 +155,8 @@ impl Default for Config {
             init: None,
             epochs: EPOCHS,
             best_by: None,
+            patience: None,
+            checkpoint_every: every_epoch(),
             batch_size: 64,
             label_smoothing: 0.1,
             smoothing_variant: Variant::Uniform,
@@ -227,6 +243,7 @@ impl Config {
     fn check_fields(&self) -> Result<()> {
         let counts = [
             ("--epochs", Some(self.epochs)),
+            ("--patience", self.patience),
             ("--batch-size", Some(self.batch_size)),
             ("--limit-train", self.limit_train),
             ("--limit-test", self.limit_test),
@@ -237,6 +254,10 @@ impl Config {
                 let expected = format!("a whole number of at least 1 and at most {MOST}");
                 return Err(Error::Usage(format!("{flag}: found {count}, expected {expected}")));
             }
+        }
+        if self.checkpoint_every > MOST {
+            let found = self.checkpoint_every;
+            return Err(Error::Usage(format!("--checkpoint-every: found {found}, expected at most {MOST}")));
         }
         // TOML has no larger ones.
         if i64::try_from(self.seed).is_err() {
