@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use smoothcnn::data::source::DataChoice;
 use smoothcnn::study::entry::{self, SweepEntry};
 use smoothcnn::train::best::BestBy;
 use smoothcnn::train::config::Config;
@@ -53,11 +54,11 @@ pub struct Args {
     /// Folder of the run: a new or an empty one, or one with a run that was ended before its first checkpoint [default: the first free of runs/train1, runs/train2, …]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in this folder, from its checkpoint. Its config.toml counts; other flags are refused, but for
-    /// --epochs (those done included), --patience, --checkpoint-every, --data-dir, where its data has moved, --log-every, --json, and --device, --adapter,
+    /// Go on with the run in this folder, from its checkpoint. Its config.toml counts: a flag with another value is refused, but
+    /// for --epochs (those done included), --patience, --checkpoint-every, --data-dir, where its data has moved, --log-every, --json, and --device, --adapter,
     /// --kernels, --tiles and --autotune, without which the run keeps its kind of device, its kernels and, where the device runs
     /// it, their form: others round differently
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "init"])]
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
     resume: Option<PathBuf>,
     /// Go on though the images are not those that the run began with: its steps are counted as if they had always been
     /// these
@@ -79,21 +80,29 @@ const CHANGES: [&str; 5] = ["--epochs", "--patience", "--checkpoint-every", "--d
 
 /// Runs the command.
 pub fn run(args: Args, given: &Given) -> Result<u8> {
-    let Args { run, label_smoothing, label_noise, seed, device, .. } = args;
-    let options = Options { device: device.device(), log_every: args.log_every };
-    let screen = Screen::new(args.json);
+    let Args { run, label_smoothing, label_noise, seed, .. } = args;
+    let options = Options { device: args.device.device(), log_every: args.log_every };
+    // What is in no configuration is said again.
+    let own_flags = own_flags(&args.device, args.log_every, given);
+    let resumed = move |out: &Path| format!("train --resume {}{own_flags}", common::quoted(out));
     if let Some(path) = args.entry {
         given.only("--entry", &[&["--index"], &DEVICE[..]].concat())?;
         let entry = entry_of(&path, args.index)?;
+        // The same again: it goes on, and is measured then.
+        let again = std::env::args_os().skip(1).map(common::quoted).collect::<Vec<_>>().join(" ");
+        let screen = Screen::new(args.json, move |_| again.clone());
         screen.show(|screen| entry::run(&entry, &options, screen))?;
         return Ok(0);
-    }
-    if args.resume.is_some() {
-        given.only("--resume", &[&CHANGES[..], &DEVICE].concat())?;
     }
     let (folder, mut config) = match (args.resume, args.out) {
         (Some(out), _) => {
             let (folder, mut config) = Folder::resume(&out)?;
+            let varied = Varied {
+                label_smoothing: label_smoothing.unwrap_or(0.0),
+                label_noise: label_noise.unwrap_or(0.0),
+                seed,
+            };
+            keeps(&config, &run, varied, args.best_by, given)?;
             config.move_data(&run.data.wanted(), args.allow_changed_data)?;
             config.epochs = run.epochs.unwrap_or(config.epochs);
             (folder, config)
@@ -109,8 +118,36 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         config.patience = (patience > 0).then_some(patience);
     }
     config.checkpoint_every = args.checkpoint_every.unwrap_or(config.checkpoint_every);
-    screen.show(|screen| runs::train(config, folder, &options, screen))?;
+    Screen::new(args.json, resumed).show(|screen| runs::train(config, folder, &options, screen))?;
     Ok(0)
+}
+
+/// The given flags of [`DEVICE`], as they are given again.
+fn own_flags(device: &DeviceArgs, log_every: usize, given: &Given) -> String {
+    let mut flags = device.flags();
+    flags.extend(["--log-every".into(), log_every.to_string()]);
+    let mut text: String = flags
+        .chunks(2)
+        .filter(|flag| given.has(&flag[0]))
+        .map(|flag| format!(" {} {}", flag[0], common::quoted(&flag[1])))
+        .collect();
+    if given.has("--json") {
+        text += " --json";
+    }
+    text
+}
+
+/// Refuses what was given to a run that goes on, and is not as the run has it.
+fn keeps(config: &Config, run: &RunArgs, varied: Varied, best_by: Option<BestBy>, given: &Given) -> Result<()> {
+    let may_change = [&CHANGES[..], &DEVICE].concat();
+    let flags = given.beside("--resume", &may_change);
+    let mut asked = run.clone().beside(config, given).config(varied)?;
+    asked.best_by = best_by;
+    if !matches!(run.data.data, Some(DataChoice::At(_))) {
+        asked.data_dir.clone_from(&config.data_dir);
+    }
+    let unknown = config.refuse_changes(&asked, &flags)?;
+    given.without("--resume", &unknown)
 }
 
 /// The entry in a file, `-` being standard input.

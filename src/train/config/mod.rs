@@ -5,6 +5,7 @@
 //! key.
 
 pub mod images;
+mod kept;
 pub mod loss;
 
 use std::path::{Path, PathBuf};
