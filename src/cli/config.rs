@@ -70,7 +70,8 @@ pub struct RunArgs {
     /// Keep the file's order in every epoch
     #[arg(long)]
     pub no_shuffle: bool,
-    /// Start from these weights
+    /// Start from these weights. Their names may be behind `module.`, `model.` or `_orig_mod.`, or have the numbers of a plain
+    /// nn.Sequential (`0.weight`, `3.weight`, …)
     #[arg(long, value_name = "FILE.safetensors")]
     pub init: Option<PathBuf>,
     /// Mean of the pixels, scaled to 0..1: one value, or one a channel [default: the data set's usual one]

@@ -183,6 +183,19 @@ pub fn load_metadata(path: &Path) -> Result<Metadata> {
     Ok(parse(path, &read(path)?)?.0)
 }
 
+/// The names of the tensors at `path`, in alphabetical order.
+///
+/// # Errors
+///
+/// As [`load_metadata`].
+pub fn load_names(path: &Path) -> Result<Vec<String>> {
+    let bytes = read(path)?;
+    let (_, file) = parse(path, &bytes)?;
+    let mut names: Vec<_> = file.names().into_iter().map(str::to_owned).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     input::read(path, input::WEIGHTS, "weights in a safetensors file")
 }

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod listener;
 pub mod model;
+mod names;
 mod record;
 pub mod run_folder;
 pub mod runs;

@@ -191,8 +191,10 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
     let steps_per_epoch = train.len().div_ceil(config.batch_size);
     let SavedRun { state, progress, epochs, best } = match &folder {
-        Folder::Resumed(folder) => from_checkpoint(&config, folder.path(), &net, steps_per_epoch)?,
-        _ => beginning(&config, &net)?,
+        Folder::Resumed(folder) => {
+            from_checkpoint(&config, folder.path(), &net, steps_per_epoch, &|line| listener.note(line))?
+        }
+        _ => beginning(&config, &net, &|line| listener.note(line))?,
     };
     if other_data && progress.steps > 0 {
         let found = format!("found a checkpoint of step {} within an epoch", progress.steps);
@@ -306,8 +308,8 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         recorder.listener.note(&format!("the GPU device was lost: {why}; opened again, from the last checkpoint on"));
         let again = device.reopen()?;
         drop(backend);
-        let SavedRun { state, progress, epochs, best } = from_checkpoint(&config, out, &net, steps_per_epoch)?;
         let note = |line: &str| recorder.listener.note(line);
+        let SavedRun { state, progress, epochs, best } = from_checkpoint(&config, out, &net, steps_per_epoch, &note)?;
         backend = trainer(&again, &state, &note)?;
         device = again;
         recorder.metrics = saved::record(out, &progress, &epochs, steps_per_epoch, &note)?;
@@ -378,11 +380,11 @@ fn choosing(config: &mut Config, held_out: bool) -> Result<()> {
 }
 
 /// Where the run in `out` goes on.
-fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: usize) -> Result<SavedRun> {
+fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: usize, note: Note) -> Result<SavedRun> {
     // As it was when the run ended: it may have changed since.
     let every = read_config(&out.join(CONFIG))?.checkpoint_every;
     let Some(saved) = saved::read(out, (net, &config.optimizer), steps_per_epoch, every)? else {
-        return beginning(config, net);
+        return beginning(config, net, note);
     };
     let expected = config.best_by.and_then(|by| Best::of(&saved.epochs, by)).map(|best| best.epoch);
     let found = saved.best.as_ref().map(|best| best.epoch);
@@ -395,9 +397,13 @@ fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: 
 }
 
 /// A run before its first step.
-fn beginning(config: &Config, net: &Network) -> Result<SavedRun> {
+fn beginning(config: &Config, net: &Network, note: Note) -> Result<SavedRun> {
     let state = match &config.init {
-        Some(init) => saved::load_params(net, init)?.0,
+        Some(init) => {
+            let (state, how) = saved::load_foreign(net, init)?;
+            how.iter().for_each(|how| note(&format!("init: {}: {how}", init.display())));
+            state
+        }
         None => State::initial(net, config.seed),
     };
     Ok(SavedRun { state, progress: Progress::default(), epochs: vec![], best: None })

@@ -95,6 +95,15 @@ pub fn load_params(net: &Network, path: &Path) -> Result<(State, Metadata)> {
     store::load_model(path, net)
 }
 
+/// As [`load_params`], of a file of whatever names ([`store::load_foreign`]), with a line that says how they were understood.
+///
+/// # Errors
+/// As [`load_params`] and [`store::load_foreign`].
+pub fn load_foreign(net: &Network, path: &Path) -> Result<(State, Option<String>)> {
+    memory::check_state(net, false)?;
+    store::load_foreign(path, net)
+}
+
 fn progress(path: &Path, metadata: &Metadata) -> Result<Progress> {
     let wrong =
         |key: &str, expected: &str| Error::data(path, format!("metadata {key}: found none, expected {expected}"));

@@ -11,11 +11,13 @@
 //! its metadata (`format_version`, now 2); another one is refused. A tensor that is missing, one too many, and one of another
 //! shape are errors that name it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::checkpoint::{self, Dtype, Metadata, Tensor};
+use super::names;
 use crate::backend::State;
-use crate::network::{NamedParameter, Network};
+use crate::network::{FittedLayer, NamedParameter, Network};
 use crate::optimizer::Optimizer;
 use crate::{Error, Result};
 
@@ -93,10 +95,34 @@ pub fn save_model(path: &Path, net: &Network, state: &State, dtype: Dtype, metad
 /// # Errors
 /// As [`checkpoint::load`].
 pub fn load_model(path: &Path, net: &Network) -> Result<(State, Metadata)> {
+    load_expected(path, net, &expected(net, None))
+}
+
+/// As [`load_model`], of a file of whatever names: behind the prefixes `module.`, `model.` and `_orig_mod.`, or with the numbers of a
+/// plain `nn.Sequential`. Gives a line that says so where it was so.
+///
+/// # Errors
+/// As [`load_model`]; [`Error::Data`] too for names that fit in no way or in several.
+pub fn load_foreign(path: &Path, net: &Network) -> Result<(State, Option<String>)> {
+    let names = |list: &[NamedParameter]| list.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
+    let of_layer = |layer: &FittedLayer| {
+        [names(&net.parameters[layer.parameters.clone()]), names(&net.buffers[layer.buffers.clone()])].concat()
+    };
+    let layers: Vec<_> = net.layers.iter().map(of_layer).filter(|names| !names.is_empty()).collect();
+    let found = checkpoint::load_names(path)?;
+    let renamed = names::renamed(&found, &layers).map_err(|message| Error::data(path, message))?;
+    let Some(renamed) = renamed else { return Ok((load_model(path, net)?.0, None)) };
+    let by_own: BTreeMap<String, String> = layers.into_iter().flatten().zip(renamed.names).collect();
+    let expected = expected(net, None).into_iter().map(|(name, shape)| (by_own[&name].clone(), shape));
+    let (state, _) = load_expected(path, net, &expected.collect::<Vec<_>>())?;
+    Ok((state, Some(renamed.how)))
+}
+
+fn load_expected(path: &Path, net: &Network, expected: &[(String, Vec<usize>)]) -> Result<(State, Metadata)> {
     let of_checkpoint = |metadata: &Metadata, name: &str| {
         metadata.contains_key(KEY) && (name.starts_with("optimizer.") || name.starts_with(BEST))
     };
-    let (tensors, metadata) = checkpoint::load_among(path, &expected(net, None), &of_checkpoint)?;
+    let (tensors, metadata) = checkpoint::load_among(path, expected, &of_checkpoint)?;
     Ok((state(net, None, &tensors), metadata))
 }
 

@@ -110,7 +110,8 @@ mod tests {
         assert!(refused(&has, &asked, "--smoothing-variant").ends_with("found prior, the run has uniform"));
         asked.shuffle = false;
         assert!(refused(&has, &asked, "--no-shuffle").ends_with("found false, the run has true"));
-        asked.data_dir = "elsewhere".into();
-        assert!(refused(&has, &asked, "--data").ends_with("found elsewhere, the run has data"));
+        let has = Config { data_dir: "here".into(), ..has };
+        asked.data_dir = "there".into();
+        assert!(refused(&has, &asked, "--data").ends_with("found there, the run has here"));
     }
 }
