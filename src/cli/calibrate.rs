@@ -13,8 +13,8 @@ use smoothcnn::measure;
 use smoothcnn::measure::temperature::{self, End};
 use smoothcnn::train::config::images::{Images, images};
 use smoothcnn::train::config::read_config;
-use smoothcnn::train::model::{Found, Model, ModelFile, find};
-use smoothcnn::train::run_folder::{self, CONFIG, MODEL, OwnFolder, TEMPERATURE};
+use smoothcnn::train::model::{Found, Model, ModelFile, find, weights_of};
+use smoothcnn::train::run_folder::{self, CONFIG, OwnFolder, TEMPERATURE};
 use smoothcnn::train::temperature_file::{self, TemperatureFile};
 use smoothcnn::{Error, Result};
 
@@ -123,7 +123,9 @@ fn of_run(run: &Path, args: &Args) -> Result<Source> {
         let message = "found a run without --val-split, expected held-out images; --model FILE fits on others";
         return Err(Error::data(&file, message));
     };
-    Ok(Source { model: run.join(MODEL), data: config.data, normalisation, validation, test })
+    let model = weights_of(run)?;
+    common::note(format_args!("model: {}", ModelFile::open(&model)?.describe()));
+    Ok(Source { model, data: config.data, normalisation, validation, test })
 }
 
 fn of_model(path: &Path, args: &Args) -> Result<Source> {
@@ -146,13 +148,14 @@ fn of_model(path: &Path, args: &Args) -> Result<Source> {
                         --limit-train and give --limit-train and --val-images that reach beyond it";
         return Err(Error::Fit(format!("found {found}: {message}; {expected}")));
     }
-    Ok(Source { model: path.to_owned(), data: source.data, normalisation, validation, test: test.labelled() })
+    Ok(Source { model: file.path, data: source.data, normalisation, validation, test: test.labelled() })
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
     // Nobody may train the run on, or begin it again, while its model is measured and the temperature put beside it.
-    let run = args.run.as_deref().or(args.model.as_deref().and_then(run_folder::run_of));
+    let model = args.model.as_deref().map(weights_of).transpose()?;
+    let run = args.run.as_deref().or(model.as_deref().and_then(run_folder::run_of));
     let _held = run.map(OwnFolder::open_run).transpose()?;
     let Source { model: path, data, normalisation, validation: images, test } = source(&args)?;
     let val_images = images.len();

@@ -112,6 +112,24 @@ impl DeviceArgs {
     }
 }
 
+/// A word of a command line, as a shell reads it.
+pub fn quoted(word: impl AsRef<std::ffi::OsStr>) -> String {
+    let word = word.as_ref().to_string_lossy();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=+@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// For flags that count something, or nothing.
+pub fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n <= MOST => Ok(n),
+        _ => Err(format!("found {text:?}, expected a whole number of at most {MOST}")),
+    }
+}
+
 /// For flags that count something.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use smoothcnn::backend::device::Precision;
 use smoothcnn::data::labels::Noise;
 use smoothcnn::data::source::{Source, recorded};
+use smoothcnn::loss::smoothing::Variant;
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::plan::Storage;
 use smoothcnn::train::config::{Config, EPOCHS, Labels};
@@ -13,6 +14,7 @@ use smoothcnn::{Error, Result};
 
 use super::common;
 use super::dataset::DataArgs;
+use super::given::Given;
 use super::loss::{LossArgs, Spread};
 
 /// SGD's momentum where nobody says.
@@ -68,7 +70,8 @@ pub struct RunArgs {
     /// Keep the file's order in every epoch
     #[arg(long)]
     pub no_shuffle: bool,
-    /// Start from these weights
+    /// Start from these weights. Their names may be behind `module.`, `model.` or `_orig_mod.`, or have the numbers of a plain
+    /// nn.Sequential (`0.weight`, `3.weight`, …)
     #[arg(long, value_name = "FILE.safetensors")]
     pub init: Option<PathBuf>,
     /// Mean of the pixels, scaled to 0..1: one value, or one a channel [default: the data set's usual one]
@@ -150,6 +153,30 @@ impl RunArgs {
             optimizer,
             ..Config::default()
         })
+    }
+
+    /// The same flags, given to a run that goes on: what they leave open, and depends on others, is as the run has it.
+    pub fn beside(mut self, run: &Config, given: &Given) -> Self {
+        if !given.has("--opt") {
+            self.opt = match run.optimizer {
+                Optimizer::Adam(_) => OptimizerKind::Adam,
+                Optimizer::AdamW(_) => OptimizerKind::Adamw,
+                Optimizer::Sgd(_) => OptimizerKind::Sgd,
+            };
+        }
+        if !given.has("--smoothing-variant") {
+            self.smoothing_variant = match (&run.loss.smoothing_prior, run.smoothing_variant) {
+                (Some(_), _) => Spread::Prior,
+                (None, Variant::Uniform) => Spread::Uniform,
+                (None, Variant::OffTarget) => Spread::OffTarget,
+            };
+        }
+        if self.smoothing_variant == Spread::Prior && self.loss.smoothing_prior.is_none() {
+            self.loss.smoothing_prior.clone_from(&run.loss.smoothing_prior);
+        }
+        // Where the data is may change.
+        self.data.data_dir = None;
+        self
     }
 
     /// Refuses a kind of noise where no rate of it was `given`.

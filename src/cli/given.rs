@@ -38,10 +38,20 @@ impl Given {
         }
     }
 
+    /// Whether this flag was given.
+    pub fn has(&self, flag: &str) -> bool {
+        self.0.iter().any(|given| given == flag)
+    }
+
+    /// What was given with `with` beside `with` itself and the flags `allowed`.
+    pub fn beside(&self, with: &str, allowed: &[&str]) -> Vec<&str> {
+        let counts = |given: &&str| *given == with || allowed.contains(given);
+        self.0.iter().map(|given| &given[..]).filter(|given| !counts(given)).collect()
+    }
+
     /// Refuses whatever was given with `with` beside `with` itself and the flags `allowed`, all that count there.
     pub fn only(&self, with: &str, allowed: &[&str]) -> Result<()> {
-        let counts = |given: &&String| **given == with || allowed.contains(&&given[..]);
-        match self.0.iter().find(|given| !counts(given)) {
+        match self.beside(with, allowed).first() {
             None => Ok(()),
             Some(found) => {
                 let expected = if allowed.is_empty() { "it alone".into() } else { allowed.join(", ") };

@@ -15,8 +15,8 @@ use super::dataset::DataArgs;
 /// Flags that `eval` and `predict` share.
 #[derive(Debug, clap::Args)]
 pub struct ModelArgs {
-    /// Weights, as safetensors under PyTorch's names
-    #[arg(long, value_name = "FILE")]
+    /// Weights, as safetensors under PyTorch's names, or a run's folder: those of its best epoch, else of its last
+    #[arg(long, value_name = "FILE|RUN")]
     pub model: PathBuf,
     #[command(flatten)]
     pub data: DataArgs,
@@ -52,6 +52,9 @@ impl ModelArgs {
     pub fn load(&self) -> Result<Asked> {
         let temperature = self.temperature.as_deref().map(temperature_file::read).transpose()?;
         let file = ModelFile::open(&self.model)?;
+        if file.path != self.model {
+            common::note(format_args!("model: {}", file.describe()));
+        }
         let ignored = match self.ignore_index {
             Some(ignored) => Some(ignored),
             None => file.ignore_index()?,
@@ -63,7 +66,7 @@ impl ModelArgs {
             find(&self.data.wanted(), limits, parts, self.allow_changed_data, ignored, &|done, all| {
                 bar.show(done, all)
             })?;
-        let model = Model::load(&self.model, test.shape, test.classes)?;
+        let model = Model::load(&file.path, test.shape, test.classes)?;
         notes.iter().for_each(common::note);
         let others = known.filter(|_| !own);
         let others = others.map_or(String::new(), |known| format!(" (the model is of {})", known.data.name()));

@@ -1,7 +1,7 @@
 //! What the user sees of a training while it runs, and how the user ends it.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -39,6 +39,8 @@ pub struct Screen {
     json: bool,
     /// Whether standard output takes what is printed.
     printing: bool,
+    /// The arguments with which the run in a folder goes on.
+    again: Box<dyn Fn(&Path) -> String + Sync>,
     run: Option<Shown>,
     reading: common::ReadingBar,
 }
@@ -58,9 +60,9 @@ struct Shown {
 }
 
 impl Screen {
-    /// Prints JSON, or a table.
-    pub fn new(json: bool) -> Self {
-        Self { json, printing: true, run: None, reading: common::ReadingBar::default() }
+    /// Prints JSON, or a table. `again` gives the arguments with which the run in a folder goes on.
+    pub fn new(json: bool, again: impl Fn(&Path) -> String + Sync + 'static) -> Self {
+        Self { json, printing: true, again: Box::new(again), run: None, reading: common::ReadingBar::default() }
     }
 
     /// What `work` gives, a run that was told to this screen as its listener.
@@ -69,8 +71,7 @@ impl Screen {
         if let Some(run) = &self.run {
             run.bar.finish_and_clear();
             if matches!(result, Err(Error::Interrupted(_))) {
-                let out = run.out.display();
-                common::note(format_args!("stopped; `smoothcnn train --resume {out}` goes on from there"));
+                common::note(format_args!("stopped; `smoothcnn {}` goes on from there", (self.again)(&run.out)));
             }
         }
         result

@@ -130,6 +130,19 @@ pub fn save(path: &Path, tensors: &[Tensor], dtype: Dtype, metadata: &Metadata) 
 /// file or a damaged one, one that is not as its seal says, a tensor missing, one too many, a wrong shape or number type, a NaN or an infinity.
 /// [`Error::Io`] if the file is there and cannot be read.
 pub fn load(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Vec<Vec<f64>>, Metadata)> {
+    load_among(path, expected, &|_, _| false)
+}
+
+/// As [`load`], but for tensors that are `ignored`, by the file's metadata and their name.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_among(
+    path: &Path,
+    expected: &[(String, Vec<usize>)],
+    ignored: &dyn Fn(&Metadata, &str) -> bool,
+) -> Result<(Vec<Vec<f64>>, Metadata)> {
     let bad = |message: String| Error::data(path, message);
     let bytes = read(path)?;
     let (metadata, file) = parse(path, &bytes)?;
@@ -153,7 +166,8 @@ pub fn load(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Vec<Vec<f
         }
         weights.push(values);
     }
-    if let Some(extra) = names.iter().find(|name| expected.iter().all(|(e, _)| e != *name)) {
+    let is_extra = |name: &&&str| expected.iter().all(|(e, _)| e != **name) && !ignored(&metadata, name);
+    if let Some(extra) = names.iter().find(is_extra) {
         let wanted: Vec<_> = expected.iter().map(|(name, _)| name.as_str()).collect();
         return Err(bad(format!("found a tensor {extra:?}, expected only {}", list(&wanted))));
     }
@@ -167,6 +181,19 @@ pub fn load(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Vec<Vec<f
 /// As [`load`], whatever tensors the file has.
 pub fn load_metadata(path: &Path) -> Result<Metadata> {
     Ok(parse(path, &read(path)?)?.0)
+}
+
+/// The names of the tensors at `path`, in alphabetical order.
+///
+/// # Errors
+///
+/// As [`load_metadata`].
+pub fn load_names(path: &Path) -> Result<Vec<String>> {
+    let bytes = read(path)?;
+    let (_, file) = parse(path, &bytes)?;
+    let mut names: Vec<_> = file.names().into_iter().map(str::to_owned).collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

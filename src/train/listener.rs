@@ -35,13 +35,13 @@ pub trait Listener: Sync {
     /// After a step of epoch `epoch`, from 1; `recorded` says whether it has a line in the record.
     fn step(&mut self, _epoch: usize, _means: &BatchLoss, _recorded: bool) {}
 
-    /// After an epoch, its line in the record and its checkpoint.
+    /// After an epoch, its line in the record and its checkpoint, where one is due.
     fn epoch(&mut self, _report: &EpochReport, _line: &str) {}
 
     /// After the model is on the disk: nothing has to be brought to an end any more.
     fn saved(&mut self) {}
 
-    /// After the test set was measured at the end of a run that was measured on images held out.
+    /// After the test set was measured, with the weights of the best epoch, at the end of a run with images held out.
     fn test(&mut self, _metrics: &Metrics, _line: &str) {}
 
     /// The number of the signal for which the run is to end, if it is to end. Asked after every few steps; the run then ends

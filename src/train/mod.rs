@@ -1,10 +1,12 @@
 //! Training: what both paths have in common. A [`Trainer`] computes; [`run`] orders the data, checks every loss, and tells
 //! an [`Observer`] what happened.
 
+pub mod best;
 pub mod checkpoint;
 pub mod config;
 pub mod listener;
 pub mod model;
+mod names;
 mod record;
 pub mod run_folder;
 pub mod runs;
@@ -90,6 +92,8 @@ pub struct EpochReport {
     pub train_excess_loss: f64,
     /// On the test set, unsmoothed: its loss is its nll.
     pub test: Metrics,
+    /// The logits `[images, classes]` that [`Self::test`] measures.
+    pub logits: Vec<f64>,
     /// Training time, without the test.
     pub seconds: f64,
 }
@@ -106,6 +110,11 @@ pub trait Observer {
         Ok(())
     }
 
+    /// Whether the run has come to its end ahead of its epochs. Asked between epochs.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// Whether the run is to end after the steps under way. Asked after every few steps.
     fn wants_stop(&self) -> bool {
         false
@@ -120,7 +129,7 @@ pub trait Observer {
 /// Nobody watches.
 impl Observer for () {}
 
-/// Trains from `from` to the end of the schedule.
+/// Trains from `from` to the end of the schedule, or to where the observer finds the run over.
 ///
 /// # Errors
 /// [`Error::NonFinite`] as soon as a loss is not a number, the test's included; [`Error::Diverged`] as soon as a parameter or
@@ -140,6 +149,9 @@ pub fn run(
         let mut at = Progress { epochs: epoch - 1, ..Progress::default() };
         if at.epochs == from.epochs {
             at = from;
+        }
+        if at.steps == 0 && observer.is_over() {
+            break;
         }
         if observer.wants_stop() {
             return Err(observer.stopped(&at, backend));
@@ -188,6 +200,7 @@ pub fn run(
             train_nll: mean(nll, counted),
             train_excess_loss: setup.loss.excess(loss, entropy, weight),
             test,
+            logits,
             seconds,
         };
         observer.epoch(&report, backend)?;

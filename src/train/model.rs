@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{self, Metadata};
 use super::config::read_config;
-use super::run_folder::{CHECKPOINT, CONFIG, MODEL};
+use super::run_folder::{CONFIG, WEIGHTS, run_of};
 use super::saved;
 use crate::backend::device::{Device, Note, Precision, finite};
 use crate::backend::{Asked, ImageSet, State};
@@ -38,13 +38,34 @@ pub(super) fn data_set(trained_on: &TrainedOn) -> (String, String) {
     (DATA_SET.into(), to_json(trained_on))
 }
 
+/// The file of the weights at `path`: itself, or, of a run's folder, that of the best epoch, else of the last one, else the checkpoint.
+///
+/// # Errors
+/// [`Error::Data`] for a folder without any of them.
+pub fn weights_of(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let found = WEIGHTS.iter().map(|name| path.join(name)).find(|file| file.is_file());
+    let expected = || format!("expected a file, or a run's folder with {}", WEIGHTS.join(" or "));
+    found.ok_or_else(|| Error::data(path, format!("found a folder, {}", expected())))
+}
+
 impl ModelFile {
-    /// Reads the metadata of the file at `path`.
+    /// Reads the metadata of the weights at `path`: a file, or a run's folder ([`weights_of`]).
     ///
     /// # Errors
-    /// As [`checkpoint::load_metadata`].
+    /// As [`weights_of`] and [`checkpoint::load_metadata`].
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { path: path.to_owned(), metadata: checkpoint::load_metadata(path)? })
+        let path = weights_of(path)?;
+        let metadata = checkpoint::load_metadata(&path)?;
+        Ok(Self { path, metadata })
+    }
+
+    /// The file, and of which epoch its weights are, for a line that says so.
+    pub fn describe(&self) -> String {
+        let epoch = self.metadata.get("epoch").map_or(String::new(), |epoch| format!(", the weights of epoch {epoch}"));
+        format!("{}{epoch}", self.path.display())
     }
 
     /// What training left in the metadata under `key`; the default where it left nothing, as in PyTorch's files.
@@ -67,9 +88,7 @@ impl ModelFile {
             return Ok(Some(found));
         }
         let beside = self.path.with_file_name(CONFIG);
-        let name = self.path.file_name();
-        let of_run = [MODEL, CHECKPOINT].iter().any(|of_run| name == Some(of_run.as_ref())) && beside.is_file();
-        of_run.then(|| Ok(read_config(&beside)?.trained_on())).transpose()
+        run_of(&self.path).map(|_| Ok(read_config(&beside)?.trained_on())).transpose()
     }
 
     /// Which classes took part in training, if not all.
@@ -167,8 +186,9 @@ impl Model {
     /// As [`saved::load_params`]; [`Error::Layer`] for a shape that the network does not take.
     pub fn load(path: &Path, shape: [usize; 3], classes: usize) -> Result<Self> {
         let net = Network::seed(shape, classes)?;
-        let (state, metadata) = saved::load_params(&net, path)?;
-        Ok(Self { file: ModelFile { path: path.to_owned(), metadata }, net, state })
+        let path = weights_of(path)?;
+        let (state, metadata) = saved::load_params(&net, &path)?;
+        Ok(Self { file: ModelFile { path, metadata }, net, state })
     }
 
     /// Reads a teacher, which must be of the student's own shape and know every class.

@@ -1,4 +1,4 @@
-//! The record of a run while it trains: a line for every N-th step and for every epoch, and a checkpoint after each epoch.
+//! The record of a run while it trains: a line for every N-th step and for every epoch, and checkpoints.
 
 use std::fs::File;
 use std::io::{LineWriter, Write};
@@ -10,13 +10,16 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
+use super::best::{Best, BestBy, waited};
 use super::checkpoint::{Dtype, Metadata};
 use super::listener::Listener;
-use super::run_folder::METRICS;
+use super::run_folder::{BEST, METRICS};
+use super::store::{BestWeights, save_model};
 use super::{EpochReport, Observer, Progress, saved};
-use crate::backend::Trainer;
 #[cfg(debug_assertions)]
 use crate::backend::gpu::Gpu;
+use crate::backend::{State, Trainer};
+use crate::fs::remove;
 use crate::loss::BatchLoss;
 use crate::measure::Metrics;
 use crate::network::Network;
@@ -37,6 +40,7 @@ struct StepLine {
 struct EpochLine<'a> {
     measured: &'a str,
     report: &'a EpochReport,
+    refined_nll: Option<f64>,
     images_per_second: f64,
 }
 
@@ -60,17 +64,23 @@ impl Serialize for EpochLine<'_> {
         ] {
             map.serialize_entry(&format!("{}_{name}", self.measured), &value)?;
         }
+        if let Some(refined) = self.refined_nll {
+            map.serialize_entry(&format!("{}_refined_nll", self.measured), &refined)?;
+        }
         map.serialize_entry("seconds", &self.report.seconds)?;
         map.serialize_entry("images_per_second", &self.images_per_second)?;
         map.end()
     }
 }
 
-/// What was held back to the end. Unsmoothed: the nll is its loss.
+/// What was held back to the end, measured with the weights of `epoch`. Unsmoothed: the nll is its loss.
 #[derive(Serialize)]
 struct TestLine {
     kind: &'static str,
     epoch: usize,
+    best_by: BestBy,
+    epochs: usize,
+    ended_by: &'static str,
     #[serde(flatten)]
     metrics: Map<String, Value>,
 }
@@ -86,6 +96,18 @@ pub(super) struct Recorder<'a> {
     pub out: &'a Path,
     /// The lines of the epochs that are done, without what a clock measured.
     pub epochs: Vec<Value>,
+    /// What chooses the best epoch, where images are held out.
+    pub best_by: Option<BestBy>,
+    /// The weights of the best epoch so far.
+    pub best: Option<BestWeights>,
+    /// The run ends after so many epochs that are no better.
+    pub patience: Option<usize>,
+    /// The epochs that are planned.
+    pub planned: usize,
+    /// A checkpoint is written after every so many epochs, and at the end.
+    pub checkpoint_every: usize,
+    /// The nll of the held-out images' logits after a temperature of their own.
+    pub refined_nll: &'a dyn Fn(&[f64]) -> f64,
     pub log_every: usize,
     /// Training images.
     pub images: usize,
@@ -125,19 +147,44 @@ impl Recorder<'_> {
     }
 
     /// Writes a checkpoint. The record is on the disk before it.
-    fn save(&mut self, progress: &Progress, backend: &mut dyn Trainer) -> Result<()> {
+    fn save(&mut self, progress: &Progress, state: &State) -> Result<()> {
         self.end()?;
         let metadata = ((self.metadata)(progress.epochs), self.dtype);
-        saved::write(self.out, (self.net, &self.optimizer), &backend.state()?, metadata, progress, &self.epochs)
+        let weights = (state, self.best.as_ref());
+        saved::write(self.out, (self.net, &self.optimizer), weights, metadata, progress, &self.epochs)
     }
 
-    /// The test set's measures, where it was held back to the end.
-    pub fn last(&mut self, epoch: usize, metrics: &Metrics) -> Result<()> {
+    /// The best epoch so far.
+    pub fn best_epoch(&self) -> Option<Best> {
+        Best::of(&self.epochs, self.best_by?)
+    }
+
+    /// How many epochs, the last ones, are no better than the best one, where that ends the run ahead of its epochs.
+    pub fn out_of_patience(&self) -> Option<usize> {
+        let waited = waited(&self.epochs, self.best_epoch());
+        (self.epochs.len() < self.planned && self.patience.is_some_and(|patience| waited >= patience)).then_some(waited)
+    }
+
+    /// Writes the best weights so far. A run that goes on does so too: the file of one that was killed may be older than its
+    /// checkpoint, or of an epoch that is lost.
+    pub fn write_best(&self) -> Result<()> {
+        let path = self.out.join(BEST);
+        match &self.best {
+            Some(best) => save_model(&path, self.net, &best.state, self.dtype, &(self.metadata)(best.epoch)),
+            None => remove(&path),
+        }
+    }
+
+    /// The test set's measures by the weights of `epoch`, where it was held back to the end.
+    pub fn last(&mut self, epoch: usize, best_by: BestBy, metrics: &Metrics) -> Result<()> {
         let Ok(Value::Object(mut measures)) = serde_json::to_value(metrics) else {
             unreachable!("a struct of numbers becomes an object")
         };
         measures.retain(|name, _| !["loss", "excess_loss"].contains(&name.as_str()));
-        let line = self.record(&TestLine { kind: "test", epoch, metrics: measures })?;
+        let epochs = self.epochs.len();
+        let ended_by = if self.out_of_patience().is_some() { "patience" } else { "epochs" };
+        let line = TestLine { kind: "test", epoch, best_by, epochs, ended_by, metrics: measures };
+        let line = self.record(&line)?;
         self.listener.test(metrics, &line);
         Ok(())
     }
@@ -158,16 +205,33 @@ impl Observer for Recorder<'_> {
 
     fn epoch(&mut self, report: &EpochReport, backend: &mut dyn Trainer) -> Result<()> {
         let images_per_second = self.images as f64 / report.seconds;
-        let line = EpochLine { measured: self.measured, report, images_per_second };
+        let refined = self.best_by == Some(BestBy::RefinedNll);
+        let refined_nll = refined.then(|| (self.refined_nll)(&report.logits));
+        let line = EpochLine { measured: self.measured, report, refined_nll, images_per_second };
         let text = self.record(&line)?;
         let mut timeless = serde_json::to_value(&line).expect("a map of numbers always serialises");
         for clock in ["seconds", "images_per_second"] {
             timeless[clock] = Value::Null;
         }
         self.epochs.push(timeless);
-        self.save(&Progress { epochs: report.epoch, ..Progress::default() }, backend)?;
+        let is_best = self.best_epoch().is_some_and(|best| best.epoch == report.epoch);
+        let due = self.checkpoint_every > 0 && report.epoch.is_multiple_of(self.checkpoint_every);
+        let saves = due || report.epoch == self.planned || self.is_over();
+        let state = if is_best || saves { backend.state()? } else { State::default() };
+        if is_best {
+            let weights = State { params: state.params.clone(), slots: vec![], buffers: state.buffers.clone() };
+            self.best = Some(BestWeights { epoch: report.epoch, state: weights });
+            self.write_best()?;
+        }
+        if saves {
+            self.save(&Progress { epochs: report.epoch, ..Progress::default() }, &state)?;
+        }
         self.listener.epoch(report, &text);
         Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.out_of_patience().is_some()
     }
 
     fn wants_stop(&self) -> bool {
@@ -175,7 +239,7 @@ impl Observer for Recorder<'_> {
     }
 
     fn stopped(&mut self, progress: &Progress, backend: &mut dyn Trainer) -> Error {
-        match self.save(progress, backend) {
+        match backend.state().and_then(|state| self.save(progress, &state)) {
             Ok(()) => Error::Interrupted(self.listener.wants_stop().unwrap_or(2)),
             Err(error) => error,
         }

@@ -21,6 +21,8 @@ pub const CONFIG: &str = "config.toml";
 pub const METRICS: &str = "metrics.jsonl";
 /// The trained weights.
 pub const MODEL: &str = "model.safetensors";
+/// The weights of the best epoch, where images were held out to choose it.
+pub const BEST: &str = "best.safetensors";
 /// What a run goes on from.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Which labels noise has changed, an index a line.
@@ -32,8 +34,11 @@ pub const PROJECTION: &str = "projection.csv";
 /// What `smoothcnn calibrate` writes.
 pub const TEMPERATURE: &str = "temperature.toml";
 
+/// The files of a run that have its weights, the one first that answers for it.
+pub const WEIGHTS: [&str; 3] = [BEST, MODEL, CHECKPOINT];
+
 /// Every file of a run.
-pub const RUN_FILES: [&str; 8] = [CONFIG, METRICS, MODEL, CHECKPOINT, FLIPPED, RESULT, PROJECTION, TEMPERATURE];
+pub const RUN_FILES: [&str; 9] = [CONFIG, METRICS, MODEL, BEST, CHECKPOINT, FLIPPED, RESULT, PROJECTION, TEMPERATURE];
 
 /// A folder of this program's, which nobody else works in as long as this value lives.
 #[derive(Debug)]
@@ -221,10 +226,11 @@ fn holder(mark: &mut File) -> String {
     "another process".into()
 }
 
-/// The folder of the run that a model lies in, if it lies in one.
+/// The folder of the run that a file of weights is of, if it is of one.
 pub fn run_of(model: &Path) -> Option<&Path> {
     let folder = folder_of(model);
-    (model.file_name() == Some(MODEL.as_ref()) && folder.join(CONFIG).is_file()).then_some(folder)
+    let of_run = WEIGHTS.iter().any(|name| model.file_name() == Some(name.as_ref()));
+    (of_run && folder.join(CONFIG).is_file()).then_some(folder)
 }
 
 #[cfg(test)]

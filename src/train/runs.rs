@@ -50,15 +50,16 @@
 
 use std::path::{Path, PathBuf};
 
+use super::best::{Best, refined_nll};
 use super::checkpoint::Metadata;
 use super::config::images::{Images, images};
 use super::config::{Config, read_config};
 use super::listener::{Begun, Listener};
 use super::model::{self, Model};
 use super::record::Recorder;
-use super::run_folder::{CONFIG, FLIPPED, MODEL, OwnFolder};
+use super::run_folder::{BEST, CHECKPOINT, CONFIG, FLIPPED, MODEL, OwnFolder};
 use super::saved::{self, SavedRun};
-use super::{Progress, Schedule};
+use super::{Observer, Progress, Schedule};
 use crate::backend::cpu::memory;
 use crate::backend::device::{Device, Note, Opened, check_activations, finite};
 use crate::backend::{Asked, ImageSet, Setup, State};
@@ -119,13 +120,15 @@ pub struct Trained {
     pub net: Network,
     /// What it was trained and measured on.
     pub images: Images,
+    /// Its best epoch, where images were held out to choose it.
+    pub best: Option<Best>,
     loss: Loss,
     state: State,
     device: Opened,
 }
 
 impl Trained {
-    /// The logits of `images`, `[images, classes]`.
+    /// The logits of `images`, `[images, classes]`, by the weights of the last epoch.
     ///
     /// # Errors
     /// [`Error::NoNumber`], and whatever the device reports.
@@ -157,13 +160,19 @@ impl Trained {
     fn outputs(&self, net: &Network, [params, buffers]: [&[f64]; 2], images: &Dataset) -> Result<Vec<f64>> {
         let normalisation = self.config.normalisation(&self.images.normalisation)?;
         let asked = Asked { net, params, buffers, normalisation: &normalisation, batch_size: self.config.batch_size };
-        let Config { activations, tuning, .. } = self.config;
-        let mut predictor = self.device.predictor(activations, tuning, &asked, images.len())?;
-        finite(predictor.logits(ImageSet::Bytes(images))?, net.classes)
+        outputs(&self.device, &self.config, &asked, images)
     }
 }
 
-/// Trains, and writes the run's folder: [`CONFIG`], [`super::run_folder::METRICS`], a checkpoint after each epoch, [`MODEL`].
+fn outputs(device: &Opened, config: &Config, asked: &Asked, images: &Dataset) -> Result<Vec<f64>> {
+    let Config { activations, tuning, .. } = *config;
+    let mut predictor = device.predictor(activations, tuning, asked, images.len())?;
+    finite(predictor.logits(ImageSet::Bytes(images))?, asked.net.classes)
+}
+
+/// Trains, and writes the run's folder: [`CONFIG`], [`super::run_folder::METRICS`], checkpoints, [`MODEL`]. Where
+/// images are held out, they choose the best epoch, whose weights are [`super::run_folder::BEST`]; the test set is measured once, at
+/// the end, with these.
 ///
 /// # Errors
 /// [`Error::Usage`] and [`Error::Data`] for a configuration, data or a folder that is not what it should be, all before
@@ -174,15 +183,18 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     config.data_set = Some(images.record.clone());
     let Images { train, validation, test, flipped, .. } = &images;
     let measured = validation.as_ref().unwrap_or(test);
+    choosing(&mut config, validation.is_some())?;
     let net = Network::seed(train.shape, train.classes)?;
     memory::check_state(&net, true)?;
     let loss = images.loss(&config)?;
     let normalisation = config.normalisation(&images.normalisation)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
     let steps_per_epoch = train.len().div_ceil(config.batch_size);
-    let SavedRun { state, progress, epochs } = match &folder {
-        Folder::Resumed(folder) => from_checkpoint(&config, folder.path(), &net, steps_per_epoch)?,
-        _ => beginning(&config, &net)?,
+    let SavedRun { state, progress, epochs, best } = match &folder {
+        Folder::Resumed(folder) => {
+            from_checkpoint(&config, folder.path(), &net, steps_per_epoch, &|line| listener.note(line))?
+        }
+        _ => beginning(&config, &net, &|line| listener.note(line))?,
     };
     if other_data && progress.steps > 0 {
         let found = format!("found a checkpoint of step {} within an epoch", progress.steps);
@@ -246,9 +258,9 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         let lines: String = flipped.iter().map(|flip| format!("{}\n", flip.file_index)).collect();
         write_atomic(&out.join(FLIPPED), lines.as_bytes())?;
     }
-    let measured = if validation.is_some() { "val" } else { "test" };
+    let measured_as = if validation.is_some() { "val" } else { "test" };
     let Config { epochs: planned, batch_size, .. } = config;
-    listener.begins(&Begun { out, images: train.len(), batch_size, epochs: planned, measured });
+    listener.begins(&Begun { out, images: train.len(), batch_size, epochs: planned, measured: measured_as });
 
     let ignored = train.labels.iter().filter(|&&label| label == IGNORED).count();
     listener.note(&format!(
@@ -272,60 +284,129 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         metadata: &metadata,
         out,
         epochs,
+        best_by: config.best_by,
+        best,
+        patience: config.patience,
+        planned: config.epochs,
+        checkpoint_every: config.checkpoint_every,
+        refined_nll: &|logits| refined_nll(loss.form(), logits, &measured.labels, net.classes),
         log_every: options.log_every,
         images: train.len(),
-        measured,
+        measured: measured_as,
         listener,
         #[cfg(debug_assertions)]
         gpu: device.gpu.clone(),
     };
+    recorder.write_best()?;
+    if resumed && progress.steps == 0 && (progress.epochs == config.epochs || recorder.is_over()) {
+        let done = progress.epochs;
+        recorder.listener.note(&format!("finished before: {done} epochs are done, and none is to come"));
+    }
     let mut outcome = super::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
     if let (Err(Error::DeviceLost(why)), Some(_)) = (&outcome, &device.gpu) {
         // Once: drivers reset devices, and a device that does so again would do it for ever.
         recorder.listener.note(&format!("the GPU device was lost: {why}; opened again, from the last checkpoint on"));
         let again = device.reopen()?;
         drop(backend);
-        let SavedRun { state, progress, epochs } = from_checkpoint(&config, out, &net, steps_per_epoch)?;
         let note = |line: &str| recorder.listener.note(line);
+        let SavedRun { state, progress, epochs, best } = from_checkpoint(&config, out, &net, steps_per_epoch, &note)?;
         backend = trainer(&again, &state, &note)?;
         device = again;
         recorder.metrics = saved::record(out, &progress, &epochs, steps_per_epoch, &note)?;
-        recorder.epochs = epochs;
+        (recorder.epochs, recorder.best) = (epochs, best);
+        recorder.write_best()?;
         outcome = super::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
     }
     outcome?;
 
+    let done = recorder.epochs.len();
     // The model is safe before anything else is done.
     let state = backend.state()?;
     let dtype = config.dtype.into();
-    super::store::save_model(&out.join(MODEL), &net, &state, dtype, &metadata(config.epochs))?;
+    super::store::save_model(&out.join(MODEL), &net, &state, dtype, &metadata(done))?;
     recorder.listener.saved();
     if let Some(signal) = recorder.listener.wants_stop() {
         return Err(Error::Interrupted(signal));
     }
-    if validation.is_some() {
-        let metrics =
-            crate::measure::loss::of_validation(loss.form(), &backend.logits(test)?, &test.labels, net.classes);
-        recorder.last(config.epochs, &metrics)?;
+    drop(backend);
+    let best = recorder.best_epoch();
+    if let Some(by) = config.best_by {
+        let (epoch, weights) = recorder.best.as_ref().map_or((done, &state), |best| (best.epoch, &best.state));
+        let State { params, buffers, .. } = weights;
+        let (normalisation, batch_size) = (&setup.normalisation[..], config.batch_size);
+        let asked = Asked { net: &net, params, buffers, normalisation, batch_size };
+        let logits = outputs(&device, &config, &asked, test)?;
+        let metrics = crate::measure::loss::of_validation(loss.form(), &logits, &test.labels, net.classes);
+        if let (Some(waited), Some(patience)) = (recorder.out_of_patience(), config.patience) {
+            let (by, planned, than) = (by.name(), config.epochs, best.map_or(0, |best| best.epoch));
+            recorder.listener.note(&format!(
+                "ended by --patience {patience} after epoch {done} of {planned}: the last {waited} have no better val {by} \
+                 than epoch {than}; --resume with a larger --patience goes on"
+            ));
+        }
+        if let Some(Best { value, .. }) = best {
+            let by = by.name();
+            recorder.listener.note(&format!(
+                "the best epoch is {epoch}, by a val {by} of {value:.4}: its weights are measured on the test set, and in {}",
+                out.join(BEST).display()
+            ));
+        }
+        recorder.last(epoch, by, &metrics)?;
     }
     recorder.end()?;
     recorder.listener.note(&format!("model in {}", out.join(MODEL).display()));
-    drop((backend, recorder));
-    Ok(Trained { folder, config, net, images, loss, state, device })
+    drop(recorder);
+    Ok(Trained { folder, config, net, images, best, loss, state, device })
+}
+
+/// Settles what chooses the best epoch.
+///
+/// # Errors
+/// [`Error::Usage`] where something is to choose and no images are held out.
+fn choosing(config: &mut Config, held_out: bool) -> Result<()> {
+    if held_out {
+        config.best_by.get_or_insert_default();
+        return Ok(());
+    }
+    let expected = "expected --val-split with it, or data with a validation set of its own";
+    let best_by = config.best_by.map(|by| ("best-by", by.name().to_owned()));
+    let patience = config.patience.map(|patience| ("patience", patience.to_string()));
+    match best_by.or(patience) {
+        Some((flag, found)) => {
+            config.named(Err(Error::Usage(format!("--{flag}: found {found} and no images held out, {expected}"))))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Where the run in `out` goes on.
-fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: usize) -> Result<SavedRun> {
-    saved::read(out, (net, &config.optimizer), steps_per_epoch)?.map_or_else(|| beginning(config, net), Ok)
+fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: usize, note: Note) -> Result<SavedRun> {
+    // As it was when the run ended: it may have changed since.
+    let every = read_config(&out.join(CONFIG))?.checkpoint_every;
+    let Some(saved) = saved::read(out, (net, &config.optimizer), steps_per_epoch, every)? else {
+        return beginning(config, net, note);
+    };
+    let expected = config.best_by.and_then(|by| Best::of(&saved.epochs, by)).map(|best| best.epoch);
+    let found = saved.best.as_ref().map(|best| best.epoch);
+    if found != expected {
+        let [found, expected] = [found, expected].map(|epoch| epoch.map_or("none".into(), |epoch| epoch.to_string()));
+        let message = format!("metadata best_epoch: found {found}, expected {expected}, by the record's lines in it");
+        return Err(Error::data(out.join(CHECKPOINT), message));
+    }
+    Ok(saved)
 }
 
 /// A run before its first step.
-fn beginning(config: &Config, net: &Network) -> Result<SavedRun> {
+fn beginning(config: &Config, net: &Network, note: Note) -> Result<SavedRun> {
     let state = match &config.init {
-        Some(init) => saved::load_params(net, init)?.0,
+        Some(init) => {
+            let (state, how) = saved::load_foreign(net, init)?;
+            how.iter().for_each(|how| note(&format!("init: {}: {how}", init.display())));
+            state
+        }
         None => State::initial(net, config.seed),
     };
-    Ok(SavedRun { state, progress: Progress::default(), epochs: vec![] })
+    Ok(SavedRun { state, progress: Progress::default(), epochs: vec![], best: None })
 }
 
 /// A teacher's logits of the training images, `[images, classes]`, from images normalised as in its own training.

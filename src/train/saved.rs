@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::checkpoint::{Dtype, Metadata};
 use super::run_folder::{CHECKPOINT, METRICS, MODEL};
+use super::store::BestWeights;
 use super::{Progress, Sums, store};
 use crate::backend::State;
 use crate::backend::cpu::memory;
@@ -27,6 +28,8 @@ pub struct SavedRun {
     pub progress: Progress,
     /// The record's lines of the whole epochs, without what a clock measured.
     pub epochs: Vec<Value>,
+    /// The weights of the best of them, where images are held out to choose it.
+    pub best: Option<BestWeights>,
 }
 
 /// Writes the checkpoint of the run in `out`; the metadata is that of a model, `epochs` are [`SavedRun::epochs`].
@@ -36,7 +39,7 @@ pub struct SavedRun {
 pub fn write(
     out: &Path,
     (net, optimizer): (&Network, &Optimizer),
-    state: &State,
+    weights: (&State, Option<&BestWeights>),
     (mut metadata, dtype): (Metadata, Dtype),
     progress: &Progress,
     epochs: &[Value],
@@ -49,28 +52,38 @@ pub fn write(
         metadata.insert("steps".into(), progress.steps.to_string());
         metadata.insert("sums".into(), sums.join(","));
     }
-    store::save_checkpoint(&out.join(CHECKPOINT), net, optimizer, state, (metadata, dtype))
+    store::save_checkpoint(&out.join(CHECKPOINT), net, optimizer, weights, (metadata, dtype))
 }
 
 /// Reads the checkpoint of the run in `out`, whose epochs have `steps_per_epoch` steps. `None` where the run ended before it had
-/// one.
+/// one, which it writes after every `every` epochs (0: at its end).
 ///
 /// # Errors
 /// As [`store::load_checkpoint`]; [`Error::Data`] too for metadata that no run leaves.
-pub fn read(out: &Path, (net, optimizer): (&Network, &Optimizer), steps_per_epoch: usize) -> Result<Option<SavedRun>> {
+pub fn read(
+    out: &Path,
+    (net, optimizer): (&Network, &Optimizer),
+    steps_per_epoch: usize,
+    every: usize,
+) -> Result<Option<SavedRun>> {
     let path = &out.join(CHECKPOINT);
-    if !path.exists() && !out.join(MODEL).exists() && recorded_epochs(out) < 2 {
+    let none_is_due = || every == 0 || recorded_epochs(out) <= every;
+    if !path.exists() && !out.join(MODEL).exists() && none_is_due() {
         return Ok(None);
     }
-    let (state, metadata) = store::load_checkpoint(path, net, optimizer)?;
+    let (state, best, metadata) = store::load_checkpoint(path, net, optimizer)?;
     let progress = progress(path, &metadata)?;
     if progress.steps >= steps_per_epoch.max(1) {
         let found = progress.steps;
         let message = format!("metadata steps: found {found} of an epoch, expected fewer than its {steps_per_epoch}");
         return Err(Error::data(path, message));
     }
-    let epochs = metadata.get("epochs").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    Ok(Some(SavedRun { state, progress, epochs }))
+    let epochs: Option<Vec<Value>> = metadata.get("epochs").and_then(|text| serde_json::from_str(text).ok());
+    let epochs = epochs.filter(|epochs| epochs.len() == progress.epochs).ok_or_else(|| {
+        let done = progress.epochs;
+        Error::data(path, format!("metadata epochs: expected the lines of the {done} epochs that are done"))
+    })?;
+    Ok(Some(SavedRun { state, progress, epochs, best }))
 }
 
 /// Parameters and buffers from a file, with the optimizer's memory empty, and the file's metadata.
@@ -80,6 +93,15 @@ pub fn read(out: &Path, (net, optimizer): (&Network, &Optimizer), steps_per_epoc
 pub fn load_params(net: &Network, path: &Path) -> Result<(State, Metadata)> {
     memory::check_state(net, false)?;
     store::load_model(path, net)
+}
+
+/// As [`load_params`], of a file of whatever names ([`store::load_foreign`]), with a line that says how they were understood.
+///
+/// # Errors
+/// As [`load_params`] and [`store::load_foreign`].
+pub fn load_foreign(net: &Network, path: &Path) -> Result<(State, Option<String>)> {
+    memory::check_state(net, false)?;
+    store::load_foreign(path, net)
 }
 
 fn progress(path: &Path, metadata: &Metadata) -> Result<Progress> {

@@ -5,16 +5,19 @@
 //! | `conv1.weight`, `conv1.bias`, … | trained parameters | trained parameters |
 //! | `bn1.running_mean`, … | buffers, where layers have some | buffers |
 //! | `optimizer.exp_avg.conv1.weight`, … | | each slot of the optimizer, for each trained parameter |
+//! | `best.conv1.weight`, … | | the same of the best epoch so far, where there is one: its number is `best_epoch` in the metadata |
 //!
 //! A model has PyTorch's names and nothing else, and loads there with `load_state_dict`. A checkpoint has the format's version in
 //! its metadata (`format_version`, now 2); another one is refused. A tensor that is missing, one too many, and one of another
 //! shape are errors that name it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::checkpoint::{self, Dtype, Metadata, Tensor};
+use super::names;
 use crate::backend::State;
-use crate::network::{NamedParameter, Network};
+use crate::network::{FittedLayer, NamedParameter, Network};
 use crate::optimizer::Optimizer;
 use crate::{Error, Result};
 
@@ -22,6 +25,19 @@ use crate::{Error, Result};
 const VERSION: &str = "2";
 /// Its key in the metadata.
 const KEY: &str = "format_version";
+/// The best epoch's key in the metadata.
+const BEST_EPOCH: &str = "best_epoch";
+/// What the tensors of the best epoch are called before their name.
+const BEST: &str = "best.";
+
+/// The weights of a run's best epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BestWeights {
+    /// From 1.
+    pub epoch: usize,
+    /// Parameters and buffers, without the optimizer's memory.
+    pub state: State,
+}
 
 /// What the tensors of a model are called before their parameter's name: nothing; those of a slot in a checkpoint: its name.
 fn prefixes(optimizer: Option<&Optimizer>) -> Vec<String> {
@@ -74,16 +90,43 @@ pub fn save_model(path: &Path, net: &Network, state: &State, dtype: Dtype, metad
     checkpoint::save(path, &tensors(net, None, state), dtype, metadata)
 }
 
-/// Reads a model: its state has no slots, which is an empty optimizer's memory.
+/// Reads a model, or the model that a checkpoint has: its state has no slots, which is an empty optimizer's memory.
 ///
 /// # Errors
 /// As [`checkpoint::load`].
 pub fn load_model(path: &Path, net: &Network) -> Result<(State, Metadata)> {
-    let (tensors, metadata) = checkpoint::load(path, &expected(net, None))?;
+    load_expected(path, net, &expected(net, None))
+}
+
+/// As [`load_model`], of a file of whatever names: behind the prefixes `module.`, `model.` and `_orig_mod.`, or with the numbers of a
+/// plain `nn.Sequential`. Gives a line that says so where it was so.
+///
+/// # Errors
+/// As [`load_model`]; [`Error::Data`] too for names that fit in no way or in several.
+pub fn load_foreign(path: &Path, net: &Network) -> Result<(State, Option<String>)> {
+    let names = |list: &[NamedParameter]| list.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
+    let of_layer = |layer: &FittedLayer| {
+        [names(&net.parameters[layer.parameters.clone()]), names(&net.buffers[layer.buffers.clone()])].concat()
+    };
+    let layers: Vec<_> = net.layers.iter().map(of_layer).filter(|names| !names.is_empty()).collect();
+    let found = checkpoint::load_names(path)?;
+    let renamed = names::renamed(&found, &layers).map_err(|message| Error::data(path, message))?;
+    let Some(renamed) = renamed else { return Ok((load_model(path, net)?.0, None)) };
+    let by_own: BTreeMap<String, String> = layers.into_iter().flatten().zip(renamed.names).collect();
+    let expected = expected(net, None).into_iter().map(|(name, shape)| (by_own[&name].clone(), shape));
+    let (state, _) = load_expected(path, net, &expected.collect::<Vec<_>>())?;
+    Ok((state, Some(renamed.how)))
+}
+
+fn load_expected(path: &Path, net: &Network, expected: &[(String, Vec<usize>)]) -> Result<(State, Metadata)> {
+    let of_checkpoint = |metadata: &Metadata, name: &str| {
+        metadata.contains_key(KEY) && (name.starts_with("optimizer.") || name.starts_with(BEST))
+    };
+    let (tensors, metadata) = checkpoint::load_among(path, expected, &of_checkpoint)?;
     Ok((state(net, None, &tensors), metadata))
 }
 
-/// Writes a state with the optimizer's memory.
+/// Writes a state with the optimizer's memory, and the best epoch's weights where there are some.
 ///
 /// # Errors
 /// As [`checkpoint::save`].
@@ -91,26 +134,48 @@ pub fn save_checkpoint(
     path: &Path,
     net: &Network,
     optimizer: &Optimizer,
-    state: &State,
+    (state, best): (&State, Option<&BestWeights>),
     (mut metadata, dtype): (Metadata, Dtype),
 ) -> Result<()> {
     metadata.insert(KEY.into(), VERSION.into());
-    checkpoint::save(path, &tensors(net, Some(optimizer), state), dtype, &metadata)
+    let mut all = tensors(net, Some(optimizer), state);
+    if let Some(best) = best {
+        metadata.insert(BEST_EPOCH.into(), best.epoch.to_string());
+        let of_best = tensors(net, None, &best.state).into_iter();
+        all.extend(of_best.map(|tensor| Tensor { name: format!("{BEST}{}", tensor.name), ..tensor }));
+    }
+    checkpoint::save(path, &all, dtype, &metadata)
 }
 
 /// Reads what [`save_checkpoint`] wrote.
 ///
 /// # Errors
 /// As [`checkpoint::load`]; [`Error::Data`] too for a checkpoint of another version.
-pub fn load_checkpoint(path: &Path, net: &Network, optimizer: &Optimizer) -> Result<(State, Metadata)> {
-    let found = checkpoint::load_metadata(path)?.remove(KEY);
+pub fn load_checkpoint(
+    path: &Path,
+    net: &Network,
+    optimizer: &Optimizer,
+) -> Result<(State, Option<BestWeights>, Metadata)> {
+    let mut metadata = checkpoint::load_metadata(path)?;
+    let found = metadata.remove(KEY);
     if found.as_deref() != Some(VERSION) {
         let found = found.map_or_else(|| "none".to_owned(), |found| format!("{found:?}"));
         let why = "this version cannot go on with a checkpoint of another one";
         return Err(Error::data(path, format!("metadata {KEY}: found {found}, expected {VERSION:?}: {why}")));
     }
-    let (tensors, metadata) = checkpoint::load(path, &expected(net, Some(optimizer)))?;
-    Ok((state(net, Some(optimizer), &tensors), metadata))
+    let mut all = expected(net, Some(optimizer));
+    let own = all.len();
+    let best_epoch = metadata.remove(BEST_EPOCH);
+    if best_epoch.is_some() {
+        all.extend(expected(net, None).into_iter().map(|(name, shape)| (format!("{BEST}{name}"), shape)));
+    }
+    let (tensors, metadata) = checkpoint::load(path, &all)?;
+    let best = |epoch: String| match epoch.parse() {
+        Ok(epoch) => Ok(BestWeights { epoch, state: state(net, None, &tensors[own..]) }),
+        Err(_) => Err(Error::data(path, format!("metadata {BEST_EPOCH}: found {epoch:?}, expected an epoch's number"))),
+    };
+    let best = best_epoch.map(best).transpose()?;
+    Ok((state(net, Some(optimizer), &tensors[..own]), best, metadata))
 }
 
 #[cfg(test)]
@@ -146,7 +211,7 @@ mod tests {
             (sgd(0.0), &[]),
         ] {
             let state = with(&optimizer, &net);
-            save_checkpoint(&path, &net, &optimizer, &state, (Metadata::new(), Dtype::F32)).unwrap();
+            save_checkpoint(&path, &net, &optimizer, (&state, None), (Metadata::new(), Dtype::F32)).unwrap();
             let mut names = vec![];
             for prefix in std::iter::once(String::new()).chain(slots.iter().map(|slot| format!("optimizer.{slot}."))) {
                 names
@@ -158,7 +223,8 @@ mod tests {
                 safetensors::SafeTensors::deserialize(&bytes).unwrap().names().into_iter().map(String::from).collect();
             found.sort();
             assert_eq!(found, names);
-            let (loaded, _) = load_checkpoint(&path, &net, &optimizer).unwrap();
+            let (loaded, best, _) = load_checkpoint(&path, &net, &optimizer).unwrap();
+            assert_eq!(best, None);
             for (loaded, saved) in std::iter::once(&loaded.params)
                 .chain(&loaded.slots)
                 .zip(std::iter::once(&state.params).chain(&state.slots))
@@ -171,6 +237,20 @@ mod tests {
         }
     }
 
+    /// Catches weights of the best epoch that are mixed up with the last one's, and a checkpoint that is no model.
+    #[test]
+    fn a_checkpoint_has_the_best_weights_beside_its_own_and_is_a_model_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
+        let (net, adam) = (net(3), Optimizer::Adam(Adam::default()));
+        let best = BestWeights { epoch: 3, state: State::initial(&net, 2) };
+        let state = with(&adam, &net);
+        save_checkpoint(&path, &net, &adam, (&state, Some(&best)), (Metadata::new(), Dtype::F32)).unwrap();
+        let (own, found, _) = load_checkpoint(&path, &net, &adam).unwrap();
+        assert_eq!((&own.params, found), (&state.params, Some(best)));
+        assert_eq!(load_model(&path, &net).unwrap().0.params, state.params);
+    }
+
     /// Catches what is filled with zeros, cut or overlooked in silence.
     #[test]
     fn missing_extra_and_misshapen_tensors_and_other_versions_are_errors() {
@@ -178,7 +258,8 @@ mod tests {
         let path = folder.path().join("checkpoint.safetensors");
         let adam = Optimizer::Adam(Adam::default());
         let write = |net: &Network, optimizer: &Optimizer| {
-            save_checkpoint(&path, net, optimizer, &with(optimizer, net), (Metadata::new(), Dtype::F32)).unwrap();
+            let state = with(optimizer, net);
+            save_checkpoint(&path, net, optimizer, (&state, None), (Metadata::new(), Dtype::F32)).unwrap();
         };
         let refused = |optimizer: &Optimizer, parts: &[&str]| {
             let error = load_checkpoint(&path, &net(3), optimizer).unwrap_err().to_string();

@@ -97,24 +97,40 @@ fn no_flag_is_without_effect() {
     run(dir.path(), &format!("{TRAIN} --epochs 1 --out run")).success();
     run(dir.path(), &format!("sweep plan {} --seeds 1 --out s", &TRAIN[5..].replace("--device cpu", ""))).success();
     let resume = "train --device cpu --resume run --epochs 2";
-    for flags in [
-        "--lr -5",
-        "--class-weights rubbish",
-        "--lr 0.001",
-        "--batch-size 32",
-        "--seed 0",
-        "--data mnist",
-        "--label-smoothing 0.1",
-        "--label-noise 0.2",
-        "--opt adam",
-        "--no-shuffle",
-        "--dtype f32",
-        "--mean 0.1",
-        "--teacher x",
+    let (mean, std) = ("[0.1", "0.2525");
+    for (flags, found, has) in [
+        ("--lr 0.1", "0.1", "0.001"),
+        ("--lr -5", "-5.0", "0.001"),
+        ("--class-weights rubbish", "rubbish", "none"),
+        ("--batch-size 64", "64", "32"),
+        ("--batch-size 32 --seed 1", "1", "0"),
+        ("--data mnist", "mnist", "digits"),
+        ("--data mnist --data-dir x", "mnist", "digits"),
+        ("--size 8x8", "[8, 8]", "none"),
+        ("--limit-train 81", "81", "80"),
+        ("--label-smoothing 0.2", "0.2", "0.1"),
+        ("--smoothing-variant off-target", "off-target", "uniform"),
+        ("--smoothing-variant prior --smoothing-prior unigram", "prior", "uniform"),
+        ("--loss focal", "focal", "cross-entropy"),
+        ("--label-noise 0.2", "0.2", "0.0"),
+        ("--val-split 0.2", "0.2", "0.0"),
+        ("--best-by ece", "ece", "none"),
+        ("--opt adamw", "adamw", "adam"),
+        ("--no-shuffle", "false", "true"),
+        ("--dtype f64", "f64", "f32"),
+        ("--activations f16", "f16", "f32"),
+        ("--mean 0.7", "[0.7]", mean),
+        ("--std 0.7", "[0.7]", std),
+        ("--teacher x", "/x", "none"),
+        ("--init x", "/x", "none"),
     ] {
-        let flag = flags.split(' ').next().unwrap();
-        refused(dir.path(), &format!("{resume} {flags}"), 2, &[&format!("{flag}: found with --resume"), "--epochs"]);
+        let flag = flags.split(' ').rev().find(|word| word.starts_with("--") && *word != "--data-dir").unwrap();
+        let flag = if flags.contains("prior") { "--smoothing-variant" } else { flag };
+        let parts = [&format!("{flag} cannot change in a run that goes on: found "), found, "the run has ", has];
+        refused(dir.path(), &format!("{resume} {flags}"), 2, &parts);
     }
+    let wrong = ["--momentum: found with --opt adam", "--opt sgd"];
+    refused(dir.path(), &format!("{resume} --momentum 0.9"), 2, &wrong);
     refused(dir.path(), &format!("{resume} --data-dir /nowhere"), 2, &["--data-dir: found /nowhere", "built in"]);
     for flags in ["--epochs 2", "--data-dir x", "--lr 1", "--seed 4"] {
         let flag = flags.split(' ').next().unwrap();
@@ -157,8 +173,9 @@ fn no_flag_is_without_effect() {
     ] {
         run(dir.path(), args).code(2);
     }
-    // What may change in mid-run does.
-    run(dir.path(), &format!("{resume} --log-every 1 --json --kernels fused")).success();
+    // What may change in mid-run does, and what is as it was is taken.
+    let same = "--lr 0.001 --batch-size 32 --limit-train 80 --data digits --opt adam --label-smoothing 0.1 --loss cross-entropy";
+    run(dir.path(), &format!("{resume} --log-every 1 --json --kernels fused --checkpoint-every 2 {same}")).success();
     assert_eq!(metrics(&dir.path().join("run"), "step").len(), 3);
     // A rate of 0 is one of several that a script may give.
     run(dir.path(), &format!("{TRAIN} --epochs 1 --label-noise 0 --noise pair-flip --out clean")).success();

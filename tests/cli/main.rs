@@ -2,6 +2,7 @@
 
 mod activations;
 mod bench;
+mod best;
 mod calibrate;
 mod data;
 mod devices;
@@ -71,7 +72,8 @@ fn assert_fails(assert: Assert, code: i32, parts: &[&str]) {
         assert!(errors[0].contains(part), "{:?} lacks {part:?}", errors[0]);
     }
     let known = |line: &&String| {
-        ["device: ", "data: ", "memory: "].iter().any(|start| line.starts_with(start)) || line.contains(" parameters, ")
+        ["device: ", "data: ", "memory: ", "model: "].iter().any(|start| line.starts_with(start))
+            || line.contains(" parameters, ")
     };
     assert!(progress.iter().all(known), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains("panicked")), "{lines:#?}");

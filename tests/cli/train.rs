@@ -277,3 +277,56 @@ fn it_trains_on_when_nobody_reads() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(dir.path().join("run/model.safetensors").is_file());
 }
+
+/// Catches weights of other names that are refused, or put into the wrong layer, or understood without a word; a file of a run that is
+/// no weights; and a misfit that is taken.
+#[test]
+fn init_understands_the_names_of_wrappers_and_of_sequences() {
+    let dir = tempdir().unwrap();
+    run(dir.path(), &format!("{TRAIN} --val-split 0.2 --epochs 1 --out first --seed 5")).success();
+    let first = read_tensors(&dir.path().join("first/model.safetensors")).0;
+    // As PyTorch writes them: without a seal.
+    let renamed = |file: &str, name: &dyn Fn(&str) -> String| {
+        let views = first.iter().map(|(old, (_, shape, bytes))| {
+            (name(old), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+        });
+        safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, &dir.path().join(file)).unwrap();
+    };
+    let sequence = [("conv1", "0"), ("conv2", "2"), ("fc1", "6"), ("fc2", "10")];
+    let number = |name: &str| {
+        let (layer, own) = name.split_once('.').unwrap();
+        format!("{}.{own}", sequence.iter().find(|(known, _)| *known == layer).unwrap().1)
+    };
+    renamed("wrapped", &|name| format!("module._orig_mod.{name}"));
+    renamed("sequence", &number);
+    renamed("both", &|name| format!("model.{}", number(name)));
+    renamed("odd", &|name| name.replace("conv1", "stem"));
+    renamed("mixed", &|name| if name.starts_with("fc") { name.into() } else { format!("module.{name}") });
+    renamed("swapped", &|name| number(name).replace("0.", "x.").replace("2.", "0.").replace("x.", "2."));
+    let prefix = "init: wrapped: the prefix \"module._orig_mod.\" of its names is left out";
+    let layers = "the layers 0, 2, 6, 10 of an nn.Sequential are conv1, conv2, fc1, fc2";
+    let prefixed = format!("init: both: the prefix \"model.\" of its names is left out; {layers}");
+    for (init, said) in [
+        ("wrapped", prefix),
+        ("sequence", &format!("init: sequence: {layers}")),
+        ("both", &prefixed),
+        ("first/model.safetensors", ""),
+        ("first/best.safetensors", ""),
+        ("first/checkpoint.safetensors", ""),
+    ] {
+        let done = run(dir.path(), &format!("{TRAIN} --epochs 1 --lr 0 --init {init} --out run")).success();
+        assert!(first == read_tensors(&dir.path().join("run/model.safetensors")).0, "{init}: other weights");
+        let root = format!("{}/", fs::canonicalize(dir.path()).unwrap().display());
+        let lines: Vec<_> = stderr(&done).iter().map(|line| line.replace(&root, "")).collect();
+        assert_eq!(lines.iter().find(|line| line.starts_with("init: ")).map_or("", |line| line), said);
+        fs::remove_dir_all(dir.path().join("run")).unwrap();
+    }
+    for (init, parts) in [
+        ("odd", ["no tensor conv1", "stem"]),
+        ("mixed", ["prefixes \"\" and \"module.\"", "the same one"]),
+        ("swapped", ["0.weight: found shape [64, 32, 3, 3]", "[32, 1, 3, 3]"]),
+    ] {
+        let failed = run(dir.path(), &format!("{TRAIN} --init {init} --out run"));
+        assert_fails(failed, 4, &[&[init][..], &parts].concat());
+    }
+}

@@ -204,8 +204,8 @@ fn its_buffer_is_part_of_the_state() {
 
         let path = &folder.path().join("checkpoint.safetensors");
         let state = State { params: params.clone(), slots, buffers: buffers.clone() };
-        store::save_checkpoint(path, &net, &optimizer, &state, (Metadata::new(), Dtype::F32)).unwrap();
-        let (loaded, _) = store::load_checkpoint(path, &net, &optimizer).unwrap();
+        store::save_checkpoint(path, &net, &optimizer, (&state, None), (Metadata::new(), Dtype::F32)).unwrap();
+        let (loaded, _, _) = store::load_checkpoint(path, &net, &optimizer).unwrap();
         assert_eq!(loaded, state);
         epoch(&mut *trainer, 4);
         let mut resumed = make();

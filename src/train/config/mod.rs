@@ -5,6 +5,7 @@
 //! key.
 
 pub mod images;
+mod kept;
 pub mod loss;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::loss::smoothing::Variant;
 use crate::optimizer::{Adam, Optimizer};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
+use crate::train::best::BestBy;
 use crate::train::checkpoint::Dtype;
 use crate::{Error, Result, input, parse};
 use loss::{LossConfig, LossSettings};
@@ -78,6 +80,15 @@ pub struct Config {
     pub init: Option<PathBuf>,
     /// Times through the training set.
     pub epochs: usize,
+    /// What chooses the best epoch; none where no images are held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_by: Option<BestBy>,
+    /// The run ends after so many epochs that are no better than the best one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<usize>,
+    /// A checkpoint is written after every so many epochs; 0: only at the end. Left out where it is 1.
+    #[serde(default = "every_epoch", skip_serializing_if = "is_every_epoch")]
+    pub checkpoint_every: usize,
     /// Images in a batch.
     pub batch_size: usize,
     /// Epsilon; 0 is plain cross-entropy.
@@ -124,6 +135,14 @@ pub struct Config {
     pub allow_changed_data: bool,
 }
 
+fn every_epoch() -> usize {
+    1
+}
+
+fn is_every_epoch(epochs: &usize) -> bool {
+    *epochs == every_epoch()
+}
+
 impl Default for Config {
     fn default() -> Self {
         let Source { data, data_dir, limit_train, limit_test, pictures, .. } = Source::default();
@@ -136,6 +155,9 @@ impl Default for Config {
             pictures,
             init: None,
             epochs: EPOCHS,
+            best_by: None,
+            patience: None,
+            checkpoint_every: every_epoch(),
             batch_size: 64,
             label_smoothing: 0.1,
             smoothing_variant: Variant::Uniform,
@@ -222,6 +244,7 @@ impl Config {
     fn check_fields(&self) -> Result<()> {
         let counts = [
             ("--epochs", Some(self.epochs)),
+            ("--patience", self.patience),
             ("--batch-size", Some(self.batch_size)),
             ("--limit-train", self.limit_train),
             ("--limit-test", self.limit_test),
@@ -232,6 +255,10 @@ impl Config {
                 let expected = format!("a whole number of at least 1 and at most {MOST}");
                 return Err(Error::Usage(format!("{flag}: found {count}, expected {expected}")));
             }
+        }
+        if self.checkpoint_every > MOST {
+            let found = self.checkpoint_every;
+            return Err(Error::Usage(format!("--checkpoint-every: found {found}, expected at most {MOST}")));
         }
         // TOML has no larger ones.
         if i64::try_from(self.seed).is_err() {
