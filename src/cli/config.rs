@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use smoothcnn::backend::device::Precision;
 use smoothcnn::data::labels::Noise;
-use smoothcnn::data::source::{Source, recorded};
+use smoothcnn::data::source::{DataChoice, Source, recorded};
 use smoothcnn::loss::smoothing::Variant;
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::plan::Storage;
@@ -176,6 +176,7 @@ impl RunArgs {
         }
         // Where the data is may change.
         self.data.data_dir = None;
+        self.data.data.get_or_insert(DataChoice::Named(run.data));
         self
     }
 

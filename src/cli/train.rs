@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use smoothcnn::data::source::DataChoice;
+use smoothcnn::data::format::Pictures;
+use smoothcnn::data::source::{DataChoice, Wanted};
 use smoothcnn::study::entry::{self, SweepEntry};
 use smoothcnn::train::best::BestBy;
 use smoothcnn::train::config::Config;
@@ -103,7 +104,9 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
                 seed,
             };
             keeps(&config, &run, varied, args.best_by, given)?;
-            config.move_data(&run.data.wanted(), args.allow_changed_data)?;
+            // Flags of pictures are as the run has them.
+            let wanted = Wanted { pictures: Pictures::default(), ..run.data.wanted() };
+            config.move_data(&wanted, args.allow_changed_data)?;
             config.epochs = run.epochs.unwrap_or(config.epochs);
             (folder, config)
         }

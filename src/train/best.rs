@@ -19,7 +19,7 @@ pub enum BestBy {
     Accuracy,
     /// The least ECE.
     Ece,
-    /// The least nll after a temperature of its own, which is fitted on the same images: [`refined_nll`].
+    /// The least nll after a temperature of its own, which is fitted on the same images.
     RefinedNll,
 }
 

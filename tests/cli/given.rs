@@ -106,7 +106,6 @@ fn no_flag_is_without_effect() {
         ("--batch-size 32 --seed 1", "1", "0"),
         ("--data mnist", "mnist", "digits"),
         ("--data mnist --data-dir x", "mnist", "digits"),
-        ("--size 8x8", "[8, 8]", "none"),
         ("--limit-train 81", "81", "80"),
         ("--label-smoothing 0.2", "0.2", "0.1"),
         ("--smoothing-variant off-target", "off-target", "uniform"),
@@ -131,6 +130,12 @@ fn no_flag_is_without_effect() {
     }
     let wrong = ["--momentum: found with --opt adam", "--opt sgd"];
     refused(dir.path(), &format!("{resume} --momentum 0.9"), 2, &wrong);
+    refused(
+        dir.path(),
+        &format!("{resume} --size 8x8"),
+        2,
+        &["--size: found with digits, whose images are as they are"],
+    );
     refused(dir.path(), &format!("{resume} --data-dir /nowhere"), 2, &["--data-dir: found /nowhere", "built in"]);
     for flags in ["--epochs 2", "--data-dir x", "--lr 1", "--seed 4"] {
         let flag = flags.split(' ').next().unwrap();

@@ -112,6 +112,9 @@ fn a_run_on_pictures_goes_on_and_notices_a_change() {
     run(dir, "train --resume part --epochs 2").success();
     let model = |run: &str| fs::read(dir.join(run).join("model.safetensors")).unwrap();
     assert_eq!(model("part"), model("whole"));
+    let fixed = ["--size cannot change in a run that goes on: found [14, 14], the run has none"];
+    assert_fails(run(dir, "train --resume part --epochs 3 --size 14x14"), 2, &fixed);
+    train_again_as_it_was(dir);
     // Nothing depends on what was kept.
     fs::remove_dir_all(dir.join(".cache")).unwrap();
     run(dir, "train --resume part --epochs 2").success();
@@ -123,6 +126,13 @@ fn a_run_on_pictures_goes_on_and_notices_a_change() {
     let changed = ["the data has changed: found 39 validation images", "expected 40 validation images"];
     assert_fails(run(dir, "train --resume with-val --epochs 3"), 4, &changed);
     run(dir, "train --resume with-val --epochs 3 --allow-changed-data").success();
+}
+
+/// A flag that says what the run has anyway is no change.
+fn train_again_as_it_was(dir: &Path) {
+    run(dir, "train --resume part --data mine --epochs 2").success();
+    run(dir, &format!("{TRAIN} --data mine --epochs 1 --size 14x14 --skip-bad --out small")).success();
+    run(dir, "train --resume small --size 14x14 --skip-bad --epochs 2").success();
 }
 
 fn first(folder: &Path) -> std::path::PathBuf {
