@@ -62,7 +62,7 @@ impl DataArgs {
     }
 }
 
-fn choice(text: &str) -> Result<DataChoice, String> {
+pub fn choice(text: &str) -> Result<DataChoice, String> {
     DataChoice::parse(text).ok_or_else(|| {
         let names: Vec<_> = FORMATS.iter().map(|format| format.name()).collect();
         format!("found {text:?}, expected a path, or one of {}", names.join(", "))

@@ -11,6 +11,7 @@ mod eval;
 #[cfg(test)]
 mod fuzz;
 mod given;
+mod info;
 mod loss;
 mod model;
 mod plan;
@@ -76,6 +77,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum DataCommand {
     /// Write a contact sheet: a row for each class.
+    Info(info::Args),
     Preview(preview::Args),
 }
 
@@ -101,6 +103,7 @@ pub fn run(cli: Cli, given: &Given) -> Result<u8> {
         Command::Bench(args) => bench::run(args, given),
         Command::Plan(args) => plan::run(args, given),
         Command::Devices(args) => devices::run(args),
+        Command::Data(DataCommand::Info(args)) => info::run(args),
         Command::Data(DataCommand::Preview(args)) => preview::run(args),
     }
 }

@@ -171,6 +171,34 @@ fn faults_in_pictures_are_one_line() {
     assert_eq!(fs::read_dir(dir.join("runs")).map_or(0, Iterator::count), 0);
 }
 
+/// What a folder has is said in numbers, with every file that is no picture.
+#[test]
+fn info_counts_and_lists() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let [train, test] = digits(&dir.join("mine"), 120, 40);
+    fs::write(dir.join("mine/train/digit 4/bad.png"), "no picture").unwrap();
+    GrayImage::new(20, 30).save(dir.join("mine/test/digit 4/odd.png")).unwrap();
+    let assert = run(dir, "data info mine --size 28x28").success();
+    let text = stdout(&assert);
+    let has = |line: &str| assert!(text.lines().any(|found| found == line), "{text:?} lacks {line:?}");
+    has("images     1x28x28 (channels, height, width)");
+    has("pictures   161 files, height x width: 28x28 (160), 30x20 (1)");
+    let count = |set: &Dataset, class| set.labels.iter().filter(|label| **label == class).count();
+    has(&format!("{:<32} {:>10} {:>10}", "digit 3", count(&train, 3), count(&test, 3)));
+    has(&format!("{:<32} {:>10} {:>10}", "all", 120, 41));
+    has(&format!("SHA-256    {} (training set)", train.sha256(120, None)));
+    let bad =
+        "no picture: train/digit 4/bad.png: found another kind of file, expected a PNG, JPEG, WebP, BMP, GIF or TIFF";
+    has(bad);
+    let values: Vec<f64> = train.images.iter().map(|value| f64::from(*value) / 255.0).collect();
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let std = (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt();
+    has(&format!("channel 0  mean {mean:.4}, std {std:.4}"));
+    assert!(stdout(&run(dir, "data info digits").success()).contains("images     1x28x28"));
+    assert_fails(run(dir, "data info digits --size 8"), 2, &["--size: found with digits"]);
+}
+
 /// A table says the order, so that the same images in the same order give the same bits as a folder.
 #[test]
 fn a_table_and_a_folder_are_the_same_data() {

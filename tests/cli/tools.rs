@@ -99,6 +99,7 @@ fn every_command_explains_itself() {
         "plan",
         "devices",
         "data",
+        "data info",
         "data preview",
     ] {
         let help = stdout(&run(dir.path(), &format!("{command} --help")).success());
