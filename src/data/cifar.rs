@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Dataset;
-use super::format::{Format, Loaded, Progress, Reading};
+use super::format::{Format, Loaded, ReadProgress, Reading};
 use super::idx::{find, open};
 use crate::{Error, Result};
 
@@ -68,7 +68,7 @@ impl Format for Cifar10 {
         "CIFAR-10's binary files"
     }
 
-    fn read(&self, dir: &Path, _how: &Reading, _: Progress) -> Result<Loaded> {
+    fn read(&self, dir: &Path, _how: &Reading, _: ReadProgress) -> Result<Loaded> {
         let names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
         let normalisation = [[0.4914, 0.2470], [0.4822, 0.2435], [0.4465, 0.2616]];
         Ok(Loaded::published(load_dir(dir)?, &names, &normalisation))

@@ -13,7 +13,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::Dataset;
-use super::format::{Format, Loaded, Progress, Reading};
+use super::format::{Format, Loaded, ReadProgress, Reading};
 use crate::Result;
 use crate::rng::Philox;
 
@@ -173,7 +173,7 @@ impl Format for Builtin {
         true
     }
 
-    fn read(&self, _dir: &Path, how: &Reading, _: Progress) -> Result<Loaded> {
+    fn read(&self, _dir: &Path, how: &Reading, _: ReadProgress) -> Result<Loaded> {
         // A larger set begins with the smaller one: only what is kept is drawn.
         let all = Digits::default();
         let kept = |limit: Option<usize>, n: usize| limit.map_or(n, |limit| limit.min(n));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::format::{Format, Loaded, Progress, Reading};
+use super::format::{Format, Loaded, ReadProgress, Reading};
 use super::{Dataset, idx};
 use crate::Result;
 
@@ -21,7 +21,7 @@ impl Format for FashionMnist {
         "Fashion-MNIST's IDX files"
     }
 
-    fn read(&self, dir: &Path, how: &Reading, _: Progress) -> Result<Loaded> {
+    fn read(&self, dir: &Path, how: &Reading, _: ReadProgress) -> Result<Loaded> {
         let sets = idx::load_dir_ignoring(dir, "FashionMNIST", CLASSES.len(), how.ignored)?;
         Ok(Loaded::published(sets, &CLASSES, &[[0.2860, 0.3530]]))
     }

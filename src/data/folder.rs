@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::format::{Format, Loaded, Progress, Reading};
-use super::pictures::{Item, Listing, SPLITS, load};
+use super::format::{Format, Loaded, ReadProgress, Reading};
+use super::pictures::{Listing, SPLITS, load};
+use super::reader::Item;
 use crate::{Error, Result, fs};
 
 /// The layout as a format.
-pub struct Folder;
+pub struct ClassFolders;
 
-impl Format for Folder {
+impl Format for ClassFolders {
     fn name(&self) -> &'static str {
         "folder"
     }
@@ -29,7 +30,7 @@ impl Format for Folder {
         true
     }
 
-    fn read(&self, path: &Path, how: &Reading, progress: Progress) -> Result<Loaded> {
+    fn read(&self, path: &Path, how: &Reading, progress: ReadProgress) -> Result<Loaded> {
         load(listing(path, how.classes.as_deref())?, how, progress)
     }
 }
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     fn read(path: &Path, how: &Reading) -> Result<Loaded> {
-        Folder.read(path, how, &|_, _| {})
+        ClassFolders.read(path, how, &|_, _| {})
     }
 
     fn refusal(path: &Path) -> String {
@@ -190,7 +191,7 @@ mod tests {
         std::fs::write(root.join("cat/Thumbs.db"), "x").unwrap();
         std::fs::write(root.join("README.txt"), "x").unwrap();
         std::fs::create_dir(root.join(".git")).unwrap();
-        assert!(Folder.recognises(root) && !Folder.recognises(&root.join("cat")));
+        assert!(ClassFolders.recognises(root) && !ClassFolders.recognises(&root.join("cat")));
         let Loaded { train, test, classes, .. } = read(root, &Reading::default()).unwrap();
         assert_eq!(classes, ["cat", "dog"]);
         assert_eq!((train.len(), test.len()), (16, 4));

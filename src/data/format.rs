@@ -36,7 +36,7 @@ pub trait Format: Sync {
     ///
     /// # Errors
     /// [`crate::Error::Data`] where a file is missing, damaged, or not what it should be.
-    fn read(&self, path: &Path, how: &Reading, progress: Progress) -> Result<Loaded>;
+    fn read(&self, path: &Path, how: &Reading, progress: ReadProgress) -> Result<Loaded>;
 
     /// Refuses training images that are not at their places in a published set, where labels that come in a file of their
     /// own expect them.
@@ -49,7 +49,7 @@ pub trait Format: Sync {
 }
 
 /// Is told how many files are read, and of how many.
-pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+pub type ReadProgress<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// How data is read, beside where it is.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::format::{Format, Loaded, Progress, Reading};
+use super::format::{Format, Loaded, ReadProgress, Reading};
 use super::{Dataset, idx};
 use crate::Result;
 
@@ -20,7 +20,7 @@ impl Format for Mnist {
         "MNIST's IDX files"
     }
 
-    fn read(&self, dir: &Path, how: &Reading, _: Progress) -> Result<Loaded> {
+    fn read(&self, dir: &Path, how: &Reading, _: ReadProgress) -> Result<Loaded> {
         let sets = idx::load_dir_ignoring(dir, "MNIST", CLASSES.len(), how.ignored)?;
         Ok(Loaded::published(sets, &CLASSES, &[[0.1307, 0.3081]]))
     }

@@ -17,6 +17,8 @@ pub mod npz;
 pub mod picture;
 #[cfg(feature = "pictures")]
 mod pictures;
+#[cfg(feature = "pictures")]
+mod reader;
 pub mod record;
 pub mod source;
 #[cfg(feature = "pictures")]

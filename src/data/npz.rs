@@ -12,7 +12,7 @@ use std::path::Path;
 
 use zip::ZipArchive;
 
-use super::format::{Format, Loaded, Pictures, Progress, Reading};
+use super::format::{Format, Loaded, Pictures, ReadProgress, Reading};
 use super::pictures::{Carved, SPLITS, held_out, normalisation};
 use super::{Dataset, picture};
 use crate::{Error, Result, input, memory};
@@ -37,7 +37,7 @@ impl Format for Npz {
         true
     }
 
-    fn read(&self, path: &Path, how: &Reading, _: Progress) -> Result<Loaded> {
+    fn read(&self, path: &Path, how: &Reading, _: ReadProgress) -> Result<Loaded> {
         how.pictures.check()?;
         let file = input::open(path, "a .npz archive")?;
         let archive = ZipArchive::new(BufReader::new(file))

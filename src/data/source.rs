@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::format::{Format, Loaded, Pictures, Progress, Reading};
+use super::format::{Format, Loaded, Pictures, ReadProgress, Reading};
 use super::{cifar, digits, fashion_mnist, mnist};
 #[cfg(feature = "pictures")]
 use super::{folder, npz, table};
@@ -27,7 +27,7 @@ pub static FORMATS: &[&dyn Format] = &[
     &table::Table,
     // Any folder of folders: after those that know the files in it.
     #[cfg(feature = "pictures")]
-    &folder::Folder,
+    &folder::ClassFolders,
 ];
 
 /// One of [`FORMATS`], by its name in files.
@@ -208,7 +208,7 @@ impl Source {
     /// # Errors
     /// [`Error::Data`] where a file is missing, damaged, or not what it should be; [`Error::OverLimit`] where the memory does
     /// not hold the images twice.
-    pub fn load(&self, ignored: Option<i64>, progress: Progress) -> Result<Loaded> {
+    pub fn load(&self, ignored: Option<i64>, progress: ReadProgress) -> Result<Loaded> {
         self.load_checked(ignored, false, progress)
     }
 
@@ -216,7 +216,7 @@ impl Source {
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn load_checked(&self, ignored: Option<i64>, places: bool, progress: Progress) -> Result<Loaded> {
+    pub fn load_checked(&self, ignored: Option<i64>, places: bool, progress: ReadProgress) -> Result<Loaded> {
         let format = self.data.format();
         let Self { limit_train, limit_test, pictures, classes, .. } = self.clone();
         let cache = fs::cache_folder().map(|folder| folder.join("images"));

@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::format::{Format, Loaded, Progress, Reading};
-use super::pictures::{Item, Listing, load};
+use super::format::{Format, Loaded, ReadProgress, Reading};
+use super::pictures::{Listing, load};
+use super::reader::Item;
 use crate::fs::folder_of;
 use crate::{Error, Result, input};
 
@@ -31,7 +32,7 @@ impl Format for Table {
         true
     }
 
-    fn read(&self, path: &Path, how: &Reading, progress: Progress) -> Result<Loaded> {
+    fn read(&self, path: &Path, how: &Reading, progress: ReadProgress) -> Result<Loaded> {
         load(listing(path, how.classes.as_deref())?, how, progress)
     }
 }

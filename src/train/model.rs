@@ -9,7 +9,7 @@ use super::saved;
 use crate::backend::device::{Device, Note, Precision, finite};
 use crate::backend::{Asked, ImageSet, State};
 use crate::data::Dataset;
-use crate::data::format::{Loaded, Progress};
+use crate::data::format::{Loaded, ReadProgress};
 use crate::data::record::{CHANGED, Part, TrainedOn};
 use crate::data::source::{self, Source, Wanted};
 use crate::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
@@ -276,7 +276,7 @@ pub fn find(
     (known, parts): (Option<&TrainedOn>, &[Part]),
     allow_changed: bool,
     ignored: Option<i64>,
-    progress: Progress,
+    progress: ReadProgress,
 ) -> Result<Found> {
     // Whatever the name of the set, and whether or not others follow them.
     let trained = |train: &Dataset| {

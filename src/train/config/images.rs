@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Config, Labels};
 use crate::backend::device::Note;
-use crate::data::format::{Loaded, Progress};
+use crate::data::format::{Loaded, ReadProgress};
 use crate::data::labels;
 use crate::data::record::{CHANGED, Part, Record};
 use crate::data::{Dataset, idx};
@@ -66,12 +66,12 @@ pub struct Flip {
 ///
 /// # Errors
 /// [`Error::Data`] where a file is missing, damaged or changed, [`Error::Usage`] where nothing is left to train or to measure on.
-pub fn images(config: &Config, note: Note, progress: Progress) -> Result<Images> {
+pub fn images(config: &Config, note: Note, progress: ReadProgress) -> Result<Images> {
     config.check()?;
     config.named(read_images(config, note, progress))
 }
 
-fn read_images(config: &Config, note: Note, progress: Progress) -> Result<Images> {
+fn read_images(config: &Config, note: Note, progress: ReadProgress) -> Result<Images> {
     let Labels { val_split, label_noise, noise, train_labels } = &config.labels;
     let ignored = config.loss.ignore_index;
     let source = config.source();
