@@ -11,6 +11,7 @@ mod eval;
 #[cfg(test)]
 mod fuzz;
 mod given;
+mod help;
 mod info;
 mod loss;
 mod model;
@@ -72,18 +73,22 @@ enum Command {
     /// Work with data sets.
     #[command(subcommand)]
     Data(DataCommand),
+    /// Print a script that completes commands and flags in a shell.
+    Completions(help::CompletionArgs),
+    /// Print the manual page, in troff: `smoothcnn man | man -l -`.
+    Man,
 }
 
 #[derive(Debug, Subcommand)]
 enum DataCommand {
-    /// Write a contact sheet: a row for each class.
     Info(info::Args),
+    /// Write a contact sheet: a row for each class.
     Preview(preview::Args),
 }
 
 /// Reads the command line, or ends the program with what is wrong with it; and says what it gives.
 pub fn parse() -> (Cli, Given) {
-    let mut command = Cli::command();
+    let mut command = help::arranged(Cli::command());
     let matches = command.get_matches_mut();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     (cli, Given::new(&command, &matches))
@@ -103,6 +108,8 @@ pub fn run(cli: Cli, given: &Given) -> Result<u8> {
         Command::Bench(args) => bench::run(args, given),
         Command::Plan(args) => plan::run(args, given),
         Command::Devices(args) => devices::run(args),
+        Command::Completions(args) => help::completions(&args),
+        Command::Man => help::man(),
         Command::Data(DataCommand::Info(args)) => info::run(args),
         Command::Data(DataCommand::Preview(args)) => preview::run(args),
     }

@@ -55,7 +55,9 @@ pub struct Args {
     /// Folder of the run: a new or an empty one, or one with a run that was ended before its first checkpoint [default: the first free of runs/train1, runs/train2, …]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in this folder, from its checkpoint. Its config.toml counts: a flag with another value is refused, but
+    /// Go on with the run in this folder, from its checkpoint
+    ///
+    /// Its config.toml counts: a flag with another value is refused, but
     /// for --epochs (those done included), --patience, --checkpoint-every, --data-dir, where its data has moved, --log-every, --json, and --device, --adapter,
     /// --kernels, --tiles and --autotune, without which the run keeps its kind of device, its kernels and, where the device runs
     /// it, their form: others round differently

@@ -101,6 +101,8 @@ fn every_command_explains_itself() {
         "data",
         "data info",
         "data preview",
+        "completions",
+        "man",
     ] {
         let help = stdout(&run(dir.path(), &format!("{command} --help")).success());
         assert!(help.contains("Usage: smoothcnn"), "{command}");
