@@ -1,10 +1,10 @@
 //! How the help is arranged: which flags come first, and under which heading each stands.
 
-use clap::{Arg, ArgAction, Command, CommandFactory};
+use clap::{Arg, ArgAction, Command};
 use clap_complete::Shell;
 use smoothcnn::{Error, Result};
 
-use super::{Cli, common};
+use super::common;
 
 /// The flags that most people need; `-h` shows no others.
 const COMMON: [&str; 10] =
@@ -115,17 +115,17 @@ pub struct CompletionArgs {
     shell: Shell,
 }
 
-/// Prints a shell's script.
-pub fn completions(args: &CompletionArgs) -> Result<u8> {
+/// Prints a shell's script for `command`.
+pub fn completions(args: &CompletionArgs, mut command: Command) -> Result<u8> {
     let mut script = vec![];
-    clap_complete::generate(args.shell, &mut Cli::command(), "smoothcnn", &mut script);
+    clap_complete::generate(args.shell, &mut command, "smoothcnn", &mut script);
     printed(&script)
 }
 
-/// Prints the manual page.
-pub fn man() -> Result<u8> {
+/// Prints the manual page of `command`.
+pub fn man(command: Command) -> Result<u8> {
     let mut page = vec![];
-    clap_mangen::Man::new(arranged(Cli::command())).render(&mut page).map_err(Error::io("the manual page"))?;
+    clap_mangen::Man::new(arranged(command)).render(&mut page).map_err(Error::io("the manual page"))?;
     printed(&page)
 }
 
@@ -136,6 +136,9 @@ fn printed(bytes: &[u8]) -> Result<u8> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
+    use super::super::Cli;
     use super::*;
 
     /// Catches a new flag of training that nobody put under a heading, and a heading of a flag that is not there.

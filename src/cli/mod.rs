@@ -48,7 +48,7 @@ enum Command {
     Sweep(Box<sweep::Args>),
     /// Measure a saved model on a test set.
     Eval(eval::Args),
-    /// Write a saved model's answers to the test images.
+    /// Answer pictures, or a data set's test images, with a saved model.
     Predict(predict::Args),
     /// Fit a temperature to a saved model, by which `eval --temperature` divides its logits.
     ///
@@ -102,14 +102,14 @@ pub fn run(cli: Cli, given: &Given) -> Result<u8> {
         Command::Train(args) => train::run(*args, given),
         Command::Sweep(args) => sweep::run(*args),
         Command::Eval(args) => eval::run(args),
-        Command::Predict(args) => predict::run(args),
+        Command::Predict(args) => predict::run(args, given),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args, given),
         Command::Plan(args) => plan::run(args, given),
         Command::Devices(args) => devices::run(args),
-        Command::Completions(args) => help::completions(&args),
-        Command::Man => help::man(),
+        Command::Completions(args) => help::completions(&args, Cli::command()),
+        Command::Man => help::man(Cli::command()),
         Command::Data(DataCommand::Info(args)) => info::run(args),
         Command::Data(DataCommand::Preview(args)) => preview::run(args),
     }

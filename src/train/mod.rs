@@ -1,6 +1,8 @@
 //! Training: what both paths have in common. A [`Trainer`] computes; [`run`] orders the data, checks every loss, and tells
 //! an [`Observer`] what happened.
 
+#[cfg(feature = "pictures")]
+pub mod answers;
 pub mod best;
 pub mod checkpoint;
 pub mod config;

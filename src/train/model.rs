@@ -6,7 +6,7 @@ use super::checkpoint::{self, Metadata};
 use super::config::read_config;
 use super::run_folder::{CONFIG, WEIGHTS, run_of};
 use super::saved;
-use crate::backend::device::{Device, Note, Precision, finite};
+use crate::backend::device::{Device, Note, Opened, Precision, finite};
 use crate::backend::{Asked, ImageSet, State};
 use crate::data::Dataset;
 use crate::data::format::{Loaded, ReadProgress};
@@ -15,6 +15,7 @@ use crate::data::source::{self, Source, Wanted};
 use crate::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use crate::loss::weighted::{Spec, WeightedLoss};
 use crate::loss::{Form, Loss};
+use crate::measure::{self, temperature};
 use crate::network::Network;
 use crate::parse::to_json;
 use crate::plan::Storage;
@@ -210,18 +211,65 @@ impl Model {
     /// # Errors
     /// [`Error::NoNumber`] for what is no number; those of the device, and of [`ModelFile::normalisation`].
     pub fn logits(&self, images: &Dataset, usual: &[[f64; 2]], how: &Inference, note: Note) -> Result<Vec<f64>> {
+        self.opened(usual, how, note)?.logits(images)
+    }
+
+    /// The model on its device, to be asked more than once.
+    ///
+    /// # Errors
+    /// Those of the device, and of [`ModelFile::normalisation`].
+    pub fn opened(&self, usual: &[[f64; 2]], how: &Inference, note: Note) -> Result<OpenModel<'_>> {
         let normalisation = self.file.normalisation([&how.mean, &how.std], usual)?;
         let device = how.device.open(how.precision, note)?;
         let tuning = how.device.tiles.map(Tuning::all);
+        Ok(OpenModel { model: self, normalisation, device, tuning, batch_size: how.batch_size })
+    }
+
+    /// What logits `[images, classes]` of the model, divided by `temperature`, say: a probability for each class, 0 for one that
+    /// took no part in training.
+    ///
+    /// # Errors
+    /// [`Error::NoNumber`]; [`Error::Data`] for a class mask that no training leaves.
+    pub fn probabilities(&self, logits: &[f64], temperature: f64) -> Result<Vec<f64>> {
+        let classes = self.net.classes;
+        let logits = finite(temperature::apply(logits, temperature), classes)?;
+        let allowed = self.file.class_mask(classes)?.unwrap_or_else(|| vec![true; classes]);
+        let kept: Vec<usize> = (0..classes).filter(|&class| allowed[class]).collect();
+        let part: Vec<f64> = logits.chunks(classes).flat_map(|row| kept.iter().map(|&class| row[class])).collect();
+        let mut probabilities = vec![0.0; logits.len()];
+        let of_part = measure::probabilities(&part, kept.len());
+        for (all, part) in probabilities.chunks_mut(classes).zip(of_part.chunks(kept.len())) {
+            kept.iter().zip(part).for_each(|(&class, &p)| all[class] = p);
+        }
+        Ok(probabilities)
+    }
+}
+
+/// A model on its device.
+pub struct OpenModel<'a> {
+    model: &'a Model,
+    normalisation: Vec<[f64; 2]>,
+    device: Opened,
+    tuning: Option<Tuning>,
+    batch_size: usize,
+}
+
+impl OpenModel<'_> {
+    /// The logits `[images, classes]` for these images.
+    ///
+    /// # Errors
+    /// [`Error::NoNumber`] for what is no number; those of the device.
+    pub fn logits(&self, images: &Dataset) -> Result<Vec<f64>> {
+        let Model { net, state, .. } = self.model;
         let asked = Asked {
-            net: &self.net,
-            params: &self.state.params,
-            buffers: &self.state.buffers,
-            normalisation: &normalisation,
-            batch_size: how.batch_size,
+            net,
+            params: &state.params,
+            buffers: &state.buffers,
+            normalisation: &self.normalisation,
+            batch_size: self.batch_size,
         };
-        let mut predictor = device.predictor(Storage::F32, tuning, &asked, images.len())?;
-        finite(predictor.logits(ImageSet::Bytes(images))?, self.net.classes)
+        let mut predictor = self.device.predictor(Storage::F32, self.tuning, &asked, images.len())?;
+        finite(predictor.logits(ImageSet::Bytes(images))?, net.classes)
     }
 }
 

@@ -16,7 +16,7 @@ const TRAIN: &str = "train --device cpu --batch-size 32";
 const TWICE: &str = "train --device cpu --batch-size 32 --epochs 2";
 
 /// The built-in digits, cut, as pictures: `dir/SET/CLASS/NUMBER.KIND`, the kinds in turn.
-fn digits(dir: &Path, train: usize, test: usize) -> [Dataset; 2] {
+pub fn digits(dir: &Path, train: usize, test: usize) -> [Dataset; 2] {
     let how = Reading { limit_train: Some(train), limit_test: Some(test), ..Reading::default() };
     let mut loaded = Builtin.read(dir, &how, &|_, _| {}).unwrap();
     loaded.train.truncate(train);

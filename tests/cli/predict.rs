@@ -1,8 +1,10 @@
-//! A model's answers as a table.
+//! A model's answers: about a data set, as a table, and about pictures.
+
+use std::fs;
 
 use tempfile::tempdir;
 
-use super::{TRAIN, assert_fails, json_lines, number, run, stdout};
+use super::{TRAIN, assert_fails, json_lines, number, pictures, run, stderr, stdout};
 
 /// Catches answers that are not those that `eval` measures, a temperature that changes an answer or is not applied, and
 /// probabilities that are none.
@@ -42,4 +44,91 @@ fn answers_are_those_that_eval_measures() {
     assert_eq!(std::fs::read_to_string(dir.path().join("answers.csv")).unwrap().lines().count(), 41);
     assert_fails(run(dir.path(), &format!("predict {model} --temperature 0")), 2, &["--temperature", "found 0"]);
     assert_fails(run(dir.path(), "predict --model nowhere.safetensors --device cpu"), 4, &["nowhere.safetensors"]);
+}
+
+/// A model file alone answers pictures as its run answers the data set: the same classes with the same probabilities, by name.
+#[test]
+fn pictures_are_answered_as_the_data_set_is() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path();
+    let [_, test] = pictures::digits(&dir.join("mine"), 200, 60);
+    run(dir, "train --device cpu --data mine --epochs 1 --batch-size 32 --out run").success();
+    let table = stdout(&run(dir, "predict --model run --device cpu").success());
+    let rows: Vec<Vec<String>> =
+        table.lines().skip(1).map(|line| line.split(',').map(String::from).collect()).collect();
+    // Away from its run, and from its data.
+    fs::copy(dir.join("run/model.safetensors"), dir.join("alone.safetensors")).unwrap();
+    fs::rename(dir.join("mine/test"), dir.join("unseen")).unwrap();
+    fs::remove_dir_all(dir.join("run")).unwrap();
+    fs::remove_dir_all(dir.join("mine")).unwrap();
+    let predict = |args: &str| run(dir, &format!("predict --model alone.safetensors --device cpu {args}"));
+    let assert = predict("unseen --json --topk 10").success();
+    let lines = json_lines(&stdout(&assert));
+    assert_eq!(lines.len(), 60);
+    let notes = stderr(&assert).join("\n");
+    assert!(notes.contains("model: alone.safetensors") && notes.contains("pictures: grey of 28x28, cut"), "{notes}");
+    for line in &lines {
+        let file = line["file"].as_str().unwrap();
+        let index: usize = file.rsplit('/').next().unwrap().split('.').next().unwrap().parse().unwrap();
+        assert!(file.starts_with(&format!("unseen/digit {}/", test.labels[index])), "{file}");
+        let row = &rows[index];
+        assert_eq!(line["class"], format!("digit {}", row[2]));
+        assert_eq!(line["probability"].as_f64().unwrap().to_string(), row[3]);
+        let top = line["top"].as_array().unwrap();
+        assert_eq!((top.len(), &top[0]["class"]), (10, &line["class"]));
+        let sorted: Vec<f64> = top.iter().map(|top| top["probability"].as_f64().unwrap()).collect();
+        assert!(sorted.is_sorted_by(|a, b| a >= b) && (sorted.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{sorted:?}");
+    }
+    // A pattern that a shell would leave, a table, text.
+    predict("unseen/digit*3/*.png --topk 2 --out x.csv").success();
+    let table = fs::read_to_string(dir.join("x.csv")).unwrap();
+    assert!(table.starts_with("file,class,probability,class2,probability2\nunseen/digit 3/"), "{table}");
+    let text = stdout(&predict("unseen").success());
+    assert_eq!(text.lines().count(), 60);
+    let first = format!(
+        "{}  {}  {:.4}",
+        lines[0]["file"].as_str().unwrap(),
+        lines[0]["class"].as_str().unwrap(),
+        number(&lines[0], "probability")
+    );
+    assert_eq!(text.lines().next(), Some(&first[..]));
+    // A temperature changes how sure it is, and nothing else.
+    let flat = json_lines(&stdout(&predict("unseen --json --temperature 100").success()));
+    assert!(lines.iter().zip(&flat).all(|(line, flat)| line["class"] == flat["class"]));
+    assert!(flat.iter().all(|flat| number(flat, "probability") < 0.2));
+
+    // Of many files each is answered, whatever the others are.
+    fs::write(dir.join("unseen/digit 0/aa.png"), "no picture").unwrap();
+    let assert = predict("unseen --json");
+    assert_eq!(json_lines(&stdout(&assert)).len(), 60);
+    assert_fails(
+        assert,
+        4,
+        &["unseen/digit 0/aa.png: found another kind of file", "1 of 61 files could not be answered"],
+    );
+    assert_fails(predict("unseen/none.png"), 4, &["unseen/none.png: found nothing there"]);
+    assert_fails(predict("unseen/x*.png"), 4, &["found no file that the pattern fits"]);
+    assert_fails(predict("unseen --data digits"), 2, &["--data: found with pictures, which leaves it no effect"]);
+    assert_fails(predict(""), 4, &["mine"]);
+}
+
+/// What `calibrate` left in a run is applied to the run's answers, and said.
+#[test]
+fn a_runs_temperature_is_applied_and_said() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path();
+    pictures::digits(&dir.join("mine"), 200, 60);
+    run(dir, "train --device cpu --data mine --epochs 2 --batch-size 32 --val-split 0.3 --out run").success();
+    let probability = |args: &str| {
+        let assert = run(dir, &format!("predict --device cpu --json mine/test {args}")).success();
+        (number(&json_lines(&stdout(&assert))[0], "probability"), stderr(&assert).join("\n"))
+    };
+    let (plain, notes) = probability("--model run");
+    assert!(!notes.contains("temperature") && notes.contains("run/best.safetensors"), "{notes}");
+    fs::write(dir.join("run/temperature.toml"), "temperature = 2.5").unwrap();
+    let (scaled, notes) = probability("--model run");
+    assert!(notes.contains("; temperature 2.5"), "{notes}");
+    assert!(scaled < plain, "{scaled} {plain}");
+    assert_eq!(probability("--model run/best.safetensors --temperature 2.5").0, scaled);
+    assert_eq!(probability("--model run/best.safetensors").0, plain);
 }
