@@ -13,6 +13,7 @@ use smoothcnn::train::checkpoint::{self, Metadata, Tensor};
 use smoothcnn::{Error, Result};
 
 use super::common;
+use super::details::{ClassLine, Details};
 use super::model::{Asked, ModelArgs};
 
 /// Measures a saved model on a test set.
@@ -32,6 +33,9 @@ pub struct Args {
     /// Write the logits, `[images, classes]`, as safetensors, as they are without --temperature
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
+    /// Write classes.csv, confusion.csv and mistakes.csv to this folder, a new or empty one
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -46,6 +50,7 @@ struct Report<'a> {
     temperature: Option<f64>,
     #[serde(flatten)]
     bootstrap: Option<Bootstrap>,
+    classes: Vec<ClassLine<'a>>,
 }
 
 #[derive(Serialize)]
@@ -90,14 +95,27 @@ pub fn run(args: Args) -> Result<u8> {
         let Intervals { accuracy, nll, ece } = bootstrap::of_predictions(&predictions, args.bootstrap, 0.95, 0);
         Bootstrap { resamples: args.bootstrap, accuracy_interval: accuracy, nll_interval: nll, ece_interval: ece }
     });
+    // What took no part in training is no answer, and none is expected.
+    let allowed = model.file.class_mask(net.classes)?;
+    let takes_part = |&i: &u32| allowed.as_ref().is_none_or(|allowed| allowed[test.labels[i as usize] as usize]);
+    let part: Vec<u32> = (0..test.len() as u32).filter(takes_part).collect();
+    let of_part = test.subset(&part);
+    let rows = part.iter().flat_map(|&i| &logits[i as usize * net.classes..][..net.classes]);
+    let probabilities = model.probabilities(&rows.copied().collect::<Vec<_>>(), temperature.unwrap_or(1.0))?;
     if let Some(path) = &args.logits {
         let tensor = Tensor { name: "logits".into(), shape: vec![test.len(), net.classes], data: logits.into() };
         checkpoint::save(path, &[tensor], args.model.inference.dtype.into(), &Metadata::new())?;
     }
+    let details = Details::new(&asked.classes, &of_part, &probabilities);
+    if let Some(folder) = &args.out {
+        details.write(folder)?;
+    }
     if args.json {
-        common::print_json(&Report { metrics: &metrics, temperature: *temperature, bootstrap })?;
+        let classes = details.lines();
+        common::print_json(&Report { metrics: &metrics, temperature: *temperature, bootstrap, classes })?;
     } else {
         show(&metrics, bootstrap.as_ref())?;
+        details.print()?;
     }
     Ok(0)
 }

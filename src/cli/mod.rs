@@ -6,6 +6,7 @@ mod check;
 mod common;
 mod config;
 mod dataset;
+mod details;
 mod devices;
 mod eval;
 #[cfg(test)]

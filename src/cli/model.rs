@@ -45,6 +45,8 @@ pub struct Asked {
     /// The test images; those whose label is ignored have [`smoothcnn::ops::IGNORED`].
     pub test: Dataset,
     pub temperature: Option<f64>,
+    /// What the classes are called, by their label.
+    pub classes: Vec<String>,
 }
 
 impl ModelArgs {
@@ -62,7 +64,7 @@ impl ModelArgs {
         let known = file.trained_on()?;
         let bar = common::ReadingBar::default();
         let (limits, parts) = ([Some(0), self.limit_test], (known.as_ref(), &[Part::Test][..]));
-        let Found { source, own, test, normalisation, notes, .. } =
+        let Found { source, own, test, classes, normalisation, notes, .. } =
             find(&self.data.wanted(), limits, parts, self.allow_changed_data, ignored, &|done, all| {
                 bar.show(done, all)
             })?;
@@ -71,7 +73,7 @@ impl ModelArgs {
         let others = known.filter(|_| !own);
         let others = others.map_or(String::new(), |known| format!(" (the model is of {})", known.data.name()));
         common::note(format_args!("data: {}, {} test images{others}", source.describe(), test.len()));
-        Ok(Asked { model, normalisation, test, temperature })
+        Ok(Asked { model, normalisation, test, temperature, classes })
     }
 
     /// The logits `[images, classes]` of the model for these images.

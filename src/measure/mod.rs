@@ -23,6 +23,7 @@
 
 pub mod bootstrap;
 pub mod calibration;
+pub mod classes;
 pub mod loss;
 mod prediction;
 pub mod selective;

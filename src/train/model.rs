@@ -304,6 +304,8 @@ pub struct Found {
     pub train: Dataset,
     /// The test set; images whose label is ignored have [`crate::ops::IGNORED`].
     pub test: Dataset,
+    /// What the classes are called, by their label.
+    pub classes: Vec<String>,
     /// Each channel's mean and standard deviation where the model has none.
     pub normalisation: Vec<[f64; 2]>,
     /// What a user should know of the data, a line each.
@@ -335,8 +337,8 @@ pub fn find(
     let Some((known, Some(own))) = own else {
         let source = Source { limit_train, limit_test, ..wanted.source()? };
         let source = known.map_or(source.clone(), |known| known.like(source));
-        let Loaded { train, test, normalisation, notes, .. } = source.load(ignored, progress)?;
-        return Ok(Found { trained: trained(&train), own: false, source, train, test, normalisation, notes });
+        let Loaded { train, test, classes, normalisation, notes, .. } = source.load(ignored, progress)?;
+        return Ok(Found { trained: trained(&train), own: false, source, train, test, classes, normalisation, notes });
     };
     // All that the model had is needed to know it again, also where less is asked about.
     let used = |part: Part| known.images.is_some() && parts.contains(&part);
@@ -350,7 +352,7 @@ pub fn find(
         limit_test: limit(Part::Test, limit_test, own.limit_test),
         ..own
     };
-    let Loaded { mut train, mut test, normalisation, notes, .. } = source.load(ignored, progress)?;
+    let Loaded { mut train, mut test, classes, normalisation, notes, .. } = source.load(ignored, progress)?;
     if let (Some(record), false) = (&known.images, allow_changed) {
         for part in parts {
             let (images, limit) = match part {
@@ -365,5 +367,5 @@ pub fn find(
     let trained = trained(&train);
     train.truncate(limit_train.or(known.limit_train).unwrap_or(usize::MAX));
     test.truncate(limit_test.or(known.limit_test).unwrap_or(usize::MAX));
-    Ok(Found { source, own: true, train, test, normalisation, notes, trained })
+    Ok(Found { source, own: true, train, test, classes, normalisation, notes, trained })
 }

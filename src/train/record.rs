@@ -13,13 +13,13 @@ use serde_json::{Map, Value};
 use super::best::{Best, BestBy, waited};
 use super::checkpoint::{Dtype, Metadata};
 use super::listener::Listener;
-use super::run_folder::{BEST, METRICS};
+use super::run_folder::{BEST, METRICS, RESULTS};
 use super::store::{BestWeights, save_model};
 use super::{EpochReport, Observer, Progress, saved};
 #[cfg(debug_assertions)]
 use crate::backend::gpu::Gpu;
 use crate::backend::{State, Trainer};
-use crate::fs::remove;
+use crate::fs::{remove, write_atomic};
 use crate::loss::BatchLoss;
 use crate::measure::Metrics;
 use crate::network::Network;
@@ -175,6 +175,24 @@ impl Recorder<'_> {
         }
     }
 
+    /// The epochs so far as a table: without what a clock measured, so that a run that went on has the same.
+    fn write_results(&self) -> Result<()> {
+        let Some(first) = self.epochs[0].as_object() else { return Ok(()) };
+        let first_columns = ["epoch", "step"];
+        let others = first.iter().filter(|(_, value)| value.is_number()).map(|(name, _)| &name[..]);
+        let others = others.filter(|name| !first_columns.contains(name));
+        let columns: Vec<&str> = first_columns.into_iter().chain(others).collect();
+        let row = |epoch: &Value| {
+            let cells = columns.iter().map(|column| match &epoch[*column] {
+                Value::Number(number) => number.to_string(),
+                _ => String::new(),
+            });
+            cells.collect::<Vec<_>>().join(",")
+        };
+        let lines: Vec<String> = [columns.join(",")].into_iter().chain(self.epochs.iter().map(row)).collect();
+        write_atomic(&self.out.join(RESULTS), format!("{}\n", lines.join("\n")).as_bytes())
+    }
+
     /// The test set's measures by the weights of `epoch`, where it was held back to the end.
     pub fn last(&mut self, epoch: usize, best_by: BestBy, metrics: &Metrics) -> Result<()> {
         let Ok(Value::Object(mut measures)) = serde_json::to_value(metrics) else {
@@ -214,6 +232,7 @@ impl Observer for Recorder<'_> {
             timeless[clock] = Value::Null;
         }
         self.epochs.push(timeless);
+        self.write_results()?;
         let is_best = self.best_epoch().is_some_and(|best| best.epoch == report.epoch);
         let due = self.checkpoint_every > 0 && report.epoch.is_multiple_of(self.checkpoint_every);
         let saves = due || report.epoch == self.planned || self.is_over();

@@ -19,6 +19,8 @@ const MARK_TEXT: &str = "This folder was made by smoothcnn. A process that works
 pub const CONFIG: &str = "config.toml";
 /// Its record, a line of JSON for every N-th step and for every epoch.
 pub const METRICS: &str = "metrics.jsonl";
+/// The epochs' lines of the record as a table.
+pub const RESULTS: &str = "results.csv";
 /// The trained weights.
 pub const MODEL: &str = "model.safetensors";
 /// The weights of the best epoch, where images were held out to choose it.
@@ -38,7 +40,8 @@ pub const TEMPERATURE: &str = "temperature.toml";
 pub const WEIGHTS: [&str; 3] = [BEST, MODEL, CHECKPOINT];
 
 /// Every file of a run.
-pub const RUN_FILES: [&str; 9] = [CONFIG, METRICS, MODEL, BEST, CHECKPOINT, FLIPPED, RESULT, PROJECTION, TEMPERATURE];
+pub const RUN_FILES: [&str; 10] =
+    [CONFIG, METRICS, RESULTS, MODEL, BEST, CHECKPOINT, FLIPPED, RESULT, PROJECTION, TEMPERATURE];
 
 /// A folder of this program's, which nobody else works in as long as this value lives.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::measure::evaluate;
 use tempfile::tempdir;
 
-use super::{TRAIN, floats, json_lines, metrics, number, read_tensors, run, stdout};
+use super::{TRAIN, assert_fails, floats, json_lines, metrics, number, pictures, read_tensors, run, stdout};
 
 /// Catches an evaluation of other weights, other images, another normalisation or another loss than training's, and
 /// logits that are not those it measured.
@@ -62,6 +62,8 @@ fn eval_prints_text_and_computes_in_64_bits() {
     run(dir.path(), &format!("{TRAIN} --epochs 1 --out run")).success();
     let eval = "eval --device cpu --limit-test 40 --model run/model.safetensors";
     let text = stdout(&run(dir.path(), eval).success());
+    // The classes come behind an empty line.
+    let (text, _) = text.split_once("\n\n").unwrap();
     let names: Vec<_> = text.lines().map(|line| line[..16].trim()).collect();
     let earlier = ["loss", "nll", "accuracy", "error", "ece", "brier", "mean confidence"];
     let calibration = ["ece, equal mass", "ece, classwise", "mce", "conf. if right", "conf. if wrong", "above 0.99"];
@@ -76,4 +78,48 @@ fn eval_prints_text_and_computes_in_64_bits() {
     assert!(narrow != wide && (narrow - wide).abs() < 1e-5, "{narrow} {wide}");
     // Nothing is written that was not asked for.
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+/// The classes' figures are those of the answers, by name, and every mistake is named with its file.
+#[test]
+fn eval_says_which_classes_are_confused() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path();
+    let [_, test] = pictures::digits(&dir.join("mine"), 200, 60);
+    run(dir, "train --device cpu --data mine --epochs 1 --batch-size 32 --out run").success();
+    let answers = stdout(&run(dir, "predict --model run --device cpu").success());
+    let answers: Vec<usize> =
+        answers.lines().skip(1).map(|line| line.split(',').nth(2).unwrap().parse().unwrap()).collect();
+    let count = |label: u32, answer: usize| {
+        test.labels.iter().zip(&answers).filter(|(l, a)| **l == label && **a == answer).count()
+    };
+    let text = stdout(&run(dir, "eval --model run --device cpu --out details").success());
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let row: String = (0..10).map(|answer| format!(" {:>5}", count(3, answer))).collect();
+    assert!(text.lines().any(|line| line == format!("digit 3{row}")), "{text}");
+    let read = |name: &str| fs::read_to_string(dir.join("details").join(name)).unwrap();
+    let confusion = read("confusion.csv");
+    let expected: String = (0..10).map(|answer| format!(",{}", count(7, answer))).collect();
+    assert!(confusion.lines().any(|line| line == format!("digit 7{expected}")), "{confusion}");
+    let recall = count(7, 7) as f64 / test.labels.iter().filter(|label| **label == 7).count() as f64;
+    let json = json_lines(&stdout(&run(dir, "eval --model run --device cpu --json").success())).remove(0);
+    assert_eq!(
+        (json["classes"][7]["class"].as_str(), number(&json["classes"][7], "recall")),
+        (Some("digit 7"), recall)
+    );
+    let wrong: Vec<usize> = (0..60).filter(|&i| answers[i] != test.labels[i] as usize).collect();
+    let mistakes = read("mistakes.csv");
+    assert_eq!(mistakes.lines().count(), wrong.len() + 1);
+    for i in wrong {
+        let line = format!("{i},test/digit {0}/{i:05}.", test.labels[i]);
+        assert!(mistakes.lines().any(|found| found.starts_with(&line)), "{line} {mistakes}");
+    }
+    // Written again into its own folder, into no other.
+    run(dir, "eval --model run --device cpu --out details").success();
+    fs::write(dir.join("details/thesis.tex"), "mine").unwrap();
+    assert_fails(
+        run(dir, "eval --model run --device cpu --out details"),
+        2,
+        &["--out: details: found a folder with thesis.tex"],
+    );
 }

@@ -112,6 +112,11 @@ fn a_run_on_pictures_goes_on_and_notices_a_change() {
     run(dir, "train --resume part --epochs 2").success();
     let model = |run: &str| fs::read(dir.join(run).join("model.safetensors")).unwrap();
     assert_eq!(model("part"), model("whole"));
+    let results = |run: &str| fs::read_to_string(dir.join(run).join("results.csv")).unwrap();
+    assert_eq!(results("part"), results("whole"));
+    let lines: Vec<_> = results("part").lines().map(|line| line.split(',').count()).collect();
+    assert!(lines.len() == 3 && lines.iter().all(|cells| *cells == lines[0]), "{}", results("part"));
+    assert!(results("part").starts_with("epoch,step,") && results("part").contains(",test_accuracy,"));
     let fixed = ["--size cannot change in a run that goes on: found [14, 14], the run has none"];
     assert_fails(run(dir, "train --resume part --epochs 3 --size 14x14"), 2, &fixed);
     train_again_as_it_was(dir);

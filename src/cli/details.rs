@@ -1,0 +1,184 @@
+//! What `eval` says beyond its measures: which classes are taken for which, and the worst mistakes.
+
+use std::path::Path;
+
+use serde::Serialize;
+use smoothcnn::data::Dataset;
+use smoothcnn::fs::{names, write_atomic};
+use smoothcnn::measure::classes::{ClassMeasures, Confusion, Mistake, answers, macro_mean, mistakes};
+use smoothcnn::{Error, Result};
+
+use super::common::print;
+
+/// What `eval --out` writes.
+const FILES: [&str; 3] = ["classes.csv", "confusion.csv", "mistakes.csv"];
+
+/// A matrix of more classes is wider than a terminal.
+const WIDEST: usize = 12;
+
+/// So many pairs of classes, and so many mistakes, are shown.
+const SHOWN: usize = 10;
+
+/// The answers to a test set, class by class.
+pub struct Details<'a> {
+    names: &'a [String],
+    test: &'a Dataset,
+    confusion: Confusion,
+    measures: Vec<ClassMeasures>,
+    mistakes: Vec<Mistake>,
+}
+
+/// A class, as JSON has it.
+#[derive(Serialize)]
+pub struct ClassLine<'a> {
+    class: &'a str,
+    precision: f64,
+    recall: f64,
+    f1: f64,
+    support: usize,
+}
+
+impl<'a> Details<'a> {
+    /// Of images whose every label counts, with the probabilities `[images, classes]` of a model.
+    pub fn new(names: &'a [String], test: &'a Dataset, probabilities: &[f64]) -> Self {
+        let classes = names.len();
+        let answers = answers(probabilities, classes);
+        let confusion = Confusion::new(&test.labels, &answers, classes);
+        let measures = confusion.measures();
+        let mistakes = mistakes(probabilities, &test.labels, &answers, classes);
+        Self { names, test, confusion, measures, mistakes }
+    }
+
+    /// Each class, for JSON.
+    pub fn lines(&self) -> Vec<ClassLine<'_>> {
+        let of = |(class, of): (&'a String, &ClassMeasures)| {
+            let ClassMeasures { precision, recall, f1, support } = *of;
+            ClassLine { class, precision, recall, f1, support }
+        };
+        self.names.iter().zip(&self.measures).map(of).collect()
+    }
+
+    /// Prints all of it, at most 80 columns wide.
+    pub fn print(&self) -> Result<()> {
+        self.print_classes()?;
+        print("")?;
+        if self.names.len() <= WIDEST {
+            self.print_matrix()?
+        } else {
+            self.print_pairs()?
+        }
+        if self.mistakes.is_empty() {
+            return Ok(());
+        }
+        print("\nthe surest of the wrong answers")?;
+        for Mistake { index, label, answer, probability } in self.mistakes.iter().take(SHOWN) {
+            let (label, answer) = (short(&self.names[*label], 14), short(&self.names[*answer], 14));
+            let file = shortened(&self.file(*index), 28);
+            print(format_args!("{file:<28}  is {label:<14}  answered {answer:<14} {probability:.4}"))?;
+        }
+        Ok(())
+    }
+
+    fn print_classes(&self) -> Result<()> {
+        print(format_args!("\n{:<32} {:>9} {:>9} {:>9} {:>9}", "class", "precision", "recall", "f1", "images"))?;
+        for (name, ClassMeasures { precision, recall, f1, support }) in self.names.iter().zip(&self.measures) {
+            let name = short(name, 32);
+            print(format_args!("{name:<32} {precision:>9.4} {recall:>9.4} {f1:>9.4} {support:>9}"))?;
+        }
+        let [precision, recall, f1] = macro_mean(&self.measures);
+        let support = self.test.len();
+        print(format_args!("{:<32} {precision:>9.4} {recall:>9.4} {f1:>9.4} {support:>9}", "mean of the classes"))
+    }
+
+    fn print_matrix(&self) -> Result<()> {
+        let row = |name: &str, cells: Vec<String>| {
+            let cells: String = cells.iter().map(|cell| format!(" {cell:>5}")).collect();
+            print(format!("{:<7}{cells}", short(name, 7)).trim_end())
+        };
+        print("images of the row's class that are answered with the column's")?;
+        row("", self.names.iter().map(|name| short(name, 5)).collect())?;
+        for (label, name) in self.names.iter().enumerate() {
+            row(name, (0..self.names.len()).map(|answer| self.confusion.count(label, answer).to_string()).collect())?;
+        }
+        Ok(())
+    }
+
+    fn print_pairs(&self) -> Result<()> {
+        print("classes that are taken for others most often")?;
+        for (label, answer, count) in self.confusion.confused().into_iter().take(SHOWN) {
+            let (label, answer) = (short(&self.names[label], 24), short(&self.names[answer], 24));
+            print(format_args!("{label:<24}  answered {answer:<24}  {count:>6}"))?;
+        }
+        Ok(())
+    }
+
+    /// The image's file within the data, else its place in the test set.
+    fn file(&self, index: usize) -> String {
+        self.test.files.get(index).cloned().unwrap_or_else(|| format!("image {index}"))
+    }
+
+    /// Writes [`FILES`] to a folder: a new one, an empty one, or one that has nothing else.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        if folder.exists() {
+            let others = names(folder)?;
+            if let Some(other) = others.iter().find(|name| !FILES.iter().any(|file| *name == Path::new(file))) {
+                let found = format!("found a folder with {}", other.display());
+                return Err(Error::Usage(format!("--out: {}: {found}, expected a new or empty one", folder.display())));
+            }
+        }
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let classes = self.lines().into_iter().map(|line| {
+            let numbers = [line.precision, line.recall, line.f1].map(|value| value.to_string());
+            [line.class.to_owned()].into_iter().chain(numbers).chain([line.support.to_string()]).collect()
+        });
+        let header =
+            |first: &str, rest: &[&str]| [&[first], rest].concat().iter().map(|name| String::from(*name)).collect();
+        table(folder, FILES[0], header("class", &["precision", "recall", "f1", "images"]), classes)?;
+        let named = [String::from("label")].into_iter().chain(self.names.iter().cloned()).collect();
+        let rows = self
+            .names
+            .iter()
+            .zip(self.confusion.counts.chunks(self.names.len()))
+            .map(|(name, counts)| [name.clone()].into_iter().chain(counts.iter().map(usize::to_string)).collect());
+        table(folder, FILES[1], named, rows)?;
+        let rows = self.mistakes.iter().map(|of| {
+            let [label, answer] = [of.label, of.answer].map(|class| self.names[class].clone());
+            vec![
+                of.index.to_string(),
+                self.test.files.get(of.index).cloned().unwrap_or_default(),
+                label,
+                answer,
+                of.probability.to_string(),
+            ]
+        });
+        table(folder, FILES[2], header("index", &["file", "label", "answer", "probability"]), rows)
+    }
+}
+
+fn table(folder: &Path, name: &str, header: Vec<String>, rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
+    let path = folder.join(name);
+    let failed = |error: csv::Error| Error::Io { path: path.clone(), source: error.into() };
+    let mut writer = csv::Writer::from_writer(vec![]);
+    writer.write_record(header).map_err(failed)?;
+    for row in rows {
+        writer.write_record(row).map_err(failed)?;
+    }
+    write_atomic(&path, &writer.into_inner().expect("a vector takes what is written to it"))
+}
+
+/// The beginning of a name that is too long.
+fn short(name: &str, most: usize) -> String {
+    match name.chars().count() > most {
+        true => name.chars().take(most - 1).chain(['…']).collect(),
+        false => name.to_owned(),
+    }
+}
+
+/// The end of a path that is too long: its file's name is there.
+fn shortened(path: &str, most: usize) -> String {
+    let n = path.chars().count();
+    match n > most {
+        true => ['…'].into_iter().chain(path.chars().skip(n - most + 1)).collect(),
+        false => path.to_owned(),
+    }
+}
