@@ -6,8 +6,8 @@
     tests/faults/faults.py target/release/smoothcnn --only kill,errors,disks,sweep,together
 
 Needs Linux and strace; `disks` needs to be root. After every fault: the program ended with a documented exit code and with one
-line of its own, or was killed; the same command, or --resume, goes on; and the model and the record are, to the bit, those of
-an undisturbed run (but for what a clock measured).
+line of its own, or was killed; the same command, or --resume, goes on; and the weights, of the last epoch and of the best one,
+and the record are, to the bit, those of an undisturbed run (but for what a clock measured).
 """
 
 import argparse
@@ -25,7 +25,8 @@ import tempfile
 import time
 
 TRAIN = (
-    "train --device cpu --limit-train 96 --limit-test 20 --batch-size 32 --epochs 3 --val-split 0.2 --label-noise 0.1 --log-every 1"
+    "train --device cpu --limit-train 96 --limit-test 20 --batch-size 32 --epochs 3 --val-split 0.2 --best-by ece "
+    "--label-noise 0.1 --log-every 1"
 ).split()
 SWEEP = (
     "sweep --device cpu --limit-train 96 --limit-test 40 --batch-size 32 --epochs 4 --label-smoothing 0,0.1 --seeds 2 --out s"
@@ -76,8 +77,9 @@ def timeless(folder):
 
 
 def same_run(folder, reference):
-    model = lambda where: (where / "run/model.safetensors").read_bytes()
-    expect(model(folder) == model(reference), "the model is another one")
+    for name in ["model.safetensors", "best.safetensors"]:
+        weights = lambda where: (where / "run" / name).read_bytes()
+        expect(weights(folder) == weights(reference), f"{name} is another one")
     expect(timeless(folder) == timeless(reference), "the record is another one")
     left = [name for name in os.listdir(folder / "run") if name.endswith(".tmp")]
     expect(not left, f"left behind: {left}")

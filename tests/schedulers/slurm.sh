@@ -64,14 +64,17 @@ compare
 # What Slurm's --signal asks for, 30 seconds before a limit of a minute: the run ends in the step it is in, with a checkpoint, and goes on
 # to the bits of one that was never stopped.
 cd "$work"
-train=(train --limit-train 2000 --limit-test 200 --batch-size 8 --device cpu)
+train=(train --limit-train 2000 --limit-test 200 --val-split 0.1 --batch-size 8 --device cpu)
 sbatch --wait --time=1 --signal=TERM@30 --output=signal.log \
     --wrap="srun $program ${train[*]} --epochs 100000 --out stopped" || true
 cat signal.log | tail -n 3
 grep -q 'smoothcnn: interrupted by SIGTERM' signal.log
 [ ! -e stopped/model.safetensors ]
+again=$(sed -n 's/^stopped; `smoothcnn \(.*\)` goes on from there$/\1/p' signal.log)
+[ "$again" = 'train --resume stopped --device cpu' ]
 epochs=$(($(grep -c '"kind":"epoch"' stopped/metrics.jsonl) + 1))
-"$program" train --resume stopped --epochs $epochs --device cpu >/dev/null
+"$program" $again --epochs $epochs >/dev/null
 "$program" "${train[@]}" --epochs $epochs --out whole >/dev/null
 cmp stopped/model.safetensors whole/model.safetensors
+cmp stopped/best.safetensors whole/best.safetensors
 echo "a run that --signal stopped in epoch $epochs has the bits of one that was never stopped"
