@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use smoothcnn::data::digits::contact_sheet;
 use smoothcnn::data::format::Loaded;
+use smoothcnn::data::sheet::ContactSheet;
 use smoothcnn::data::source::Source;
 use smoothcnn::fs::{is_standard_output, write_output};
 use smoothcnn::report::png;
@@ -51,7 +51,7 @@ pub fn run(args: Args) -> Result<u8> {
              {MOST_PIXELS} on a side"
         )));
     }
-    let sheet = contact_sheet(&train, columns);
+    let sheet = ContactSheet::new(&train, columns);
     write_output(&args.output, &png(&sheet))?;
     let done = format!("{}: {}x{} pixels", args.output.display(), sheet.width, sheet.height);
     if is_standard_output(&args.output) {

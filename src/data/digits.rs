@@ -146,17 +146,6 @@ impl Digits {
     }
 }
 
-/// An 8-bit grey picture.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GreyImage {
-    /// Pixels in a row.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-    /// `[height, width]`, 0 black, 255 white.
-    pub pixels: Vec<u8>,
-}
-
 /// The digits as a format.
 pub struct Builtin;
 
@@ -186,30 +175,6 @@ impl Format for Builtin {
     fn check_places(&self, _dir: &Path, _train: &Dataset) -> Result<()> {
         Ok(())
     }
-}
-
-/// A picture of a data set: one row for each class, the first `columns` images of that class from left to right
-/// (black where there are fewer), each pixel drawn as 2x2. Of colour images it shows the first channel.
-pub fn contact_sheet(data: &Dataset, columns: usize) -> GreyImage {
-    const SCALE: usize = 2;
-    let [_, h, w] = data.shape;
-    let (width, height) = (columns * w * SCALE, data.classes * h * SCALE);
-    let mut pixels = vec![0; width * height];
-    let mut shown = vec![0; data.classes];
-    for (i, &label) in data.labels.iter().enumerate() {
-        let (row, column) = (label as usize, shown[label as usize]);
-        if column == columns {
-            continue;
-        }
-        shown[row] += 1;
-        for y in 0..h * SCALE {
-            for x in 0..w * SCALE {
-                pixels[(row * h * SCALE + y) * width + column * w * SCALE + x] =
-                    data.image(i)[y / SCALE * w + x / SCALE];
-            }
-        }
-    }
-    GreyImage { width, height, pixels }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -454,21 +419,6 @@ mod tests {
                 assert!((12..320).contains(&ink), "image {i}, a {}: {ink} pixels of ink", data.labels[i]);
             }
         }
-    }
-
-    #[test]
-    fn contact_sheet_places_images() {
-        let data = Dataset {
-            shape: [1, 1, 2],
-            classes: 3,
-            images: vec![1, 2, 3, 4, 5, 6],
-            labels: vec![2, 0, 2],
-            files: vec![],
-        };
-        let sheet = contact_sheet(&data, 2);
-        assert_eq!((sheet.width, sheet.height), (8, 6));
-        let rows = [[3, 3, 4, 4, 0, 0, 0, 0], [0; 8], [1, 1, 2, 2, 5, 5, 6, 6]];
-        assert_eq!(sheet.pixels, [rows[0], rows[0], rows[1], rows[1], rows[2], rows[2]].concat());
     }
 
     #[test]

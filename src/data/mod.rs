@@ -20,6 +20,7 @@ mod pictures;
 #[cfg(feature = "pictures")]
 mod reader;
 pub mod record;
+pub mod sheet;
 pub mod source;
 #[cfg(feature = "pictures")]
 pub mod table;

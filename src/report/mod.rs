@@ -7,22 +7,23 @@ use image::ImageEncoder;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::Result;
-use crate::data::digits::GreyImage;
+use crate::data::sheet::ContactSheet;
 use crate::study::choice::{Criterion, EpsilonChoice, Forecast};
 use crate::study::claims::Finding;
 use crate::study::projection::{Projected, Set};
 use crate::study::stats::{Estimate, Verdict};
 use crate::study::{self, Measure, Study};
 
-/// The PNG of a grey picture, as of [`crate::data::digits::contact_sheet`].
+/// The PNG of a data set's contact sheet.
 ///
 /// # Panics
 /// If the picture has not as many pixels as it states, or more than 2^32 on a side.
-pub fn png(picture: &GreyImage) -> Vec<u8> {
+pub fn png(picture: &ContactSheet) -> Vec<u8> {
+    let colours = if picture.channels == 3 { image::ExtendedColorType::Rgb8 } else { image::ExtendedColorType::L8 };
     let mut png = vec![];
     image::codecs::png::PngEncoder::new(&mut png)
-        .write_image(&picture.pixels, picture.width as u32, picture.height as u32, image::ExtendedColorType::L8)
-        .expect("a grey image of the stated size, written to memory, always encodes");
+        .write_image(&picture.pixels, picture.width as u32, picture.height as u32, colours)
+        .expect("a picture of the stated size, written to memory, always encodes");
     png
 }
 

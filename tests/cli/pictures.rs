@@ -201,6 +201,8 @@ fn info_counts_and_lists() {
     let std = (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt();
     has(&format!("channel 0  mean {mean:.4}, std {std:.4}"));
     assert!(stdout(&run(dir, "data info digits").success()).contains("images     1x28x28"));
+    run(dir, "data preview --data mine --size 28 --channels 3 --skip-bad -o sheet.png").success();
+    assert_eq!(image::open(dir.join("sheet.png")).unwrap().color(), image::ColorType::Rgb8);
     assert_fails(run(dir, "data info digits --size 8"), 2, &["--size: found with digits"]);
 }
 
