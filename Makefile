@@ -24,7 +24,7 @@ test: driver
 #
 # Variables of the tests:
 #
-#   SMOOTHCNN_REQUIRE_ALL=1   a test that needs what is not here (a driver, Chromium, subgroups of eight) fails, where it says
+#   SMOOTHCNN_REQUIRE_ALL=1   a test that needs what is not here (a driver, Chromium, onnxruntime, subgroups of eight) fails, where it says
 #                             "skipped" and passes otherwise
 #   SMOOTHCNN_THOROUGH=1      tint builds every pipeline, validation tries every form: a minute each
 #   RANDOM_NETWORKS=1000      so many random networks; RANDOM_NETWORK=17 only that of seed 17

@@ -159,6 +159,7 @@
 //! |---|---|
 //! | [`mod@bench`], [`check`] | how fast this machine is; every kernel against its twin |
 //! | `report`, [`study`] | what smoothing does on your own data, as a page and as text; runs in pairs, verdicts on the six claims |
+//! | [`export`] | a saved model for other programs |
 //! | [`train`] | the training loop, a run in its folder with its configuration, weights files, a saved model |
 //! | [`backend`] | what carries a training out: a GPU, the fast CPU path, the plain form |
 //! | [`measure`], [`data`] | metrics, calibration, temperature; images and labels |
@@ -191,6 +192,7 @@ pub mod compile;
 pub mod data;
 pub mod docs;
 pub mod error;
+pub mod export;
 pub mod fs;
 #[cfg(test)]
 #[path = "../tests/common/golden.rs"]

@@ -14,6 +14,7 @@ const ORDER: &[&[&str]] = &[
     &["check"],
     &["report"],
     &["study"],
+    &["export"],
     &["train"],
     &["backend"],
     &["data", "measure"],

@@ -9,6 +9,7 @@ mod dataset;
 mod details;
 mod devices;
 mod eval;
+mod export;
 #[cfg(test)]
 mod fuzz;
 mod given;
@@ -51,6 +52,8 @@ enum Command {
     Eval(eval::Args),
     /// Answer pictures, or a data set's test images, with a saved model.
     Predict(predict::Args),
+    #[command(subcommand)]
+    Export(export::Command),
     /// Fit a temperature to a saved model, by which `eval --temperature` divides its logits.
     ///
     /// The temperature is the one of the least nll on the last of the training images; the test images are only
@@ -104,6 +107,7 @@ pub fn run(cli: Cli, given: &Given) -> Result<u8> {
         Command::Sweep(args) => sweep::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args, given),
+        Command::Export(command) => export::run(command),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args, given),

@@ -1,12 +1,13 @@
 //! A saved model: the flags that name it and the images it is asked about.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use smoothcnn::Result;
 use smoothcnn::backend::device::Precision;
 use smoothcnn::data::Dataset;
 use smoothcnn::data::record::Part;
 use smoothcnn::train::model::{Found, Inference, Model, ModelFile, find};
+use smoothcnn::train::run_folder::TEMPERATURE;
 use smoothcnn::train::temperature_file;
 
 use super::common::{self, DeviceArgs};
@@ -35,6 +36,16 @@ pub struct ModelArgs {
     /// Divide the logits by this: a number, or the temperature.toml that `smoothcnn calibrate` wrote
     #[arg(long, value_name = "FILE|T", allow_negative_numbers = true)]
     pub temperature: Option<String>,
+}
+
+/// What a model's logits are divided by: what is `given`, else what `calibrate` left in the run's folder that `model` is.
+pub fn temperature(model: &Path, given: Option<&str>) -> Result<Option<f64>> {
+    let left = model.join(TEMPERATURE);
+    match given {
+        Some(given) => temperature_file::read(given).map(Some),
+        None if left.is_file() => temperature_file::read(&left.to_string_lossy()).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// A saved model and what it is asked about.

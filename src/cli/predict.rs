@@ -8,13 +8,11 @@ use smoothcnn::fs::write_output;
 use smoothcnn::ops::IGNORED;
 use smoothcnn::train::answers::{Answer, Answerer, pictures_of};
 use smoothcnn::train::model::ModelFile;
-use smoothcnn::train::run_folder::TEMPERATURE;
-use smoothcnn::train::temperature_file;
 use smoothcnn::{Error, Result};
 
 use super::common;
 use super::given::Given;
-use super::model::{Asked, ModelArgs};
+use super::model::{Asked, ModelArgs, temperature};
 
 /// Answers pictures with a saved model: the file, its class, the probability. Without pictures, answers the test images of a
 /// data set, as CSV.
@@ -69,13 +67,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         }
     }
     let file = ModelFile::open(&args.model.model)?;
-    let left = args.model.model.join(TEMPERATURE);
-    let temperature = match &args.model.temperature {
-        Some(given) => Some(temperature_file::read(given)?),
-        // That of the run, for the weights that a run's folder stands for.
-        None if left.is_file() => Some(temperature_file::read(&left.to_string_lossy())?),
-        None => None,
-    };
+    let temperature = temperature(&args.model.model, args.model.temperature.as_deref())?;
     let answerer = Answerer::new(&file, temperature.unwrap_or(1.0))?;
     common::note(format_args!("model: {}; pictures: {}", file.describe(), answerer.describe()));
     let topk = args.topk.unwrap_or(1).min(answerer.classes().len());

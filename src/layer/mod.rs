@@ -10,9 +10,11 @@
 //! [`crate::ops`] holds the layers that this crate brings. One of your own needs no change to the crate:
 //! [`crate::docs::own_layer`] shows one whole.
 
+mod exported;
 mod layout;
 mod scratch;
 
+pub use exported::{Exported, OnnxOperator, OnnxValue};
 pub use layout::ImageLayout;
 pub use scratch::{MAX_CHUNKS, NodeBytes, Scratch, chunk_len, grow};
 
@@ -276,6 +278,11 @@ pub trait Op: Twin<f32> + Twin<f64> + Any + Debug + Send + Sync {
     /// Which inputs it is tested with.
     fn inputs(&self) -> Inputs {
         Inputs::Any
+    }
+
+    /// How other programs write it, for `smoothcnn export`; none where they have no such operation.
+    fn exported(&self) -> Option<Exported> {
+        None
     }
 
     /// Records the forward pass.

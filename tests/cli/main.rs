@@ -7,6 +7,7 @@ mod calibrate;
 mod data;
 mod devices;
 mod eval;
+mod export;
 mod folders;
 mod given;
 mod labels;

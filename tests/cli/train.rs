@@ -44,7 +44,10 @@ fn a_run_leaves_its_configuration_its_record_and_its_model() {
     let done = run(dir.path(), &format!("{TRAIN} --epochs 2 --log-every 1 --out run")).success();
     let out = dir.path().join("run");
     let files: Vec<_> = snapshot(&out).into_keys().collect();
-    assert_eq!(files, [".smoothcnn", "checkpoint.safetensors", "config.toml", "metrics.jsonl", "model.safetensors"]);
+    assert_eq!(
+        files,
+        [".smoothcnn", "checkpoint.safetensors", "config.toml", "metrics.jsonl", "model.safetensors", "results.csv"]
+    );
 
     let config: toml::Table = fs::read_to_string(out.join("config.toml")).unwrap().parse().unwrap();
     for (key, value) in [("epochs", 2), ("batch-size", 32), ("limit-train", 80), ("limit-test", 40), ("seed", 0)] {

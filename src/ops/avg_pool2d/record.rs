@@ -2,7 +2,7 @@
 
 use super::AvgPool2d;
 use crate::Result;
-use crate::layer::{At, Op, Rounding, Shape};
+use crate::layer::{At, Exported, OnnxValue, Op, Rounding, Shape};
 use crate::plan::shaders::{Shader, shader};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 
@@ -44,6 +44,14 @@ impl Op for AvgPool2d {
     fn rounding(&self, _n: usize) -> Rounding {
         let windows = self.kernel[0].div_ceil(self.stride[0]) * self.kernel[1].div_ceil(self.stride[1]);
         Rounding { terms: [self.window(), windows, 0], ..Rounding::default() }
+    }
+
+    fn exported(&self) -> Option<Exported> {
+        let Self { kernel: [h, w], stride: [down, right], .. } = *self;
+        let torch = format!("nn.AvgPool2d(({h}, {w}), stride=({down}, {right}))");
+        let attributes =
+            vec![("kernel_shape", OnnxValue::sizes(&self.kernel)), ("strides", OnnxValue::sizes(&self.stride))];
+        Some(Exported::new(torch, "AveragePool", attributes))
     }
 
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {

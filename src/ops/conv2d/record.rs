@@ -2,7 +2,7 @@
 
 use super::Conv2d;
 use crate::Result;
-use crate::layer::{At, Op, Parameter, Rounding, Shape};
+use crate::layer::{At, Exported, OnnxValue, Op, Parameter, Rounding, Shape};
 use crate::plan::shaders::{Shader, shader};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 
@@ -67,6 +67,18 @@ impl Op for Conv2d {
         let positions: usize = self.output_plane().iter().product();
         let of_input = self.c_out * self.kernel[0] * self.kernel[1];
         Rounding { terms: [self.fan_in() + 1, of_input, n * positions], ..Rounding::default() }
+    }
+
+    fn exported(&self) -> Option<Exported> {
+        let Self { input: [c_in, ..], c_out, kernel: [h, w], stride: [down, right], padding: [rows, columns] } = *self;
+        let torch =
+            format!("nn.Conv2d({c_in}, {c_out}, ({h}, {w}), stride=({down}, {right}), padding=({rows}, {columns}))");
+        let attributes = vec![
+            ("kernel_shape", OnnxValue::sizes(&self.kernel)),
+            ("pads", OnnxValue::sizes(&[rows, columns, rows, columns])),
+            ("strides", OnnxValue::sizes(&self.stride)),
+        ];
+        Some(Exported::new(torch, "Conv", attributes))
     }
 
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {

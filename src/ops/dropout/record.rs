@@ -2,7 +2,7 @@
 
 use super::Dropout;
 use crate::Result;
-use crate::layer::{At, Mode, Op, Rounding, Shape};
+use crate::layer::{At, Exported, Mode, Op, Rounding, Shape};
 use crate::plan::shaders::{Shader, shader};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 
@@ -44,6 +44,10 @@ impl Op for Dropout {
 
     fn rounding(&self, _n: usize) -> Rounding {
         Rounding { terms: [1, 1, 0], ..Rounding::default() }
+    }
+
+    fn exported(&self) -> Option<Exported> {
+        Some(Exported { torch: format!("nn.Dropout({:?})", self.p), onnx: None })
     }
 
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {

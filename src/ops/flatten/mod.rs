@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Case, Entry};
 use crate::Result;
-use crate::layer::{At, Backward, Fit, Forward, Layer, Misfit, Op, Rounding, Shape, Twin};
+use crate::layer::{At, Backward, Exported, Fit, Forward, Layer, Misfit, OnnxValue, Op, Rounding, Shape, Twin};
 use crate::plan::{Plan, Slice};
 use crate::real::Real;
 use crate::rng::Philox;
@@ -59,6 +59,10 @@ impl Op for Flatten {
 
     fn rounding(&self, _n: usize) -> Rounding {
         Rounding::default()
+    }
+
+    fn exported(&self) -> Option<Exported> {
+        Some(Exported::new("nn.Flatten()", "Flatten", vec![("axis", OnnxValue::Int(1))]))
     }
 
     fn record_forward(&self, _plan: &mut Plan, _at: &At) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::GlobalAvgPool2d;
 use crate::Result;
-use crate::layer::{At, Op, Rounding, Shape};
+use crate::layer::{At, Exported, Op, Rounding, Shape};
 use crate::plan::shaders::{Shader, shader};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 
@@ -36,6 +36,10 @@ impl Op for GlobalAvgPool2d {
 
     fn rounding(&self, _n: usize) -> Rounding {
         Rounding { terms: [self.plane(), 1, 0], ..Rounding::default() }
+    }
+
+    fn exported(&self) -> Option<Exported> {
+        Some(Exported::new("nn.AdaptiveAvgPool2d(1)", "GlobalAveragePool", vec![]))
     }
 
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {

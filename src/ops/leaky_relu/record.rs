@@ -2,7 +2,7 @@
 
 use super::LeakyRelu;
 use crate::Result;
-use crate::layer::{At, Inputs, Op, Rounding, Shape};
+use crate::layer::{At, Exported, Inputs, OnnxValue, Op, Rounding, Shape};
 use crate::plan::shaders::{Shader, shader};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 
@@ -40,6 +40,11 @@ impl Op for LeakyRelu {
 
     fn inputs(&self) -> Inputs {
         Inputs::Zeros
+    }
+
+    fn exported(&self) -> Option<Exported> {
+        let torch = format!("nn.LeakyReLU({:?})", self.slope);
+        Some(Exported::new(torch, "LeakyRelu", vec![("alpha", OnnxValue::Float(self.slope as f32))]))
     }
 
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {

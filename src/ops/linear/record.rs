@@ -2,7 +2,7 @@
 
 use super::Linear;
 use crate::Result;
-use crate::layer::{At, Op, Parameter, Rounding, Shape};
+use crate::layer::{At, Exported, OnnxValue, Op, Parameter, Rounding, Shape};
 use crate::plan::shaders::{Shader, shader};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 
@@ -42,6 +42,11 @@ impl Op for Linear {
 
     fn rounding(&self, n: usize) -> Rounding {
         Rounding { terms: [self.inputs + 1, self.outputs, n], ..Rounding::default() }
+    }
+
+    fn exported(&self) -> Option<Exported> {
+        let torch = format!("nn.Linear({}, {})", self.inputs, self.outputs);
+        Some(Exported::new(torch, "Gemm", vec![("transB", OnnxValue::Int(1))]))
     }
 
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {

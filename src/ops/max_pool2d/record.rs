@@ -2,7 +2,7 @@
 
 use super::MaxPool2d;
 use crate::Result;
-use crate::layer::{At, Inputs, Op, Rounding, Saved, Shape};
+use crate::layer::{At, Exported, Inputs, OnnxValue, Op, Rounding, Saved, Shape};
 use crate::plan::shaders::{Shader, shader};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 
@@ -54,6 +54,14 @@ impl Op for MaxPool2d {
 
     fn inputs(&self) -> Inputs {
         Inputs::Ties
+    }
+
+    fn exported(&self) -> Option<Exported> {
+        let Self { kernel: [h, w], stride: [down, right], .. } = *self;
+        let torch = format!("nn.MaxPool2d(({h}, {w}), stride=({down}, {right}))");
+        let attributes =
+            vec![("kernel_shape", OnnxValue::sizes(&self.kernel)), ("strides", OnnxValue::sizes(&self.stride))];
+        Some(Exported::new(torch, "MaxPool", attributes))
     }
 
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::Relu;
 use crate::Result;
-use crate::layer::{At, Inputs, Op, Rounding, Shape};
+use crate::layer::{At, Exported, Inputs, Op, Rounding, Shape};
 use crate::plan::shaders::{Shader, shader};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 
@@ -31,6 +31,10 @@ impl Op for Relu {
 
     fn inputs(&self) -> Inputs {
         Inputs::Zeros
+    }
+
+    fn exported(&self) -> Option<Exported> {
+        Some(Exported::new("nn.ReLU()", "Relu", vec![]))
     }
 
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {

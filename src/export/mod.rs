@@ -1,0 +1,90 @@
+//! A saved model for other programs. What is written takes pixels as floats from 0 to 255, `[batch, channels, height, width]`,
+//! and normalises them itself. Weights are in f32, also those of a run in f64.
+
+pub mod onnx;
+mod protobuf;
+
+use crate::backend::State;
+use crate::data::format::CropMode;
+use crate::data::record::Record;
+use crate::layer::{Exported, Role};
+use crate::network::{FittedLayer, NamedParameter, Network};
+use crate::train::model::{Model, ModelFile};
+use crate::{Error, Result};
+
+/// A network with its weights, and all that other programs need to answer as it does.
+#[derive(Clone, Debug)]
+pub struct Exportable {
+    /// Its layers.
+    pub net: Network,
+    /// Its parameters and buffers.
+    pub state: State,
+    /// What the classes are called, by their label.
+    pub classes: Vec<String>,
+    /// Each channel's mean and standard deviation, of pixels scaled to 0..1.
+    pub normalisation: Vec<[f64; 2]>,
+    /// How a picture of another shape becomes an image.
+    pub crop_mode: CropMode,
+    /// Which classes took part in training, if not all. The others have probability 0.
+    pub allowed: Option<Vec<bool>>,
+    /// What the logits are divided by.
+    pub temperature: f64,
+}
+
+impl Exportable {
+    /// The model of `file`, with `temperature`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a model that does not say what its images and its classes are, and as [`Model::load`].
+    pub fn new(file: &ModelFile, temperature: f64) -> Result<Self> {
+        let trained_on = file.trained_on()?;
+        let crop_mode = trained_on.as_ref().map(|trained_on| trained_on.pictures.crop_mode).unwrap_or_default();
+        let Some(Record { shape, classes, .. }) = trained_on.and_then(|trained_on| trained_on.images) else {
+            let message =
+                "found a model that does not say what its images and classes are, expected one that `train` wrote";
+            return Err(Error::data(&file.path, message));
+        };
+        let Model { net, state, .. } = Model::load(&file.path, shape, classes.len())?;
+        // The model has its own; there are no others to fall back on.
+        let normalisation = file.normalisation([&[], &[]], &vec![[f64::NAN; 2]; shape[0]])?;
+        let allowed = file.class_mask(classes.len())?;
+        Ok(Self { net, state, classes, normalisation, crop_mode, allowed, temperature })
+    }
+
+    /// Each layer as other programs have it.
+    ///
+    /// # Errors
+    /// [`Error::Layer`] for one that they do not have.
+    pub fn layers(&self) -> Result<Vec<(&FittedLayer, Exported)>> {
+        let exported = |layer: &FittedLayer| {
+            layer.op.exported().ok_or_else(|| Error::Layer {
+                layer: layer.name.clone(),
+                got: "an operation of one's own, without a form in other programs".into(),
+                needs: "`Op::exported` to be written for it".into(),
+            })
+        };
+        self.net.layers.iter().map(|layer| Ok((layer, exported(layer)?))).collect()
+    }
+
+    /// A layer's parameters and buffers in the order of [`crate::layer::Op::parameters`], with their values.
+    fn parameters<'a>(&'a self, layer: &FittedLayer) -> Vec<(&'a NamedParameter, &'a [f64])> {
+        let Self { net, state, .. } = self;
+        let mut trained = net.parameters[layer.parameters.clone()].iter().map(|p| (p, &state.params[p.range()]));
+        let mut buffers = net.buffers[layer.buffers.clone()].iter().map(|p| (p, &state.buffers[p.range()]));
+        let mut of = |role| if role == Role::Buffer { buffers.next() } else { trained.next() };
+        layer.op.parameters().iter().filter_map(|parameter| of(parameter.role)).collect()
+    }
+
+    fn crop_mode(&self) -> &'static str {
+        match self.crop_mode {
+            CropMode::Center => "center",
+            CropMode::Border => "border",
+            CropMode::Squash => "squash",
+        }
+    }
+
+    /// Mean (0) or standard deviation (1) of each channel.
+    fn each_channel(&self, which: usize) -> Vec<f64> {
+        self.normalisation.iter().map(|channel| channel[which]).collect()
+    }
+}

@@ -1,0 +1,158 @@
+//! What other programs make of an exported model. They need Python with onnx and onnxruntime, which is another one than `python3`
+//! where SMOOTHCNN_PYTHON says so.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+use smoothcnn::backend::device::{Device, Precision};
+use smoothcnn::backend::gpu::DeviceKind;
+use smoothcnn::backend::{Asked, ImageSet, State};
+use smoothcnn::data::Dataset;
+use smoothcnn::export::{Exportable, onnx};
+use smoothcnn::network::{Layer, Network};
+use smoothcnn::ops::{avg_pool2d, conv2d, max_pool2d};
+use smoothcnn::plan::Storage;
+use tempfile::tempdir;
+
+use super::skip::skipped;
+use super::{assert_fails, pictures, run, stderr, stdout};
+
+/// How far two programs may be apart, in logits and probabilities.
+const TOLERANCE: f64 = 1e-5;
+
+/// How far the exported model is from what is expected of these images; none where Python has not what it takes.
+fn apart(kind: &str, path: &Path, images: &Dataset, expected: &[f64]) -> Option<f64> {
+    let case = path.with_extension("case.json");
+    let [c, h, w] = images.shape;
+    let text = json!({ "images": images.images, "shape": [images.len(), c, h, w], "expected": expected });
+    fs::write(&case, text.to_string()).unwrap();
+    let python = std::env::var_os("SMOOTHCNN_PYTHON").unwrap_or("python3".into());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/export.py");
+    let found = Command::new(python).arg(script).arg(kind).arg(path).arg(&case).output();
+    let Ok(found) = found else {
+        skipped("there is no python3");
+        return None;
+    };
+    let text = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    if let Some(why) = text.strip_prefix("skipped: ") {
+        skipped(why);
+        return None;
+    }
+    println!("{kind}: {text} apart");
+    Some(text.parse().unwrap())
+}
+
+/// Images of any bytes, all of them among them.
+fn images(shape: [usize; 3], n: usize) -> Dataset {
+    let len = n * shape.iter().product::<usize>();
+    let images = (0..len).map(|i| (i * i * 31 + i * 7) as u8).collect();
+    Dataset { shape, classes: 2, images, labels: vec![0; n], files: vec![] }
+}
+
+/// A network that is not trained, and its logits in f64.
+fn untrained(input: [usize; 3], layers: &[Layer], images: &Dataset) -> (Exportable, Vec<f64>) {
+    let net = Network::new(input, layers).unwrap();
+    let state = State::initial(&net, 3);
+    let normalisation = vec![[0.4, 0.3], [0.5, 0.25], [0.45, 0.2]];
+    let device = Device { kind: DeviceKind::Cpu, ..Device::default() };
+    let device = device.open(Precision::F64, &|_| ()).unwrap();
+    let (params, buffers) = (&state.params, &state.buffers);
+    let asked = Asked { net: &net, params, buffers, normalisation: &normalisation, batch_size: 4 };
+    let logits = device.predictor(Storage::F32, None, &asked, images.len()).unwrap().logits(ImageSet::Bytes(images));
+    let logits = logits.unwrap();
+    let classes = (0..net.classes).map(|class| format!("class \"{class}\"")).collect();
+    let crop_mode = Default::default();
+    (Exportable { net, state, classes, normalisation, crop_mode, allowed: None, temperature: 1.0 }, logits)
+}
+
+/// Networks with every layer of the crate, with strides, windows and paddings that differ from side to side.
+fn networks(images: &Dataset) -> Vec<(Exportable, Vec<f64>)> {
+    let layers = [
+        Layer::new(conv2d::Settings {
+            in_channels: None,
+            out_channels: 5,
+            kernel_size: [3, 2],
+            stride: [2, 1],
+            padding: [2, 1],
+        }),
+        Layer::leaky_relu(0.1),
+        Layer::new(avg_pool2d::Settings { kernel_size: [2, 3], stride: [1, 2] }),
+        Layer::conv2d(6, 3, 1),
+        Layer::relu(),
+        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 3] }),
+        Layer::flatten(),
+        Layer::dropout(0.3),
+        Layer::linear(7),
+        Layer::relu(),
+        Layer::linear(4),
+    ];
+    let with_global =
+        [Layer::conv2d(6, 3, 1), Layer::global_avg_pool2d(), Layer::flatten(), Layer::linear(3), Layer::dropout(0.5)];
+    vec![untrained(images.shape, &layers, images), untrained(images.shape, &with_global, images)]
+}
+
+/// Catches a layer whose form in ONNX is another function, a normalisation that is not the predictor's, a graph of one batch size,
+/// a file that ONNX's own checker refuses, temperature and class mask that are lost.
+#[test]
+fn onnx_answers_as_the_predictor_does() {
+    let dir = tempdir().unwrap();
+    let images = images([3, 15, 14], 6);
+    for (k, (mut model, logits)) in networks(&images).into_iter().enumerate() {
+        let classes = model.net.classes;
+        let write = |model: &Exportable, softmax: bool| {
+            let path = dir.path().join(format!("{k}.onnx"));
+            fs::write(&path, onnx::encode(model, softmax).unwrap()).unwrap();
+            path
+        };
+        let Some(found) = apart("onnx", &write(&model, false), &images, &logits) else { return };
+        assert!(found < TOLERANCE, "{found}");
+
+        model.temperature = 0.5;
+        model.allowed = Some((0..classes).map(|class| class != 1).collect());
+        let softmax = |row: &[f64]| {
+            let exp: Vec<f64> = (0..classes).map(|c| if c == 1 { 0.0 } else { (row[c] / 0.5).exp() }).collect();
+            exp.iter().map(|e| e / exp.iter().sum::<f64>()).collect::<Vec<_>>()
+        };
+        let probabilities: Vec<f64> = logits.chunks(classes).flat_map(softmax).collect();
+        let found = apart("onnx", &write(&model, true), &images, &probabilities).unwrap();
+        assert!(found < TOLERANCE, "{found}");
+    }
+}
+
+/// A run is exported with its best weights and its temperature, under the names of its classes.
+#[test]
+fn a_run_becomes_onnx() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path();
+    let [_, test] = pictures::digits(&dir.join("mine"), 200, 60);
+    run(dir, "train --device cpu --data mine --epochs 2 --batch-size 32 --val-split 0.3 --out run").success();
+    fs::write(dir.join("run/temperature.toml"), "temperature = 2.5").unwrap();
+    let assert = run(dir, "export onnx run --softmax").success();
+    let text = "run/best.onnx: pixels from [batch, 1, 28, 28] (0 to 255), probabilities to [batch, 10]\n";
+    assert_eq!(stdout(&assert), text);
+    let notes = stderr(&assert).join("\n");
+    assert!(notes.contains("model: run/best.safetensors") && notes.contains("temperature 2.5"), "{notes}");
+    let bytes = fs::read(dir.join("run/best.onnx")).unwrap();
+    let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds("[\"digit 0\",\"digit 1\"") && holds("conv1.weight") && holds("2.5"));
+    let predicted = run(dir, "predict --model run --device cpu --json --topk 10 mine/test").success();
+    let mut expected = vec![0.0; 600];
+    for line in super::json_lines(&stdout(&predicted)) {
+        let file = line["file"].as_str().unwrap();
+        let index: usize = file.rsplit('/').next().unwrap().split('.').next().unwrap().parse().unwrap();
+        for top in line["top"].as_array().unwrap() {
+            let class: usize = top["class"].as_str().unwrap().trim_start_matches("digit ").parse().unwrap();
+            expected[index * 10 + class] = top["probability"].as_f64().unwrap();
+        }
+    }
+    if let Some(found) = apart("onnx", &dir.join("run/best.onnx"), &test, &expected) {
+        assert!(found < TOLERANCE, "{found}");
+    }
+    run(dir, "export onnx run/model.safetensors --out - --temperature 1").success();
+    assert_fails(run(dir, "export onnx run --temperature 0"), 2, &["--temperature", "found 0"]);
+    assert_fails(run(dir, "export onnx mine"), 4, &["mine: found a folder", "expected a file, or a run's folder"]);
+    assert_fails(run(dir, "export onnx run --out nowhere/x.onnx"), 1, &["nowhere/x.onnx"]);
+}
