@@ -218,6 +218,13 @@ impl Source {
     /// As [`Self::load`].
     pub fn load_checked(&self, ignored: Option<i64>, places: bool, progress: ReadProgress) -> Result<Loaded> {
         let format = self.data.format();
+        if let (Some(ignored), true) = (ignored, format.is_of_pictures()) {
+            // Labels are places among the classes there: no number of the data's own would mean the same.
+            let found = format!("found {ignored} with data in the format {}, whose labels are classes", format.name());
+            return Err(Error::Usage(format!(
+                "--ignore-index: {found}; expected none: leave such images out of the data"
+            )));
+        }
         let Self { limit_train, limit_test, pictures, classes, .. } = self.clone();
         let cache = fs::cache_folder().map(|folder| folder.join("images"));
         let how = Reading { limit_train, limit_test, ignored, pictures, classes, cache };

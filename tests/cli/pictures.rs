@@ -168,6 +168,7 @@ fn faults_in_pictures_are_one_line() {
     assert_eq!(config["pictures"]["crop-mode"].as_str(), Some("border"));
     assert_fails(train("mine --channels 2"), 2, &["--channels: found 2, expected 1 (grey) or 3 (RGB)"]);
     assert_fails(train("mine --size 28 --test-split 0.5"), 2, &["--test-split: found 0.5", "a test set of 40 images"]);
+    assert_fails(train("mine --ignore-index 3"), 2, &["--ignore-index: found 3 with data in the format folder"]);
     assert_fails(train("digits --size 28"), 2, &["--size: found with digits", "expected pictures"]);
     fs::write(dir.join("t.csv"), "file,label\nnone.png,a\n").unwrap();
     assert_fails(train("t.csv"), 4, &["t.csv: line 2: found none.png, which is not there"]);
