@@ -195,13 +195,13 @@ fn a_run_that_diverges_ends_with_what_to_do() {
 #[test]
 fn a_device_that_is_lost_is_opened_again_and_the_bits_are_the_same() {
     let dir = tempdir().unwrap();
-    let train =
-        "train --device gpu --autotune off --limit-train 80 --limit-test 20 --batch-size 8 --epochs 3 --log-every 1";
+    let train = "train --device gpu --autotune off --limit-train 80 --val-split 0.2 --best-by ece --limit-test 20 --batch-size 8 --epochs 3 --log-every 1";
     run(dir.path(), &format!("{train} --out whole")).success();
     let whole = dir.path().join("whole");
-    let model = |run: &Path| std::fs::read(run.join("model.safetensors")).unwrap();
+    let model =
+        |run: &Path| ["model", "best"].map(|name| std::fs::read(run.join(format!("{name}.safetensors"))).unwrap());
     // In the first epoch, which is begun again; in the second, after a checkpoint.
-    for (step, name) in [("4", "first"), ("15", "second")] {
+    for (step, name) in [("4", "first"), ("13", "second")] {
         let mut lost = command(dir.path(), &format!("{train} --out {name}"));
         let ended = lost.env("SMOOTHCNN_LOSE_DEVICE_AFTER_STEP", step).output().unwrap();
         let said = String::from_utf8(ended.stderr).unwrap();
@@ -211,5 +211,6 @@ fn a_device_that_is_lost_is_opened_again_and_the_bits_are_the_same() {
         assert!(model(&whole) == model(&out), "step {step}: the models differ");
         assert_eq!(timeless(metrics(&whole, "epoch")), timeless(metrics(&out, "epoch")));
         assert_eq!(metrics(&whole, "step"), metrics(&out, "step"));
+        assert_eq!(metrics(&whole, "test"), metrics(&out, "test"));
     }
 }
