@@ -149,6 +149,17 @@ pub enum CropMode {
     Squash,
 }
 
+impl CropMode {
+    /// As flags and files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Center => "center",
+            Self::Border => "border",
+            Self::Squash => "squash",
+        }
+    }
+}
+
 /// A data set as it was read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Loaded {

@@ -10,7 +10,7 @@ use super::Dataset;
 use super::cache::Kept;
 use super::format::{Loaded, Pictures, ReadProgress, Reading, TEST_SPLIT};
 use super::labels::carve;
-use super::reader::{Item, Reader, some};
+use super::reader::{Item, Reader, most_frequent, some};
 use crate::{Error, Result};
 
 /// What a set is called, by its place in [`Listing::splits`].
@@ -79,9 +79,7 @@ pub(super) fn load(mut listing: Listing, how: &Reading, progress: ReadProgress) 
     for (size, n) in read.iter().flat_map(|kept| &kept.sizes) {
         *sizes.entry(*size).or_insert(0) += n;
     }
-    let mut sizes: Vec<_> = sizes.into_iter().collect();
-    sizes.sort_by_key(|(size, n)| (usize::MAX - n, *size));
-
+    let sizes = most_frequent(sizes);
     let [train, validation, test] =
         [0, 1, 2].map(|i| set(shape, classes.len(), std::mem::take(&mut read[i]), &splits[i]));
     notes.extend(counts(&classes, &train));
@@ -194,10 +192,9 @@ fn duplicates(read: &[Kept], splits: &[Vec<Item>; 3]) -> Vec<String> {
     let mut seen: HashMap<[u8; 16], (usize, usize)> = HashMap::new();
     let mut notes = vec![];
     for (split, kept) in read.iter().enumerate() {
-        let found: Vec<_> =
-            (kept.hashes.iter().enumerate()).filter_map(|(i, hash)| Some((i, *seen.get(hash)?))).collect();
-        let is_bad = |i: &usize| kept.bad.iter().any(|(bad, _)| bad == i);
-        let found: Vec<_> = found.into_iter().filter(|(i, _)| !is_bad(i)).collect();
+        let is_bad = |i: usize| kept.bad.binary_search_by_key(&i, |(bad, _)| *bad).is_ok();
+        let good = || kept.hashes.iter().enumerate().filter(|(i, _)| !is_bad(*i));
+        let found: Vec<_> = good().filter_map(|(i, hash)| Some((i, *seen.get(hash)?))).collect();
         if let Some((i, (of, j))) = found.first() {
             let (n, here, there) = (found.len(), SPLITS[split], SPLITS[*of]);
             let pictures = if n == 1 { "picture is" } else { "pictures are" };
@@ -207,7 +204,7 @@ fn duplicates(read: &[Kept], splits: &[Vec<Item>; 3]) -> Vec<String> {
                  {there} set; measures on the {here} set are too good"
             ));
         }
-        for (i, hash) in kept.hashes.iter().enumerate() {
+        for (i, hash) in good() {
             seen.entry(*hash).or_insert((split, i));
         }
     }

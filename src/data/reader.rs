@@ -68,8 +68,7 @@ impl Reader<'_> {
         for header in headers.iter().flatten() {
             *of_size.entry(header.size).or_insert(0) += 1;
         }
-        let mut sizes: Vec<_> = of_size.into_iter().collect();
-        sizes.sort_by_key(|(size, n)| (usize::MAX - n, *size));
+        let sizes = most_frequent(of_size);
         let [h, w] = match (self.how.pictures.size, &sizes[..]) {
             (Some(size), _) => size,
             // None is a picture; each is named.
@@ -158,6 +157,13 @@ impl Reader<'_> {
 
 /// What to do about pictures of several sizes.
 const SCALE: &str = "expected one size, or --size HxW, which scales them";
+
+/// Sizes and how many pictures have each, the most frequent first; of equals the smaller.
+pub(super) fn most_frequent(sizes: BTreeMap<[usize; 2], usize>) -> Vec<([usize; 2], usize)> {
+    let mut sizes: Vec<_> = sizes.into_iter().collect();
+    sizes.sort_by_key(|(size, n)| (usize::MAX - n, *size));
+    sizes
+}
 
 /// The first of a list, and how many more there are.
 pub(super) fn some(all: &[String]) -> String {

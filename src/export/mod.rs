@@ -6,10 +6,9 @@ mod protobuf;
 
 use crate::backend::State;
 use crate::data::format::CropMode;
-use crate::data::record::Record;
 use crate::layer::{Exported, Role};
 use crate::network::{FittedLayer, NamedParameter, Network};
-use crate::train::model::{Model, ModelFile};
+use crate::train::model::{Interface, Model, ModelFile};
 use crate::{Error, Result};
 
 /// A network with its weights, and all that other programs need to answer as it does.
@@ -37,13 +36,7 @@ impl Exportable {
     /// # Errors
     /// [`Error::Data`] for a model that does not say what its images and its classes are, and as [`Model::load`].
     pub fn new(file: &ModelFile, temperature: f64) -> Result<Self> {
-        let trained_on = file.trained_on()?;
-        let crop_mode = trained_on.as_ref().map(|trained_on| trained_on.pictures.crop_mode).unwrap_or_default();
-        let Some(Record { shape, classes, .. }) = trained_on.and_then(|trained_on| trained_on.images) else {
-            let message =
-                "found a model that does not say what its images and classes are, expected one that `train` wrote";
-            return Err(Error::data(&file.path, message));
-        };
+        let Interface { shape, classes, crop_mode } = file.interface()?;
         let Model { net, state, .. } = Model::load(&file.path, shape, classes.len())?;
         // The model has its own; there are no others to fall back on.
         let normalisation = file.normalisation([&[], &[]], &vec![[f64::NAN; 2]; shape[0]])?;
@@ -73,14 +66,6 @@ impl Exportable {
         let mut buffers = net.buffers[layer.buffers.clone()].iter().map(|p| (p, &state.buffers[p.range()]));
         let mut of = |role| if role == Role::Buffer { buffers.next() } else { trained.next() };
         layer.op.parameters().iter().filter_map(|parameter| of(parameter.role)).collect()
-    }
-
-    fn crop_mode(&self) -> &'static str {
-        match self.crop_mode {
-            CropMode::Center => "center",
-            CropMode::Border => "border",
-            CropMode::Squash => "squash",
-        }
     }
 
     /// Mean (0) or standard deviation (1) of each channel.

@@ -116,7 +116,7 @@ pub fn encode(model: &Exportable, softmax: bool) -> Result<Vec<u8>> {
 fn metadata(model: &Exportable) -> Vec<(&'static str, String)> {
     let mut metadata = vec![
         ("classes", to_json(&model.classes)),
-        ("crop_mode", model.crop_mode().into()),
+        ("crop_mode", model.crop_mode.name().into()),
         ("input", "pixels from 0 to 255, [batch, channels, height, width]; the graph normalises them".into()),
         ("mean", to_json(&model.each_channel(0))),
         ("std", to_json(&model.each_channel(1))),

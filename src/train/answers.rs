@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::model::{Inference, Model, ModelFile, OpenModel};
+use super::model::{Inference, Interface, Model, ModelFile, OpenModel};
 use crate::backend::device::Note;
 use crate::data::folder::is_picture;
 use crate::data::format::CropMode;
-use crate::data::record::Record;
 use crate::data::{Dataset, picture};
 use crate::{Error, Result, fs};
 
@@ -35,13 +34,7 @@ impl Answerer {
     /// # Errors
     /// [`Error::Data`] for a model that does not say what its images and its classes are, and as [`Model::load`].
     pub fn new(file: &ModelFile, temperature: f64) -> Result<Self> {
-        let trained_on = file.trained_on()?;
-        let crop_mode = trained_on.as_ref().map(|trained_on| trained_on.pictures.crop_mode).unwrap_or_default();
-        let Some(Record { shape, classes, .. }) = trained_on.and_then(|trained_on| trained_on.images) else {
-            let message =
-                "found a model that does not say what its images and classes are, expected one that `train` wrote";
-            return Err(Error::data(&file.path, message));
-        };
+        let Interface { shape, classes, crop_mode } = file.interface()?;
         if ![1, 3].contains(&shape[0]) {
             let message =
                 format!("found a model of images with {} channels, expected 1 or 3, as pictures have", shape[0]);

@@ -9,8 +9,8 @@ use super::saved;
 use crate::backend::device::{Device, Note, Opened, Precision, finite};
 use crate::backend::{Asked, ImageSet, State};
 use crate::data::Dataset;
-use crate::data::format::{Loaded, ReadProgress};
-use crate::data::record::{CHANGED, Part, TrainedOn};
+use crate::data::format::{CropMode, Loaded, ReadProgress};
+use crate::data::record::{CHANGED, Part, Record, TrainedOn};
 use crate::data::source::{self, Source, Wanted};
 use crate::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use crate::loss::weighted::{Spec, WeightedLoss};
@@ -21,6 +21,17 @@ use crate::parse::to_json;
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
 use crate::{Error, Result};
+
+/// What goes into a model and what comes out: all that it can be asked with, without a data set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Channels, height, width of its images.
+    pub shape: [usize; 3],
+    /// What its classes are called, by their label.
+    pub classes: Vec<String>,
+    /// What a picture of another shape loses or gains.
+    pub crop_mode: CropMode,
+}
 
 /// A model's file, as far as it is known without its network.
 #[derive(Clone, Debug)]
@@ -90,6 +101,23 @@ impl ModelFile {
         }
         let beside = self.path.with_file_name(CONFIG);
         run_of(&self.path).map(|_| Ok(read_config(&beside)?.trained_on())).transpose()
+    }
+
+    /// What the model's images and classes are, and how pictures become such images.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a model that does not say so, and as [`Self::trained_on`].
+    pub fn interface(&self) -> Result<Interface> {
+        match self.trained_on()? {
+            Some(TrainedOn { images: Some(Record { shape, classes, .. }), pictures, .. }) => {
+                Ok(Interface { shape, classes, crop_mode: pictures.crop_mode })
+            }
+            _ => {
+                let message =
+                    "found a model that does not say what its images and classes are, expected one that `train` wrote";
+                Err(Error::data(&self.path, message))
+            }
+        }
     }
 
     /// Which classes took part in training, if not all.
