@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde::Serialize;
 use smoothcnn::data::Dataset;
-use smoothcnn::fs::{names, write_atomic};
+use smoothcnn::fs::{is_temporary, names, write_atomic};
 use smoothcnn::measure::classes::{ClassMeasures, Confusion, Mistake, answers, macro_mean, mistakes};
+use smoothcnn::train::run_folder::{MARK, OwnFolder};
 use smoothcnn::{Error, Result};
 
 use super::common::print;
@@ -23,9 +24,29 @@ const SHOWN: usize = 10;
 pub struct Details<'a> {
     names: &'a [String],
     test: &'a Dataset,
+    /// The place of each image in the whole test set.
+    places: &'a [u32],
     confusion: Confusion,
     measures: Vec<ClassMeasures>,
     mistakes: Vec<Mistake>,
+}
+
+/// Takes the folder of `eval --out`: a new one, an empty one, or one of an earlier `eval`, which has its mark and nothing else.
+pub fn folder(path: &Path) -> Result<OwnFolder> {
+    let refused =
+        |found: &str| Error::Usage(format!("--out: {}: found {found}, expected a new or empty folder", path.display()));
+    if path.exists() && !path.is_dir() {
+        return Err(refused("a file"));
+    }
+    let found = if path.is_dir() { names(path)? } else { vec![] };
+    // Of an `eval` that was killed.
+    let temporary = |name: &Path| FILES.iter().any(|file| is_temporary(&name.to_string_lossy(), file));
+    let ours =
+        |name: &Path| name == Path::new(MARK) || FILES.iter().any(|file| name == Path::new(file)) || temporary(name);
+    match found.iter().find(|name| !ours(name)) {
+        Some(other) => Err(refused(&format!("a folder with {}", other.display()))),
+        None => OwnFolder::take(path, &FILES),
+    }
 }
 
 /// A class, as JSON has it.
@@ -39,14 +60,15 @@ pub struct ClassLine<'a> {
 }
 
 impl<'a> Details<'a> {
-    /// Of images whose every label counts, with the probabilities `[images, classes]` of a model.
-    pub fn new(names: &'a [String], test: &'a Dataset, probabilities: &[f64]) -> Self {
+    /// Of images whose every label counts, with their places in the whole test set, and the probabilities `[images, classes]` of a
+    /// model.
+    pub fn new(names: &'a [String], test: &'a Dataset, places: &'a [u32], probabilities: &[f64]) -> Self {
         let classes = names.len();
         let answers = answers(probabilities, classes);
         let confusion = Confusion::new(&test.labels, &answers, classes);
         let measures = confusion.measures();
         let mistakes = mistakes(probabilities, &test.labels, &answers, classes);
-        Self { names, test, confusion, measures, mistakes }
+        Self { names, test, places, confusion, measures, mistakes }
     }
 
     /// Each class, for JSON.
@@ -114,19 +136,12 @@ impl<'a> Details<'a> {
 
     /// The image's file within the data, else its place in the test set.
     fn file(&self, index: usize) -> String {
-        self.test.files.get(index).cloned().unwrap_or_else(|| format!("image {index}"))
+        self.test.files.get(index).cloned().unwrap_or_else(|| format!("image {}", self.places[index]))
     }
 
-    /// Writes [`FILES`] to a folder: a new one, an empty one, or one that has nothing else.
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        if folder.exists() {
-            let others = names(folder)?;
-            if let Some(other) = others.iter().find(|name| !FILES.iter().any(|file| *name == Path::new(file))) {
-                let found = format!("found a folder with {}", other.display());
-                return Err(Error::Usage(format!("--out: {}: {found}, expected a new or empty one", folder.display())));
-            }
-        }
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    /// Writes [`FILES`] to a folder that [`folder()`] took.
+    pub fn write(&self, folder: &OwnFolder) -> Result<()> {
+        let folder = folder.path();
         let classes = self.lines().into_iter().map(|line| {
             let numbers = [line.precision, line.recall, line.f1].map(|value| value.to_string());
             [line.class.to_owned()].into_iter().chain(numbers).chain([line.support.to_string()]).collect()
@@ -144,7 +159,7 @@ impl<'a> Details<'a> {
         let rows = self.mistakes.iter().map(|of| {
             let [label, answer] = [of.label, of.answer].map(|class| self.names[class].clone());
             vec![
-                of.index.to_string(),
+                self.places[of.index].to_string(),
                 self.test.files.get(of.index).cloned().unwrap_or_default(),
                 label,
                 answer,

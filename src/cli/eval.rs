@@ -13,7 +13,7 @@ use smoothcnn::train::checkpoint::{self, Metadata, Tensor};
 use smoothcnn::{Error, Result};
 
 use super::common;
-use super::details::{ClassLine, Details};
+use super::details::{self, ClassLine, Details};
 use super::model::{Asked, ModelArgs};
 
 /// Measures a saved model on a test set.
@@ -74,8 +74,11 @@ fn resamples(text: &str) -> Result<usize, String> {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
+    // Before anything is computed.
+    let folder = args.out.as_deref().map(details::folder).transpose()?;
     let asked = args.model.load()?;
-    let test = asked.test.labelled();
+    let counted = asked.test.labelled_indices();
+    let test = asked.test.subset(&counted);
     let Asked { model, temperature, .. } = &asked;
     let net = &model.net;
     let loss = model.file.loss(args.label_smoothing, args.smoothing_variant, net.classes)?;
@@ -106,8 +109,9 @@ pub fn run(args: Args) -> Result<u8> {
         let tensor = Tensor { name: "logits".into(), shape: vec![test.len(), net.classes], data: logits.into() };
         checkpoint::save(path, &[tensor], args.model.inference.dtype.into(), &Metadata::new())?;
     }
-    let details = Details::new(&asked.classes, &of_part, &probabilities);
-    if let Some(folder) = &args.out {
+    let places: Vec<u32> = part.iter().map(|&i| counted[i as usize]).collect();
+    let details = Details::new(&asked.classes, &of_part, &places, &probabilities);
+    if let Some(folder) = &folder {
         details.write(folder)?;
     }
     if args.json {

@@ -73,10 +73,14 @@ impl Dataset {
         Self { images, labels, files, ..*self }
     }
 
+    /// The indices of the images whose label is not ignored.
+    pub fn labelled_indices(&self) -> Vec<u32> {
+        (0..self.len() as u32).filter(|&i| self.labels[i as usize] != IGNORED).collect()
+    }
+
     /// The images whose label is not ignored.
     pub fn labelled(&self) -> Self {
-        let counts = (0..self.len() as u32).filter(|&i| self.labels[i as usize] != IGNORED);
-        self.subset(&counts.collect::<Vec<_>>())
+        self.subset(&self.labelled_indices())
     }
 
     /// The SHA-256, in hexadecimal digits, of the first `n` images: of the line `n channels height width`, of their

@@ -122,4 +122,35 @@ fn eval_says_which_classes_are_confused() {
         2,
         &["--out: details: found a folder with thesis.tex"],
     );
+    // What has the names of its files is not its own for that.
+    fs::create_dir(dir.join("mine too")).unwrap();
+    fs::write(dir.join("mine too/classes.csv"), "my own").unwrap();
+    let mut eval = super::command(dir, "eval --model run --device cpu --out");
+    let code = eval.arg("mine too").output().unwrap().status.code();
+    assert_eq!((code, fs::read_to_string(dir.join("mine too/classes.csv")).unwrap()), (Some(2), "my own".into()));
+    fs::write(dir.join("plain"), "").unwrap();
+    let refused = ["--out: plain: found a file, expected a new or empty folder"];
+    assert_fails(run(dir, "eval --model run --device cpu --out plain"), 2, &refused);
+}
+
+/// Catches a mistake whose number is its place among the images that count: it would be another image.
+#[test]
+fn a_mistake_keeps_its_number_whatever_counts() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path();
+    run(dir, "train --device cpu --limit-train 200 --limit-test 80 --batch-size 32 --epochs 1 --out run").success();
+    run(dir, "train --device cpu --limit-train 200 --limit-test 80 --batch-size 32 --epochs 1 --class-mask 1,2,5,7,8 --out masked")
+        .success();
+    for (n, (model, flags)) in [("run", ""), ("run", "--ignore-index 3"), ("masked", "")].into_iter().enumerate() {
+        run(dir, &format!("eval --device cpu --model {model} {flags} --out out{n}")).success();
+        let answers = stdout(&run(dir, &format!("predict --device cpu --model {model} {flags}")).success());
+        let answers: Vec<Vec<&str>> = answers.lines().skip(1).map(|line| line.split(',').collect()).collect();
+        let mistakes = fs::read_to_string(dir.join(format!("out{n}/mistakes.csv"))).unwrap();
+        assert!(mistakes.lines().count() > 4, "{mistakes}");
+        for line in mistakes.lines().skip(1) {
+            let cells: Vec<_> = line.split(',').collect();
+            let row = &answers[cells[0].parse::<usize>().unwrap()];
+            assert_eq!((row[1], row[2], row[3]), (cells[2], cells[3], cells[4]), "{flags}: {line}");
+        }
+    }
 }
