@@ -1,5 +1,6 @@
 //! The record of a run while it trains: a line for every N-th step and for every epoch, and checkpoints.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{LineWriter, Write};
 use std::path::Path;
@@ -165,9 +166,15 @@ impl Recorder<'_> {
         (self.epochs.len() < self.planned && self.patience.is_some_and(|patience| waited >= patience)).then_some(waited)
     }
 
-    /// Writes the best weights so far. A run that goes on does so too: the file of one that was killed may be older than its
+    /// Writes what the epochs so far came to, for a run that goes on: the files of one that was killed may be older than its
     /// checkpoint, or of an epoch that is lost.
-    pub fn write_best(&self) -> Result<()> {
+    pub fn write_past(&self) -> Result<()> {
+        self.write_results()?;
+        self.write_best()
+    }
+
+    /// Writes the best weights so far.
+    fn write_best(&self) -> Result<()> {
         let path = self.out.join(BEST);
         match &self.best {
             Some(best) => save_model(&path, self.net, &best.state, self.dtype, &(self.metadata)(best.epoch)),
@@ -177,10 +184,15 @@ impl Recorder<'_> {
 
     /// The epochs so far as a table: without what a clock measured, so that a run that went on has the same.
     fn write_results(&self) -> Result<()> {
-        let Some(first) = self.epochs[0].as_object() else { return Ok(()) };
+        let path = self.out.join(RESULTS);
+        if self.epochs.is_empty() {
+            return remove(&path);
+        }
         let first_columns = ["epoch", "step"];
-        let others = first.iter().filter(|(_, value)| value.is_number()).map(|(name, _)| &name[..]);
-        let others = others.filter(|name| !first_columns.contains(name));
+        // A measure may be no number in some epochs.
+        let measures = self.epochs.iter().flat_map(Value::as_object).flatten().filter(|(_, value)| value.is_number());
+        let others: BTreeSet<&str> = measures.map(|(name, _)| &name[..]).collect();
+        let others = others.into_iter().filter(|name| !first_columns.contains(name));
         let columns: Vec<&str> = first_columns.into_iter().chain(others).collect();
         let row = |epoch: &Value| {
             let cells = columns.iter().map(|column| match &epoch[*column] {
@@ -190,7 +202,7 @@ impl Recorder<'_> {
             cells.collect::<Vec<_>>().join(",")
         };
         let lines: Vec<String> = [columns.join(",")].into_iter().chain(self.epochs.iter().map(row)).collect();
-        write_atomic(&self.out.join(RESULTS), format!("{}\n", lines.join("\n")).as_bytes())
+        write_atomic(&path, format!("{}\n", lines.join("\n")).as_bytes())
     }
 
     /// The test set's measures by the weights of `epoch`, where it was held back to the end.

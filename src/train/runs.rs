@@ -297,7 +297,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         #[cfg(debug_assertions)]
         gpu: device.gpu.clone(),
     };
-    recorder.write_best()?;
+    recorder.write_past()?;
     if resumed && progress.steps == 0 && (progress.epochs == config.epochs || recorder.is_over()) {
         let done = progress.epochs;
         recorder.listener.note(&format!("finished before: {done} epochs are done, and none is to come"));
@@ -314,7 +314,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         device = again;
         recorder.metrics = saved::record(out, &progress, &epochs, steps_per_epoch, &note)?;
         (recorder.epochs, recorder.best) = (epochs, best);
-        recorder.write_best()?;
+        recorder.write_past()?;
         outcome = super::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
     }
     outcome?;

@@ -120,6 +120,9 @@ fn a_run_on_pictures_goes_on_and_notices_a_change() {
     let fixed = ["--size cannot change in a run that goes on: found [14, 14], the run has none"];
     assert_fails(run(dir, "train --resume part --epochs 3 --size 14x14"), 2, &fixed);
     train_again_as_it_was(dir);
+    fs::remove_file(dir.join("part/results.csv")).unwrap();
+    run(dir, "train --resume part --epochs 2").success();
+    assert_eq!(results("part"), results("whole"));
     // Nothing depends on what was kept.
     fs::remove_dir_all(dir.join(".cache")).unwrap();
     run(dir, "train --resume part --epochs 2").success();
