@@ -149,20 +149,23 @@ fn signal_name(signal: u8) -> String {
 /// The most characters of a message that are shown.
 const MOST: usize = 300;
 
-/// A message as it is shown: on one line, whatever a file or a driver put into it, and of at most 300 characters; of a longer one the
-/// middle is left out.
+/// A text as it is shown on a line of a terminal: what would end the line, or tell the terminal to do something, is escaped.
+pub fn escaped(text: &str) -> String {
+    let shown = text.chars().flat_map(|c| match c {
+        // Also what changes the direction or ends a line without being a control character.
+        '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            c.escape_unicode().collect()
+        }
+        c if c.is_control() => c.escape_debug().collect::<Vec<_>>(),
+        c => vec![c],
+    });
+    shown.collect()
+}
+
+/// A message as it is shown: on one line ([`escaped`]), whatever a file or a driver put into it, and of at most 300 characters; of
+/// a longer one the middle is left out.
 pub fn one_line(message: &str) -> String {
-    let shown: Vec<char> = message
-        .chars()
-        .flat_map(|c| match c {
-            // Also what changes the direction or ends a line without being a control character.
-            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                c.escape_unicode().collect()
-            }
-            c if c.is_control() => c.escape_debug().collect::<Vec<_>>(),
-            c => vec![c],
-        })
-        .collect();
+    let shown: Vec<char> = escaped(message).chars().collect();
     if shown.len() <= MOST {
         return shown.into_iter().collect();
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use smoothcnn::data::Dataset;
+use smoothcnn::error::escaped;
 use smoothcnn::fs::{is_temporary, names, write_atomic};
 use smoothcnn::measure::classes::{ClassMeasures, Confusion, Mistake, answers, macro_mean, mistakes};
 use smoothcnn::train::run_folder::{MARK, OwnFolder};
@@ -74,7 +75,7 @@ impl<'a> Details<'a> {
     /// Each class, for JSON.
     pub fn lines(&self) -> Vec<ClassLine<'_>> {
         let of = |(class, of): (&'a String, &ClassMeasures)| {
-            let ClassMeasures { precision, recall, f1, support } = *of;
+            let ClassMeasures { precision, recall, f1, support, .. } = *of;
             ClassLine { class, precision, recall, f1, support }
         };
         self.names.iter().zip(&self.measures).map(of).collect()
@@ -103,7 +104,7 @@ impl<'a> Details<'a> {
 
     fn print_classes(&self) -> Result<()> {
         print(format_args!("\n{:<32} {:>9} {:>9} {:>9} {:>9}", "class", "precision", "recall", "f1", "images"))?;
-        for (name, ClassMeasures { precision, recall, f1, support }) in self.names.iter().zip(&self.measures) {
+        for (name, ClassMeasures { precision, recall, f1, support, .. }) in self.names.iter().zip(&self.measures) {
             let name = short(name, 32);
             print(format_args!("{name:<32} {precision:>9.4} {recall:>9.4} {f1:>9.4} {support:>9}"))?;
         }
@@ -183,17 +184,19 @@ fn table(folder: &Path, name: &str, header: Vec<String>, rows: impl Iterator<Ite
 
 /// The beginning of a name that is too long.
 fn short(name: &str, most: usize) -> String {
+    let name = escaped(name);
     match name.chars().count() > most {
         true => name.chars().take(most - 1).chain(['…']).collect(),
-        false => name.to_owned(),
+        false => name,
     }
 }
 
 /// The end of a path that is too long: its file's name is there.
 fn shortened(path: &str, most: usize) -> String {
+    let path = escaped(path);
     let n = path.chars().count();
     match n > most {
         true => ['…'].into_iter().chain(path.chars().skip(n - most + 1)).collect(),
-        false => path.to_owned(),
+        false => path,
     }
 }

@@ -10,6 +10,7 @@ use smoothcnn::measure::loss::{of_loss, taking_part};
 use smoothcnn::measure::temperature;
 use smoothcnn::measure::{self, Metrics};
 use smoothcnn::train::checkpoint::{self, Metadata, Tensor};
+use smoothcnn::train::temperature_file;
 use smoothcnn::{Error, Result};
 
 use super::common;
@@ -76,10 +77,11 @@ fn resamples(text: &str) -> Result<usize, String> {
 pub fn run(args: Args) -> Result<u8> {
     // Before anything is computed.
     let folder = args.out.as_deref().map(details::folder).transpose()?;
+    let temperature = args.model.temperature.as_deref().map(temperature_file::read).transpose()?;
     let asked = args.model.load()?;
     let counted = asked.test.labelled_indices();
     let test = asked.test.subset(&counted);
-    let Asked { model, temperature, .. } = &asked;
+    let Asked { model, .. } = &asked;
     let net = &model.net;
     let loss = model.file.loss(args.label_smoothing, args.smoothing_variant, net.classes)?;
     let logits = args.model.logits(&asked, &test)?;
@@ -116,7 +118,7 @@ pub fn run(args: Args) -> Result<u8> {
     }
     if args.json {
         let classes = details.lines();
-        common::print_json(&Report { metrics: &metrics, temperature: *temperature, bootstrap, classes })?;
+        common::print_json(&Report { metrics: &metrics, temperature, bootstrap, classes })?;
     } else {
         show(&metrics, bootstrap.as_ref())?;
         details.print()?;

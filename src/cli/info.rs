@@ -5,6 +5,7 @@ use smoothcnn::data::Dataset;
 use smoothcnn::data::format::{Loaded, Pictures};
 use smoothcnn::data::record::Record;
 use smoothcnn::data::source::{DataChoice, Wanted};
+use smoothcnn::error::escaped;
 
 use super::common;
 use super::dataset::{PictureArgs, choice};
@@ -64,11 +65,11 @@ pub fn run(args: Args) -> Result<u8> {
     };
     row("class", sets.iter().map(|(name, ..)| String::from(*name)).collect())?;
     for (i, class) in classes.iter().enumerate() {
-        row(class, counts.iter().map(|counts| counts[i].to_string()).collect())?;
+        row(&escaped(class), counts.iter().map(|counts| counts[i].to_string()).collect())?;
     }
     row("all", sets.iter().map(|(_, set, _)| set.len().to_string()).collect())?;
     for line in left_out {
-        common::print(format_args!("no picture: {line}"))?;
+        common::print(format_args!("no picture: {}", escaped(line)))?;
     }
     Ok(0)
 }

@@ -55,7 +55,6 @@ pub struct Asked {
     pub normalisation: Vec<[f64; 2]>,
     /// The test images; those whose label is ignored have [`smoothcnn::ops::IGNORED`].
     pub test: Dataset,
-    pub temperature: Option<f64>,
     /// What the classes are called, by their label.
     pub classes: Vec<String>,
 }
@@ -63,7 +62,6 @@ pub struct Asked {
 impl ModelArgs {
     /// Reads the files that the flags name, and says which images they are.
     pub fn load(&self) -> Result<Asked> {
-        let temperature = self.temperature.as_deref().map(temperature_file::read).transpose()?;
         let file = ModelFile::open(&self.model)?;
         if file.path != self.model {
             common::note(format_args!("model: {}", file.describe()));
@@ -84,7 +82,7 @@ impl ModelArgs {
         let others = known.filter(|_| !own);
         let others = others.map_or(String::new(), |known| format!(" (the model is of {})", known.data.name()));
         common::note(format_args!("data: {}, {} test images{others}", source.describe(), test.len()));
-        Ok(Asked { model, normalisation, test, temperature, classes })
+        Ok(Asked { model, normalisation, test, classes })
     }
 
     /// The logits `[images, classes]` of the model for these images.

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use smoothcnn::error::escaped;
 use smoothcnn::fs::write_output;
 use smoothcnn::ops::IGNORED;
 use smoothcnn::train::answers::{Answer, Answerer, pictures_of};
@@ -146,7 +147,7 @@ impl<'a> Output<'a> {
             table.write_record(["file".to_owned()].into_iter().chain(columns)).map_err(failed(args))?;
         }
         let bar = std::io::stdout().is_terminal();
-        let widest = classes.iter().map(|class| class.chars().count()).max().unwrap_or(0);
+        let widest = classes.iter().map(|class| escaped(class).chars().count()).max().unwrap_or(0);
         Ok(Self { args, classes, table, bar, widest })
     }
 
@@ -162,7 +163,9 @@ impl<'a> Output<'a> {
             let (class, probability) = (top[0].class, top[0].probability);
             return common::print_json(&Line { file, class, probability, top });
         }
+        let file = escaped(&file);
         for (k, Top { class, probability }) in top.iter().enumerate() {
+            let class = escaped(class);
             /// The length of a bar of probability 1.
             const LENGTH: f64 = 20.0;
             let bar = if self.bar { "█".repeat((probability * LENGTH).round() as usize) } else { String::new() };
@@ -191,10 +194,14 @@ fn written(table: csv::Writer<Vec<u8>>) -> Vec<u8> {
 
 /// Answers a data set's test images.
 fn data_set(args: &Args) -> Result<u8> {
+    let temperature = temperature(&args.model.model, args.model.temperature.as_deref())?.unwrap_or(1.0);
     let asked = args.model.load()?;
-    let Asked { model, test, temperature, .. } = &asked;
+    let Asked { model, test, .. } = &asked;
+    if args.model.temperature.is_none() && temperature != 1.0 {
+        common::note(format_args!("model: temperature {temperature:.4}, which `calibrate` left in the run"));
+    }
     let classes = model.net.classes;
-    let probabilities = model.probabilities(&args.model.logits(&asked, test)?, temperature.unwrap_or(1.0))?;
+    let probabilities = model.probabilities(&args.model.logits(&asked, test)?, temperature)?;
     let mut writer = csv::Writer::from_writer(vec![]);
     let header = ["image", "label", "answer", "confidence"].map(String::from);
     writer.write_record(header.into_iter().chain((0..classes).map(|k| format!("p{k}")))).map_err(failed(args))?;

@@ -23,6 +23,8 @@ pub struct ClassMeasures {
     pub f1: f64,
     /// How many images it has.
     pub support: usize,
+    /// How many images are answered with it.
+    pub answered: usize,
 }
 
 /// An image that is answered wrong.
@@ -69,7 +71,7 @@ impl Confusion {
             let answered = all.clone().map(|label| self.count(label, class)).sum();
             // 2 p r / (p + r), without the two divisions.
             let f1 = ratio(2 * right, support + answered);
-            ClassMeasures { precision: ratio(right, answered), recall: ratio(right, support), f1, support }
+            ClassMeasures { precision: ratio(right, answered), recall: ratio(right, support), f1, support, answered }
         };
         all.clone().map(of).collect()
     }
@@ -103,12 +105,11 @@ pub fn mistakes(probabilities: &[f64], labels: &[u32], answers: &[usize], classe
     wrong
 }
 
-/// The plain mean over the classes that have images of precision, recall and F1.
+/// The plain mean of precision, recall and F1 over the classes that have images or are answered: scikit-learn's `macro avg`.
 pub fn macro_mean(measures: &[ClassMeasures]) -> [f64; 3] {
-    let with_images: Vec<_> = measures.iter().filter(|of| of.support > 0).collect();
-    let mean = |of: fn(&ClassMeasures) -> f64| {
-        with_images.iter().map(|measures| of(measures)).sum::<f64>() / with_images.len() as f64
-    };
+    let seen: Vec<_> = measures.iter().filter(|of| of.support > 0 || of.answered > 0).collect();
+    let mean =
+        |of: fn(&ClassMeasures) -> f64| seen.iter().map(|measures| of(measures)).sum::<f64>() / seen.len() as f64;
     [mean(|of| of.precision), mean(|of| of.recall), mean(|of| of.f1)]
 }
 
@@ -130,8 +131,12 @@ mod tests {
         assert_eq!(confusion.confused(), [(1, 0, 1), (2, 1, 1)]);
         // A class that is never answered and has no image: 0, and no part of the mean.
         let without = Confusion::new(&[0, 1], &[0, 1], 3).measures();
-        assert_eq!(without[2], ClassMeasures { precision: 0.0, recall: 0.0, f1: 0.0, support: 0 });
+        assert_eq!(without[2], ClassMeasures { precision: 0.0, recall: 0.0, f1: 0.0, support: 0, answered: 0 });
         assert_eq!(macro_mean(&without), [1.0; 3]);
+        // One that has no image and is answered counts: scikit-learn 1.9.1's 0.6667, 0.5, 0.5556.
+        let answered = Confusion::new(&[0, 0, 1, 1], &[0, 2, 1, 1], 3).measures();
+        let means = macro_mean(&answered).map(|mean| (mean * 1e4).round());
+        assert_eq!(means, [6667.0, 5000.0, 5556.0]);
     }
 
     #[test]

@@ -131,4 +131,42 @@ fn a_runs_temperature_is_applied_and_said() {
     assert!(scaled < plain, "{scaled} {plain}");
     assert_eq!(probability("--model run/best.safetensors --temperature 2.5").0, scaled);
     assert_eq!(probability("--model run/best.safetensors").0, plain);
+    // The same answer, whichever way the image is asked for.
+    let of_data = |args: &str| {
+        let assert = run(dir, &format!("predict --device cpu {args}")).success();
+        let text = stdout(&assert);
+        let row = text.lines().nth(1).unwrap().split(',').nth(3).unwrap().parse::<f64>().unwrap();
+        (row, stderr(&assert).join("\n"))
+    };
+    let image = first_picture(dir);
+    let (table, notes) = of_data("--model run");
+    assert!(notes.contains("model: temperature 2.5000, which `calibrate` left in the run"), "{notes}");
+    let picture = run(dir, &format!("predict --device cpu --json --model run {image}")).success();
+    assert!((number(&json_lines(&stdout(&picture))[0], "probability") - table).abs() < 1e-6, "{image}");
+    assert!(of_data("--model run/best.safetensors").0 > table);
+}
+
+/// Catches a class whose name tells the terminal to do something, or breaks a line.
+#[cfg(unix)]
+#[test]
+fn names_do_nothing_to_a_terminal() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path();
+    pictures::digits(&dir.join("mine"), 200, 60);
+    for set in ["train", "test"] {
+        let [from, to] = ["digit 3", "do\x1b[31mg\nnew"].map(|class| dir.join("mine").join(set).join(class));
+        fs::rename(from, to).unwrap();
+    }
+    run(dir, "train --device cpu --data mine --epochs 1 --batch-size 32 --out run").success();
+    for args in ["predict --device cpu --model run mine/test", "eval --device cpu --model run", "data info mine"] {
+        let text = stdout(&run(dir, args).success());
+        assert!(!text.contains('\x1b') && text.contains("do\\u{1b}"), "{args}: {text}");
+    }
+}
+
+/// The picture of the first test image, as one word of a line.
+fn first_picture(dir: &std::path::Path) -> String {
+    let first = (0..10).map(|class| dir.join(format!("mine/test/digit {class}/00000.png"))).find(|path| path.is_file());
+    fs::copy(first.unwrap(), dir.join("first.png")).unwrap();
+    "first.png".into()
 }
