@@ -20,6 +20,7 @@ mod model;
 mod plan;
 mod predict;
 mod preview;
+mod report;
 mod screen;
 mod signals;
 mod sweep;
@@ -52,6 +53,7 @@ enum Command {
     Eval(eval::Args),
     /// Answer pictures, or a data set's test images, with a saved model.
     Predict(predict::Args),
+    Report(report::Args),
     #[command(subcommand)]
     Export(export::Command),
     /// Fit a temperature to a saved model, by which `eval --temperature` divides its logits.
@@ -107,6 +109,7 @@ pub fn run(cli: Cli, given: &Given) -> Result<u8> {
         Command::Sweep(args) => sweep::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args, given),
+        Command::Report(args) => report::run(args),
         Command::Export(command) => export::run(command),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Check(args) => check::run(args),

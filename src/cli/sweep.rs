@@ -10,7 +10,7 @@ use smoothcnn::backend::device::Precision;
 use smoothcnn::fs::{remove, write_atomic};
 use smoothcnn::parse::to_json;
 use smoothcnn::report::collect::Question;
-use smoothcnn::report::{self, Story};
+use smoothcnn::report::sweep::Story;
 use smoothcnn::study::choice::Criterion;
 use smoothcnn::study::entry::SweepEntry;
 use smoothcnn::study::sweep::{self, PLAN, REPORT, RESULTS, SweepGrid, VAL_SPLIT};
@@ -302,7 +302,7 @@ impl CollectArgs {
 
 /// Gathers what is done into results.csv and report.html, and prints the findings.
 fn collect(entries: &[SweepEntry], out: &Path, args: &CollectArgs) -> Result<()> {
-    let story = report::collect::collect(entries, out, &args.question(), &tell)?;
+    let story = smoothcnn::report::collect::collect(entries, out, &args.question(), &tell)?;
     if args.json {
         let Story { study, reference, findings, choices, predictions, .. } = &story;
         common::print_json(&serde_json::json!({

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use smoothcnn::data::format::Pictures;
 use smoothcnn::data::source::{DataChoice, Wanted};
+use smoothcnn::report::run::RunReport;
+use smoothcnn::report::run_page;
 use smoothcnn::study::entry::{self, SweepEntry};
 use smoothcnn::train::best::BestBy;
 use smoothcnn::train::config::Config;
@@ -123,7 +125,8 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         config.patience = (patience > 0).then_some(patience);
     }
     config.checkpoint_every = args.checkpoint_every.unwrap_or(config.checkpoint_every);
-    Screen::new(args.json, resumed).show(|screen| runs::train(config, folder, &options, screen))?;
+    let run = Screen::new(args.json, resumed).show(|screen| runs::train(config, folder, &options, screen))?;
+    common::note(format_args!("report in {}", run_page::write(&RunReport::of(&run)?)?.display()));
     Ok(0)
 }
 

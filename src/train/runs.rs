@@ -48,6 +48,7 @@
 //! # }
 //! ```
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::best::{Best, refined_nll};
@@ -125,9 +126,22 @@ pub struct Trained {
     loss: Loss,
     state: State,
     device: Opened,
+    /// The test set's, by the weights of the best epoch, where there is one.
+    best_logits: Option<Vec<f64>>,
 }
 
 impl Trained {
+    /// The logits of the test set, `[images, classes]`, by the weights that answer for the run: of the best epoch, else of the last.
+    ///
+    /// # Errors
+    /// As [`Self::logits`].
+    pub fn test_logits(&self) -> Result<Cow<'_, [f64]>> {
+        match &self.best_logits {
+            Some(logits) => Ok(Cow::Borrowed(logits)),
+            None => self.logits(&self.images.test).map(Cow::Owned),
+        }
+    }
+
     /// The logits of `images`, `[images, classes]`, by the weights of the last epoch.
     ///
     /// # Errors
@@ -330,6 +344,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     }
     drop(backend);
     let best = recorder.best_epoch();
+    let mut best_logits = None;
     if let Some(by) = config.best_by {
         let (epoch, weights) = recorder.best.as_ref().map_or((done, &state), |best| (best.epoch, &best.state));
         let State { params, buffers, .. } = weights;
@@ -352,11 +367,12 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
             ));
         }
         recorder.last(epoch, by, &metrics)?;
+        best_logits = Some(logits);
     }
     recorder.end()?;
     recorder.listener.note(&format!("model in {}", out.join(MODEL).display()));
     drop(recorder);
-    Ok(Trained { folder, config, net, images, best, loss, state, device })
+    Ok(Trained { folder, config, net, images, best, loss, state, device, best_logits })
 }
 
 /// Settles what chooses the best epoch.
