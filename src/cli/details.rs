@@ -4,16 +4,16 @@ use std::path::Path;
 
 use serde::Serialize;
 use smoothcnn::error::escaped;
-use smoothcnn::fs::{is_temporary, names, write_atomic};
+use smoothcnn::fs::write_atomic;
 use smoothcnn::measure::classes::{ClassMeasures, Mistake, macro_mean};
 use smoothcnn::train::marked::Marked;
-use smoothcnn::train::run_folder::{MARK, OwnFolder};
+use smoothcnn::train::run_folder::OwnFolder;
 use smoothcnn::{Error, Result};
 
 use super::common::print;
 
 /// What `eval --out` writes.
-const FILES: [&str; 3] = ["classes.csv", "confusion.csv", "mistakes.csv"];
+pub const FILES: [&str; 3] = ["classes.csv", "confusion.csv", "mistakes.csv"];
 
 /// A matrix of more classes is wider than a terminal.
 const WIDEST: usize = 12;
@@ -27,24 +27,6 @@ pub struct Details<'a> {
     pub names: &'a [String],
     /// The answers.
     pub marked: &'a Marked,
-}
-
-/// Takes the folder of `eval --out`: a new one, an empty one, or one of an earlier `eval`, which has its mark and nothing else.
-pub fn folder(path: &Path) -> Result<OwnFolder> {
-    let refused =
-        |found: &str| Error::Usage(format!("--out: {}: found {found}, expected a new or empty folder", path.display()));
-    if path.exists() && !path.is_dir() {
-        return Err(refused("a file"));
-    }
-    let found = if path.is_dir() { names(path)? } else { vec![] };
-    // Of an `eval` that was killed.
-    let temporary = |name: &Path| FILES.iter().any(|file| is_temporary(&name.to_string_lossy(), file));
-    let ours =
-        |name: &Path| name == Path::new(MARK) || FILES.iter().any(|file| name == Path::new(file)) || temporary(name);
-    match found.iter().find(|name| !ours(name)) {
-        Some(other) => Err(refused(&format!("a folder with {}", other.display()))),
-        None => OwnFolder::take(path, &FILES),
-    }
 }
 
 /// A class, as JSON has it.
@@ -125,7 +107,7 @@ impl<'a> Details<'a> {
         Ok(())
     }
 
-    /// Writes [`FILES`] to a folder that [`folder()`] took.
+    /// Writes [`FILES`] to a folder that was taken for them.
     pub fn write(&self, folder: &OwnFolder) -> Result<()> {
         let folder = folder.path();
         let classes = self.lines().into_iter().map(|line| {

@@ -16,6 +16,7 @@ use smoothcnn::{Error, Result};
 
 use super::common;
 use super::details::{self, ClassLine, Details};
+use super::folder;
 use super::model::{Asked, ModelArgs};
 
 /// Measures a saved model on a test set.
@@ -77,7 +78,7 @@ fn resamples(text: &str) -> Result<usize, String> {
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
     // Before anything is computed.
-    let folder = args.out.as_deref().map(details::folder).transpose()?;
+    let folder = args.out.as_deref().map(|out| folder::taken(out, &details::FILES)).transpose()?;
     let temperature = args.model.temperature.as_deref().map(temperature_file::read).transpose()?;
     let asked = args.model.load()?;
     let counted = asked.test.labelled_indices();

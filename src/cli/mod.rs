@@ -10,6 +10,7 @@ mod details;
 mod devices;
 mod eval;
 mod export;
+mod folder;
 #[cfg(test)]
 mod fuzz;
 mod given;

@@ -37,10 +37,11 @@ use crate::measure::{Metrics, predictions, temperature};
 use crate::train::config::{Config, read_config};
 use crate::train::marked::Marked;
 use crate::train::model::{Found, Inference, Model, ModelFile, find};
-use crate::train::run_folder::{CONFIG, METRICS, TEMPERATURE};
+use crate::train::run_folder::{CONFIG, TEMPERATURE};
 use crate::train::runs::Trained;
+use crate::train::saved::read_record;
 use crate::train::temperature_file;
-use crate::{Error, Result, input};
+use crate::{Error, Result};
 
 /// What there is to say of a run.
 pub struct RunReport {
@@ -137,7 +138,7 @@ impl RunReport {
         }
         let (scaled, reliability_scaled) = temperature.map(|t| measured(&temperature::apply(logits, t))).unzip();
         let marked = Marked::new(&model, test, places, logits, temperature.unwrap_or(1.0))?;
-        let (path, record) = (path.to_owned(), record(path)?);
+        let (path, record) = (path.to_owned(), read_record(path)?);
         Ok(Self {
             path,
             config,
@@ -190,10 +191,4 @@ impl RunReport {
     pub fn answer(&self) -> &Metrics {
         self.scaled.as_ref().unwrap_or(&self.metrics)
     }
-}
-
-/// The lines of the record in the folder `path`; damaged ones are left out, as where a run goes on.
-fn record(path: &Path) -> Result<Vec<Value>> {
-    let text = input::read_text(&path.join(METRICS), "the record of a run")?;
-    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }

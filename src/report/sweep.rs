@@ -122,7 +122,7 @@ impl Story {
             p.under { (self.subject()) }
             (self.answers())
             h2 { "The claims" }
-            (self.claims())
+            (scrolled(&self.claims()))
             h2 { "Over epsilon" }
             p { "Means over the seeds, on the test set, with " (percent(self.study.level)) " intervals (Student's t)." }
             (super::page::legend(&noises))
