@@ -207,6 +207,7 @@ pub mod ops;
 pub mod optimizer;
 pub mod parse;
 pub mod plan;
+mod protobuf;
 pub mod real;
 #[cfg(feature = "report")]
 pub mod report;

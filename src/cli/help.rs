@@ -69,7 +69,7 @@ const HEADINGS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("Device", &["adapter", "kernels", "tiles", "autotune", "dtype", "activations"]),
-    ("Output", &["log-every", "json"]),
+    ("Output", &["log-every", "tensorboard", "json"]),
 ];
 
 /// The command line with its help arranged. Of a flag that is given twice the last one counts, as with Python's argparse, so

@@ -136,7 +136,9 @@ fn card(name: &str, model: &Exportable, config: &Config, figures: &[(&str, f64)]
         1.0 => String::new(),
         t => format!("\nIts logits are divided by a temperature of {t:.4}, fitted on images kept from training.\n"),
     };
-    let trained = record.map_or(String::new(), |record| format!(" on {} images", record.train_images));
+    let split = config.labels.val_split;
+    let kept = if split > 0.0 { format!(", {} % of them held out,", 100.0 * split) } else { String::new() };
+    let trained = record.map_or(String::new(), |record| format!(" on {} images{kept}", record.train_images));
     let names: Vec<&str> = model.classes.iter().map(String::as_str).take(20).collect();
     let more = if classes > names.len() { format!(", … ({classes} in all)") } else { String::new() };
     let crop = match model.crop_mode {

@@ -3,7 +3,6 @@
 
 pub mod hugging_face;
 pub mod onnx;
-mod protobuf;
 pub mod pytorch;
 
 use crate::backend::State;

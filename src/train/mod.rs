@@ -16,6 +16,7 @@ pub mod runs;
 pub mod saved;
 pub mod store;
 pub mod temperature_file;
+mod tensorboard;
 
 use std::ops::ControlFlow;
 use std::time::Instant;

@@ -42,9 +42,12 @@ pub const WEIGHTS: [&str; 3] = [BEST, MODEL, CHECKPOINT];
 /// What a run came to, as a page to look at.
 pub const REPORT: &str = "report.html";
 
+/// The record as TensorBoard reads it, which knows such files by their name.
+pub const EVENTS: &str = "events.out.tfevents.smoothcnn";
+
 /// Every file of a run.
-pub const RUN_FILES: [&str; 11] =
-    [CONFIG, METRICS, RESULTS, MODEL, BEST, CHECKPOINT, FLIPPED, RESULT, PROJECTION, TEMPERATURE, REPORT];
+pub const RUN_FILES: [&str; 12] =
+    [CONFIG, METRICS, RESULTS, MODEL, BEST, CHECKPOINT, FLIPPED, RESULT, PROJECTION, TEMPERATURE, REPORT, EVENTS];
 
 /// A folder of this program's, which nobody else works in as long as this value lives.
 #[derive(Debug)]

@@ -58,8 +58,9 @@ use super::config::{Config, read_config};
 use super::listener::{Begun, Listener};
 use super::model::{self, Model};
 use super::record::Recorder;
-use super::run_folder::{BEST, CHECKPOINT, CONFIG, FLIPPED, MODEL, OwnFolder};
+use super::run_folder::{BEST, CHECKPOINT, CONFIG, EVENTS, FLIPPED, MODEL, OwnFolder};
 use super::saved::{self, SavedRun};
+use super::tensorboard::EventFile;
 use super::{Observer, Progress, Schedule};
 use crate::backend::cpu::memory;
 use crate::backend::device::{Device, Note, Opened, check_activations, finite};
@@ -103,11 +104,13 @@ pub struct Options {
     pub device: Device,
     /// The loss of every N-th step is recorded.
     pub log_every: usize,
+    /// The record is written for TensorBoard too. A run that goes on keeps doing so.
+    pub tensorboard: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: Device::default(), log_every: 50 }
+        Self { device: Device::default(), log_every: 50, tensorboard: false }
     }
 }
 
@@ -290,8 +293,10 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     ));
     let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
     let metadata = |epoch: usize| metadata(&config, &loss, epoch);
+    let tensorboard = options.tensorboard || out.join(EVENTS).exists();
     let mut recorder = Recorder {
         metrics: saved::record(out, &progress, &epochs, steps_per_epoch, &|line| listener.note(line))?,
+        events: tensorboard.then(|| EventFile::of_record(out)).transpose()?,
         net: &net,
         optimizer: config.optimizer,
         dtype: config.dtype.into(),
@@ -327,6 +332,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         backend = trainer(&again, &state, &note)?;
         device = again;
         recorder.metrics = saved::record(out, &progress, &epochs, steps_per_epoch, &note)?;
+        recorder.events = tensorboard.then(|| EventFile::of_record(out)).transpose()?;
         (recorder.epochs, recorder.best) = (epochs, best);
         recorder.write_past()?;
         outcome = super::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);

@@ -19,6 +19,7 @@ mod report;
 mod sizes;
 mod stop;
 mod sweep;
+mod tensorboard;
 mod tools;
 mod train;
 
