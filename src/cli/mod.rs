@@ -24,6 +24,7 @@ mod preview;
 mod report;
 mod screen;
 mod signals;
+mod sources;
 mod sweep;
 mod threads;
 mod train;
@@ -93,12 +94,15 @@ enum DataCommand {
     Preview(preview::Args),
 }
 
-/// Reads the command line, or ends the program with what is wrong with it; and says what it gives.
-pub fn parse() -> (Cli, Given) {
+/// Reads the command line, the file of flags that it names and the environment, or ends the program with what is wrong with the
+/// line; and says what is given.
+pub fn parse() -> Result<(Cli, Given)> {
     let mut command = help::arranged(Cli::command());
-    let matches = command.get_matches_mut();
+    let line = sources::expanded(&command, std::env::args_os().collect(), std::env::vars_os())?;
+    line.said.iter().for_each(common::note);
+    let matches = command.try_get_matches_from_mut(line.words).unwrap_or_else(|error| error.exit());
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
-    (cli, Given::new(&command, &matches))
+    Ok((cli, Given::new(&command, &matches)))
 }
 
 /// Runs a command. `Ok` carries the exit code: 1 where the command's own answer is "no".

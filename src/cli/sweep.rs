@@ -18,7 +18,7 @@ use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs};
 use super::config::{RunArgs, Varied};
-use super::signals;
+use super::{signals, sources};
 
 /// Trains a grid of runs and says what label smoothing does on this data, and which epsilon to use.
 ///
@@ -275,6 +275,9 @@ fn start(entry: &SweepEntry, threads: usize, local: &LocalArgs) -> Result<Child>
     let program = std::env::current_exe().map_err(Error::io("this program's own file"))?;
     let mut command = Command::new(program);
     command.args(["train", "--entry"]).arg(&entry_path).args(local.device.flags());
+    for variable in sources::variables() {
+        command.env_remove(variable);
+    }
     // The results do not depend on it.
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
         command.env("RAYON_NUM_THREADS", threads.to_string());

@@ -96,7 +96,7 @@ def load(path=Path(__file__).with_name("{WEIGHTS}")):
 /// is nobody else's.
 ///
 /// # Errors
-/// As [`source`]; [`Error::Io`].
+/// As [`source`]; [`crate::Error::Io`].
 pub fn write(model: &Exportable, file: &ModelFile, folder: &Path) -> Result<()> {
     let source = source(model)?;
     let mut metadata = file.metadata.clone();

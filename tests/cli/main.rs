@@ -17,6 +17,7 @@ mod predict;
 mod refuse;
 mod report;
 mod sizes;
+mod sources;
 mod stop;
 mod sweep;
 mod tensorboard;
