@@ -69,6 +69,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         activations: args.activations,
         seconds: args.seconds,
     };
+    busy().into_iter().for_each(common::note);
     let mut report = bench.report()?;
     let show = |text: String| if args.json { Ok(()) } else { common::print(text) };
     show(header(&report))?;
@@ -89,14 +90,53 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
             }
         }
     }
+    let spread = widest(&report);
+    if spread > WIDE {
+        let message = "something else runs here, or the clock changes: measure again, or longer (--seconds)";
+        common::note(format_args!("the measurements of one case are up to {:.0} % apart: {message}", 100.0 * spread));
+    }
     if let Some(path) = &args.save {
         let text = serde_json::to_string_pretty(&report).expect("plain structs with string keys always serialise");
         write_output(path, text.as_bytes())?;
     }
     if args.json {
         common::print_json(&report)?;
+    } else {
+        let first = if bench.gpu.is_some() { "check" } else { "devices" };
+        let device = args.device.flags().join(" ");
+        common::note(format_args!("next: smoothcnn {first}; smoothcnn train {device}"));
     }
     Ok(0)
+}
+
+/// Measurements of one case that are further apart say more of the machine's other work than of the case.
+const WIDE: f64 = 0.25;
+
+/// By how much the best and the worst measurement of a case are apart, at most: a share of the median.
+fn widest(report: &Report) -> f64 {
+    let apart = |result: &Measurement| {
+        let [median, worst, best] = result.images_per_second;
+        (best - worst) / median
+    };
+    report.results.iter().map(apart).fold(0.0, f64::max)
+}
+
+/// Says so where other programs compute: more are ready to run than there are processors left.
+fn busy() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let load: f64 = text.split(' ').next()?.parse().ok()?;
+    let processors = std::thread::available_parallelism().ok()?.get();
+    let is_busy = load > 0.5 * processors as f64;
+    is_busy.then(|| {
+        format!("the machine is busy: a load of {load:.1} on {processors} processors, before anything is measured")
+    })
+}
+
+/// The processor's name, as Linux has it.
+fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 /// Refuses what the host has no memory for: two sets of two batches of images, the oracle that answers are held
@@ -142,6 +182,8 @@ fn title(report: &Report) -> String {
 
 fn header(report: &Report) -> String {
     let mut text = format!("smoothcnn {} on {}", report.version, title(report));
+    text += &processor().map_or(String::new(), |name| format!("\nprocessor: {name}"));
+    text += "\nimages/s: the median of several windows (the worst to the best).\ncold start: from nothing to the first result.";
     if let Some(c) = &report.ceilings {
         text += &format!(
             "\nat most {:.1} GFLOP/s (multiply-adds), {:.1} GB/s (copy); a submission {:.0} us, a dispatch {:.1} us",
@@ -150,6 +192,8 @@ fn header(report: &Report) -> String {
             c.submit_seconds * 1e6,
             c.dispatch_seconds * 1e6
         );
+        text += "\nkernels: us and share of a step's time; MFLOP, MB: what one does and moves.\n\
+                 floor: a step's time at these limits; idle: the part of it without a kernel.";
     }
     text
 }

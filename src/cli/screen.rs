@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smoothcnn::loss::BatchLoss;
 use smoothcnn::measure::Metrics;
+use smoothcnn::network::Network;
 use smoothcnn::train::EpochReport;
 use smoothcnn::train::listener::{Begun, Listener};
 use smoothcnn::train::run_folder::METRICS;
@@ -18,10 +19,11 @@ use super::{common, signals};
 /// Where standard error is no terminal, a plain line says this often how far it is.
 const PLAIN_LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Images done in the epoch under way; hidden where standard error is no terminal.
-fn progress_bar(images: usize, epochs: usize) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(images as u64), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("epoch {msg} [{bar:30}] {pos}/{len} {per_sec} eta {eta} loss {prefix}")
+/// The images of the whole run, of which `done` are; hidden where standard error is no terminal.
+fn progress_bar(images: usize, epochs: usize, done: u64) -> ProgressBar {
+    let all = (images * epochs) as u64;
+    let bar = ProgressBar::with_draw_target(Some(all), ProgressDrawTarget::stderr()).with_position(done);
+    let style = ProgressStyle::with_template("epoch {msg} [{bar:20}] {percent}% {per_sec} {eta} left, loss {prefix}")
         .expect("the template is well formed");
     bar.set_style(style.progress_chars("=> ").with_key(
         "per_sec",
@@ -30,8 +32,29 @@ fn progress_bar(images: usize, epochs: usize) -> ProgressBar {
             let _ = write!(out, "{:.0} images/s", state.per_sec());
         },
     ));
+    bar.reset_eta();
     // Not drawn before the first step: a note comes before it.
-    bar.with_message(format!("1/{epochs}"))
+    bar.with_message(format!("{}/{epochs}", (done / images.max(1) as u64 + 1).min(epochs as u64)))
+}
+
+/// The network, a line a layer: what it gives, and how many trained numbers it has.
+fn summary(net: &Network) -> String {
+    let [c, h, w] = net.input;
+    let mut text = format!(
+        "{:<12} {:<16} {:>12}\n{:<12} {:<16}",
+        "layer",
+        "output",
+        "parameters",
+        "images",
+        format!("{c}x{h}x{w}")
+    );
+    for layer in &net.layers {
+        let parameters: usize = net.parameters[layer.parameters.clone()].iter().map(|parameter| parameter.len()).sum();
+        let parameters = if parameters == 0 { String::new() } else { parameters.to_string() };
+        let line = format!("\n{:<12} {:<16} {parameters:>12}", layer.name, layer.output.to_string());
+        text += line.trim_end();
+    }
+    text + &format!("\n{:<12} {:<16} {:>12}", "in all", "", net.parameter_count())
 }
 
 /// Prints results, and shows the progress.
@@ -103,14 +126,18 @@ impl Listener for Screen {
     }
 
     fn begins(&mut self, run: &Begun) {
-        let Begun { out, images, batch_size, epochs, measured } = *run;
+        let Begun { out, images, batch_size, epochs, done: (done, steps), net, measured } = *run;
+        if std::io::stderr().is_terminal() {
+            common::note(summary(net));
+        }
+        let done = done * images + (steps * batch_size).min(images);
         self.run = Some(Shown {
             out: out.to_owned(),
             images,
             batch_size,
             epochs,
             measured,
-            bar: progress_bar(images, epochs),
+            bar: progress_bar(images, epochs, done as u64),
             header_printed: false,
             last_line: Instant::now(),
             ending_well: Some(signals::ending_well()),
@@ -121,7 +148,8 @@ impl Listener for Screen {
         let Some(run) = &mut self.run else { return };
         run.bar.inc(run.batch_size as u64);
         if run.bar.is_hidden() && run.last_line.elapsed() > PLAIN_LINE_EVERY {
-            let done = run.bar.position().min(run.images as u64);
+            let before = (epoch as u64 - 1) * run.images as u64;
+            let done = run.bar.position().saturating_sub(before).min(run.images as u64);
             common::note(format_args!("epoch {epoch}/{}: {done} of {} images, loss {loss:.4}", run.epochs, run.images));
             run.last_line = Instant::now();
         }
@@ -139,13 +167,13 @@ impl Listener for Screen {
         } else {
             if !run.header_printed {
                 text += &format!(
-                    "epoch  smoothing  train loss  train nll  train excess  {:>8}  accuracy     ece  images/s\n",
+                    "epoch       e  train loss     nll  excess  {:>8}  accuracy     ece  images/s\n",
                     format!("{} nll", run.measured)
                 );
             }
             run.header_printed = true;
             text += &format!(
-                "{:>5}  {:>9.4}  {:>10.4}  {:>9.4}  {:>12.4}  {:>8.4}  {:>7.2}%  {:>6.4}  {:>8.0}",
+                "{:>5}  {:>6.4}  {:>10.4}  {:>6.4}  {:>6.4}  {:>8.4}  {:>7.2}%  {:>6.4}  {:>8.0}",
                 report.epoch,
                 report.label_smoothing,
                 report.train_loss,
@@ -157,7 +185,9 @@ impl Listener for Screen {
                 run.images as f64 / report.seconds
             );
         }
-        let next = format!("{}/{}", report.epoch + 1, run.epochs);
+        // The last batch of an epoch may be smaller than the others.
+        let done = (report.epoch * run.images) as u64;
+        let next = format!("{}/{}", (report.epoch + 1).min(run.epochs), run.epochs);
         // On a terminal the bar and the results share the screen: the bar steps aside.
         if std::io::stdout().is_terminal() {
             bar.suspend(|| self.print(text));
@@ -165,7 +195,7 @@ impl Listener for Screen {
             self.print(text);
         }
         bar.set_message(next);
-        bar.reset();
+        bar.set_position(done);
     }
 
     fn saved(&mut self) {
@@ -181,12 +211,27 @@ impl Listener for Screen {
         } else {
             let (accuracy, blank) = (100.0 * accuracy, "");
             self.print(format_args!(
-                " test  {blank:>9}  {blank:>10}  {blank:>9}  {blank:>12}  {nll:>8.4}  {accuracy:>7.2}%  {ece:>6.4}"
+                " test  {blank:>6}  {blank:>10}  {blank:>6}  {blank:>6}  {nll:>8.4}  {accuracy:>7.2}%  {ece:>6.4}"
             ));
         }
     }
 
     fn wants_stop(&self) -> Option<u8> {
         signals::received()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_adds_up() {
+        let text = summary(&Network::seed([1, 28, 28], 10).unwrap());
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 13, "{text}");
+        assert_eq!(lines[2], "conv1        32x28x28                  320");
+        assert_eq!(lines[12], "in all                              421642");
+        assert!(lines.iter().all(|line| line.len() <= 80), "{text}");
     }
 }

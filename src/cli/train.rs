@@ -130,7 +130,10 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     }
     config.checkpoint_every = args.checkpoint_every.unwrap_or(config.checkpoint_every);
     let run = Screen::new(args.json, resumed).show(|screen| runs::train(config, folder, &options, screen))?;
-    common::note(format_args!("report in {}", run_page::write(&RunReport::of(&run)?)?.display()));
+    let report = RunReport::of(&run)?;
+    common::note(format_args!("report in {}", run_page::write(&report)?.display()));
+    common::note(format_args!("result: {}", run_page::in_words(&report).join("\n        ")));
+    common::note(format_args!("next: smoothcnn eval --model {}", common::quoted(run.folder.path())));
     Ok(0)
 }
 

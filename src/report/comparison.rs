@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::page::{card, drawings, glossary, page, percent, scrolled};
 use super::run::RunReport;
-use super::run_page::{calibration, diagrams, lines};
+use super::run_page::{calibration, diagrams, lines, right};
 use crate::measure::interval::{paired_difference, wilson};
 use crate::{Error, Result};
 
@@ -110,7 +110,7 @@ fn measures(runs: &[RunReport], first: &RunReport) -> Markup {
             thead { tr { th { "run" } @for name in names { th.number { (name) } } } }
             tbody { @for (i, run) in runs.iter().enumerate() {
                 @let m = run.answer();
-                @let [low, high] = wilson(m.images - (m.error * m.images as f64).round() as usize, m.images);
+                @let [low, high] = wilson(right(m), m.images);
                 @let seconds: f64 = run.lines("epoch").filter_map(|line| line["seconds"].as_f64()).sum();
                 tr {
                     th.legend { span class=(format!("line{}", i % 6)) { (run.name()) } }

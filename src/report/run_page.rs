@@ -84,6 +84,20 @@ pub fn write(run: &RunReport) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The answer, in lines for a terminal.
+pub fn in_words(run: &RunReport) -> Vec<String> {
+    let metrics = run.answer();
+    let [low, high] = wilson(right(metrics), metrics.images);
+    let (share, n) = (percent(metrics.accuracy), images(metrics.images));
+    let first = format!("{share} of {n} answered right (95 %: {} to {})", percent(low), percent(high));
+    [first].into_iter().chain(calibration(metrics).1).collect()
+}
+
+/// How many images are answered right.
+pub(super) fn right(metrics: &Metrics) -> usize {
+    metrics.images - (metrics.error * metrics.images as f64).round() as usize
+}
+
 /// What it is, in a line.
 fn about(run: &RunReport) -> String {
     let config = &run.config;
@@ -93,9 +107,9 @@ fn about(run: &RunReport) -> String {
 
 fn answers(run: &RunReport) -> Markup {
     let metrics = run.answer();
-    let right = metrics.images - (metrics.error * metrics.images as f64).round() as usize;
+    let right = right(metrics);
     let [low, high] = wilson(right, metrics.images);
-    let (trust, sentence) = calibration(metrics);
+    let (trust, sentences) = calibration(metrics);
     let temperature = run.temperature.map(|t| format!(" With the temperature {t:.4} that `calibrate` found."));
     let epochs = run.epochs();
     let epoch = run.epoch().unwrap_or(epochs);
@@ -105,7 +119,7 @@ fn answers(run: &RunReport) -> Markup {
                 "between " (percent(low)) " and " (percent(high)) " (95 %) by " (images(metrics.images)) "; "
                 (metrics.images - right) " wrong"
             }))
-            (card("can its confidence be trusted?", trust, &html! { (sentence) @if let Some(t) = temperature { (t) } }))
+            (card("can its confidence be trusted?", trust, &html! { (sentences.join(" ")) @if let Some(t) = temperature { (t) } }))
             (card("nll on the test set", &format!("{:.4}", metrics.nll), &html! {
                 "plain cross-entropy, comparable between losses; Brier score " (format!("{:.4}", metrics.brier))
             }))
@@ -114,22 +128,22 @@ fn answers(run: &RunReport) -> Markup {
     }
 }
 
-/// Whether its confidence can be trusted, in a word and in a sentence.
-pub(super) fn calibration(metrics: &Metrics) -> (&'static str, String) {
+/// Whether its confidence can be trusted, in a word and in sentences.
+pub(super) fn calibration(metrics: &Metrics) -> (&'static str, Vec<String>) {
     let Metrics { mean_confidence, accuracy, ece, images, .. } = *metrics;
     let points = 100.0 * (mean_confidence - accuracy);
-    let average = format!("On average it is {} sure and {} right", percent(mean_confidence), percent(accuracy));
-    let few = match images < FEW_IMAGES && ece > SMALL_ECE {
-        true => format!(" With {images} images chance alone makes an ECE above 0."),
-        false => String::new(),
-    };
     let (word, by) = match () {
         () if ece <= SMALL_ECE => ("yes", String::new()),
         () if points.abs() < 100.0 * ece / 2.0 => ("not everywhere", ", but not at every confidence".into()),
         () if points > 0.0 => ("it is too sure", format!(": {points:.1} points too sure")),
         () => ("it is not sure enough", format!(": {:.1} points short", -points)),
     };
-    (word, format!("{average}{by} (ECE {ece:.4}).{few}"))
+    let (sure, right) = (percent(mean_confidence), percent(accuracy));
+    let mut sentences = vec![format!("On average {sure} sure and {right} right{by} (ECE {ece:.4}).")];
+    if images < FEW_IMAGES && ece > SMALL_ECE {
+        sentences.push(format!("With {images} images chance alone makes an ECE above 0."));
+    }
+    (word, sentences)
 }
 
 /// Why these weights.
@@ -354,15 +368,12 @@ mod tests {
     fn calibration_is_said_as_it_is() {
         let said = |m: Metrics| calibration(&m);
         assert_eq!(said(metrics(0.985, 0.98, 0.006, 10_000)).0, "yes");
-        let (word, sentence) = said(metrics(0.95, 0.90, 0.05, 10_000));
+        let (word, sentences) = said(metrics(0.95, 0.90, 0.05, 10_000));
         assert_eq!(word, "it is too sure");
-        assert_eq!(
-            sentence,
-            "On average it is 95.0\u{a0}% sure and 90.0\u{a0}% right: 5.0 points too sure (ECE 0.0500)."
-        );
+        assert_eq!(sentences, ["On average 95.0\u{a0}% sure and 90.0\u{a0}% right: 5.0 points too sure (ECE 0.0500)."]);
         assert_eq!(said(metrics(0.85, 0.90, 0.05, 10_000)).0, "it is not sure enough");
         // Too sure at some confidences, not sure enough at others.
         assert_eq!(said(metrics(0.90, 0.90, 0.08, 10_000)).0, "not everywhere");
-        assert!(said(metrics(0.85, 0.90, 0.05, 100)).1.ends_with("chance alone makes an ECE above 0."));
+        assert_eq!(said(metrics(0.85, 0.90, 0.05, 100)).1[1], "With 100 images chance alone makes an ECE above 0.");
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::EpochReport;
 use crate::loss::BatchLoss;
 use crate::measure::Metrics;
+use crate::network::Network;
 
 /// A run that is about to train.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,10 @@ pub struct Begun<'a> {
     pub batch_size: usize,
     /// Times through the training images.
     pub epochs: usize,
+    /// How far the run was before, if it goes on: epochs that are done, and steps of the next one.
+    pub done: (usize, usize),
+    /// The network.
+    pub net: &'a Network,
     /// What is measured after each epoch: `test` or `val`.
     pub measured: &'static str,
 }

@@ -277,20 +277,21 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     }
     let measured_as = if validation.is_some() { "val" } else { "test" };
     let Config { epochs: planned, batch_size, .. } = config;
-    listener.begins(&Begun { out, images: train.len(), batch_size, epochs: planned, measured: measured_as });
+    let done = (progress.epochs, progress.steps);
+    let begun = Begun { out, images: train.len(), batch_size, epochs: planned, done, net: &net, measured: measured_as };
+    listener.begins(&begun);
 
     let ignored = train.labels.iter().filter(|&&label| label == IGNORED).count();
     listener.note(&format!(
-        "{} parameters, {} training{}{} and {} test images, batch size {}, {}; run in {}",
+        "{} parameters, {} training{}{} and {} test images, batch size {batch_size}",
         net.parameter_count(),
         train.len(),
         if ignored > 0 { format!(" ({ignored} ignored)") } else { String::new() },
         validation.as_ref().map(|held_out| format!(", {} validation", held_out.len())).unwrap_or_default(),
         test.len(),
-        config.batch_size,
-        config.loss_config().describe(net.classes),
-        out.display()
     ));
+    let loss_name = config.loss_config().describe(net.classes);
+    listener.note(&format!("loss: {loss_name}; run in {}", out.display()));
     let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
     let metadata = |epoch: usize| metadata(&config, &loss, epoch);
     let tensorboard = options.tensorboard || out.join(EVENTS).exists();

@@ -76,7 +76,7 @@ fn assert_fails(assert: Assert, code: i32, parts: &[&str]) {
         assert!(errors[0].contains(part), "{:?} lacks {part:?}", errors[0]);
     }
     let known = |line: &&String| {
-        ["device: ", "data: ", "memory: ", "model: "].iter().any(|start| line.starts_with(start))
+        ["device: ", "data: ", "memory: ", "model: ", "loss: "].iter().any(|start| line.starts_with(start))
             || line.contains(" parameters, ")
     };
     assert!(progress.iter().all(known), "{lines:#?}");
