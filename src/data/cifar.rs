@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::Dataset;
 use super::format::{Format, Loaded, ReadProgress, Reading};
-use super::idx::{find, open};
+use super::idx::open;
+use super::idx_files::find;
 use crate::{Error, Result};
 
 const SHAPE: [usize; 3] = [3, 32, 32];

@@ -15,6 +15,7 @@ mod loss;
 mod pictures;
 mod predict;
 mod refuse;
+mod sets;
 mod sizes;
 mod stop;
 mod sweep;
