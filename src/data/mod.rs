@@ -2,7 +2,9 @@
 
 #[cfg(feature = "pictures")]
 mod cache;
-pub mod cifar;
+mod cifar;
+pub mod cifar_10;
+pub mod cifar_100;
 pub mod digits;
 pub mod fashion_mnist;
 #[cfg(feature = "pictures")]

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::format::{Format, Loaded, Pictures, ReadProgress, Reading};
-use super::{cifar, digits, fashion_mnist, idx_folder, mnist};
+use super::{cifar_10, cifar_100, digits, fashion_mnist, idx_folder, mnist};
 #[cfg(feature = "pictures")]
 use super::{folder, npz, table};
 use crate::ops::IGNORED;
@@ -20,7 +20,9 @@ pub static FORMATS: &[&dyn Format] = &[
     &digits::Builtin,
     &mnist::Mnist,
     &fashion_mnist::FashionMnist,
-    &cifar::Cifar10,
+    &cifar_10::Cifar10,
+    &cifar_100::Cifar100 { coarse: false },
+    &cifar_100::Cifar100 { coarse: true },
     &idx_folder::IdxFolder,
     #[cfg(feature = "pictures")]
     &npz::Npz,

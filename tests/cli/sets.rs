@@ -76,3 +76,36 @@ fn near_names_of_mnist_are_found_and_said() {
     let note = "data: train-images.idx3-ubyte is taken for train-images-idx3-ubyte, and 3 more so";
     assert_eq!(stderr(&info), [note]);
 }
+
+/// Catches a label byte that is taken for another, or for a pixel, where the set is trained on, known again or asked about.
+#[test]
+fn cifar_100_trains_and_evaluates_out_of_its_archive() {
+    let dir = tempdir().unwrap();
+    let records = |n: u8| -> Vec<u8> { (0..n).flat_map(|i| [vec![i % 20, i % 100], vec![i; 3072]].concat()).collect() };
+    let mut builder = tar::Builder::new(flate2::write::GzEncoder::new(vec![], flate2::Compression::fast()));
+    for (name, n) in [("train.bin", 200), ("test.bin", 100)] {
+        let bytes = records(n);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, format!("cifar-100-binary/{name}"), &bytes[..]).unwrap();
+    }
+    let archive = builder.into_inner().unwrap().finish().unwrap();
+    fs::create_dir(dir.path().join("data")).unwrap();
+    fs::write(dir.path().join("data/cifar-100-binary.tar.gz"), &archive).unwrap();
+    let before = super::snapshot(&dir.path().join("data"));
+    for (name, classes) in [("cifar-100", 100), ("cifar-100-coarse", 20)] {
+        let train = format!("train --data {name} --device cpu --epochs 1 -b 50 --out {name}");
+        run(dir.path(), &train).success();
+        let config: toml::Table =
+            fs::read_to_string(dir.path().join(name).join("config.toml")).unwrap().parse().unwrap();
+        assert_eq!(config["data-set"]["classes"].as_array().unwrap().len(), classes);
+        run(dir.path(), &format!("eval --device cpu --model {name}")).success();
+    }
+    let text = stdout(&run(dir.path(), "data info data/cifar-100-binary.tar.gz").success());
+    assert!(text.starts_with("data       cifar-100 in ") && text.contains("worm  "), "{text}");
+    assert!(text.contains("channel 0  mean 0.5071, std 0.2673"), "{text}");
+    assert!(super::snapshot(&dir.path().join("data")) == before);
+    fs::write(dir.path().join("data/cifar-100-binary.tar.gz"), &archive[..archive.len() / 2]).unwrap();
+    let parts = ["cifar-100-binary.tar.gz: truncated or corrupt archive"];
+    assert_fails(run(dir.path(), "data info cifar-100"), 4, &parts);
+}

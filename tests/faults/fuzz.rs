@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use smoothcnn::bench::Report;
-use smoothcnn::data::{cifar, idx};
+use smoothcnn::data::{cifar_10, idx};
 use smoothcnn::rng::Philox;
 use smoothcnn::study::Outcome;
 use smoothcnn::train::checkpoint::{self, Dtype, Metadata, Tensor};
@@ -64,7 +64,7 @@ fn cifar_dir(path: &Path) -> Result<()> {
     for name in ["data_batch_1.bin", "test_batch.bin"] {
         fs::copy(path, folder.join(name)).map_err(Error::io(path))?;
     }
-    cifar::load_dir(&folder).map(|_| ())
+    cifar_10::load_dir(&folder).map(|_| ())
 }
 
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<()> {
