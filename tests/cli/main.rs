@@ -8,6 +8,7 @@ mod data;
 mod devices;
 mod eval;
 mod export;
+mod fetch;
 mod folders;
 mod given;
 mod labels;
