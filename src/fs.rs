@@ -39,8 +39,8 @@ pub fn is_standard_output(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Gives a file that is `whole` its name, in the same folder, where nothing has that name; after a crash, too, it is whole or not
-/// there.
+/// Gives a file that is `whole` its name, in the same folder, where nothing has that name; after a crash, too, it is
+/// whole or not there.
 ///
 /// # Errors
 ///

@@ -1,5 +1,6 @@
-//! What CIFAR-10 and CIFAR-100 share: their binary versions are records of label bytes and 3 x 32 x 32 pixels, plane by plane, without
-//! a header. They lie in a folder, plain or gzip, or in the archive as published, which is read where it is.
+//! What CIFAR-10 and CIFAR-100 share: their binary versions are records of label bytes and 3 x 32 x 32 pixels, plane by
+//! plane, without a header. They lie in a folder, plain or gzip, or in the archive as published, which is read where it
+//! is.
 //!
 //! Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, and the data sets' page.
 
@@ -61,8 +62,8 @@ enum Files {
 }
 
 impl Layout {
-    /// Training set, test set, and the classes' names where a file says them. `path` is a folder with the files, with the folder that
-    /// the archive unpacks to, or with the archive; or the archive itself.
+    /// Training set, test set, and the classes' names where a file says them. `path` is a folder with the files, with
+    /// the folder that the archive unpacks to, or with the archive; or the archive itself.
     pub fn load(&self, path: &Path) -> Result<(Dataset, Dataset, Option<Vec<String>>)> {
         let mut files = match self.place(path)? {
             Place::Folder(folder) => Files::Folder(folder),
@@ -106,8 +107,8 @@ impl Layout {
         }
     }
 
-    /// Checks that every training image of `train`, as [`Self::load`] read it, is at its place in the published set, where labels that
-    /// come in a file of their own expect it.
+    /// Checks that every training image of `train`, as [`Self::load`] read it, is at its place in the published set,
+    /// where labels that come in a file of their own expect it.
     ///
     /// # Errors
     /// [`Error::Data`] where a file is missing, or the training set is not the published one's 50,000 images.
@@ -139,10 +140,10 @@ impl Layout {
         if archive.is_file() {
             return Ok(Place::Archive(archive));
         }
-        let (test, unpacked) = (self.test, unpacked.display());
-        let message =
-            format!("found no {test} (plain or .gz), neither here nor in {unpacked}, and no {}", self.archive);
-        Err(Error::data(path, message))
+        let (test, unpacked, archive) = (self.test, unpacked.display(), self.archive);
+        let found = format!("found no {test} (plain or .gz), neither here nor in {unpacked}, and no {archive}");
+        let set = archive.trim_end_matches("-binary.tar.gz");
+        Err(Error::data(path, format!("{found}; `smoothcnn data fetch {set}` downloads it")))
     }
 
     /// The most bytes of a file.

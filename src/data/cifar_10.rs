@@ -26,8 +26,8 @@ const LAYOUT: Layout = Layout {
 /// `dir/cifar-10-binary.tar.gz`, where `dir` may be the archive itself.
 ///
 /// # Errors
-/// [`crate::Error::Data`] if there is no training batch or no test batch, or a file is damaged, empty, not made of whole records,
-/// or has a label above 9.
+/// [`crate::Error::Data`] if there is no training batch or no test batch, or a file is damaged, empty, not made of
+/// whole records, or has a label above 9.
 pub fn load_dir(dir: &Path) -> Result<(Dataset, Dataset)> {
     let (train, test, _) = LAYOUT.load(dir)?;
     Ok((train, test))

@@ -1,4 +1,5 @@
-//! CIFAR-100: photographs of a hundred classes, which form twenty groups, 32x32, in the binary version ([`super::cifar`]).
+//! CIFAR-100: photographs of a hundred classes, which form twenty groups, 32x32, in the binary version
+//! ([`super::cifar`]).
 //!
 //! A record has two label bytes: the group (coarse), then the class (fine). Each makes a data set of its own.
 

@@ -32,7 +32,7 @@ impl Format for FashionMnist {
     }
 
     fn read(&self, dir: &Path, how: &Reading, _: ReadProgress) -> Result<Loaded> {
-        let files = SetFiles::published(dir, FOLDER)?;
+        let files = SetFiles::published(dir, FOLDER, "; `smoothcnn data fetch fashion-mnist` downloads them")?;
         let sets = idx::load_files(&files, CLASSES.len(), how.ignored)?;
         let loaded = Loaded::published(sets, &CLASSES, &[[0.2860, 0.3530]]);
         Ok(Loaded { notes: files.notes, ..loaded })

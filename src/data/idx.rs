@@ -73,8 +73,8 @@ pub fn read_counts(path: &Path) -> Result<IdxCounts> {
     Ok(IdxCounts { rows, columns, values })
 }
 
-/// Images of any number of channels: an IDX file of unsigned bytes, plain or gzip, of three dimensions (images, height, width) or of
-/// four (images, channels, height, width; 1 or 3 channels).
+/// Images of any number of channels: an IDX file of unsigned bytes, plain or gzip, of three dimensions (images, height,
+/// width) or of four (images, channels, height, width; 1 or 3 channels).
 pub(super) fn read_planes(path: &Path) -> Result<(usize, [usize; 3], Vec<u8>)> {
     let (dims, pixels) = read_any(path, "images", &[3, 4])?;
     match dims[..] {
@@ -92,8 +92,8 @@ pub(super) fn read_planes(path: &Path) -> Result<(usize, [usize; 3], Vec<u8>)> {
 ///
 /// The files have torchvision's names (`train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-...`), each plain or
 /// with `.gz` (the plain one is taken if there are both). They lie where torchvision puts them under its root,
-/// `dir/FOLDER/raw` with `torchvision_folder` as FOLDER, e.g. `MNIST` or `FashionMNIST`; or in `dir`. Names that are near these are
-/// taken too. Every label must be below `classes`.
+/// `dir/FOLDER/raw` with `torchvision_folder` as FOLDER, e.g. `MNIST` or `FashionMNIST`; or in `dir`. Names that are
+/// near these are taken too. Every label must be below `classes`.
 ///
 /// # Errors
 ///
@@ -114,7 +114,7 @@ pub fn load_dir_ignoring(
     classes: usize,
     ignored: Option<i64>,
 ) -> Result<(Dataset, Dataset)> {
-    load_files(&SetFiles::published(dir, torchvision_folder)?, classes, ignored)
+    load_files(&SetFiles::published(dir, torchvision_folder, "")?, classes, ignored)
 }
 
 /// As [`load_dir_ignoring`], of files that were found.
@@ -128,7 +128,7 @@ pub(super) fn load_files(files: &SetFiles, classes: usize, ignored: Option<i64>)
 
 /// Whether the training labels of the set in `dir` are those with this SHA-256.
 pub(super) fn has_labels(dir: &Path, torchvision_folder: &str, sha256: &str) -> bool {
-    let Ok(files) = SetFiles::published(dir, torchvision_folder) else { return false };
+    let Ok(files) = SetFiles::published(dir, torchvision_folder, "") else { return false };
     let Ok((source, _)) = open(&files.paths[1]) else { return false };
     let mut bytes = vec![];
     // A published one has 60,008 bytes.

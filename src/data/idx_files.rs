@@ -1,7 +1,7 @@
 //! Where the files of an IDX set are: under their published names, or under names that are near them.
 //!
-//! Archives, unpackers and collections rename them: `train-images.idx3-ubyte`, or `train-images-idx3-ubyte` in a folder that is called
-//! so too. What was taken for what is said.
+//! Archives, unpackers and collections rename them: `train-images.idx3-ubyte`, or `train-images-idx3-ubyte` in a folder
+//! that is called so too. What was taken for what is said.
 
 use std::path::{Path, PathBuf};
 
@@ -25,12 +25,13 @@ const NAMES: [&str; 4] =
     ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
 
 impl SetFiles {
-    /// The files of a set of the MNIST family, in `dir/FOLDER/raw`, where torchvision puts them, with `torchvision_folder` as FOLDER; in
-    /// `dir`; or a level above or below.
+    /// The files of a set of the MNIST family, in `dir/FOLDER/raw`, where torchvision puts them, with
+    /// `torchvision_folder` as FOLDER; in `dir`; or a level above or below. `advice` ends the error where none of them
+    /// is there.
     ///
     /// # Errors
     /// [`Error::Data`] where one of them is missing.
-    pub fn published(dir: &Path, torchvision_folder: &str) -> Result<Self> {
+    pub fn published(dir: &Path, torchvision_folder: &str, advice: &str) -> Result<Self> {
         let below = dir.join(torchvision_folder);
         let raw = below.join("raw");
         // Another set may lie in `dir` itself, under the same names: the folder with this set's own name comes first.
@@ -41,7 +42,8 @@ impl SetFiles {
         let mut listings = all.map(|folder| (folder, listed(folder, |name| NAMES.contains(&name))));
         let Some((folder, listed)) = listings.find(|(_, listed)| !listed.is_empty()) else {
             let (names, raw) = (NAMES.join(", "), raw.display());
-            return Err(Error::data(dir, format!("found none of {names} (plain or .gz), neither here nor in {raw}")));
+            let message = format!("found none of {names} (plain or .gz), neither here nor in {raw}{advice}");
+            return Err(Error::data(dir, message));
         };
         let path = |name: &str| {
             let found = listed.iter().find(|file| file.name == name).map(|file| file.path.clone());
@@ -75,8 +77,8 @@ pub(super) struct Listed {
     pub path: PathBuf,
 }
 
-/// The files of a folder whose names are `wanted`; a folder with a file of its own name in it stands for that file. Of files with one
-/// name the plain one is there.
+/// The files of a folder whose names are `wanted`; a folder with a file of its own name in it stands for that file. Of
+/// files with one name the plain one is there.
 pub(super) fn listed(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<Listed> {
     let mut found = vec![];
     // What cannot be listed has nothing that is wanted.
@@ -110,7 +112,7 @@ mod tests {
     }
 
     fn found(dir: &Path) -> SetFiles {
-        SetFiles::published(dir, "MNIST").unwrap()
+        SetFiles::published(dir, "MNIST", "").unwrap()
     }
 
     #[test]
@@ -147,6 +149,6 @@ mod tests {
         // Of two sets under one root, each by its own name, also where another lies in the root itself.
         NAMES.iter().for_each(|name| write(&root.path().join(name)));
         assert!(found(root.path()).paths[0].starts_with(&raw));
-        assert!(SetFiles::published(root.path(), "FashionMNIST").unwrap().paths[0].starts_with(root.path()));
+        assert!(SetFiles::published(root.path(), "FashionMNIST", "").unwrap().paths[0].starts_with(root.path()));
     }
 }

@@ -1,7 +1,8 @@
 //! A folder of IDX files whose classes are whatever its labels are, as EMNIST's.
 //!
-//! The files of a set are known by what their names say: `train` or `test` (MNIST's `t10k`), `images` or `labels`. What stands before
-//! that is the set's name: `emnist-letters`. Of several sets in a folder, a path to `FOLDER/emnist-letters` chooses one.
+//! The files of a set are known by what their names say: `train` or `test` (MNIST's `t10k`), `images` or `labels`. What
+//! stands before that is the set's name: `emnist-letters`. Of several sets in a folder, a path to
+//! `FOLDER/emnist-letters` chooses one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -94,8 +95,9 @@ impl Format for IdxFolder {
     }
 }
 
-/// Of every label the place of its class. A model's classes, where `all` labels of the data are given, may be called otherwise than this
-/// data's: by the labels' numbers, or as nobody here knows; then as many labels are taken in their order.
+/// Of every label the place of its class. A model's classes, where `all` labels of the data are given, may be called
+/// otherwise than this data's: by the labels' numbers, or as nobody here knows; then as many labels are taken in their
+/// order.
 fn places(names: &Names, classes: &[String], all: Option<&BTreeSet<u8>>) -> Vec<Option<u32>> {
     let place = |name: String| classes.iter().position(|class| *class == name).map(|place| place as u32);
     let by_name = |label: u8| names.of(label).ok().and_then(place);
@@ -220,8 +222,8 @@ impl Set {
 struct Names(Option<(PathBuf, BTreeMap<u8, String>)>);
 
 impl Names {
-    /// Reads `NAME-mapping.txt`, or the one file that is called so: a line for each label, with the numbers of the characters that it
-    /// stands for.
+    /// Reads `NAME-mapping.txt`, or the one file that is called so: a line for each label, with the numbers of the
+    /// characters that it stands for.
     fn find(folder: &Path, set: &str, values: &BTreeSet<u8>) -> Result<Self> {
         let mut files = listed(folder, |name| name.ends_with("mapping-txt"));
         if let Some(own) = files.iter().position(|file| file.name == format!("{set}-mapping-txt")) {

@@ -31,7 +31,7 @@ impl Format for Mnist {
     }
 
     fn read(&self, dir: &Path, how: &Reading, _: ReadProgress) -> Result<Loaded> {
-        let files = SetFiles::published(dir, FOLDER)?;
+        let files = SetFiles::published(dir, FOLDER, "; `smoothcnn data fetch mnist` downloads them")?;
         let sets = idx::load_files(&files, CLASSES.len(), how.ignored)?;
         let loaded = Loaded::published(sets, &CLASSES, &[[0.1307, 0.3081]]);
         Ok(Loaded { notes: files.notes, ..loaded })

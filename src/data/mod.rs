@@ -105,7 +105,8 @@ impl Dataset {
         hex(&hash.finalize())
     }
 
-    /// Each channel's mean and standard deviation, of pixels scaled to 0..1. Sums of whole numbers: the same whatever the order.
+    /// Each channel's mean and standard deviation, of pixels scaled to 0..1. Sums of whole numbers: the same whatever
+    /// the order.
     pub fn normalisation(&self) -> Vec<[f64; 2]> {
         let [c, h, w] = self.shape;
         let n = (self.len() * h * w) as f64;

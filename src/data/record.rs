@@ -79,8 +79,9 @@ impl Record {
         images.len() >= n && images.shape == self.shape && images.sha256(n, ignored) == hash
     }
 
-    /// Refuses images that are not those of the record, with what was found and what was expected and the advice what to do;
-    /// `limit` is what they were cut to when it was made, and there may be more of them now; `ignored` is [`Loaded::ignored`].
+    /// Refuses images that are not those of the record, with what was found and what was expected and the advice what
+    /// to do; `limit` is what they were cut to when it was made, and there may be more of them now; `ignored` is
+    /// [`Loaded::ignored`].
     ///
     /// # Errors
     /// [`Error::Data`].

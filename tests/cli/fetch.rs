@@ -33,6 +33,22 @@ fn fetch(dir: &Path, args: &str) -> Assert {
     command.assert()
 }
 
+/// Who has no files yet is told how to come by them.
+#[test]
+fn a_set_that_is_not_there_can_be_fetched() {
+    let dir = tempdir().unwrap();
+    for (set, fetched) in [
+        ("mnist", "mnist"),
+        ("fashion-mnist", "fashion-mnist"),
+        ("cifar-10", "cifar-10"),
+        ("cifar-100", "cifar-100"),
+        ("cifar-100-coarse", "cifar-100"),
+    ] {
+        let failed = run(dir.path(), &format!("train --data {set} --device cpu"));
+        assert_fails(failed, 4, &[&format!("`smoothcnn data fetch {fetched}` downloads")]);
+    }
+}
+
 /// Catches a page that is taken for data, an exit code that is not the documented one, and what is left behind.
 #[test]
 fn what_is_no_data_is_refused() {

@@ -77,7 +77,8 @@ fn near_names_of_mnist_are_found_and_said() {
     assert_eq!(stderr(&info), [note]);
 }
 
-/// Catches a label byte that is taken for another, or for a pixel, where the set is trained on, known again or asked about.
+/// Catches a label byte that is taken for another, or for a pixel, where the set is trained on, known again or asked
+/// about.
 #[test]
 fn cifar_100_trains_and_evaluates_out_of_its_archive() {
     let dir = tempdir().unwrap();

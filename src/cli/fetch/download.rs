@@ -1,7 +1,8 @@
 //! One file from one of several mirrors: whole, and with the right sum, or not at all.
 //!
-//! What arrives is kept in a file beside it, `NAME.part`, until all of it is there: a download that ends early goes on with the rest.
-//! Nothing tells whether that is the rest of the same file but the sum in the end; where it is wrong, all is asked for once more.
+//! What arrives is kept in a file beside it, `NAME.part`, until all of it is there: a download that ends early goes on
+//! with the rest. Nothing tells whether that is the rest of the same file but the sum in the end; where it is wrong,
+//! all is asked for once more.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -81,11 +82,12 @@ impl From<Error> for Failure {
 }
 
 impl Download<'_> {
-    /// Downloads the file, unless it is there. `progress` is told how many bytes are there, `note` what goes wrong on the way.
+    /// Downloads the file, unless it is there. `progress` is told how many bytes are there, `note` what goes wrong on
+    /// the way.
     ///
     /// # Errors
-    /// [`Error::Data`] where another file is at its place, or no mirror has this one; [`Error::Io`] where no mirror answers, or the
-    /// system fails; [`Error::InUse`] where another process downloads it.
+    /// [`Error::Data`] where another file is at its place, or no mirror has this one; [`Error::Io`] where no mirror
+    /// answers, or the system fails; [`Error::InUse`] where another process downloads it.
     pub fn run(&self, progress: &dyn Fn(u64), note: &dyn Fn(&str)) -> Result<Outcome> {
         let Self { file, folder, patience, .. } = self;
         let target = folder.join(file.name);

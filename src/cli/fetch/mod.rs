@@ -15,8 +15,8 @@ use download::{Download, Outcome, Patience, Published, is_whole};
 
 /// Download a published data set: mnist, fashion-mnist, cifar-10 or cifar-100.
 ///
-/// Each file is checked against the SHA-256 of the published one, and is there whole or not at all. What ended early goes on from
-/// where it was (`NAME.part`). Files that are there already are kept, and none is replaced.
+/// Each file is checked against the SHA-256 of the published one, and is there whole or not at all. What ended early
+/// goes on from where it was (`NAME.part`). Files that are there already are kept, and none is replaced.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// mnist, fashion-mnist, cifar-10 or cifar-100
