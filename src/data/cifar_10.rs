@@ -1,4 +1,4 @@
-//! CIFAR-10: photographs of ten classes, 32x32, in the binary version ([`super::cifar`]).
+//! CIFAR-10: photographs of ten classes, 32x32, in the binary version (`cifar.rs` reads it).
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
 //! CIFAR-100: photographs of a hundred classes, which form twenty groups, 32x32, in the binary version
-//! ([`super::cifar`]).
+//! (`cifar.rs` reads it).
 //!
 //! A record has two label bytes: the group (coarse), then the class (fine). Each makes a data set of its own.
 
