@@ -43,7 +43,10 @@ fn idx_files_of_any_classes_train_and_evaluate() {
     assert_eq!(images(""), 52);
     // The label of the files, and not the class of that number, in images that are otherwise those of the model.
     assert_eq!(images("--ignore-index 26"), 50);
-    run(dir.path(), "train --data ./emnist --device cpu --epochs 1 -b 16 --ignore-index 1 --out fewer").success();
+    let fewer =
+        run(dir.path(), "train --data ./emnist --device cpu --epochs 1 -b 16 --ignore-index 1 --out fewer").success();
+    // Three images of one label, and not those of the class with that number too.
+    assert!(stderr(&fewer).iter().any(|line| line.contains("78 training (3 ignored)")), "{:?}", stderr(&fewer));
     assert_eq!(fs::read_to_string(dir.path().join("fewer/config.toml")).unwrap().matches("\"26\"").count(), 1);
     run(dir.path(), "eval --device cpu --model fewer").success();
     run(dir.path(), "train --device cpu --resume fewer --epochs 2").success();

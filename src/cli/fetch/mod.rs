@@ -4,6 +4,7 @@ mod download;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -163,7 +164,15 @@ pub fn run(args: Args) -> Result<u8> {
             bar.suspend(|| common::note(format_args!("data: {}", escaped(line))));
         };
         let download = Download { file, mirrors, folder: &folder, patience: &patience };
-        let outcome = download.run(&|done| bar.set_position(done), &said);
+        let is_begun = Cell::new(false);
+        let progress = |done| {
+            bar.set_position(done);
+            // What an earlier download left says nothing about the speed of this one.
+            if !is_begun.replace(true) {
+                bar.reset_eta();
+            }
+        };
+        let outcome = download.run(&progress, &said);
         bar.finish_and_clear();
         let path = folder.join(file.name).display().to_string();
         common::print(match outcome? {
