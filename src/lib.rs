@@ -158,7 +158,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`mod@bench`], [`check`] | how fast this machine is; every kernel against its twin |
-//! | `report`, [`study`] | what smoothing does on your own data, as a page and as text; runs in pairs, verdicts on the six claims |
+//! | `report`, [`study`] | a run, or what smoothing does on your own data, as a page and as text; runs in pairs, verdicts on the six claims |
 //! | [`export`] | a saved model for other programs |
 //! | [`train`] | the training loop, a run in its folder with its configuration, weights files, a saved model |
 //! | [`backend`] | what carries a training out: a GPU, the fast CPU path, the plain form |
@@ -177,7 +177,7 @@
 //! | feature | what |
 //! |---|---|
 //! | `cli` | what only the program needs: flags, progress bars, signals; brings `report` |
-//! | `report` | a sweep's table, page and pictures; a sheet of a data set's images |
+//! | `report` | pages of runs and sweeps, a sweep's table; a sheet of a data set's images |
 //!
 //! Both are on by default; the library needs neither. It prints nothing: what there is to say goes to a
 //! [`train::listener::Listener`], or to a function of yours.
@@ -207,6 +207,7 @@ pub mod ops;
 pub mod optimizer;
 pub mod parse;
 pub mod plan;
+mod protobuf;
 pub mod real;
 #[cfg(feature = "report")]
 pub mod report;

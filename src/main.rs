@@ -3,8 +3,7 @@
 mod cli;
 
 fn main() -> std::process::ExitCode {
-    let (cli, given) = cli::parse();
-    match cli::run(cli, &given) {
+    match cli::parse().and_then(|(cli, given)| cli::run(cli, &given)) {
         Ok(code) => code.into(),
         Err(error) => {
             cli::note(format_args!("smoothcnn: {}", smoothcnn::error::one_line(&error.to_string())));

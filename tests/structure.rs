@@ -25,7 +25,7 @@ const ORDER: &[&[&str]] = &[
     &["layer"],
     &["plan"],
     &["cases", "input"],
-    &["docs", "fs", "memory", "parse", "real", "rng"],
+    &["docs", "fs", "memory", "parse", "protobuf", "real", "rng"],
     &["error"],
 ];
 

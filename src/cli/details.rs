@@ -3,17 +3,17 @@
 use std::path::Path;
 
 use serde::Serialize;
-use smoothcnn::data::Dataset;
 use smoothcnn::error::escaped;
-use smoothcnn::fs::{is_temporary, names, write_atomic};
-use smoothcnn::measure::classes::{ClassMeasures, Confusion, Mistake, answers, macro_mean, mistakes};
-use smoothcnn::train::run_folder::{MARK, OwnFolder};
+use smoothcnn::fs::write_atomic;
+use smoothcnn::measure::classes::{ClassMeasures, Mistake, macro_mean};
+use smoothcnn::train::marked::Marked;
+use smoothcnn::train::run_folder::OwnFolder;
 use smoothcnn::{Error, Result};
 
 use super::common::print;
 
 /// What `eval --out` writes.
-const FILES: [&str; 3] = ["classes.csv", "confusion.csv", "mistakes.csv"];
+pub const FILES: [&str; 3] = ["classes.csv", "confusion.csv", "mistakes.csv"];
 
 /// A matrix of more classes is wider than a terminal.
 const WIDEST: usize = 12;
@@ -23,31 +23,10 @@ const SHOWN: usize = 10;
 
 /// The answers to a test set, class by class.
 pub struct Details<'a> {
-    names: &'a [String],
-    test: &'a Dataset,
-    /// The place of each image in the whole test set.
-    places: &'a [u32],
-    confusion: Confusion,
-    measures: Vec<ClassMeasures>,
-    mistakes: Vec<Mistake>,
-}
-
-/// Takes the folder of `eval --out`: a new one, an empty one, or one of an earlier `eval`, which has its mark and nothing else.
-pub fn folder(path: &Path) -> Result<OwnFolder> {
-    let refused =
-        |found: &str| Error::Usage(format!("--out: {}: found {found}, expected a new or empty folder", path.display()));
-    if path.exists() && !path.is_dir() {
-        return Err(refused("a file"));
-    }
-    let found = if path.is_dir() { names(path)? } else { vec![] };
-    // Of an `eval` that was killed.
-    let temporary = |name: &Path| FILES.iter().any(|file| is_temporary(&name.to_string_lossy(), file));
-    let ours =
-        |name: &Path| name == Path::new(MARK) || FILES.iter().any(|file| name == Path::new(file)) || temporary(name);
-    match found.iter().find(|name| !ours(name)) {
-        Some(other) => Err(refused(&format!("a folder with {}", other.display()))),
-        None => OwnFolder::take(path, &FILES),
-    }
+    /// What the classes are called, by their label.
+    pub names: &'a [String],
+    /// The answers.
+    pub marked: &'a Marked,
 }
 
 /// A class, as JSON has it.
@@ -61,24 +40,13 @@ pub struct ClassLine<'a> {
 }
 
 impl<'a> Details<'a> {
-    /// Of images whose every label counts, with their places in the whole test set, and the probabilities `[images, classes]` of a
-    /// model.
-    pub fn new(names: &'a [String], test: &'a Dataset, places: &'a [u32], probabilities: &[f64]) -> Self {
-        let classes = names.len();
-        let answers = answers(probabilities, classes);
-        let confusion = Confusion::new(&test.labels, &answers, classes);
-        let measures = confusion.measures();
-        let mistakes = mistakes(probabilities, &test.labels, &answers, classes);
-        Self { names, test, places, confusion, measures, mistakes }
-    }
-
     /// Each class, for JSON.
     pub fn lines(&self) -> Vec<ClassLine<'_>> {
         let of = |(class, of): (&'a String, &ClassMeasures)| {
             let ClassMeasures { precision, recall, f1, support, .. } = *of;
             ClassLine { class, precision, recall, f1, support }
         };
-        self.names.iter().zip(&self.measures).map(of).collect()
+        self.names.iter().zip(&self.marked.classes).map(of).collect()
     }
 
     /// Prints all of it, at most 80 columns wide.
@@ -90,13 +58,13 @@ impl<'a> Details<'a> {
         } else {
             self.print_pairs()?
         }
-        if self.mistakes.is_empty() {
+        if self.marked.mistakes.is_empty() {
             return Ok(());
         }
         print("\nthe surest of the wrong answers")?;
-        for Mistake { index, label, answer, probability } in self.mistakes.iter().take(SHOWN) {
+        for Mistake { index, label, answer, probability } in self.marked.mistakes.iter().take(SHOWN) {
             let (label, answer) = (short(&self.names[*label], 14), short(&self.names[*answer], 14));
-            let file = shortened(&self.file(*index), 28);
+            let file = shortened(&self.marked.name(*index), 28);
             print(format_args!("{file:<28}  is {label:<14}  answered {answer:<14} {probability:.4}"))?;
         }
         Ok(())
@@ -104,12 +72,13 @@ impl<'a> Details<'a> {
 
     fn print_classes(&self) -> Result<()> {
         print(format_args!("\n{:<32} {:>9} {:>9} {:>9} {:>9}", "class", "precision", "recall", "f1", "images"))?;
-        for (name, ClassMeasures { precision, recall, f1, support, .. }) in self.names.iter().zip(&self.measures) {
+        for (name, ClassMeasures { precision, recall, f1, support, .. }) in self.names.iter().zip(&self.marked.classes)
+        {
             let name = short(name, 32);
             print(format_args!("{name:<32} {precision:>9.4} {recall:>9.4} {f1:>9.4} {support:>9}"))?;
         }
-        let [precision, recall, f1] = macro_mean(&self.measures);
-        let support = self.test.len();
+        let [precision, recall, f1] = macro_mean(&self.marked.classes);
+        let support = self.marked.images.len();
         print(format_args!("{:<32} {precision:>9.4} {recall:>9.4} {f1:>9.4} {support:>9}", "mean of the classes"))
     }
 
@@ -121,26 +90,24 @@ impl<'a> Details<'a> {
         print("images of the row's class that are answered with the column's")?;
         row("", self.names.iter().map(|name| short(name, 5)).collect())?;
         for (label, name) in self.names.iter().enumerate() {
-            row(name, (0..self.names.len()).map(|answer| self.confusion.count(label, answer).to_string()).collect())?;
+            row(
+                name,
+                (0..self.names.len()).map(|answer| self.marked.confusion.count(label, answer).to_string()).collect(),
+            )?;
         }
         Ok(())
     }
 
     fn print_pairs(&self) -> Result<()> {
         print("classes that are taken for others most often")?;
-        for (label, answer, count) in self.confusion.confused().into_iter().take(SHOWN) {
+        for (label, answer, count) in self.marked.confusion.confused().into_iter().take(SHOWN) {
             let (label, answer) = (short(&self.names[label], 24), short(&self.names[answer], 24));
             print(format_args!("{label:<24}  answered {answer:<24}  {count:>6}"))?;
         }
         Ok(())
     }
 
-    /// The image's file within the data, else its place in the test set.
-    fn file(&self, index: usize) -> String {
-        self.test.files.get(index).cloned().unwrap_or_else(|| format!("image {}", self.places[index]))
-    }
-
-    /// Writes [`FILES`] to a folder that [`folder()`] took.
+    /// Writes [`FILES`] to a folder that was taken for them.
     pub fn write(&self, folder: &OwnFolder) -> Result<()> {
         let folder = folder.path();
         let classes = self.lines().into_iter().map(|line| {
@@ -154,14 +121,14 @@ impl<'a> Details<'a> {
         let rows = self
             .names
             .iter()
-            .zip(self.confusion.counts.chunks(self.names.len()))
+            .zip(self.marked.confusion.counts.chunks(self.names.len()))
             .map(|(name, counts)| [name.clone()].into_iter().chain(counts.iter().map(usize::to_string)).collect());
         table(folder, FILES[1], named, rows)?;
-        let rows = self.mistakes.iter().map(|of| {
+        let rows = self.marked.mistakes.iter().map(|of| {
             let [label, answer] = [of.label, of.answer].map(|class| self.names[class].clone());
             vec![
-                self.places[of.index].to_string(),
-                self.test.files.get(of.index).cloned().unwrap_or_default(),
+                self.marked.places[of.index].to_string(),
+                self.marked.images.files.get(of.index).cloned().unwrap_or_default(),
                 label,
                 answer,
                 of.probability.to_string(),

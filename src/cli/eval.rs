@@ -10,11 +10,13 @@ use smoothcnn::measure::loss::{of_loss, taking_part};
 use smoothcnn::measure::temperature;
 use smoothcnn::measure::{self, Metrics};
 use smoothcnn::train::checkpoint::{self, Metadata, Tensor};
+use smoothcnn::train::marked::Marked;
 use smoothcnn::train::temperature_file;
 use smoothcnn::{Error, Result};
 
 use super::common;
 use super::details::{self, ClassLine, Details};
+use super::folder;
 use super::model::{Asked, ModelArgs};
 
 /// Measures a saved model on a test set.
@@ -76,7 +78,7 @@ fn resamples(text: &str) -> Result<usize, String> {
 /// Runs the command.
 pub fn run(args: Args) -> Result<u8> {
     // Before anything is computed.
-    let folder = args.out.as_deref().map(details::folder).transpose()?;
+    let folder = args.out.as_deref().map(|out| folder::taken(out, &details::FILES)).transpose()?;
     let temperature = args.model.temperature.as_deref().map(temperature_file::read).transpose()?;
     let asked = args.model.load()?;
     let counted = asked.test.labelled_indices();
@@ -87,32 +89,25 @@ pub fn run(args: Args) -> Result<u8> {
     let logits = args.model.logits(&asked, &test)?;
     let scale = |t: f64| finite(temperature::apply(&logits, t), net.classes);
     let scaled = temperature.map(scale).transpose()?;
-    let measured = scaled.as_deref().unwrap_or(&logits);
-    let metrics = of_loss(&loss, measured, &test.labels, net.classes);
+    let divided = scaled.as_deref().unwrap_or(&logits);
+    let metrics = of_loss(&loss, divided, &test.labels, net.classes);
     if metrics.images == 0 {
         let found =
             "none of the test images counts: each label is ignored, or of a class that took no part in training";
         return Err(Error::Usage(format!("--ignore-index: found that {found}; expected at least one")));
     }
     let bootstrap = (args.bootstrap > 0).then(|| {
-        let (part, labels, kept) = taking_part(loss.form(), measured, &test.labels, net.classes);
+        let (part, labels, kept) = taking_part(loss.form(), divided, &test.labels, net.classes);
         let predictions = measure::predictions(&part, &labels, kept, Smoothing::NONE);
         let Intervals { accuracy, nll, ece } = bootstrap::of_predictions(&predictions, args.bootstrap, 0.95, 0);
         Bootstrap { resamples: args.bootstrap, accuracy_interval: accuracy, nll_interval: nll, ece_interval: ece }
     });
-    // What took no part in training is no answer, and none is expected.
-    let allowed = model.file.class_mask(net.classes)?;
-    let takes_part = |&i: &u32| allowed.as_ref().is_none_or(|allowed| allowed[test.labels[i as usize] as usize]);
-    let part: Vec<u32> = (0..test.len() as u32).filter(takes_part).collect();
-    let of_part = test.subset(&part);
-    let rows = part.iter().flat_map(|&i| &logits[i as usize * net.classes..][..net.classes]);
-    let probabilities = model.probabilities(&rows.copied().collect::<Vec<_>>(), temperature.unwrap_or(1.0))?;
+    let marked = Marked::new(model, &test, &counted, &logits, temperature.unwrap_or(1.0))?;
     if let Some(path) = &args.logits {
         let tensor = Tensor { name: "logits".into(), shape: vec![test.len(), net.classes], data: logits.into() };
         checkpoint::save(path, &[tensor], args.model.inference.dtype.into(), &Metadata::new())?;
     }
-    let places: Vec<u32> = part.iter().map(|&i| counted[i as usize]).collect();
-    let details = Details::new(&asked.classes, &of_part, &places, &probabilities);
+    let details = Details { names: &asked.classes, marked: &marked };
     if let Some(folder) = &folder {
         details.write(folder)?;
     }

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use smoothcnn::Result;
-use smoothcnn::export::{Exportable, onnx};
+use smoothcnn::export::{Exportable, hugging_face, onnx, pytorch};
 use smoothcnn::fs::{is_standard_output, write_output};
 use smoothcnn::train::model::ModelFile;
 
-use super::common;
 use super::model::temperature;
+use super::{common, folder};
 
 /// Writes a saved model for other programs. It takes pixels from 0 to 255 there, and normalises them itself.
 ///
@@ -17,6 +17,11 @@ use super::model::temperature;
 pub enum Command {
     /// One ONNX file: weights, normalisation, temperature; any batch size, class names in its metadata.
     Onnx(OnnxArgs),
+    /// A folder with the source of a PyTorch module, and its weights.
+    Pytorch(FolderArgs),
+    /// A folder for the Hugging Face hub: a model card with the run's own figures, the PyTorch module, its weights.
+    #[command(visible_alias = "hf")]
+    HuggingFace(FolderArgs),
 }
 
 /// The model, and where it goes.
@@ -43,10 +48,22 @@ pub struct OnnxArgs {
     softmax: bool,
 }
 
+/// Flags of the forms that are folders.
+#[derive(Debug, clap::Args)]
+pub struct FolderArgs {
+    #[command(flatten)]
+    from: From,
+    /// The folder to write, a new or empty one [default: beside the weights, under their name with the form's]
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
 /// Runs the command.
 pub fn run(command: Command) -> Result<u8> {
     match command {
         Command::Onnx(args) => to_onnx(&args),
+        Command::Pytorch(args) => to_folder(&args, "pytorch", &[pytorch::SOURCE, pytorch::WEIGHTS], pytorch::write),
+        Command::HuggingFace(args) => to_folder(&args, "hf", &hugging_face::FILES, hugging_face::write),
     }
     .map(|()| 0)
 }
@@ -71,6 +88,17 @@ fn to_onnx(args: &OnnxArgs) -> Result<()> {
     let output = if args.softmax { onnx::PROBABILITIES } else { onnx::LOGITS };
     let classes = model.classes.len();
     said(&out, &format!("{} from [batch, {c}, {h}, {w}] (0 to 255), {output} to [batch, {classes}]", onnx::INPUT))
+}
+
+type Write = fn(&Exportable, &ModelFile, &Path) -> Result<()>;
+
+fn to_folder(args: &FolderArgs, form: &str, files: &[&str], write: Write) -> Result<()> {
+    let (file, model) = args.from.load()?;
+    let stem = file.path.file_stem().unwrap_or_default().to_string_lossy();
+    let beside = || file.path.with_file_name(format!("{stem}-{form}"));
+    let folder = folder::taken(&args.out.clone().unwrap_or_else(beside), files)?;
+    write(&model, &file, folder.path())?;
+    common::print(format_args!("{}: {}", folder.path().display(), files.join(", ")))
 }
 
 /// Says what was written, where the output has not its place.

@@ -5,6 +5,8 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 use smoothcnn::{Error, Result};
 
+use super::sources;
+
 /// The flags, and the arguments without one, that were given to the command that runs.
 #[derive(Clone, Debug)]
 pub struct Given(Vec<String>);
@@ -16,7 +18,10 @@ impl Given {
         let mut given = vec![];
         loop {
             // Groups of arguments have identifiers too, and are no arguments.
-            let from_line = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+            // What the file of flags has was given; that there is one has no effect of its own.
+            let from_line = |id: &&clap::Id| {
+                *id != sources::CONFIG && matches.value_source(id.as_str()) == Some(ValueSource::CommandLine)
+            };
             let argument = |id: &clap::Id| command.get_arguments().find(|argument| argument.get_id() == id);
             given.extend(matches.ids().filter(from_line).filter_map(argument).map(
                 |argument| match argument.get_long() {

@@ -4,7 +4,7 @@ use clap::{Arg, ArgAction, Command};
 use clap_complete::Shell;
 use smoothcnn::{Error, Result};
 
-use super::common;
+use super::{common, sources};
 
 /// The flags that most people need; `-h` shows no others.
 const COMMON: [&str; 10] =
@@ -69,12 +69,14 @@ const HEADINGS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("Device", &["adapter", "kernels", "tiles", "autotune", "dtype", "activations"]),
-    ("Output", &["log-every", "json"]),
+    ("Output", &["log-every", "tensorboard", "json"]),
 ];
 
 /// The command line with its help arranged. Of a flag that is given twice the last one counts, as with Python's argparse, so
 /// that a script can add to a line that it was given.
 pub fn arranged(command: Command) -> Command {
+    let has_flags = command.get_arguments().any(|argument| argument.get_long().is_some());
+    let command = if has_flags { command.arg(sources::argument()) } else { command };
     let command = command.args_override_self(true);
     let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
     names.into_iter().fold(command, |command, name| {
@@ -85,7 +87,12 @@ pub fn arranged(command: Command) -> Command {
 
 fn train(command: Command) -> Command {
     let more = "`--help` shows every flag: data, loss, training, device, output.";
-    command.args_override_self(true).mut_args(place).after_help(more).after_long_help("")
+    command
+        .args_override_self(true)
+        .mut_args(place)
+        .arg(sources::argument().help_heading("Common"))
+        .after_help(more)
+        .after_long_help("")
 }
 
 fn place(argument: Arg) -> Arg {

@@ -11,6 +11,7 @@ mod devices;
 mod eval;
 mod export;
 mod fetch;
+mod folder;
 #[cfg(test)]
 mod fuzz;
 mod given;
@@ -21,8 +22,10 @@ mod model;
 mod plan;
 mod predict;
 mod preview;
+mod report;
 mod screen;
 mod signals;
+mod sources;
 mod sweep;
 mod threads;
 mod train;
@@ -53,6 +56,7 @@ enum Command {
     Eval(eval::Args),
     /// Answer pictures, or a data set's test images, with a saved model.
     Predict(predict::Args),
+    Report(report::Args),
     #[command(subcommand)]
     Export(export::Command),
     /// Fit a temperature to a saved model, by which `eval --temperature` divides its logits.
@@ -92,12 +96,15 @@ enum DataCommand {
     Preview(preview::Args),
 }
 
-/// Reads the command line, or ends the program with what is wrong with it; and says what it gives.
-pub fn parse() -> (Cli, Given) {
+/// Reads the command line, the file of flags that it names and the environment, or ends the program with what is wrong with the
+/// line; and says what is given.
+pub fn parse() -> Result<(Cli, Given)> {
     let mut command = help::arranged(Cli::command());
-    let matches = command.get_matches_mut();
+    let line = sources::expanded(&command, std::env::args_os().collect(), std::env::vars_os())?;
+    line.said.iter().for_each(common::note);
+    let matches = command.try_get_matches_from_mut(line.words).unwrap_or_else(|error| error.exit());
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
-    (cli, Given::new(&command, &matches))
+    Ok((cli, Given::new(&command, &matches)))
 }
 
 /// Runs a command. `Ok` carries the exit code: 1 where the command's own answer is "no".
@@ -109,6 +116,7 @@ pub fn run(cli: Cli, given: &Given) -> Result<u8> {
         Command::Sweep(args) => sweep::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args, given),
+        Command::Report(args) => report::run(args),
         Command::Export(command) => export::run(command),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Check(args) => check::run(args),

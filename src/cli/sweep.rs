@@ -10,7 +10,7 @@ use smoothcnn::backend::device::Precision;
 use smoothcnn::fs::{remove, write_atomic};
 use smoothcnn::parse::to_json;
 use smoothcnn::report::collect::Question;
-use smoothcnn::report::{self, Story};
+use smoothcnn::report::sweep::Story;
 use smoothcnn::study::choice::Criterion;
 use smoothcnn::study::entry::SweepEntry;
 use smoothcnn::study::sweep::{self, PLAN, REPORT, RESULTS, SweepGrid, VAL_SPLIT};
@@ -18,7 +18,7 @@ use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs};
 use super::config::{RunArgs, Varied};
-use super::signals;
+use super::{signals, sources};
 
 /// Trains a grid of runs and says what label smoothing does on this data, and which epsilon to use.
 ///
@@ -275,6 +275,9 @@ fn start(entry: &SweepEntry, threads: usize, local: &LocalArgs) -> Result<Child>
     let program = std::env::current_exe().map_err(Error::io("this program's own file"))?;
     let mut command = Command::new(program);
     command.args(["train", "--entry"]).arg(&entry_path).args(local.device.flags());
+    for variable in sources::variables() {
+        command.env_remove(variable);
+    }
     // The results do not depend on it.
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
         command.env("RAYON_NUM_THREADS", threads.to_string());
@@ -302,7 +305,7 @@ impl CollectArgs {
 
 /// Gathers what is done into results.csv and report.html, and prints the findings.
 fn collect(entries: &[SweepEntry], out: &Path, args: &CollectArgs) -> Result<()> {
-    let story = report::collect::collect(entries, out, &args.question(), &tell)?;
+    let story = smoothcnn::report::collect::collect(entries, out, &args.question(), &tell)?;
     if args.json {
         let Story { study, reference, findings, choices, predictions, .. } = &story;
         common::print_json(&serde_json::json!({

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use smoothcnn::data::format::Pictures;
 use smoothcnn::data::source::{DataChoice, Wanted};
+use smoothcnn::report::run::RunReport;
+use smoothcnn::report::run_page;
 use smoothcnn::study::entry::{self, SweepEntry};
 use smoothcnn::train::best::BestBy;
 use smoothcnn::train::config::Config;
@@ -46,7 +48,7 @@ pub struct Args {
     device: DeviceArgs,
     /// Train an entry of `smoothcnn sweep plan` and measure it for the study: a file, or - for standard input. Nothing is done
     /// where it is done, and an interrupted run goes on. Of the other flags only --index, --device, --adapter,
-    /// --kernels, --tiles, --autotune, --log-every and --json may be given
+    /// --kernels, --tiles, --autotune, --log-every, --tensorboard and --json may be given
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "resume"])]
     entry: Option<PathBuf>,
     /// Which entry of a plan, from 0
@@ -58,7 +60,7 @@ pub struct Args {
     /// Go on with the run in this folder, from its checkpoint
     ///
     /// Its config.toml counts: a flag with another value is refused, but
-    /// for --epochs (those done included), --patience, --checkpoint-every, --data-dir, where its data has moved, --log-every, --json, and --device, --adapter,
+    /// for --epochs (those done included), --patience, --checkpoint-every, --data-dir, where its data has moved, --log-every, --tensorboard (which it keeps), --json, and --device, --adapter,
     /// --kernels, --tiles and --autotune, without which the run keeps its kind of device, its kernels and, where the device runs
     /// it, their form: others round differently
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
@@ -70,13 +72,17 @@ pub struct Args {
     /// Record the loss of every N-th step
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = common::at_least_one)]
     log_every: usize,
+    /// Write the record for TensorBoard too
+    #[arg(long)]
+    tensorboard: bool,
     /// Results as JSON, a line for each epoch
     #[arg(long)]
     json: bool,
 }
 
 /// The flags that do not change what is computed, but for rounding.
-const DEVICE: [&str; 7] = ["--device", "--adapter", "--kernels", "--tiles", "--autotune", "--log-every", "--json"];
+const DEVICE: [&str; 8] =
+    ["--device", "--adapter", "--kernels", "--tiles", "--autotune", "--log-every", "--tensorboard", "--json"];
 
 /// The flags that a run may go on with, though it began without them.
 const CHANGES: [&str; 5] = ["--epochs", "--patience", "--checkpoint-every", "--data-dir", "--allow-changed-data"];
@@ -84,7 +90,7 @@ const CHANGES: [&str; 5] = ["--epochs", "--patience", "--checkpoint-every", "--d
 /// Runs the command.
 pub fn run(args: Args, given: &Given) -> Result<u8> {
     let Args { run, label_smoothing, label_noise, seed, .. } = args;
-    let options = Options { device: args.device.device(), log_every: args.log_every };
+    let options = Options { device: args.device.device(), log_every: args.log_every, tensorboard: args.tensorboard };
     // What is in no configuration is said again.
     let own_flags = own_flags(&args.device, args.log_every, given);
     let resumed = move |out: &Path| format!("train --resume {}{own_flags}", common::quoted(out));
@@ -123,7 +129,8 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         config.patience = (patience > 0).then_some(patience);
     }
     config.checkpoint_every = args.checkpoint_every.unwrap_or(config.checkpoint_every);
-    Screen::new(args.json, resumed).show(|screen| runs::train(config, folder, &options, screen))?;
+    let run = Screen::new(args.json, resumed).show(|screen| runs::train(config, folder, &options, screen))?;
+    common::note(format_args!("report in {}", run_page::write(&RunReport::of(&run)?)?.display()));
     Ok(0)
 }
 

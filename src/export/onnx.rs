@@ -1,9 +1,9 @@
 //! A model as one ONNX file: weights, normalisation, temperature, and softmax if it is wanted.
 
 use super::Exportable;
-use super::protobuf::Message;
 use crate::layer::{Exported, OnnxOperator, OnnxValue};
 use crate::parse::to_json;
+use crate::protobuf::Message;
 use crate::{Error, Result};
 
 /// The version of the file's form, one that has [`Exported::OPSET`].

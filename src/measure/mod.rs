@@ -24,6 +24,7 @@
 pub mod bootstrap;
 pub mod calibration;
 pub mod classes;
+pub mod interval;
 pub mod loss;
 mod prediction;
 pub mod selective;

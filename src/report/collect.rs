@@ -31,7 +31,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
-use super::{Story, plots};
+use super::plots;
+use super::sweep::Story;
 use crate::backend::device::Note;
 use crate::fs::write_atomic;
 use crate::optimizer::{Adam, Optimizer, Sgd};

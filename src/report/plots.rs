@@ -1,4 +1,6 @@
-//! The report's pictures, as SVG.
+//! The pictures of a sweep's report, as SVG, and what all drawings share.
+//!
+//! Drawings have few colours, each with a meaning; `style.css` replaces them in the dark.
 
 use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
@@ -9,7 +11,7 @@ use crate::study::projection::{Projected, Set};
 use crate::study::{self, Measure, Study};
 use crate::{Error, Result};
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Told apart by people who see colours differently, too (Okabe and Ito 2008).
 const COLOURS: [RGBColor; 6] = [
@@ -20,16 +22,18 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
 ];
-const INK: RGBColor = RGBColor(70, 70, 70);
-const GRID: RGBColor = RGBColor(225, 225, 225);
+pub(super) const INK: RGBColor = RGBColor(70, 70, 70);
+pub(super) const GRID: RGBColor = RGBColor(225, 225, 225);
+/// Pixels of a drawing that stands beside others: as wide as a phone.
+pub(super) const PANEL: (u32, u32) = (350, 250);
 
 /// The colour of line `i`.
-fn colour(i: usize) -> RGBColor {
+pub(super) fn colour(i: usize) -> RGBColor {
     COLOURS[i % COLOURS.len()]
 }
 
 /// Draws into an SVG of `size` pixels.
-fn svg(size: (u32, u32), draw: impl FnOnce(&Area) -> Result<(), Drawing>) -> Result<String> {
+pub(super) fn svg(size: (u32, u32), draw: impl FnOnce(&Area) -> Result<(), Drawing>) -> Result<String> {
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
@@ -40,10 +44,10 @@ fn svg(size: (u32, u32), draw: impl FnOnce(&Area) -> Result<(), Drawing>) -> Res
     Ok(text)
 }
 
-type Drawing = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Drawing = Box<dyn std::error::Error + Send + Sync>;
 
 /// Room about values, so that no mark sits on the frame. `NaN`s do not count.
-fn span(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
+pub(super) fn span(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
     let finite = values.filter(|v| v.is_finite());
     let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
     if low > high {
@@ -77,6 +81,14 @@ pub fn curves(study: &Study) -> Result<String> {
         }
         Ok(())
     })
+}
+
+/// A drawing for each of [`CURVES`], for a page that arranges them.
+///
+/// # Errors
+/// [`Error::Report`] if it cannot be drawn.
+pub fn panels(study: &Study) -> Result<Vec<String>> {
+    CURVES.iter().map(|&measure| svg(PANEL, |area| curve(area, study, measure))).collect()
 }
 
 fn curve(area: &Area, study: &Study, measure: Measure) -> Result<(), Drawing> {

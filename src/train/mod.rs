@@ -7,6 +7,7 @@ pub mod best;
 pub mod checkpoint;
 pub mod config;
 pub mod listener;
+pub mod marked;
 pub mod model;
 mod names;
 mod record;
@@ -15,6 +16,7 @@ pub mod runs;
 pub mod saved;
 pub mod store;
 pub mod temperature_file;
+mod tensorboard;
 
 use std::ops::ControlFlow;
 use std::time::Instant;

@@ -43,7 +43,7 @@ pub struct ModelFile {
 }
 
 /// The key of a model's metadata that has its [`TrainedOn`], as JSON.
-const DATA_SET: &str = "data_set";
+pub(crate) const DATA_SET: &str = "data_set";
 
 /// What a model's metadata says of its data.
 pub(super) fn data_set(trained_on: &TrainedOn) -> (String, String) {

@@ -16,6 +16,7 @@ use super::checkpoint::{Dtype, Metadata};
 use super::listener::Listener;
 use super::run_folder::{BEST, METRICS, RESULTS};
 use super::store::{BestWeights, save_model};
+use super::tensorboard::EventFile;
 use super::{EpochReport, Observer, Progress, saved};
 #[cfg(debug_assertions)]
 use crate::backend::gpu::Gpu;
@@ -89,6 +90,8 @@ struct TestLine {
 /// Writes the record, and tells the listener of it.
 pub(super) struct Recorder<'a> {
     pub metrics: LineWriter<File>,
+    /// The same for TensorBoard.
+    pub events: Option<EventFile>,
     pub net: &'a Network,
     pub optimizer: Optimizer,
     pub dtype: Dtype,
@@ -138,6 +141,9 @@ impl Recorder<'_> {
     fn record(&mut self, line: &impl Serialize) -> Result<String> {
         let line = to_json(line);
         writeln!(self.metrics, "{line}").map_err(Error::io(self.out.join(METRICS)))?;
+        if let Some(events) = &mut self.events {
+            events.add(&line)?;
+        }
         Ok(line)
     }
 

@@ -39,9 +39,15 @@ pub const TEMPERATURE: &str = "temperature.toml";
 /// The files of a run that have its weights, the one first that answers for it.
 pub const WEIGHTS: [&str; 3] = [BEST, MODEL, CHECKPOINT];
 
+/// What a run came to, as a page to look at.
+pub const REPORT: &str = "report.html";
+
+/// The record as TensorBoard reads it, which knows such files by their name.
+pub const EVENTS: &str = "events.out.tfevents.smoothcnn";
+
 /// Every file of a run.
-pub const RUN_FILES: [&str; 10] =
-    [CONFIG, METRICS, RESULTS, MODEL, BEST, CHECKPOINT, FLIPPED, RESULT, PROJECTION, TEMPERATURE];
+pub const RUN_FILES: [&str; 12] =
+    [CONFIG, METRICS, RESULTS, MODEL, BEST, CHECKPOINT, FLIPPED, RESULT, PROJECTION, TEMPERATURE, REPORT, EVENTS];
 
 /// A folder of this program's, which nobody else works in as long as this value lives.
 #[derive(Debug)]

@@ -48,6 +48,7 @@
 //! # }
 //! ```
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::best::{Best, refined_nll};
@@ -57,8 +58,9 @@ use super::config::{Config, read_config};
 use super::listener::{Begun, Listener};
 use super::model::{self, Model};
 use super::record::Recorder;
-use super::run_folder::{BEST, CHECKPOINT, CONFIG, FLIPPED, MODEL, OwnFolder};
+use super::run_folder::{BEST, CHECKPOINT, CONFIG, EVENTS, FLIPPED, MODEL, OwnFolder};
 use super::saved::{self, SavedRun};
+use super::tensorboard::EventFile;
 use super::{Observer, Progress, Schedule};
 use crate::backend::cpu::memory;
 use crate::backend::device::{Device, Note, Opened, check_activations, finite};
@@ -102,11 +104,13 @@ pub struct Options {
     pub device: Device,
     /// The loss of every N-th step is recorded.
     pub log_every: usize,
+    /// The record is written for TensorBoard too. A run that goes on keeps doing so.
+    pub tensorboard: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: Device::default(), log_every: 50 }
+        Self { device: Device::default(), log_every: 50, tensorboard: false }
     }
 }
 
@@ -125,9 +129,22 @@ pub struct Trained {
     loss: Loss,
     state: State,
     device: Opened,
+    /// The test set's, by the weights of the best epoch, where there is one.
+    best_logits: Option<Vec<f64>>,
 }
 
 impl Trained {
+    /// The logits of the test set, `[images, classes]`, by the weights that answer for the run: of the best epoch, else of the last.
+    ///
+    /// # Errors
+    /// As [`Self::logits`].
+    pub fn test_logits(&self) -> Result<Cow<'_, [f64]>> {
+        match &self.best_logits {
+            Some(logits) => Ok(Cow::Borrowed(logits)),
+            None => self.logits(&self.images.test).map(Cow::Owned),
+        }
+    }
+
     /// The logits of `images`, `[images, classes]`, by the weights of the last epoch.
     ///
     /// # Errors
@@ -276,8 +293,10 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     ));
     let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
     let metadata = |epoch: usize| metadata(&config, &loss, epoch);
+    let tensorboard = options.tensorboard || out.join(EVENTS).exists();
     let mut recorder = Recorder {
         metrics: saved::record(out, &progress, &epochs, steps_per_epoch, &|line| listener.note(line))?,
+        events: tensorboard.then(|| EventFile::of_record(out)).transpose()?,
         net: &net,
         optimizer: config.optimizer,
         dtype: config.dtype.into(),
@@ -313,6 +332,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         backend = trainer(&again, &state, &note)?;
         device = again;
         recorder.metrics = saved::record(out, &progress, &epochs, steps_per_epoch, &note)?;
+        recorder.events = tensorboard.then(|| EventFile::of_record(out)).transpose()?;
         (recorder.epochs, recorder.best) = (epochs, best);
         recorder.write_past()?;
         outcome = super::run(backend.as_mut(), &setup, schedule, progress, &mut recorder);
@@ -330,6 +350,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     }
     drop(backend);
     let best = recorder.best_epoch();
+    let mut best_logits = None;
     if let Some(by) = config.best_by {
         let (epoch, weights) = recorder.best.as_ref().map_or((done, &state), |best| (best.epoch, &best.state));
         let State { params, buffers, .. } = weights;
@@ -352,11 +373,12 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
             ));
         }
         recorder.last(epoch, by, &metrics)?;
+        best_logits = Some(logits);
     }
     recorder.end()?;
     recorder.listener.note(&format!("model in {}", out.join(MODEL).display()));
     drop(recorder);
-    Ok(Trained { folder, config, net, images, best, loss, state, device })
+    Ok(Trained { folder, config, net, images, best, loss, state, device, best_logits })
 }
 
 /// Settles what chooses the best epoch.

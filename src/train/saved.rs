@@ -16,7 +16,7 @@ use crate::fs::write_atomic;
 use crate::network::Network;
 use crate::optimizer::Optimizer;
 use crate::parse::to_json;
-use crate::{Error, Result};
+use crate::{Error, Result, input};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -136,6 +136,15 @@ fn recorded_epochs(out: &Path) -> usize {
     let text = fs::read(out.join(METRICS)).unwrap_or_default();
     let lines = String::from_utf8_lossy(&text);
     lines.lines().filter(|line| serde_json::from_str::<Line>(line).is_ok_and(|line| line.kind == "epoch")).count()
+}
+
+/// The lines of the record in the run's folder `out`; damaged ones are left out, as where a run goes on.
+///
+/// # Errors
+/// As [`input::read_text`].
+pub fn read_record(out: &Path) -> Result<Vec<Value>> {
+    let text = input::read_text(&out.join(METRICS), "the record of a run")?;
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 /// The record in `out` with the lines up to `progress`, ready for more. A damaged line is left out; the lines of epochs that are lost

@@ -1,4 +1,4 @@
-//! What other programs make of an exported model. They need Python with onnx and onnxruntime, which is another one than `python3`
+//! What other programs make of an exported model. They need Python with onnx, onnxruntime, torch and safetensors, which is another one than `python3`
 //! where SMOOTHCNN_PYTHON says so.
 
 use std::fs;
@@ -10,10 +10,12 @@ use smoothcnn::backend::device::{Device, Precision};
 use smoothcnn::backend::gpu::DeviceKind;
 use smoothcnn::backend::{Asked, ImageSet, State};
 use smoothcnn::data::Dataset;
-use smoothcnn::export::{Exportable, onnx};
+use smoothcnn::export::{Exportable, onnx, pytorch};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::{avg_pool2d, conv2d, max_pool2d};
 use smoothcnn::plan::Storage;
+use smoothcnn::train::checkpoint::Metadata;
+use smoothcnn::train::model::ModelFile;
 use tempfile::tempdir;
 
 use super::skip::skipped;
@@ -94,6 +96,18 @@ fn networks(images: &Dataset) -> Vec<(Exportable, Vec<f64>)> {
     vec![untrained(images.shape, &layers, images), untrained(images.shape, &with_global, images)]
 }
 
+/// The model with a temperature and without one of its classes; its probabilities then.
+fn divided_and_masked(model: &mut Exportable, logits: &[f64]) -> Vec<f64> {
+    let classes = model.net.classes;
+    model.temperature = 0.5;
+    model.allowed = Some((0..classes).map(|class| class != 1).collect());
+    let softmax = |row: &[f64]| {
+        let exp: Vec<f64> = (0..classes).map(|c| if c == 1 { 0.0 } else { (row[c] / 0.5).exp() }).collect();
+        exp.iter().map(|e| e / exp.iter().sum::<f64>()).collect::<Vec<_>>()
+    };
+    logits.chunks(classes).flat_map(softmax).collect()
+}
+
 /// Catches a layer whose form in ONNX is another function, a normalisation that is not the predictor's, a graph of one batch size,
 /// a file that ONNX's own checker refuses, temperature and class mask that are lost.
 #[test]
@@ -101,7 +115,6 @@ fn onnx_answers_as_the_predictor_does() {
     let dir = tempdir().unwrap();
     let images = images([3, 15, 14], 6);
     for (k, (mut model, logits)) in networks(&images).into_iter().enumerate() {
-        let classes = model.net.classes;
         let write = |model: &Exportable, softmax: bool| {
             let path = dir.path().join(format!("{k}.onnx"));
             fs::write(&path, onnx::encode(model, softmax).unwrap()).unwrap();
@@ -110,16 +123,66 @@ fn onnx_answers_as_the_predictor_does() {
         let Some(found) = apart("onnx", &write(&model, false), &images, &logits) else { return };
         assert!(found < TOLERANCE, "{found}");
 
-        model.temperature = 0.5;
-        model.allowed = Some((0..classes).map(|class| class != 1).collect());
-        let softmax = |row: &[f64]| {
-            let exp: Vec<f64> = (0..classes).map(|c| if c == 1 { 0.0 } else { (row[c] / 0.5).exp() }).collect();
-            exp.iter().map(|e| e / exp.iter().sum::<f64>()).collect::<Vec<_>>()
-        };
-        let probabilities: Vec<f64> = logits.chunks(classes).flat_map(softmax).collect();
+        let probabilities = divided_and_masked(&mut model, &logits);
         let found = apart("onnx", &write(&model, true), &images, &probabilities).unwrap();
         assert!(found < TOLERANCE, "{found}");
     }
+}
+
+/// Catches a layer whose module is another function, weights that do not load strictly, a normalisation that is not the predictor's,
+/// temperature and class mask that are lost.
+#[test]
+fn pytorch_answers_as_the_predictor_does() {
+    let dir = tempdir().unwrap();
+    let images = images([3, 15, 14], 6);
+    for (k, (mut model, logits)) in networks(&images).into_iter().enumerate() {
+        let write = |model: &Exportable, name: &str| {
+            let folder = dir.path().join(format!("{name}{k}"));
+            fs::create_dir(&folder).unwrap();
+            let file = ModelFile { path: folder.join("none"), metadata: Metadata::new() };
+            pytorch::write(model, &file, &folder).unwrap();
+            folder
+        };
+        let Some(found) = apart("pytorch", &write(&model, "logits"), &images, &logits) else { return };
+        assert!(found < TOLERANCE, "{found}");
+        let probabilities = divided_and_masked(&mut model, &logits);
+        let found = apart("pytorch-softmax", &write(&model, "softmax"), &images, &probabilities).unwrap();
+        assert!(found < TOLERANCE, "{found}");
+    }
+}
+
+/// A run's folder for the hub: figures that are the record's, classes by number and name, no path of the user's, and a model that
+/// this program knows as well.
+#[test]
+fn a_run_becomes_a_module_and_a_folder_for_the_hub() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path();
+    pictures::digits(&dir.join("mine"), 200, 60);
+    run(dir, "train --device cpu --data mine --epochs 2 --batch-size 32 --val-split 0.3 --out run").success();
+    let assert = run(dir, "export hf run").success();
+    let files = "README.md, config.json, preprocessor_config.json, model.py, model.safetensors";
+    assert_eq!(stdout(&assert), format!("run/best-hf: {files}\n"));
+    let read = |name: &str| fs::read_to_string(dir.join("run/best-hf").join(name)).unwrap();
+    let json = |name: &str| serde_json::from_str::<serde_json::Value>(&read(name)).unwrap();
+    let card = read("README.md");
+    let accuracy = super::number(&super::metrics(&dir.join("run"), "test")[0], "accuracy");
+    assert!(card.starts_with("---\n") && card.contains(&format!("| accuracy | {accuracy:.4} |")), "{card}");
+    assert!(card.contains(&format!("\"type\":\"accuracy\",\"value\":{accuracy}")), "{card}");
+    let config = json("config.json");
+    assert_eq!((&config["id2label"]["3"], &config["label2id"]["digit 3"]), (&"digit 3".into(), &3.into()));
+    assert_eq!(json("preprocessor_config.json")["size"], json!({ "height": 28, "width": 28 }));
+    let weights = fs::read(dir.join("run/best-hf/model.safetensors")).unwrap();
+    let user = dir.to_string_lossy();
+    assert!(!String::from_utf8_lossy(&weights).contains(&*user) && !card.contains(&*user), "a path of the user's");
+    // The same answers, by this program.
+    let answers = |model: &str| stdout(&run(dir, &format!("predict --model {model} --device cpu mine/test")).success());
+    assert_eq!(answers("run/best-hf/model.safetensors"), answers("run"));
+    // Again into its own folder, not into another's; a file alone has no figures, and is a module all the same.
+    run(dir, "export hf run").success();
+    assert_fails(run(dir, "export hf run --out mine"), 2, &["--out: mine: found a folder with"]);
+    assert_fails(run(dir, "export hf run/best-hf/model.safetensors"), 4, &["found a model without its run"]);
+    run(dir, "export pytorch run/best-hf/model.safetensors --out module").success();
+    assert!(fs::read_to_string(dir.join("module/model.py")).unwrap().contains("self.fc2 = nn.Linear(128, 10)"));
 }
 
 /// A run is exported with its best weights and its temperature, under the names of its classes.

@@ -16,10 +16,13 @@ mod loss;
 mod pictures;
 mod predict;
 mod refuse;
+mod report;
 mod sets;
 mod sizes;
+mod sources;
 mod stop;
 mod sweep;
+mod tensorboard;
 mod tools;
 mod train;
 

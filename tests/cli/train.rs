@@ -46,7 +46,15 @@ fn a_run_leaves_its_configuration_its_record_and_its_model() {
     let files: Vec<_> = snapshot(&out).into_keys().collect();
     assert_eq!(
         files,
-        [".smoothcnn", "checkpoint.safetensors", "config.toml", "metrics.jsonl", "model.safetensors", "results.csv"]
+        [
+            ".smoothcnn",
+            "checkpoint.safetensors",
+            "config.toml",
+            "metrics.jsonl",
+            "model.safetensors",
+            "report.html",
+            "results.csv"
+        ]
     );
 
     let config: toml::Table = fs::read_to_string(out.join("config.toml")).unwrap().parse().unwrap();

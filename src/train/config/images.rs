@@ -22,6 +22,8 @@ pub struct Images {
     pub test: Dataset,
     /// The indices of the training images into the training set as its files have it.
     pub kept: Vec<u32>,
+    /// The indices of the test images into the test set as its files have it.
+    pub test_kept: Vec<u32>,
     /// Whose label noise has changed.
     pub flipped: Vec<Flip>,
     /// What the data set is known by.
@@ -92,7 +94,6 @@ fn read_images(config: &Config, note: Note, progress: ReadProgress) -> Result<Im
         }
         record.check(&source, (Part::Test, &test), config.limit_test, hashed, advice)?;
     }
-    let mut test = if ignored.is_some() { test.labelled() } else { test };
     if let Some(path) = train_labels {
         train.labels = replaced_labels(path, &train, ignored)?;
     }
@@ -101,10 +102,9 @@ fn read_images(config: &Config, note: Note, progress: ReadProgress) -> Result<Im
     let takes_part = |label: u32| allowed.get(label as usize).is_some_and(|allowed| *allowed);
     let part: Vec<u32> = (0..classes as u32).filter(|&class| takes_part(class)).collect();
     train.labels.iter_mut().filter(|label| !takes_part(**label)).for_each(|label| *label = IGNORED);
-    if part.len() < classes {
-        let of_part = (0..test.len() as u32).filter(|&i| takes_part(test.labels[i as usize]));
-        test = test.subset(&of_part.collect::<Vec<_>>());
-    }
+    let counts = |&i: &u32| test.labels[i as usize] != IGNORED && takes_part(test.labels[i as usize]);
+    let test_kept: Vec<u32> = (0..test.len() as u32).filter(counts).collect();
+    let test = if test_kept.len() < test.len() { test.subset(&test_kept) } else { test };
     let (train_images, test_images) = (record.train_images, record.test_images);
     let held_out = record.val_images.map_or(String::new(), |n| format!(", {n} validation"));
     note(&format!("data: {}, {train_images} training{held_out} and {test_images} test images", source.describe()));
@@ -136,7 +136,7 @@ fn read_images(config: &Config, note: Note, progress: ReadProgress) -> Result<Im
         let message = "found no test image that counts, expected at least one";
         return Err(Error::Usage(format!("--class-mask or --ignore-index: {message}")));
     }
-    Ok(Images { train, validation, test, kept, flipped, record, normalisation })
+    Ok(Images { train, validation, test, kept, test_kept, flipped, record, normalisation })
 }
 
 fn replaced_labels(path: &Path, train: &Dataset, ignored: Option<i64>) -> Result<Vec<u32>> {

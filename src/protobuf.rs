@@ -1,4 +1,4 @@
-//! As much of protobuf's encoding as an ONNX file needs. A reader takes the fields in any order.
+//! As much of protobuf's encoding as an ONNX file and TensorBoard's events need. A reader takes the fields in any order.
 
 /// A message that is being written.
 #[derive(Default)]
@@ -6,6 +6,7 @@ pub struct Message(Vec<u8>);
 
 /// What stands behind a field's number.
 const VARINT: u64 = 0;
+const FIXED64: u64 = 1;
 const BYTES: u64 = 2;
 const FIXED32: u64 = 5;
 
@@ -20,6 +21,13 @@ impl Message {
     /// A number.
     pub fn float(mut self, field: u64, value: f32) -> Self {
         self.varint(field << 3 | FIXED32);
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
+    /// A number in 64 bits.
+    pub fn double(mut self, field: u64, value: f64) -> Self {
+        self.varint(field << 3 | FIXED64);
         self.0.extend(value.to_le_bytes());
         self
     }
@@ -69,6 +77,7 @@ mod tests {
         let within = Message::default().int(1, 150);
         assert_eq!(Message::default().message(3, within).into_bytes(), [0x1a, 0x03, 0x08, 0x96, 0x01]);
         assert_eq!(Message::default().float(2, 1.0).into_bytes(), [0x15, 0, 0, 0x80, 0x3f]);
+        assert_eq!(Message::default().double(1, 1.0).into_bytes(), [0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f]);
         let negative = Message::default().int(1, -2).into_bytes();
         assert_eq!(negative, [0x08, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]);
     }

@@ -1,0 +1,259 @@
+//! Flags from a file (`-c`) and from the environment (`SMOOTHCNN_EPOCHS` for `--epochs`). They are put into the command line ahead of
+//! what is there, the file's first: of a flag that is given twice the last one counts.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use smoothcnn::{Error, Result, input};
+use toml::Value;
+
+/// The flag that names the file.
+pub const CONFIG: &str = "config";
+/// What the variables begin with.
+const PREFIX: &str = "SMOOTHCNN_";
+/// Variables that are no flags: of the program, and of its tests.
+const OTHERS: [&str; 6] = ["CACHE", "ENDS_WITH_STDIN", "LOSE_DEVICE_AFTER_STEP", "PYTHON", "REQUIRE_ALL", "THOROUGH"];
+
+/// A command line with all that it takes from elsewhere.
+pub struct Line {
+    /// Its words.
+    pub words: Vec<OsString>,
+    /// What came from where, for a person to read.
+    pub said: Vec<String>,
+}
+
+/// The flag of every command that has flags.
+pub fn argument() -> Arg {
+    Arg::new(CONFIG)
+        .short('c')
+        .long(CONFIG)
+        .value_name("FILE.toml")
+        .value_parser(value_parser!(PathBuf))
+        .help("Take flags from this file, a key each: `batch-size = 128`; those given here count first")
+}
+
+/// `words` with the flags of the file and of the environment, in `variables`, behind the name of the command that is called.
+pub fn expanded(
+    command: &Command,
+    words: Vec<OsString>,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Line> {
+    let variables: Vec<(String, OsString)> =
+        variables.filter_map(|(name, value)| Some((name.to_str()?.strip_prefix(PREFIX)?.to_owned(), value))).collect();
+    check_names(command, &variables)?;
+    let (called, at) = called(command, &words);
+    let flags = || called.get_arguments().filter(|argument| name(argument).is_some());
+    let variable = |argument: &Arg| {
+        let wanted = variable_of(name(argument)?);
+        variables.iter().find(|(name, value)| *name == wanted && !value.is_empty())
+    };
+    let (mut added, mut said) = (vec![], vec![]);
+    let file = named_file(command, &words).or_else(|| {
+        let of_environment = flags().find(|argument| name(argument) == Some(CONFIG)).and_then(variable);
+        of_environment.map(|(_, file)| file.into())
+    });
+    if let Some(path) = file {
+        let of_file = of_file(called, &path)?;
+        said.push(format!("{}: {}", path.display(), shown(&of_file)));
+        added.extend(of_file);
+    }
+    let mut of_environment = vec![];
+    for argument in flags().filter(|argument| name(argument) != Some(CONFIG)) {
+        if let (Some(long), Some((variable, value))) = (name(argument), variable(argument)) {
+            of_environment.extend(of_variable(argument, long, variable, value)?);
+        }
+    }
+    if !of_environment.is_empty() {
+        said.push(format!("environment: {}", shown(&of_environment)));
+        added.extend(of_environment);
+    }
+    let mut words = words;
+    words.splice(at..at, added);
+    Ok(Line { words, said })
+}
+
+/// The variables that are flags of some command, as they are set now: a program that this one starts gets its flags by its line.
+pub fn variables() -> impl Iterator<Item = OsString> {
+    let is_flag = |name: &OsString| {
+        let name = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        name.is_some_and(|name| !OTHERS.contains(&name))
+    };
+    std::env::vars_os().map(|(name, _)| name).filter(is_flag)
+}
+
+/// The command that `words` call, and where its flags begin.
+fn called<'a>(command: &'a Command, words: &[OsString]) -> (&'a Command, usize) {
+    let (mut called, mut at) = (command, 1.min(words.len()));
+    while let Some(below) = words.get(at).and_then(|word| called.find_subcommand(word)) {
+        (called, at) = (below, at + 1);
+    }
+    (called, at)
+}
+
+/// The file that `-c` names. What is wrong with the rest of the line shows when it is read in earnest.
+fn named_file(command: &Command, words: &[OsString]) -> Option<PathBuf> {
+    let matches = command.clone().ignore_errors(true).try_get_matches_from(words).ok()?;
+    let mut matches: &ArgMatches = &matches;
+    while let Some((_, below)) = matches.subcommand() {
+        matches = below;
+    }
+    matches.try_get_one::<PathBuf>(CONFIG).ok()?.cloned()
+}
+
+/// The long name of a flag that may come from elsewhere.
+fn name(argument: &Arg) -> Option<&str> {
+    argument.get_long().filter(|long| !["help", "version"].contains(long))
+}
+
+fn is_switch(argument: &Arg) -> bool {
+    matches!(argument.get_action(), ArgAction::SetTrue)
+}
+
+/// `BATCH_SIZE`, of `batch-size`.
+fn variable_of(long: &str) -> String {
+    long.replace('-', "_").to_uppercase()
+}
+
+fn shown(words: &[OsString]) -> String {
+    words.iter().map(|word| super::common::quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+fn word(long: &str, value: &OsStr) -> OsString {
+    let mut word = OsString::from(format!("--{long}="));
+    word.push(value);
+    word
+}
+
+/// The flags in the file at `path`, for the command `called`.
+fn of_file(called: &Command, path: &Path) -> Result<Vec<OsString>> {
+    let text = input::read_text(path, "a TOML file of flags")?;
+    let table: toml::Table = smoothcnn::parse::toml(path, &text)?;
+    let mut words = vec![];
+    for (key, value) in &table {
+        let wrong =
+            |found: &str, expected: &str| Error::data(path, format!("key {key}: found {found}, expected {expected}"));
+        let long = key.replace('_', "-");
+        let flags = || called.get_arguments().filter(|argument| name(argument).is_some_and(|name| name != CONFIG));
+        let Some(argument) = flags().find(|argument| name(argument) == Some(&long)) else {
+            let near = near(&long, flags().filter_map(name));
+            let name = called.get_name();
+            let near = near.map_or(String::new(), |near| format!(" such as {near}"));
+            return Err(wrong("no flag of that name", &format!("a flag of `{name}`{near}")));
+        };
+        let values: Vec<&Value> = match value {
+            Value::Array(values) if argument.get_value_delimiter().is_some() => values.iter().collect(),
+            value => vec![value],
+        };
+        let text = |value: &Value| match value {
+            Value::String(text) if values.len() > 1 && text.contains(',') => {
+                Err(wrong(&format!("{text:?} in a list"), "no comma in it"))
+            }
+            Value::String(text) => Ok(text.clone()),
+            Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Ok(value.to_string()),
+            other => Err(wrong(&format!("a TOML {}", other.type_str()), "one value")),
+        };
+        match value {
+            Value::Boolean(true) if is_switch(argument) => words.push(format!("--{long}").into()),
+            Value::Boolean(false) if is_switch(argument) => {}
+            other if is_switch(argument) => return Err(wrong(&other.to_string(), "true or false")),
+            _ => {
+                let texts = values.iter().map(|value| text(value)).collect::<Result<Vec<_>>>()?;
+                words.push(word(&long, texts.join(",").as_ref()));
+            }
+        }
+    }
+    Ok(words)
+}
+
+fn of_variable(argument: &Arg, long: &str, variable: &str, value: &OsStr) -> Result<Option<OsString>> {
+    match value.to_str() {
+        _ if !is_switch(argument) => Ok(Some(word(long, value))),
+        Some("1" | "true") => Ok(Some(format!("--{long}").into())),
+        Some("0" | "false") => Ok(None),
+        _ => Err(Error::Usage(format!("{PREFIX}{variable}: found {value:?}, expected 1 or 0"))),
+    }
+}
+
+/// Refuses a variable that is a flag of no command.
+fn check_names(command: &Command, variables: &[(String, OsString)]) -> Result<()> {
+    let mut known = vec![];
+    collect(command, &mut known);
+    let unknown = |(name, _): &&(String, OsString)| !OTHERS.contains(&&name[..]) && !known.contains(name);
+    let Some((name, _)) = variables.iter().find(unknown) else { return Ok(()) };
+    let near = near(name, known.iter().map(String::as_str));
+    let near = near.map_or(String::new(), |near| format!(" such as {PREFIX}{near}"));
+    Err(Error::Usage(format!("{PREFIX}{name}: found no flag of that name, expected one{near}")))
+}
+
+fn collect(command: &Command, known: &mut Vec<String>) {
+    known.extend(command.get_arguments().filter_map(name).map(variable_of));
+    command.get_subcommands().for_each(|below| collect(below, known));
+}
+
+/// The known name that is most like `name`, if one is.
+fn near<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = known.map(|known| (strsim::jaro_winkler(name, known), known));
+    likeness.filter(|(likeness, _)| *likeness > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::super::{Cli, help};
+    use super::*;
+
+    /// The words that `line` becomes, with this file as `f.toml` and these variables; or what is wrong.
+    fn expand(line: &str, file: &str, variables: &[(&str, &str)]) -> Result<String, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.toml");
+        std::fs::write(&path, file).unwrap();
+        let path = path.to_str().unwrap();
+        let words = line.split_whitespace().map(|word| word.replace("f.toml", path).into()).collect();
+        let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+        let found = expanded(&help::arranged(Cli::command()), words, variables).map_err(|error| error.to_string())?;
+        let words: Vec<_> = found.words.iter().map(|word| word.to_str().unwrap().replace(path, "f.toml")).collect();
+        Ok(words.join(" "))
+    }
+
+    #[test]
+    fn the_line_counts_before_the_environment_and_that_before_the_file() {
+        let found = expand(
+            "smoothcnn train -c f.toml --epochs 3",
+            "lr = 0.5\nepochs = 1\nbatch_size = 8\nnesterov = true\nno-shuffle = false\nmean = [0.5, 0.25]",
+            &[
+                ("SMOOTHCNN_EPOCHS", "2"),
+                ("SMOOTHCNN_JSON", "1"),
+                ("SMOOTHCNN_CACHE", "x"),
+                ("HOME", "y"),
+                ("SMOOTHCNN_SEED", ""),
+            ],
+        );
+        let file = "--batch-size=8 --epochs=1 --lr=0.5 --mean=0.5,0.25 --nesterov";
+        assert_eq!(found.unwrap(), format!("smoothcnn train {file} --epochs=2 --json -c f.toml --epochs 3"));
+        let found = expand("smoothcnn sweep plan --seeds 2", "", &[("SMOOTHCNN_LABEL_SMOOTHING", "0,0.1")]);
+        assert_eq!(found.unwrap(), "smoothcnn sweep plan --label-smoothing=0,0.1 --seeds 2");
+        // A flag of another command has no part in this one, and is no mistake.
+        assert_eq!(expand("smoothcnn devices", "", &[("SMOOTHCNN_EPOCHS", "2")]).unwrap(), "smoothcnn devices");
+        assert_eq!(expand("smoothcnn", "", &[]).unwrap(), "smoothcnn");
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused_with_what_is_near() {
+        let of_file = |text: &str| expand("smoothcnn train --config f.toml", text, &[]).unwrap_err();
+        assert!(
+            of_file("epoch = 3")
+                .ends_with("key epoch: found no flag of that name, expected a flag of `train` such as epochs")
+        );
+        assert!(of_file("zzz = 3").ends_with("expected a flag of `train`"));
+        assert!(of_file("json = 3").ends_with("key json: found 3, expected true or false"));
+        assert!(of_file("[lr]\na = 1").ends_with("key lr: found a TOML table, expected one value"));
+        assert!(of_file("lr = [1, 2]").ends_with("key lr: found a TOML array, expected one value"));
+        assert!(of_file("config = 'x'").contains("key config: found no flag"));
+        let of_variable = |name: &str, value: &str| expand("smoothcnn train", "", &[(name, value)]).unwrap_err();
+        let expected = "SMOOTHCNN_EPOCH: found no flag of that name, expected one such as SMOOTHCNN_EPOCHS";
+        assert_eq!(of_variable("SMOOTHCNN_EPOCH", "3"), expected);
+        assert_eq!(of_variable("SMOOTHCNN_JSON", "maybe"), "SMOOTHCNN_JSON: found \"maybe\", expected 1 or 0");
+    }
+}

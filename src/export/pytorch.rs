@@ -1,0 +1,109 @@
+//! A model as the source of a PyTorch module, and its weights beside it.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::Exportable;
+use crate::Result;
+use crate::fs::write_atomic;
+use crate::layer::Exported;
+use crate::parse::to_json;
+use crate::train::checkpoint::Dtype;
+use crate::train::model::{DATA_SET, ModelFile};
+use crate::train::store::save_model;
+
+/// The module's source.
+pub const SOURCE: &str = "model.py";
+/// Its weights, which the source finds beside it.
+pub const WEIGHTS: &str = "model.safetensors";
+
+/// The source of the module: `load()` reads [`WEIGHTS`], strictly; the module gives logits, its `probabilities` the rest.
+///
+/// # Errors
+/// As [`Exportable::layers`].
+pub fn source(model: &Exportable) -> Result<String> {
+    let [c, h, w] = model.net.input;
+    let classes = model.net.classes;
+    let channel = |which: usize| to_json(&model.each_channel(which));
+    let (mut layers, mut calls) = (String::new(), String::new());
+    for (layer, Exported { torch, .. }) in model.layers()? {
+        let name = &layer.name;
+        // Writing to a string cannot fail.
+        let _ = writeln!(layers, "        self.{name} = {torch}");
+        let _ = writeln!(calls, "        x = self.{name}(x)");
+    }
+    let [mut mask, mut masked] = [String::new(), String::new()];
+    if let Some(allowed) = &model.allowed {
+        let bits: Vec<u8> = allowed.iter().map(|&allowed| allowed.into()).collect();
+        mask = format!(
+            "        takes_part = torch.tensor({}, dtype=torch.bool)\n        \
+             self.register_buffer(\"takes_part\", takes_part, persistent=False)\n",
+            to_json(&bits)
+        );
+        masked = "        logits = logits.masked_fill(~self.takes_part, float(\"-inf\"))\n".into();
+    }
+    Ok(format!(
+        r#""""A classifier of {classes} classes, from images of {c}x{h}x{w}. Written by smoothcnn {version}.
+
+    from model import CLASSES, load
+
+    model = load()                # the weights in {WEIGHTS} beside this file
+    model(pixels)                 # logits [batch, {classes}] of pixels [batch, {c}, {h}, {w}] from 0 to 255
+    model.probabilities(pixels)   # [batch, {classes}], in the order of CLASSES
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+CLASSES = {names}
+# The logits are divided by it.
+TEMPERATURE = {temperature:?}
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        # Of pixels scaled to 0..1, as in training. They are no part of the saved weights.
+        self.register_buffer("mean", torch.tensor({mean}).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor({std}).view(1, -1, 1, 1), persistent=False)
+{mask}{layers}
+    def forward(self, pixels):
+        x = (pixels.float() / 255 - self.mean) / self.std
+{calls}        return x / TEMPERATURE
+
+    def probabilities(self, pixels):
+        logits = self(pixels)
+{masked}        return torch.softmax(logits, dim=1)
+
+
+def load(path=Path(__file__).with_name("{WEIGHTS}")):
+    model = Net()
+    model.load_state_dict(load_file(path), strict=True)
+    return model.eval()
+"#,
+        version = env!("CARGO_PKG_VERSION"),
+        names = to_json(&model.classes),
+        temperature = model.temperature,
+        mean = channel(0),
+        std = channel(1),
+    ))
+}
+
+/// Writes [`SOURCE`] and [`WEIGHTS`] to `folder`. The weights keep what training left in `file`, but for the path of its data, which
+/// is nobody else's.
+///
+/// # Errors
+/// As [`source`]; [`crate::Error::Io`].
+pub fn write(model: &Exportable, file: &ModelFile, folder: &Path) -> Result<()> {
+    let source = source(model)?;
+    let mut metadata = file.metadata.clone();
+    if let Some(mut known) = file.trained_on()? {
+        known.dir = None;
+        metadata.insert(DATA_SET.into(), to_json(&known));
+    }
+    save_model(&folder.join(WEIGHTS), &model.net, &model.state, Dtype::F32, &metadata)?;
+    write_atomic(&folder.join(SOURCE), source.as_bytes())
+}

@@ -1,0 +1,155 @@
+//! The drawings of runs: curves over the epochs, and the reliability diagram, as SVG.
+
+use plotters::element::DashedPathElement;
+use plotters::prelude::*;
+
+use super::plots::{Drawing, GRID, INK, PANEL, colour, span, svg};
+use crate::Result;
+use crate::measure::calibration::Bin;
+
+/// A line of a drawing.
+pub struct Line {
+    /// Which of the colours.
+    pub colour: usize,
+    /// Whether it is dashed: of the training, where others are of images that are held out.
+    pub dashed: bool,
+    /// x and y of its points.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Lines over the epochs. `marked` is an epoch that answers for the run.
+///
+/// # Errors
+/// [`crate::Error::Report`] if it cannot be drawn.
+pub fn curves(title: &str, lines: &[Line], marked: Option<usize>) -> Result<String> {
+    let all = || lines.iter().flat_map(|line| &line.points);
+    let last = all().map(|(x, _)| *x).fold(1.0, f64::max);
+    let (x, y) = (0.0..last * 1.04, span(all().map(|(_, y)| *y)));
+    svg(PANEL, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .margin(8)
+            .caption(title, ("sans-serif", 15).into_font().color(&INK))
+            .x_label_area_size(34)
+            .y_label_area_size(48)
+            .build_cartesian_2d(x, y.clone())?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .axis_style(INK)
+            .x_desc("epoch")
+            // Whole epochs only.
+            .x_labels((last as usize + 1).min(6))
+            .x_label_formatter(&|epoch| format!("{epoch:.0}"))
+            .y_labels(6)
+            .label_style(("sans-serif", 12).into_font().color(&INK))
+            .draw()?;
+        if let Some(epoch) = marked {
+            let at = epoch as f64;
+            chart.draw_series([DashedPathElement::new([(at, y.start), (at, y.end)], 2, 4, INK)])?;
+        }
+        for Line { colour: which, dashed, points } in lines {
+            let ink = colour(*which);
+            if *dashed {
+                chart.draw_series([DashedPathElement::new(points.clone(), 5, 4, ink.stroke_width(2))])?;
+            } else {
+                chart.draw_series(LineSeries::new(points.iter().copied(), ink.stroke_width(2)))?;
+            }
+            // One point makes no line.
+            if points.len() == 1 {
+                chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, ink.filled())))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The reliability diagram: a bar for each bin as high as its share of right answers, the diagonal, where confidence is true,
+/// and below it the share of the images in each bin.
+///
+/// # Errors
+/// [`crate::Error::Report`] if it cannot be drawn.
+pub fn reliability(title: &str, bins: &[Bin]) -> Result<String> {
+    let images: usize = bins.iter().map(|bin| bin.images).sum();
+    let width = 1.0 / bins.len() as f64;
+    let bars = |height: fn(&Bin, f64) -> f64| -> Vec<_> {
+        let bar = |(i, bin): (usize, &Bin)| (i as f64 * width, (i + 1) as f64 * width, height(bin, images as f64));
+        bins.iter().enumerate().filter(|(_, bin)| bin.images > 0).map(bar).collect()
+    };
+    svg((PANEL.0, 380), |area| {
+        let (above, below) = area.split_vertically(280);
+        let mut chart = ChartBuilder::on(&above)
+            .margin(8)
+            .caption(title, ("sans-serif", 15).into_font().color(&INK))
+            .x_label_area_size(24)
+            .y_label_area_size(48)
+            .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
+        let small = || ("sans-serif", 12).into_font().color(&INK);
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .axis_style(INK)
+            .y_desc("accuracy")
+            .x_labels(5)
+            .y_labels(5)
+            .label_style(small())
+            .draw()?;
+        draw_bars(&mut chart, bars(|bin, _| bin.accuracy))?;
+        chart.draw_series([DashedPathElement::new([(0.0, 0.0), (1.0, 1.0)], 4, 4, INK)])?;
+        let shares = bars(|bin, images| bin.images as f64 / images);
+        let most = shares.iter().map(|(.., share)| *share).fold(0.01, f64::max);
+        let mut chart = ChartBuilder::on(&below)
+            .margin(8)
+            .x_label_area_size(34)
+            .y_label_area_size(48)
+            .build_cartesian_2d(0.0..1.0, 0.0..most)?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .axis_style(INK)
+            .x_desc("confidence")
+            .y_desc("images")
+            .x_labels(5)
+            .y_labels(2)
+            .y_label_formatter(&|share| format!("{:.0}%", 100.0 * share))
+            .label_style(small())
+            .draw()?;
+        draw_bars(&mut chart, shares)
+    })
+}
+
+type Chart<'a, 'b> = ChartContext<
+    'a,
+    SVGBackend<'b>,
+    Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
+>;
+
+/// Bars from 0 up: left, right, height.
+fn draw_bars(chart: &mut Chart, bars: Vec<(f64, f64, f64)>) -> Result<(), Drawing> {
+    let bar = |(left, right, height)| {
+        let mut bar = Rectangle::new([(left, 0.0), (right, height)], colour(0).mix(0.75).filled());
+        bar.set_margin(0, 0, 1, 1);
+        bar
+    };
+    chart.draw_series(bars.into_iter().map(bar))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawings_take_what_there_is() {
+        let bin = |images, confidence, accuracy| Bin { images, confidence, accuracy };
+        let bins = [bin(0, f64::NAN, f64::NAN), bin(10, 0.6, 0.5), bin(30, 0.9, 1.0)];
+        let svg = reliability("bins", &bins).unwrap();
+        assert!(svg.starts_with("<svg") && !svg.contains("NaN"), "{svg}");
+        // A run that was stopped in its first epoch has no line; of one epoch it is a dot.
+        let of = |points| curves("nll", &[Line { colour: 1, dashed: false, points }], Some(1)).unwrap();
+        assert!(!of(vec![]).contains("circle") && of(vec![(1.0, 0.5)]).contains("circle"));
+        assert!(!of(vec![]).contains("NaN"));
+    }
+}

@@ -1,0 +1,382 @@
+//! A study as a page to look at, self-contained, and as text.
+
+use maud::{Markup, PreEscaped, html};
+
+use super::page::{card, drawings, glossary, page, scrolled};
+use super::plots;
+use crate::Result;
+use crate::study::choice::{Criterion, EpsilonChoice, Forecast};
+use crate::study::claims::Finding;
+use crate::study::projection::{Projected, Set};
+use crate::study::stats::{Estimate, Verdict};
+use crate::study::{self, Measure, Study};
+
+/// What a report tells.
+#[derive(Clone, Debug)]
+pub struct Story {
+    /// The outcomes.
+    pub study: Study,
+    /// What was trained, on what, how: names and values.
+    pub facts: Vec<(&'static str, String)>,
+    /// The epsilon of claims 1 to 4; `None` where there was nothing to compare.
+    pub reference: Option<f64>,
+    /// The claims.
+    pub findings: Vec<Finding>,
+    /// Recommended epsilons.
+    pub choices: Vec<EpsilonChoice>,
+    /// Which of them is the recommendation.
+    pub chosen_by: Criterion,
+    /// The predicted epsilon of the best calibration.
+    pub predictions: Vec<Forecast>,
+    /// The projections of some runs, each with its epsilon.
+    pub projections: Vec<(f64, Vec<Projected>)>,
+}
+
+/// The columns of the table of means.
+const COLUMNS: [(Measure, f64, usize); 10] = [
+    (study::TRAIN_ERROR, 100.0, 2),
+    (study::TEST_ERROR, 100.0, 2),
+    (study::NLL, 1.0, 4),
+    (study::NLL_SCALED, 1.0, 4),
+    (study::ECE, 1.0, 4),
+    (study::ECE_SCALED, 1.0, 4),
+    (study::CONFIDENCE, 100.0, 2),
+    (study::OVERCONFIDENCE, 100.0, 2),
+    (study::AURC, 1.0, 5),
+    (study::MEMORISED, 100.0, 1),
+];
+
+/// `0.0123 [0.0101, 0.0145]`.
+fn interval(e: &Estimate, factor: f64, digits: usize) -> String {
+    let Estimate { mean, low, high, .. } = e;
+    let mean = format!("{:+.digits$}", factor * mean);
+    if low.is_finite() { format!("{mean} [{:+.digits$}, {:+.digits$}]", factor * low, factor * high) } else { mean }
+}
+
+/// Shares are shown in per cent; everything else as it is.
+fn scale(measure: &str) -> (f64, usize, &'static str) {
+    let share = ["error", "confidence", "memorised"].iter().any(|word| measure.contains(word));
+    if share { (100.0, 2, " %") } else { (1.0, 4, "") }
+}
+
+/// Which claim a finding is of, for people.
+fn claim(finding: &Finding) -> String {
+    if finding.claim == 0 {
+        format!("cost: {}", finding.statement)
+    } else {
+        format!("{} {}", finding.claim, finding.statement)
+    }
+}
+
+impl Story {
+    /// The recommendation at each rate of noise.
+    fn recommended(&self) -> impl Iterator<Item = &EpsilonChoice> {
+        self.choices.iter().filter(|choice| choice.criterion == self.chosen_by)
+    }
+
+    /// The verdicts, the recommendation and the prediction, for a terminal.
+    pub fn text(&self) -> String {
+        use std::fmt::Write;
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let mut line = |text: String| writeln!(out, "{text}").unwrap_or_default();
+        line(format!(
+            "{:<34} {:<27} {:>5}  {:>14}  {:>9} {:>9}  {:<28} verdict",
+            "claim", "measure", "noise", "e", "before", "after", "effect [interval]"
+        ));
+        for f in &self.findings {
+            let (factor, digits, unit) = scale(f.measure);
+            line(format!(
+                "{:<34} {:<27} {:>5}  {:>14}  {:>9} {:>9}  {:<28} {}{}",
+                claim(f),
+                f.measure,
+                f.label_noise,
+                format!("{} against {}", f.epsilon, f.than),
+                format!("{:.digits$}{unit}", factor * f.before),
+                format!("{:.digits$}{unit}", factor * f.after),
+                interval(&f.effect, factor, digits),
+                f.verdict,
+                f.remark.as_ref().map(|remark| format!(" ({remark})")).unwrap_or_default()
+            ));
+        }
+        for choice in &self.choices {
+            let mark = if choice.criterion == self.chosen_by { "use" } else { "by" };
+            let name = choice.criterion.measure().name;
+            line(format!("noise {}: {mark} e = {} ({name}): {}", choice.label_noise, choice.epsilon, choice.reason));
+        }
+        for p in &self.predictions {
+            line(prediction(p));
+        }
+        out
+    }
+
+    /// The page.
+    ///
+    /// # Errors
+    /// [`crate::Error::Report`] if a picture cannot be drawn.
+    pub fn html(&self) -> Result<String> {
+        let noises: Vec<String> = self.study.noises.iter().map(|noise| format!("label noise {noise}")).collect();
+        let noises: Vec<&str> = noises.iter().map(String::as_str).collect();
+        let body = html! {
+            h1 { "What label smoothing does here" }
+            p.under { (self.subject()) }
+            (self.answers())
+            h2 { "The claims" }
+            (scrolled(&self.claims()))
+            h2 { "Over epsilon" }
+            p { "Means over the seeds, on the test set, with " (percent(self.study.level)) " intervals (Student's t)." }
+            (super::page::legend(&noises))
+            (drawings(&plots::panels(&self.study)?))
+            (scrolled(&self.table()))
+            h2 { "Reliability" }
+            p { "All seeds together, on the test set; a dot's area is its share of the images. Above the line the network \
+                 is right more often than it says." }
+            (self.reliability()?)
+            @if !self.projections.is_empty() {
+                h2 { "What the last layer sees" }
+                p { "Up to 100 images of each of the first three classes, in the plane through the three classes' weights \
+                     (Müller, Kornblith, Hinton 2019): smoothing draws each class together, and with it goes what tells \
+                     its members apart." }
+                (self.projected()?)
+            }
+            h2 { "By other measures" }
+            (self.others())
+            h2 { "How it was made" }
+            dl.facts { @for (name, value) in &self.facts { dt { (name) } dd { (value) } } }
+            h2 { "How to read this" }
+            ul {
+                li { "Runs of one seed share initial weights, order, held-out images and noise: every effect is the mean of \
+                      differences within pairs." }
+                li { "A claim holds where its whole interval is on the claimed side of zero, does not hold where it is on the \
+                      other side, and is undecided else. The intervals are not corrected for how many there are." }
+                li { "Temperatures and recommendations come from the images held out; the test set was only measured." }
+                li { "No loss here is the smoothed one: nll is plain cross-entropy." }
+            }
+            (glossary())
+        };
+        Ok(page("What label smoothing does here", &body))
+    }
+
+    /// What was studied, in a line.
+    fn subject(&self) -> String {
+        let of = |name: &str| self.facts.iter().find(|(fact, _)| *fact == name).map(|(_, value)| &value[..]);
+        ["data", "images", "runs"]
+            .into_iter()
+            .filter_map(|name| Some(format!("{name}: {}", of(name)?)))
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+
+    /// The recommendation at each rate of noise, and how many claims hold.
+    fn answers(&self) -> Markup {
+        let count = |verdict: Verdict| self.findings.iter().filter(|finding| finding.verdict == verdict).count();
+        html! {
+            div.cards {
+                @for choice in self.recommended() {
+                    @let at = if self.study.noises.len() > 1 { format!("use, at label noise {}", choice.label_noise) } else { "use".into() };
+                    (card(&at, &format!("e = {}", choice.epsilon), &html! { (choice.reason) "." }))
+                }
+                @if !self.findings.is_empty() {
+                    (card("claims that hold", &format!("{} of {}", count(Verdict::Holds), self.findings.len()), &html! {
+                        (count(Verdict::DoesNotHold)) " do not hold, " (count(Verdict::Undecided)) " are undecided"
+                    }))
+                }
+            }
+        }
+    }
+
+    /// What other measures would choose, and what was predicted.
+    fn others(&self) -> Markup {
+        html! {
+            @let others = self.choices.iter().filter(|choice| choice.criterion != self.chosen_by);
+            ul {
+                @for choice in others {
+                    li {
+                        (choice.criterion.measure().name)
+                        @if self.study.noises.len() > 1 { " at noise " (choice.label_noise) }
+                        ": e = " (choice.epsilon)
+                    }
+                }
+            }
+            @if !self.predictions.is_empty() {
+                p { "Forecast: the epsilon of the best calibration is near the error without smoothing times C/(C-1) (for \
+                     off-target smoothing, the error itself)." }
+                ul { @for p in &self.predictions { li { (prediction(p)) } } }
+            }
+        }
+    }
+
+    fn claims(&self) -> Markup {
+        let columns = ["verdict", "measure", "noise", "e", "before", "after", "effect"];
+        let is_number = |name: &str| ["noise", "before", "after", "effect"].contains(&name);
+        html! {
+            @match self.reference {
+                None => p { "Nothing to compare: the study needs runs at epsilon 0 and above." },
+                Some(reference) => p { "Claims 1 to 4 at e = " (reference) "." },
+            }
+            table.stacked {
+                thead { tr { th { "claim" } @for name in columns { th.number[is_number(name)] { (name) } } } }
+                tbody {
+                    @for f in &self.findings {
+                        @let (factor, digits, unit) = scale(f.measure);
+                        tr class=(class(f.verdict)) {
+                            td.first { (claim(f)) }
+                            td data-name=(columns[0]) { div { span.verdict { (f.verdict) }
+                                @if let Some(remark) = &f.remark { " " small { (remark) } } } }
+                            td data-name=(columns[1]) { (f.measure) }
+                            td.number data-name=(columns[2]) { (f.label_noise) }
+                            td.whole data-name=(columns[3]) { (f.epsilon) " against " (f.than) }
+                            td.number data-name=(columns[4]) { (format!("{:.digits$}{unit}", factor * f.before)) }
+                            td.number data-name=(columns[5]) { (format!("{:.digits$}{unit}", factor * f.after)) }
+                            td.number data-name=(columns[6]) { (interval(&f.effect, factor, digits)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn table(&self) -> Markup {
+        html! {
+            table {
+                thead { tr { @for name in ["noise", "e", "seeds"] { th.number { (name) } } @for (measure, factor, _) in COLUMNS {
+                    th.number { (measure.name) @if factor == 100.0 { ", %" } } } } }
+                tbody {
+                    @for &noise in &self.study.noises { @for &epsilon in &self.study.epsilons {
+                        @let seeds = self.study.cell(noise, epsilon).count();
+                        @if seeds > 0 {
+                            tr {
+                                td.number { (noise) } td.number { (epsilon) } td.number { (seeds) }
+                                @for (measure, factor, digits) in COLUMNS {
+                                    @let mean = self.study.of_cell(noise, epsilon, measure).mean;
+                                    // There is no share of flipped labels where none was flipped.
+                                    td.number { @if mean.is_finite() { (format!("{:.digits$}", factor * mean)) } @else { "–" } }
+                                }
+                            }
+                        }
+                    } }
+                }
+            }
+        }
+    }
+
+    fn reliability(&self) -> Result<Markup> {
+        let epsilons: Vec<f64> = [Some(0.0), self.reference]
+            .into_iter()
+            .flatten()
+            .chain(self.recommended().map(|choice| choice.epsilon))
+            .fold(vec![], |mut all, e| {
+                if self.study.epsilons.contains(&e) && !all.contains(&e) {
+                    all.push(e);
+                }
+                all
+            });
+        let mut pictures = vec![];
+        for &noise in &self.study.noises {
+            for &e in &epsilons {
+                let cell = || self.study.cell(noise, e);
+                let at = if self.study.noises.len() > 1 { format!(", noise {noise}") } else { String::new() };
+                for (what, bins) in [
+                    ("", plots::pooled(cell().map(|o| &o.test.reliability[..]))),
+                    (", temperature", plots::pooled(cell().map(|o| &o.test.reliability_scaled[..]))),
+                ] {
+                    if !bins.is_empty() {
+                        pictures.push(plots::reliability(&format!("e = {e}{at}{what}"), &bins)?);
+                    }
+                }
+            }
+        }
+        Ok(html! { div.row { @for picture in pictures { (PreEscaped(picture)) } } })
+    }
+
+    fn projected(&self) -> Result<Markup> {
+        let mut pictures = vec![];
+        for (e, images) in &self.projections {
+            for (name, set) in [("train", Set::Train), ("test", Set::Test)] {
+                pictures.push(plots::projection(&format!("e = {e}, {name}"), images, set)?);
+            }
+        }
+        Ok(html! { div.row { @for picture in pictures { (PreEscaped(picture)) } } })
+    }
+}
+
+fn class(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Holds => "holds",
+        Verdict::DoesNotHold => "fails",
+        Verdict::Undecided => "undecided",
+    }
+}
+
+fn percent(level: f64) -> String {
+    format!("{} %", (level * 1e6).round() / 1e4)
+}
+
+fn prediction(p: &Forecast) -> String {
+    let [low, high] = p.cell;
+    let stands_for = match (low.is_finite(), high.is_finite()) {
+        (true, true) => format!("{low:.3} to {high:.3}"),
+        (true, false) => format!("everything above {low:.3}"),
+        (false, true) => format!("everything below {high:.3}"),
+        (false, false) => "everything".into(),
+    };
+    let crossing = match p.crossing.n {
+        0 => "confidence and accuracy do not cross within the grid".into(),
+        n => format!("confidence and accuracy cross at {:.3} (the mean of {n} of the seeds)", p.crossing.mean),
+    };
+    format!(
+        "noise {}: predicted {:.4} from an error of {:.2} %; the least ECE is at e = {}, which in this grid stands for \
+         {stands_for}: the prediction {}; {crossing}",
+        p.label_noise,
+        p.predicted,
+        100.0 * p.error,
+        p.least_ece,
+        if p.agrees { "agrees" } else { "fails" }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::tests::outcome;
+    use crate::study::{choice, claims};
+
+    fn story(study: Study) -> Story {
+        let reference = claims::reference(&study, 0.1);
+        Story {
+            facts: vec![("data", "made-up <b>".into())],
+            reference,
+            findings: reference.map(|e| claims::findings(&study, e)).unwrap_or_default(),
+            choices: Criterion::ALL.iter().filter_map(|&by| choice::choose(&study, 0.0, by)).collect(),
+            chosen_by: Criterion::Error,
+            predictions: choice::prediction(&study, 0.0).into_iter().collect(),
+            projections: vec![(0.0, vec![Projected { set: Set::Train, class: 0, x: 1.0, y: 2.0 }])],
+            study,
+        }
+    }
+
+    #[test]
+    fn a_page_says_what_the_findings_say() {
+        let outcomes = (0..3)
+            .flat_map(|seed| [outcome([0.0, 0.0], seed, 10, 4.0), outcome([0.1, 0.0], seed, 8 + seed as usize, 1.0)])
+            .collect();
+        let study = Study::new(outcomes, 0.95).unwrap();
+        let story = story(study);
+        let page = story.html().unwrap();
+        assert!(page.contains("made-up &lt;b&gt;") && !page.contains("made-up <b>"), "values are escaped");
+        assert_eq!(page.matches("<svg").count(), 6 + 2, "the curves and two projections; no bins were given");
+        for finding in &story.findings {
+            assert!(page.contains(finding.measure) && page.contains(&finding.verdict.to_string()), "{finding:?}");
+        }
+        assert!(story.text().contains("does not hold") && story.text().contains("overshoots"), "{}", story.text());
+    }
+
+    #[test]
+    fn one_run_makes_a_page_too() {
+        let study = Study::new(vec![outcome([0.1, 0.0], 0, 10, 4.0)], 0.95).unwrap();
+        let page = story(study).html().unwrap();
+        assert!(page.contains("Nothing to compare"));
+        // NaN has no place in a picture.
+        assert!(!page.contains("NaN\""), "{page}");
+    }
+}
