@@ -39,6 +39,24 @@ pub fn is_standard_output(path: &Path) -> bool {
     path == Path::new("-")
 }
 
+/// Gives a file that is `whole` its name, in the same folder, where nothing has that name; after a crash, too, it is
+/// whole or not there.
+///
+/// # Errors
+///
+/// [`Error::Io`] with `path`, also where something is there; it stays as it was, and so does the other file.
+pub fn put_in_place(whole: &Path, path: &Path) -> Result<()> {
+    let put = || {
+        File::options().write(true).open(whole)?.sync_all()?;
+        if fs::symlink_metadata(path).is_ok() {
+            return Err(IoError::new(ErrorKind::AlreadyExists, "found a file, expected none to be there"));
+        }
+        fs::rename(whole, path)?;
+        sync_folder(folder_of(path))
+    };
+    put().map_err(Error::io(path))
+}
+
 fn write(path: &Path, bytes: &[u8]) -> IoResult<()> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
     match fs::metadata(path) {
@@ -178,6 +196,21 @@ mod tests {
             assert!(matches!(&error, Error::Io { path: p, .. } if p == path), "{error:?}");
         }
         assert_eq!(names(folder.path()).unwrap(), [Path::new("f"), Path::new("taken")]);
+    }
+
+    #[test]
+    fn what_is_put_in_place_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let [part, path] = ["f.part", "f"].map(|name| folder.path().join(name));
+        fs::write(&part, "new").unwrap();
+        fs::write(&path, "old").unwrap();
+        let error = put_in_place(&part, &path).unwrap_err();
+        assert!(matches!(&error, Error::Io { path: p, .. } if *p == path), "{error:?}");
+        assert_eq!((fs::read(&path).unwrap(), fs::read(&part).unwrap()), (b"old".to_vec(), b"new".to_vec()));
+        fs::remove_file(&path).unwrap();
+        put_in_place(&part, &path).unwrap();
+        assert_eq!(names(folder.path()).unwrap(), [Path::new("f")]);
+        assert_eq!(fs::read(&path).unwrap(), b"new");
     }
 
     #[test]

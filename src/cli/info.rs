@@ -30,8 +30,8 @@ pub fn run(args: Args) -> Result<u8> {
     source.pictures.skip_bad |= source.data.format().is_of_pictures();
     let bar = common::ReadingBar::default();
     let loaded = source.load(None, &|done, all| bar.show(done, all))?;
-    let record = Record::new(&loaded, None);
-    let Loaded { train, validation, test, classes, normalisation, notes, left_out, sizes } = &loaded;
+    let record = Record::new(&loaded);
+    let Loaded { train, validation, test, classes, normalisation, notes, left_out, sizes, .. } = &loaded;
     // Below, each has a line.
     notes.iter().filter(|note| !note.starts_with("data: left out")).for_each(common::note);
 

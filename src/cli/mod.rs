@@ -10,6 +10,7 @@ mod details;
 mod devices;
 mod eval;
 mod export;
+mod fetch;
 mod folder;
 #[cfg(test)]
 mod fuzz;
@@ -89,6 +90,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum DataCommand {
+    Fetch(fetch::Args),
     Info(info::Args),
     /// Write a contact sheet: a row for each class.
     Preview(preview::Args),
@@ -123,6 +125,7 @@ pub fn run(cli: Cli, given: &Given) -> Result<u8> {
         Command::Devices(args) => devices::run(args),
         Command::Completions(args) => help::completions(&args, Cli::command()),
         Command::Man => help::man(Cli::command()),
+        Command::Data(DataCommand::Fetch(args)) => fetch::run(args),
         Command::Data(DataCommand::Info(args)) => info::run(args),
         Command::Data(DataCommand::Preview(args)) => preview::run(args),
     }

@@ -116,7 +116,7 @@ fn variable_of(long: &str) -> String {
 }
 
 fn shown(words: &[OsString]) -> String {
-    words.iter().map(|word| super::common::quoted(word)).collect::<Vec<_>>().join(" ")
+    words.iter().map(super::common::quoted).collect::<Vec<_>>().join(" ")
 }
 
 fn word(long: &str, value: &OsStr) -> OsString {

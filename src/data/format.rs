@@ -31,6 +31,12 @@ pub trait Format: Sync {
         false
     }
 
+    /// Whether [`Self::read`] itself makes the label [`Reading::ignored`] to [`crate::ops::IGNORED`]: where the labels
+    /// of the files are not the classes, nobody could afterwards.
+    fn reads_ignored(&self) -> bool {
+        false
+    }
+
     /// The images at `path`. More images than the limits may be given, where that is less work. `progress` is told how far a long
     /// reading is.
     ///
@@ -178,6 +184,9 @@ pub struct Loaded {
     pub notes: Vec<String>,
     /// Files that were left out, and why.
     pub left_out: Vec<String>,
+    /// What [`Dataset::sha256`] has in the place of a label that is ignored: that label as the files have it, or the
+    /// class that it would be.
+    pub ignored: Option<i64>,
     /// Which sizes pictures had, height and width, and how many had them; the most frequent first.
     pub sizes: Vec<([usize; 2], usize)>,
 }

@@ -1,15 +1,17 @@
-//! IDX files, the format of MNIST and Fashion-MNIST, plain or gzip.
+//! IDX files, the format of MNIST, Fashion-MNIST and EMNIST, plain or gzip.
 //!
 //! A file is a header of big-endian 32-bit words, then bytes. The first word is `0x0000_08dd`: 08 means unsigned bytes,
 //! dd is the number of dimensions; one word for each dimension follows.
 //! Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", section on file formats.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
+use sha2::{Digest, Sha256};
 
-use super::Dataset;
+use super::idx_files::SetFiles;
+use super::{Dataset, hex};
 use crate::ops::IGNORED;
 use crate::{Error, Result, input};
 
@@ -71,12 +73,27 @@ pub fn read_counts(path: &Path) -> Result<IdxCounts> {
     Ok(IdxCounts { rows, columns, values })
 }
 
+/// Images of any number of channels: an IDX file of unsigned bytes, plain or gzip, of three dimensions (images, height,
+/// width) or of four (images, channels, height, width; 1 or 3 channels).
+pub(super) fn read_planes(path: &Path) -> Result<(usize, [usize; 3], Vec<u8>)> {
+    let (dims, pixels) = read_any(path, "images", &[3, 4])?;
+    match dims[..] {
+        [n, h, w] => Ok((n, [1, h, w], pixels)),
+        [n, c @ (1 | 3), h, w] => Ok((n, [c, h, w], pixels)),
+        _ => {
+            let found = dims.iter().map(|d| d.to_string()).collect::<Vec<_>>().join(" x ");
+            let expected = "images x channels x height x width with 1 or 3 channels";
+            Err(Error::data(path, format!("its header announces {found}, expected {expected}")))
+        }
+    }
+}
+
 /// Reads the four files of a data set of the MNIST family: training set, test set, images `[n, 1, h, w]`.
 ///
 /// The files have torchvision's names (`train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-...`), each plain or
-/// with `.gz` (the plain one is taken if there are both). They lie in `dir`, or where torchvision puts them under its
-/// root: `dir/FOLDER/raw` with `torchvision_folder` as FOLDER, e.g. `MNIST` or `FashionMNIST`. Every label must be
-/// below `classes`.
+/// with `.gz` (the plain one is taken if there are both). They lie where torchvision puts them under its root,
+/// `dir/FOLDER/raw` with `torchvision_folder` as FOLDER, e.g. `MNIST` or `FashionMNIST`; or in `dir`. Names that are
+/// near these are taken too. Every label must be below `classes`.
 ///
 /// # Errors
 ///
@@ -97,48 +114,56 @@ pub fn load_dir_ignoring(
     classes: usize,
     ignored: Option<i64>,
 ) -> Result<(Dataset, Dataset)> {
-    let raw = dir.join(torchvision_folder).join("raw");
-    // One folder for all four files, so that two data sets are never mixed.
-    let names =
-        ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
-    let holds_any = |folder: &&Path| names.iter().any(|name| find(folder, name).is_some());
-    let Some(folder) = [dir, &raw].into_iter().find(holds_any) else {
-        let message =
-            format!("found none of {} (plain or .gz), neither here nor in {}", names.join(", "), raw.display());
-        return Err(Error::data(dir, message));
-    };
-    let file = |name: &str| {
-        find(folder, name).ok_or_else(|| Error::data(folder, format!("found neither {name} nor {name}.gz")))
-    };
-    let [train_images, train_labels, test_images, test_labels] =
-        [file(names[0])?, file(names[1])?, file(names[2])?, file(names[3])?];
+    load_files(&SetFiles::published(dir, torchvision_folder, "")?, classes, ignored)
+}
 
-    let train = load_pair(&train_images, &train_labels, classes, ignored)?;
-    let test = load_pair(&test_images, &test_labels, classes, ignored)?;
-    if test.shape != train.shape {
-        let ([_, h, w], [_, train_h, train_w]) = (test.shape, train.shape);
-        let message = format!("images are {h}x{w}, expected {train_h}x{train_w} as in {}", train_images.display());
-        return Err(Error::data(test_images, message));
-    }
+/// As [`load_dir_ignoring`], of files that were found.
+pub(super) fn load_files(files: &SetFiles, classes: usize, ignored: Option<i64>) -> Result<(Dataset, Dataset)> {
+    let [train_images, train_labels, test_images, test_labels] = &files.paths;
+    let train = load_pair(train_images, train_labels, classes, ignored)?;
+    let test = load_pair(test_images, test_labels, classes, ignored)?;
+    check_shapes((train_images, train.shape), (test_images, test.shape))?;
     Ok((train, test))
 }
 
-/// `folder/name` or `folder/name.gz`, if there is one.
-pub(super) fn find(folder: &Path, name: &str) -> Option<PathBuf> {
-    [folder.join(name), folder.join(format!("{name}.gz"))].into_iter().find(|path| path.is_file())
+/// Whether the training labels of the set in `dir` are those with this SHA-256.
+pub(super) fn has_labels(dir: &Path, torchvision_folder: &str, sha256: &str) -> bool {
+    let Ok(files) = SetFiles::published(dir, torchvision_folder, "") else { return false };
+    let Ok((source, _)) = open(&files.paths[1]) else { return false };
+    let mut bytes = vec![];
+    // A published one has 60,008 bytes.
+    source.take(1 << 20).read_to_end(&mut bytes).is_ok() && hex(&Sha256::digest(bytes)) == sha256
+}
+
+/// Refuses test images of another shape than the training images.
+pub(super) fn check_shapes(
+    (train_path, train): (&Path, [usize; 3]),
+    (test_path, test): (&Path, [usize; 3]),
+) -> Result<()> {
+    if test == train {
+        return Ok(());
+    }
+    let text = |[c, h, w]: [usize; 3]| if test[0] == train[0] { format!("{h}x{w}") } else { format!("{c}x{h}x{w}") };
+    let (test, train) = (text(test), text(train));
+    Err(Error::data(test_path, format!("images are {test}, expected {train} as in {}", train_path.display())))
 }
 
 /// One split: images and their labels.
 fn load_pair(images_path: &Path, labels_path: &Path, classes: usize, ignored: Option<i64>) -> Result<Dataset> {
     let images = read_images(images_path)?;
-    let labels = read_labels(labels_path)?;
-    if labels.len() != images.n {
-        let message =
-            format!("{} labels, expected {}: one for each image of {}", labels.len(), images.n, images_path.display());
-        return Err(Error::data(labels_path, message));
-    }
+    let labels = read_labels_of(labels_path, images_path, images.n)?;
     let labels = self::classes(labels_path, &labels, classes, ignored)?;
     Ok(Dataset { shape: [1, images.h, images.w], classes, images: images.pixels, labels, files: vec![] })
+}
+
+/// The labels of the `n` images of another file.
+pub(super) fn read_labels_of(path: &Path, images: &Path, n: usize) -> Result<Vec<u8>> {
+    let labels = read_labels(path)?;
+    if labels.len() != n {
+        let message = format!("{} labels, expected {n}: one for each image of {}", labels.len(), images.display());
+        return Err(Error::data(path, message));
+    }
+    Ok(labels)
 }
 
 /// The labels of the file `path` as class indices; those that are `ignored`, which may be any number, as [`IGNORED`].
@@ -157,6 +182,12 @@ pub fn classes(path: &Path, labels: &[u8], classes: usize, ignored: Option<i64>)
 
 /// Reads an IDX file of unsigned bytes with `D` dimensions; `what` names its contents in messages.
 fn read<const D: usize>(path: &Path, what: &str) -> Result<([usize; D], Vec<u8>)> {
+    let (dims, data) = read_any(path, what, &[D])?;
+    Ok((std::array::from_fn(|d| dims[d]), data))
+}
+
+/// As [`read`], with any of `allowed` numbers of dimensions, of at most four.
+fn read_any(path: &Path, what: &str, allowed: &[usize]) -> Result<(Vec<usize>, Vec<u8>)> {
     let (mut source, gzip) = open(path)?;
     let failed = |error: std::io::Error| match error.kind() {
         ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof if gzip => {
@@ -165,25 +196,28 @@ fn read<const D: usize>(path: &Path, what: &str) -> Result<([usize; D], Vec<u8>)
         _ => Error::io(path)(error),
     };
 
-    let header_bytes = 4 + 4 * D;
+    let magic = |dimensions: &usize| 0x0800 | *dimensions as u32;
     let mut header = Vec::new();
-    source.by_ref().take(header_bytes as u64).read_to_end(&mut header).map_err(failed)?;
-    let words: Vec<u32> = header.as_chunks().0.iter().map(|&word| u32::from_be_bytes(word)).collect();
-    let expected = 0x0800 | D as u32;
-    if let Some(&magic) = words.first()
-        && magic != expected
-    {
-        let message = format!("magic number 0x{magic:08x}, expected 0x{expected:08x} (IDX {what})");
-        return Err(Error::data(path, message));
-    }
+    source.by_ref().take(4).read_to_end(&mut header).map_err(failed)?;
+    let word = header.as_chunks().0.first().map(|&word| u32::from_be_bytes(word));
+    let dimensions = match word {
+        None => allowed[0],
+        Some(word) => *allowed.iter().find(|d| magic(d) == word).ok_or_else(|| {
+            let expected: Vec<_> = allowed.iter().map(|d| format!("0x{:08x}", magic(d))).collect();
+            let message = format!("magic number 0x{word:08x}, expected {} (IDX {what})", expected.join(" or "));
+            Error::data(path, message)
+        })?,
+    };
+    let header_bytes = 4 + 4 * dimensions;
+    source.by_ref().take(header_bytes as u64 - 4).read_to_end(&mut header).map_err(failed)?;
     if header.len() < header_bytes {
         let message = format!("ends after {} bytes, expected a header of {header_bytes} (IDX {what})", header.len());
         return Err(Error::data(path, message));
     }
 
-    let dims: [usize; D] = std::array::from_fn(|d| words[1 + d] as usize);
-    let sizes = dims.map(|d| d.to_string()).join(" x ");
-    // At most three factors below 2^32: no overflow.
+    let dims: Vec<usize> = header[4..].as_chunks().0.iter().map(|&word| u32::from_be_bytes(word) as usize).collect();
+    let sizes = dims.iter().map(|d| d.to_string()).collect::<Vec<_>>().join(" x ");
+    // At most four factors below 2^32: no overflow.
     let announced: u128 = dims.iter().map(|&d| d as u128).product();
     if announced == 0 {
         return Err(Error::data(path, format!("holds no {what}: its header announces {sizes}, expected at least 1")));
@@ -316,6 +350,17 @@ mod tests {
         fs::remove_file(raw.join(TEST_LABELS)).unwrap();
         fs::write(raw.join("t10k-labels-idx1-ubyte.gz"), gzip(&labels(&[7, 7]))).unwrap();
         assert_eq!(load_dir(root.path(), "FashionMNIST", 10).unwrap(), (train, test));
+    }
+
+    #[test]
+    fn a_published_set_is_known_by_its_labels() {
+        let dir = good_set();
+        let hash = hex(&Sha256::digest(labels(&[0, 9, 4])));
+        assert!(has_labels(dir.path(), "MNIST", &hash));
+        fs::rename(dir.path().join(TRAIN_LABELS), dir.path().join("other")).unwrap();
+        assert!(!has_labels(dir.path(), "MNIST", &hash));
+        fs::write(dir.path().join(format!("{TRAIN_LABELS}.gz")), gzip(&labels(&[0, 9, 4]))).unwrap();
+        assert!(has_labels(dir.path(), "MNIST", &hash) && !has_labels(dir.path(), "MNIST", &hash[1..]));
     }
 
     #[test]

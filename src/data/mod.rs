@@ -2,13 +2,17 @@
 
 #[cfg(feature = "pictures")]
 mod cache;
-pub mod cifar;
+mod cifar;
+pub mod cifar_10;
+pub mod cifar_100;
 pub mod digits;
 pub mod fashion_mnist;
 #[cfg(feature = "pictures")]
 pub mod folder;
 pub mod format;
 pub mod idx;
+mod idx_files;
+pub mod idx_folder;
 pub mod labels;
 pub mod mnist;
 #[cfg(feature = "pictures")]
@@ -98,7 +102,32 @@ impl Dataset {
             label.to_le_bytes().into_iter().take(bytes)
         };
         hash.update(self.labels[..n].iter().flat_map(label).collect::<Vec<_>>());
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize())
+    }
+
+    /// Each channel's mean and standard deviation, of pixels scaled to 0..1. Sums of whole numbers: the same whatever
+    /// the order.
+    pub fn normalisation(&self) -> Vec<[f64; 2]> {
+        let [c, h, w] = self.shape;
+        let n = (self.len() * h * w) as f64;
+        let channel = |channel: usize| {
+            let (mut sum, mut squares) = (0_u128, 0_u128);
+            for plane in self.images.chunks(h * w).skip(channel).step_by(c) {
+                let (mut of_plane, mut squares_of_plane) = (0_u64, 0_u64);
+                for &value in plane {
+                    let value = u64::from(value);
+                    of_plane += value;
+                    squares_of_plane += value * value;
+                }
+                sum += u128::from(of_plane);
+                squares += u128::from(squares_of_plane);
+            }
+            let (mean, square) = (sum as f64 / n, squares as f64 / n);
+            // Images of one value have no deviation to divide by: 1 leaves them as they are.
+            let std = (square - mean * mean).max(0.0).sqrt() / 255.0;
+            [mean / 255.0, if std == 0.0 { 1.0 } else { std }]
+        };
+        (0..c).map(channel).collect()
     }
 
     /// Keeps the first `n` images (all of them if there are fewer).
@@ -108,6 +137,11 @@ impl Dataset {
         self.labels.truncate(n);
         self.files.truncate(n);
     }
+}
+
+/// Bytes in hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::path::Path;
 use zip::ZipArchive;
 
 use super::format::{Format, Loaded, Pictures, ReadProgress, Reading};
-use super::pictures::{Carved, SPLITS, held_out, normalisation};
+use super::pictures::{Carved, SPLITS, held_out};
 use super::{Dataset, picture};
 use crate::{Error, Result, input, memory};
 
@@ -113,7 +113,7 @@ impl Archive<'_> {
             }
             (None, test) => (train, test.unwrap_or_default()),
         };
-        let normalisation = normalisation(&train);
+        let normalisation = train.normalisation();
         Ok(Loaded { train, validation, test, classes: names, normalisation, notes: self.notes, ..Loaded::default() })
     }
 

@@ -89,9 +89,9 @@ pub(super) fn load(mut listing: Listing, how: &Reading, progress: ReadProgress) 
             return Err(Error::data(&path, message));
         }
     }
-    let normalisation = normalisation(&train);
+    let normalisation = train.normalisation();
     let validation = (!validation.is_empty()).then_some(validation);
-    Ok(Loaded { train, validation, test, classes, normalisation, notes, left_out: bad, sizes })
+    Ok(Loaded { train, validation, test, classes, normalisation, notes, left_out: bad, sizes, ignored: None })
 }
 
 /// The indices of the images that stay in the training set, those that become the test set, and what to say of it.
@@ -220,30 +220,6 @@ fn counts(classes: &[String], train: &Dataset) -> Option<String> {
         .map(|(class, n)| format!("{class} {n}"))
         .collect();
     (!few.is_empty()).then(|| format!("data: fewer than {FEW} training images: {}", some(&few)))
-}
-
-/// Each channel's mean and standard deviation, of pixels scaled to 0..1. Sums of whole numbers: the same whatever the order.
-pub(super) fn normalisation(images: &Dataset) -> Vec<[f64; 2]> {
-    let [c, h, w] = images.shape;
-    let n = (images.len() * h * w) as f64;
-    let channel = |channel: usize| {
-        let (mut sum, mut squares) = (0_u128, 0_u128);
-        for plane in images.images.chunks(h * w).skip(channel).step_by(c) {
-            let (mut of_plane, mut squares_of_plane) = (0_u64, 0_u64);
-            for &value in plane {
-                let value = u64::from(value);
-                of_plane += value;
-                squares_of_plane += value * value;
-            }
-            sum += u128::from(of_plane);
-            squares += u128::from(squares_of_plane);
-        }
-        let (mean, square) = (sum as f64 / n, squares as f64 / n);
-        // Images of one value have no deviation to divide by: 1 leaves them as they are.
-        let std = (square - mean * mean).max(0.0).sqrt() / 255.0;
-        [mean / 255.0, if std == 0.0 { 1.0 } else { std }]
-    };
-    (0..c).map(channel).collect()
 }
 
 #[cfg(test)]

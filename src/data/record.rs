@@ -48,18 +48,18 @@ pub enum Part {
 }
 
 impl Record {
-    /// The record of these images; `ignored` is the label that has become [`crate::ops::IGNORED`].
-    pub fn new(loaded: &Loaded, ignored: Option<i64>) -> Self {
-        let Loaded { train, validation, test, classes, .. } = loaded;
+    /// The record of these images.
+    pub fn new(loaded: &Loaded) -> Self {
+        let Loaded { train, validation, test, classes, ignored, .. } = loaded;
         Self {
             shape: train.shape,
             classes: classes.clone(),
             train_images: train.len(),
-            train_sha256: train.sha256(usize::MAX, ignored),
+            train_sha256: train.sha256(usize::MAX, *ignored),
             test_images: test.len(),
-            test_sha256: test.sha256(usize::MAX, ignored),
+            test_sha256: test.sha256(usize::MAX, *ignored),
             val_images: validation.as_ref().map(Dataset::len),
-            val_sha256: validation.as_ref().map(|held_out| held_out.sha256(usize::MAX, ignored)),
+            val_sha256: validation.as_ref().map(|held_out| held_out.sha256(usize::MAX, *ignored)),
         }
     }
 
@@ -73,14 +73,15 @@ impl Record {
         }
     }
 
-    /// Whether the first of `images` are those of the record.
+    /// Whether the first of `images` are those of the record; `ignored` is [`Loaded::ignored`].
     pub fn begins(&self, part: Part, images: &Dataset, ignored: Option<i64>) -> bool {
         let (_, n, hash) = self.part(part);
         images.len() >= n && images.shape == self.shape && images.sha256(n, ignored) == hash
     }
 
-    /// Refuses images that are not those of the record, with what was found and what was expected and the advice what to do;
-    /// `limit` is what they were cut to when it was made, and there may be more of them now.
+    /// Refuses images that are not those of the record, with what was found and what was expected and the advice what
+    /// to do; `limit` is what they were cut to when it was made, and there may be more of them now; `ignored` is
+    /// [`Loaded::ignored`].
     ///
     /// # Errors
     /// [`Error::Data`].

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::format::{Format, Loaded, Pictures, ReadProgress, Reading};
-use super::{cifar, digits, fashion_mnist, mnist};
+use super::{cifar_10, cifar_100, digits, fashion_mnist, idx_folder, mnist};
 #[cfg(feature = "pictures")]
 use super::{folder, npz, table};
 use crate::ops::IGNORED;
@@ -20,7 +20,10 @@ pub static FORMATS: &[&dyn Format] = &[
     &digits::Builtin,
     &mnist::Mnist,
     &fashion_mnist::FashionMnist,
-    &cifar::Cifar10,
+    &cifar_10::Cifar10,
+    &cifar_100::Cifar100 { coarse: false },
+    &cifar_100::Cifar100 { coarse: true },
+    &idx_folder::IdxFolder,
     #[cfg(feature = "pictures")]
     &npz::Npz,
     #[cfg(feature = "pictures")]
@@ -229,6 +232,7 @@ impl Source {
         let cache = fs::cache_folder().map(|folder| folder.join("images"));
         let how = Reading { limit_train, limit_test, ignored, pictures, classes, cache };
         let mut loaded = format.read(&self.data_dir, &how, progress)?;
+        loaded.ignored = loaded.ignored.or(ignored);
         let Loaded { train, validation, test, .. } = &mut loaded;
         if places {
             format.check_places(&self.data_dir, train).map_err(|error| match error {
@@ -248,8 +252,7 @@ impl Source {
             let message = format!("found {copies} of images, and {available} of memory are available to copy them");
             return Err(Error::OverLimit(format!("{}: {message}; --limit-train takes fewer", self.describe())));
         }
-        if ignored.is_some() {
-            // IDX files have been read so; the other formats have classes only.
+        if ignored.is_some() && !format.reads_ignored() {
             let held_out = validation.iter_mut().flat_map(|held_out| &mut held_out.labels);
             for label in train.labels.iter_mut().chain(&mut test.labels).chain(held_out) {
                 if ignored == Some((*label).into()) {
@@ -264,11 +267,12 @@ impl Source {
 /// The format of what lies at `path`.
 fn recognise(path: &Path) -> Result<DataKind> {
     let names = || FORMATS.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ");
-    if !path.exists() {
+    // A set may be named by what its files' names begin with: then there is nothing at the path itself.
+    let known = FORMATS.iter().find(|format| format.recognises(path));
+    if known.is_none() && !path.exists() {
         let expected = format!("the name of a data set ({}) or a path", names());
         return Err(Error::data(path, format!("found nothing there, expected {expected}")));
     }
-    let known = FORMATS.iter().find(|format| format.recognises(path));
     known
         .map(|format| DataKind(*format))
         .ok_or_else(|| Error::data(path, format!("found nothing that is known as data, expected one of {}", names())))

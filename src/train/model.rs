@@ -357,7 +357,7 @@ pub fn find(
     progress: ReadProgress,
 ) -> Result<Found> {
     // Whatever the name of the set, and whether or not others follow them.
-    let trained = |train: &Dataset| {
+    let trained = |train: &Dataset, ignored| {
         let record = known.filter(|_| parts.contains(&Part::Train)).and_then(|known| known.images.as_ref());
         record.filter(|record| record.begins(Part::Train, train, ignored)).map_or(0, |record| record.train_images)
     };
@@ -365,8 +365,9 @@ pub fn find(
     let Some((known, Some(own))) = own else {
         let source = Source { limit_train, limit_test, ..wanted.source()? };
         let source = known.map_or(source.clone(), |known| known.like(source));
-        let Loaded { train, test, classes, normalisation, notes, .. } = source.load(ignored, progress)?;
-        return Ok(Found { trained: trained(&train), own: false, source, train, test, classes, normalisation, notes });
+        let Loaded { train, test, classes, normalisation, notes, ignored, .. } = source.load(ignored, progress)?;
+        let trained = trained(&train, ignored);
+        return Ok(Found { trained, own: false, source, train, test, classes, normalisation, notes });
     };
     // All that the model had is needed to know it again, also where less is asked about.
     let used = |part: Part| known.images.is_some() && parts.contains(&part);
@@ -380,7 +381,7 @@ pub fn find(
         limit_test: limit(Part::Test, limit_test, own.limit_test),
         ..own
     };
-    let Loaded { mut train, mut test, classes, normalisation, notes, .. } = source.load(ignored, progress)?;
+    let Loaded { mut train, mut test, classes, normalisation, notes, ignored, .. } = source.load(ignored, progress)?;
     if let (Some(record), false) = (&known.images, allow_changed) {
         for part in parts {
             let (images, limit) = match part {
@@ -392,7 +393,7 @@ pub fn find(
             record.check(&source, (*part, images), limit, ignored, CHANGED)?;
         }
     }
-    let trained = trained(&train);
+    let trained = trained(&train, ignored);
     train.truncate(limit_train.or(known.limit_train).unwrap_or(usize::MAX));
     test.truncate(limit_test.or(known.limit_test).unwrap_or(usize::MAX));
     Ok(Found { source, own: true, train, test, classes, normalisation, notes, trained })

@@ -11,7 +11,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use smoothcnn::bench::Report;
-use smoothcnn::data::{cifar, idx};
+use smoothcnn::data::format::{Format, Reading};
+use smoothcnn::data::idx_folder::IdxFolder;
+use smoothcnn::data::{cifar_10, idx};
 use smoothcnn::rng::Philox;
 use smoothcnn::study::Outcome;
 use smoothcnn::train::checkpoint::{self, Dtype, Metadata, Tensor};
@@ -64,7 +66,36 @@ fn cifar_dir(path: &Path) -> Result<()> {
     for name in ["data_batch_1.bin", "test_batch.bin"] {
         fs::copy(path, folder.join(name)).map_err(Error::io(path))?;
     }
-    cifar::load_dir(&folder).map(|_| ())
+    cifar_10::load_dir(&folder).map(|_| ())
+}
+
+/// CIFAR-10 as it is published, with a record in each file.
+fn cifar_archive() -> Vec<u8> {
+    let mut archive = tar::Builder::new(vec![]);
+    for name in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(3073);
+        let path = format!("cifar-10-batches-bin/{name}.bin");
+        archive.append_data(&mut header, path, &[3; 3073][..]).expect("memory takes what is written to it");
+    }
+    archive.into_inner().expect("memory takes what is written to it")
+}
+
+/// A folder of IDX files in which the file `path` stands for those of these names.
+fn idx_dir(path: &Path, names: &[&str]) -> Result<()> {
+    let folder = path.with_extension("idx");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    for part in ["train", "test"] {
+        let write =
+            |name: &str, bytes| fs::write(folder.join(format!("{part}-{name}")), bytes).map_err(Error::io(path));
+        write("images", idx_file(0x0804, &[3, 3, 2, 2]))?;
+        write("labels", idx_file(0x0801, &[3]))?;
+    }
+    for name in names {
+        fs::copy(path, folder.join(name)).map_err(Error::io(path))?;
+    }
+    IdxFolder.read(&folder, &Reading::default(), &|_, _| {}).map(|_| ())
 }
 
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<()> {
@@ -88,6 +119,10 @@ fn targets(folder: &Path) -> Vec<Target> {
             checkpoint::load_matrix(path).map(|_| ())
         }),
         target("cifar", vec![3; 2 * 3073], cifar_dir),
+        target("cifar, archive", cifar_archive(), |path| cifar_10::load_dir(path).map(|_| ())),
+        target("idx images", idx_file(0x0804, &[3, 3, 2, 2]), |path| idx_dir(path, &["train-images", "test-images"])),
+        target("idx labels", idx_file(0x0801, &[3]), |path| idx_dir(path, &["train-labels"])),
+        target("idx mapping", b"0 48\n1 65 97\n2 90\n".to_vec(), |path| idx_dir(path, &["mapping.txt"])),
         target("result", br#"{"id":"a","label_smoothing":0.1,"train":{"loss":1e0}}"#.to_vec(), json::<Outcome>),
         target("bench", br#"{"version":"0.1.0","device":"x","results":[]}"#.to_vec(), json::<Report>),
     ]
@@ -155,15 +190,13 @@ fn main() {
     let (mut taken, mut refused) = (0u64, 0u64);
     for i in 0..times {
         let mut rng = Philox::new(seed, i);
-        // CIFAR's records are large: one in a hundred.
-        let Target { name, whole, read } = match rng.below(100) {
-            0 => targets.iter().find(|target| target.name == "cifar").expect("it is there"),
-            _ => loop {
-                let target = &targets[rng.below(targets.len() as u32) as usize];
-                if target.name != "cifar" {
-                    break target;
-                }
-            },
+        // Large ones, and those of several files: one in a hundred.
+        let is_rare = rng.below(100) == 0;
+        let Target { name, whole, read } = loop {
+            let target = &targets[rng.below(targets.len() as u32) as usize];
+            if is_rare == (target.name.starts_with("cifar") || target.name.starts_with("idx")) {
+                break target;
+            }
         };
         fs::write(&path, damage(whole, &mut rng)).expect("a small file");
         let kept = |what: &str| -> ! {

@@ -79,20 +79,20 @@ fn read_images(config: &Config, note: Note, progress: ReadProgress) -> Result<Im
     let source = config.source();
     let places = train_labels.is_some() || config.loss.soft_labels.is_some();
     let loaded = source.load_checked(ignored, places, progress)?;
-    let record = Record::new(&loaded, ignored);
-    let Loaded { mut train, validation: own_validation, test, normalisation, notes, .. } = loaded;
+    let record = Record::new(&loaded);
+    let Loaded { mut train, validation: own_validation, test, normalisation, notes, ignored: hashed, .. } = loaded;
     notes.iter().for_each(|line| note(line));
     if let (Some(record), false) = (&config.data_set, config.allow_changed_data) {
         // An entry of a plan, which is JSON, takes no flags of its own.
         let of_run = config.file.as_ref().and_then(|file| file.extension()).is_some_and(|kind| kind == "toml");
         let advice = if of_run { CHANGED } else { "without its folder the run begins anew" };
-        record.check(&source, (Part::Train, &train), config.limit_train, ignored, advice)?;
+        record.check(&source, (Part::Train, &train), config.limit_train, hashed, advice)?;
         let none = Dataset { shape: train.shape, ..Dataset::default() };
         let held_out = own_validation.as_ref().unwrap_or(&none);
         if record.val_images.is_some() || own_validation.is_some() {
-            record.check(&source, (Part::Validation, held_out), None, ignored, advice)?;
+            record.check(&source, (Part::Validation, held_out), None, hashed, advice)?;
         }
-        record.check(&source, (Part::Test, &test), config.limit_test, ignored, advice)?;
+        record.check(&source, (Part::Test, &test), config.limit_test, hashed, advice)?;
     }
     if let Some(path) = train_labels {
         train.labels = replaced_labels(path, &train, ignored)?;
