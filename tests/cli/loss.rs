@@ -131,7 +131,9 @@ fn epochs_name_their_epsilon_and_three_figures() {
     }
     let said = stderr(&done).join("\n");
     assert!(said.contains("label smoothing 0.3 uniform") && said.contains("falling to 0 over 3 epochs"), "{said}");
-    assert!(stdout(&done).starts_with("epoch       e  train loss     nll  excess  test nll  accuracy     ece  images/s\n"));
+    assert!(
+        stdout(&done).starts_with("epoch       e  train loss     nll  excess  test nll  accuracy     ece  images/s\n")
+    );
 }
 
 /// Catches an ignored image that counts: in IDX files and in labels that replace them a number that is no class is taken where
