@@ -178,8 +178,9 @@
 //! |---|---|
 //! | `cli` | what only the program needs: flags, progress bars, signals; brings `report` |
 //! | `report` | pages of runs and sweeps, a sweep's table; a sheet of a data set's images |
+//! | `static-dxc` | Windows: Microsoft's shader compiler DXC in the program, for DirectX 12 (its build downloads it) |
 //!
-//! Both are on by default; the library needs neither. It prints nothing: what there is to say goes to a
+//! The first two are on by default; the library needs none. It prints nothing: what there is to say goes to a
 //! [`train::listener::Listener`], or to a function of yours.
 
 #![warn(missing_docs)]

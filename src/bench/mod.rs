@@ -3,6 +3,7 @@
 //!
 //! A result counts only if its answer is right: every configuration first trains a few steps against the f64 oracle.
 
+pub mod full;
 pub mod layer;
 
 use std::ops::ControlFlow;
@@ -26,7 +27,7 @@ use crate::optimizer::{Adam, Optimizer};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
 use crate::plan::{Plan, Step};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// A file of results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -153,6 +154,33 @@ impl Bench {
             ceilings: self.gpu.as_ref().map(ceilings).transpose()?.flatten(),
             results: vec![],
         })
+    }
+
+    /// Refuses what the host has no memory for: two sets of two batches of images, the oracle that answers are held
+    /// against, and without a GPU a trainer and a tester.
+    ///
+    /// # Errors
+    /// [`Error::OverLimit`].
+    pub fn fits(&self, input: [usize; 3], batch_size: usize) -> Result<()> {
+        let net = Network::seed(input, 10)?;
+        cpu::memory::check_state(&net, false)?;
+        let of = |kernels, train, infer| cpu::memory::of_backend::<f32>(&net, kernels, train, infer).total();
+        let pixels = input.iter().product::<usize>() as u64;
+        let images = (batch_size as u64).saturating_mul(4).saturating_mul(pixels);
+        let oracle =
+            cpu::memory::of_backend::<f64>(&net, Kernels::Reference, batch_size.min(16), batch_size.min(16)).total();
+        let backends = match self.gpu {
+            Some(_) => 0,
+            None => of(self.kernels, batch_size, batch_size).saturating_add(of(self.kernels, 0, batch_size)),
+        };
+        let needed = images.saturating_add(oracle).saturating_add(backends);
+        match memory::available() {
+            Some(available) if needed > available => {
+                let [needed, available] = [needed, available].map(memory::bytes);
+                Err(Error::OverLimit(format!("needs {needed} of memory, and {available} is available")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Training and inference of the seed network on `input`.

@@ -2,18 +2,16 @@
 
 use std::path::PathBuf;
 
-use smoothcnn::backend::cpu;
 use smoothcnn::backend::device::{Precision, check_activations};
 use smoothcnn::backend::gpu::clock::Clock;
 use smoothcnn::bench::{Bench, Measurement, Report};
-use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::fs::write_output;
-use smoothcnn::network::Network;
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::Tuning;
 use smoothcnn::{Error, Result, input, memory, parse};
 
 use super::common::{self, DeviceArgs};
+use super::full;
 use super::given::Given;
 
 /// Measures training and inference of the seed network on this machine. Every answer is checked against the oracle first.
@@ -30,9 +28,15 @@ pub struct Args {
     /// In what a GPU's fused kernels store what one layer gives to the next
     #[arg(long, value_enum, default_value = "f32")]
     activations: Storage,
-    /// Seconds for each task of each configuration
-    #[arg(long, default_value_t = 3.0)]
-    seconds: f64,
+    /// Seconds for each task of each configuration [default: 3, with --full 1]
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// All that there is to know of this device, within ten minutes, as one file to send: check, the fastest forms of the kernels,
+    /// two trainings that must give the same bits, seconds to 99 % on the built-in digits, and this bench at fewer sizes where the
+    /// device is no hardware GPU. Of the other flags only --save, --device, --adapter, --tiles, --batch-size, --input and
+    /// --seconds may be given; the training to 99 % may last 120 times --seconds
+    #[arg(long, requires = "save")]
+    full: bool,
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
@@ -53,13 +57,22 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         given.only("--table", &[])?;
         return table(&args.table);
     }
-    if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
-        return Err(Error::Usage(format!("--seconds: found {}, expected a number above 0, up to 3600", args.seconds)));
+    let seconds = args.seconds.unwrap_or(if args.full { 1.0 } else { 3.0 });
+    if !(seconds > 0.0 && seconds <= 3600.0) {
+        return Err(Error::Usage(format!("--seconds: found {seconds}, expected a number above 0, up to 3600")));
+    }
+    if args.full {
+        given.only("--full", &FULL)?;
     }
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let inputs: Vec<_> = args.input.iter().map(|text| common::input_shape(text)).collect::<Result<_>>()?;
     let device = args.device.device();
-    let gpu = device.open(Precision::F32, &|line| common::note(line))?.gpu;
+    let opened = device.open(Precision::F32, &|line| common::note(line))?;
+    if let (true, Some(path)) = (args.full, &args.save) {
+        busy().into_iter().for_each(common::note);
+        return full::run(opened, sizes(&inputs, &args.batch_size, given), seconds, path);
+    }
+    let gpu = opened.gpu;
     let kernels = device.kernels.unwrap_or_default();
     check_activations(args.activations, gpu.is_some(), kernels)?;
     let bench = Bench {
@@ -67,7 +80,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         kernels,
         tuning: device.tiles.map(Tuning::all),
         activations: args.activations,
-        seconds: args.seconds,
+        seconds,
     };
     busy().into_iter().for_each(common::note);
     let mut report = bench.report()?;
@@ -75,7 +88,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     show(header(&report))?;
     for &input in &inputs {
         for &batch_size in &args.batch_size {
-            let results = match fits(&bench, input, batch_size).and_then(|()| bench.measure(input, batch_size)) {
+            let results = match bench.fits(input, batch_size).and_then(|()| bench.measure(input, batch_size)) {
                 Ok(results) => results,
                 // A batch too large for the device is a fact about the device, and no reason to stop.
                 Err(Error::OverLimit(reason)) => {
@@ -109,6 +122,16 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     Ok(0)
 }
 
+/// The flags that --full takes.
+const FULL: [&str; 7] = ["--save", "--device", "--adapter", "--tiles", "--batch-size", "--input", "--seconds"];
+
+/// The sizes that were asked for, or `None` where nobody did.
+fn sizes(inputs: &[[usize; 3]], batches: &[usize], given: &Given) -> Option<Vec<([usize; 3], usize)>> {
+    let asked = given.has("--input") || given.has("--batch-size");
+    let sizes = inputs.iter().flat_map(|&input| batches.iter().map(move |&batch| (input, batch)));
+    asked.then(|| sizes.collect())
+}
+
 /// Measurements of one case that are further apart say more of the machine's other work than of the case.
 const WIDE: f64 = 0.25;
 
@@ -137,30 +160,6 @@ fn processor() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-/// Refuses what the host has no memory for: two sets of two batches of images, the oracle that answers are held
-/// against, and without a GPU a trainer and a tester.
-fn fits(bench: &Bench, input: [usize; 3], batch_size: usize) -> Result<()> {
-    let net = Network::seed(input, 10)?;
-    cpu::memory::check_state(&net, false)?;
-    let of = |kernels, train, infer| cpu::memory::of_backend::<f32>(&net, kernels, train, infer).total();
-    let pixels = input.iter().product::<usize>() as u64;
-    let images = (batch_size as u64).saturating_mul(4).saturating_mul(pixels);
-    let oracle =
-        cpu::memory::of_backend::<f64>(&net, Kernels::Reference, batch_size.min(16), batch_size.min(16)).total();
-    let backends = match bench.gpu {
-        Some(_) => 0,
-        None => of(bench.kernels, batch_size, batch_size).saturating_add(of(bench.kernels, 0, batch_size)),
-    };
-    let needed = images.saturating_add(oracle).saturating_add(backends);
-    match memory::available() {
-        Some(available) if needed > available => {
-            let [needed, available] = [needed, available].map(memory::bytes);
-            Err(Error::OverLimit(format!("needs {needed} of memory, and {available} is available")))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn shape([c, h, w]: [usize; 3]) -> String {

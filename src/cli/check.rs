@@ -5,10 +5,7 @@ use std::sync::Arc;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smoothcnn::backend::gpu::choose::choose;
 use smoothcnn::backend::gpu::{Choice, DeviceKind};
-use smoothcnn::check::{Row, every, losses, network};
-use smoothcnn::compile::fuse::Kernels;
-use smoothcnn::loss::smoothing::{Smoothing, Variant};
-use smoothcnn::network::Network;
+use smoothcnn::check::{Row, every};
 use smoothcnn::parse::to_json;
 use smoothcnn::{Error, Result};
 
@@ -41,27 +38,12 @@ pub fn run(args: Args) -> Result<u8> {
         table.print(HEADER)?;
     }
     let mut printed = Ok(());
-    every::all(&gpu, |rows| {
+    every::with_training(&gpu, |rows| {
         if printed.is_ok() {
             printed = table.add(&rows);
         }
     })?;
     printed?;
-    for kernels in [Kernels::Reference, Kernels::Fused] {
-        for variant in [Variant::Uniform, Variant::OffTarget] {
-            for input in [[1, 28, 28], [3, 32, 32]] {
-                let net = Network::seed(input, 10)?;
-                let smoothing = Smoothing { variant, epsilon: 0.1 };
-                table.add(&network::training(&gpu, &net, smoothing, 8, 3, kernels)?)?;
-            }
-        }
-    }
-    let net = Network::seed([1, 28, 28], 10)?;
-    for (name, loss) in losses::losses(net.classes, network::images(8, 3))? {
-        let mut rows = network::training(&gpu, &net, loss, 8, 3, Kernels::Fused)?;
-        rows.iter_mut().for_each(|row| row.case = format!("{name}, {}", row.case));
-        table.add(&rows)?;
-    }
     table.bar.finish_and_clear();
     if !args.json {
         table.summary().into_iter().try_for_each(|line| table.print(line))?;

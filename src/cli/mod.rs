@@ -12,6 +12,7 @@ mod eval;
 mod export;
 mod fetch;
 mod folder;
+mod full;
 #[cfg(test)]
 mod fuzz;
 mod given;

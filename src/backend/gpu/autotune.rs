@@ -77,6 +77,16 @@ pub fn tuning(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Result<Cho
     Ok(Chosen { tuning, notes: chosen.notes })
 }
 
+/// The choice as it falls now, which is neither looked up nor kept.
+///
+/// # Errors
+/// As [`tuning`].
+pub fn fresh(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Result<Chosen> {
+    let tried = measure(gpu, setup, activations)?;
+    let tuning = tried.fastest.unwrap_or_else(|| usual(gpu, &tried.right));
+    Ok(Chosen { tuning, notes: tried.notes })
+}
+
 /// What suits the kind of adapter, among the forms that are right.
 fn usual(gpu: &Gpu, right: &[Tiles]) -> Tuning {
     let usual = gpu.tuning();
