@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use smoothcnn::backend::device::{Precision, check_activations};
 use smoothcnn::backend::gpu::clock::Clock;
+use smoothcnn::bench::full::{FullReport, Part};
 use smoothcnn::bench::{Bench, Measurement, Report};
 use smoothcnn::fs::write_output;
 use smoothcnn::plan::Storage;
@@ -75,13 +76,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     let gpu = opened.gpu;
     let kernels = device.kernels.unwrap_or_default();
     check_activations(args.activations, gpu.is_some(), kernels)?;
-    let bench = Bench {
-        gpu,
-        kernels,
-        tuning: device.tiles.map(Tuning::all),
-        activations: args.activations,
-        seconds,
-    };
+    let bench = Bench { gpu, kernels, tuning: device.tiles.map(Tuning::all), activations: args.activations, seconds };
     busy().into_iter().for_each(common::note);
     let mut report = bench.report()?;
     let show = |text: String| if args.json { Ok(()) } else { common::print(text) };
@@ -166,9 +161,14 @@ fn shape([c, h, w]: [usize; 3]) -> String {
     format!("{c}x{h}x{w}")
 }
 
+/// What --save wrote, with --full or without.
 fn read(path: &std::path::Path) -> Result<Report> {
     let expected = "a file of --save";
-    parse::json(path, &input::read_text(path, expected)?, expected)
+    let text = input::read_text(path, expected)?;
+    match parse::json::<FullReport>(path, &text, expected) {
+        Ok(FullReport { bench: Part { found: Some(report), .. }, .. }) => Ok(report),
+        _ => parse::json(path, &text, expected),
+    }
 }
 
 /// What was measured, and what is unusual about it.

@@ -1,10 +1,11 @@
-//! `bench`: what it measures, keeps, compares and tabulates.
+//! `bench`: what it measures, keeps, compares and tabulates; `bench --full`: the one file.
 
 use std::fs;
 
+use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use super::{assert_fails, json_lines, number, run, stdout};
+use super::{assert_fails, json_lines, number, run, stderr, stdout};
 
 const BENCH: &str = "bench --device cpu --input 1x8x8,3x4x4 -b 4,8 --seconds 0.1";
 
@@ -47,8 +48,68 @@ fn what_makes_no_sense_is_refused() {
         ("--table other.json", 4, ["other.json", "--save"]),
         ("--device cpu --table other.json", 2, ["--device", "--table"]),
         ("--device cpu --seconds 0", 2, ["--seconds", "above 0"]),
+        ("--device cpu --full", 2, ["--full", "--save"]),
+        ("--device cpu --full --save f.json --json", 2, ["--json", "--full"]),
+        ("--device cpu --full --save f.json --kernels reference", 2, ["--kernels", "--full"]),
         ("--device cpu --input 8x8", 2, ["--input", "1x28x28"]),
     ] {
         assert_fails(run(dir.path(), &format!("bench {args}")), code, &parts);
     }
+}
+
+/// The whole of it on `device`, as short as it can be; its file.
+fn full(dir: &std::path::Path, device: &str) -> Value {
+    let sizes = "--input 1x8x8,3x4x4 -b 4 --seconds 0.05";
+    let done = run(dir, &format!("bench --full --save full.json --device {device} {sizes}")).success();
+    let (said, answer) = (stderr(&done).join("\n"), stdout(&done));
+    for part in ["3 of 5: two trainings", "4 of 5", "5 of 5: images a second, 3x4x4 batch 4", "full.json"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(answer.contains("the same bits") && answer.contains("train 3x4x4 batch 4: "), "{answer}");
+    serde_json::from_str(&fs::read_to_string(dir.join("full.json")).unwrap()).unwrap()
+}
+
+/// What every device's file has.
+fn assert_whole(file: &Value) {
+    assert_eq!(file["format"], "smoothcnn bench --full, 1");
+    assert_eq!((&file["left_out"], &file["failed"]), (&json!([]), &json!([])), "{file}");
+    assert_eq!(file["bench"]["found"]["results"].as_array().unwrap().len(), 4, "{file}");
+    let twice = &file["determinism"]["found"];
+    assert_eq!((&twice["equal"], &twice["hashes"][0]), (&json!(true), &twice["hashes"][1]));
+    assert_eq!(twice["hashes"][0].as_str().unwrap().len(), 64);
+    // So little time is not enough to learn; what was seen of it is there.
+    let learning = &file["accuracy"]["found"];
+    assert_eq!(learning["train_images"], 10_000);
+    let epochs = learning["epochs"].as_array().unwrap();
+    let best = epochs.iter().map(|epoch| number(epoch, "accuracy")).fold(0.0, f64::max);
+    assert_eq!(learning["reached_after"].is_null(), best < 0.99, "{learning}");
+    for part in ["determinism", "accuracy", "bench"] {
+        assert!(file[part]["error"].is_null() && number(&file[part], "seconds") > 0.0, "{part}");
+    }
+}
+
+/// Catches a part that is missing, an error that nobody sees, and a file that is not what `bench --save` writes where it says so.
+#[test]
+fn one_file_has_all_of_the_cpu_path() {
+    let dir = tempdir().unwrap();
+    let file = full(dir.path(), "cpu");
+    assert_whole(&file);
+    assert!(file["check"].is_null() && file["autotune"].is_null() && file["adapter"].is_null(), "{file}");
+    assert_eq!(file["device"], "cpu");
+    // Its bench can be compared and tabulated.
+    let table = stdout(&run(dir.path(), "bench --table full.json").success());
+    assert_eq!(table.lines().count(), 6, "{table}");
+}
+
+/// The same on the best adapter there is, with every kernel checked and every form timed.
+#[test]
+fn one_file_has_all_of_an_adapter() {
+    let dir = tempdir().unwrap();
+    let file = full(dir.path(), "gpu");
+    assert_whole(&file);
+    let check = &file["check"]["found"];
+    assert_eq!(check["failures"], json!([]));
+    assert!(check["ops"].as_array().unwrap().len() > 10, "{check}");
+    assert!(!file["autotune"]["found"]["fastest"].is_null(), "{file}");
+    assert!(number(&file["adapter"], "invocations") >= 64.0, "{file}");
 }

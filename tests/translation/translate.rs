@@ -25,7 +25,9 @@ pub fn all() -> Vec<Translated> {
             false => hlsl::ShaderModel::V5_1,
         };
         shader.entries().iter().map(move |entry| {
-            let fail = |target: &str, error: String| -> ! { panic!("{}.wgsl:{} in {target}: {error}", shader.name, entry.name) };
+            let fail = |target: &str, error: String| -> ! {
+                panic!("{}.wgsl:{} in {target}: {error}", shader.name, entry.name)
+            };
             Translated {
                 shader,
                 entry,
