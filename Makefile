@@ -26,7 +26,7 @@ test: driver
 #
 #   SMOOTHCNN_REQUIRE_ALL=1   a test that needs what is not here (a driver, Chromium, onnxruntime, subgroups of eight) fails, where it says
 #                             "skipped" and passes otherwise
-#   SMOOTHCNN_THOROUGH=1      tint builds every pipeline, validation tries every form: a minute each
+#   SMOOTHCNN_THOROUGH=1      tint builds every pipeline, validation tries every form, bench --full runs on the adapter: a minute each
 #   RANDOM_NETWORKS=1000      so many random networks; RANDOM_NETWORK=17 only that of seed 17
 #   PROPTEST_CASES=1000       so many cases of each property, PROPTEST_RNG_SEED=5 other ones
 SWIFTSHADER = /usr/lib/chromium/vk_swiftshader_icd.json
@@ -36,6 +36,7 @@ test-drivers: driver
 	@test -e $(SWIFTSHADER) || { echo "SwiftShader is not here: apt install chromium"; exit 1; }
 	VK_DRIVER_FILES=$(SWIFTSHADER) $(CARGO) test --locked --test gpu
 	SMOOTHCNN_REQUIRE_ALL=1 SMOOTHCNN_THOROUGH=1 $(CARGO) test --locked --test tint --test validation
+	SMOOTHCNN_THOROUGH=1 $(CARGO) test --locked --test cli one_file_has_all_of_an_adapter
 
 # Runs that are killed, disks that fail or are full, damaged files: two minutes, or with FULL=1 the numbers of the page on
 # reliability in ten. Needs strace, and root for the full disks.

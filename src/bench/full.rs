@@ -78,20 +78,20 @@ pub struct FullReport {
     /// Seconds that all of it took.
     pub seconds: f64,
     /// Every kernel against its twin; absent for the CPU path, whose answers are checked at every size.
-    pub check: Option<Part<CheckSummary>>,
+    pub check: Option<FullPart<CheckSummary>>,
     /// Which forms of the kernels are fastest; absent for the CPU path.
-    pub autotune: Option<Part<Forms>>,
+    pub autotune: Option<FullPart<Forms>>,
     /// Whether two trainings give the same bits.
-    pub determinism: Part<TwoTrainings>,
+    pub determinism: FullPart<TwoTrainings>,
     /// How long until a network has learnt.
-    pub accuracy: Part<Learning>,
+    pub accuracy: FullPart<Learning>,
     /// Each size, as `bench --save` has it.
-    pub bench: Part<Report>,
+    pub bench: FullPart<Report>,
 }
 
 /// What came of one part: what was found, or why nothing was.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Part<T> {
+pub struct FullPart<T> {
     /// Seconds that it took.
     pub seconds: f64,
     /// Why it failed.
@@ -187,7 +187,7 @@ pub struct Learning {
     pub epochs: Vec<EpochTime>,
 }
 
-impl<T> Part<T> {
+impl<T> FullPart<T> {
     fn of(work: impl FnOnce() -> Result<T>) -> Self {
         let began = Instant::now();
         let found = work();
@@ -233,24 +233,24 @@ impl FullBench {
         let gpu = self.device.gpu.as_ref();
         let check = gpu.map(|gpu| {
             note("1 of 5: every kernel against plain f64 code");
-            Part::of(|| check(gpu))
+            FullPart::of(|| check(gpu))
         });
         let (train, test) = Digits::default().generate();
         let net = Network::seed([1, digits::SIDE, digits::SIDE], digits::CLASSES)?;
         let data = Data { train, test, net };
         let autotune = gpu.map(|gpu| {
             note("2 of 5: the forms of the kernels");
-            Part::of(|| forms(gpu, &data.setup()))
+            FullPart::of(|| forms(gpu, &data.setup()))
         });
         let tuning = autotune.as_ref().and_then(|part| Some(part.found.as_ref()?.fastest));
         // Where a form is asked for, it is that.
         let tuning = self.device.wanted.tiles.map(Tuning::all).or(tuning);
         note("3 of 5: two trainings, which must give the same bits");
-        let determinism = Part::of(|| self.two_trainings(&data, tuning));
+        let determinism = FullPart::of(|| self.two_trainings(&data, tuning));
         note("4 of 5: seconds to an accuracy of 99 % on the built-in digits");
-        let accuracy = Part::of(|| self.learning(&data, tuning));
+        let accuracy = FullPart::of(|| self.learning(&data, tuning));
         let (mut left_out, mut failed) = (vec![], vec![]);
-        let bench = Part::of(|| self.bench(began, tuning, [&mut left_out, &mut failed], note));
+        let bench = FullPart::of(|| self.bench(began, tuning, [&mut left_out, &mut failed], note));
         Ok(FullReport {
             format: FORMAT.into(),
             version: env!("CARGO_PKG_VERSION").into(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use smoothcnn::backend::device::{Precision, check_activations};
 use smoothcnn::backend::gpu::clock::Clock;
-use smoothcnn::bench::full::{FullReport, Part};
+use smoothcnn::bench::full::{FullPart, FullReport};
 use smoothcnn::bench::{Bench, Measurement, Report};
 use smoothcnn::fs::write_output;
 use smoothcnn::plan::Storage;
@@ -36,7 +36,7 @@ pub struct Args {
     /// two trainings that must give the same bits, seconds to 99 % on the built-in digits, and this bench at fewer sizes where the
     /// device is no hardware GPU. Of the other flags only --save, --device, --adapter, --tiles, --batch-size, --input and
     /// --seconds may be given; the training to 99 % may last 120 times --seconds
-    #[arg(long, requires = "save")]
+    #[arg(long)]
     full: bool,
     /// One JSON object on standard output
     #[arg(long)]
@@ -64,6 +64,9 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     }
     if args.full {
         given.only("--full", &FULL)?;
+        if args.save.is_none() {
+            return Err(Error::Usage("--full: found no --save, expected a file to write: --save FILE".into()));
+        }
     }
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let inputs: Vec<_> = args.input.iter().map(|text| common::input_shape(text)).collect::<Result<_>>()?;
@@ -166,7 +169,7 @@ fn read(path: &std::path::Path) -> Result<Report> {
     let expected = "a file of --save";
     let text = input::read_text(path, expected)?;
     match parse::json::<FullReport>(path, &text, expected) {
-        Ok(FullReport { bench: Part { found: Some(report), .. }, .. }) => Ok(report),
+        Ok(FullReport { bench: FullPart { found: Some(report), .. }, .. }) => Ok(report),
         _ => parse::json(path, &text, expected),
     }
 }
