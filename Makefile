@@ -26,7 +26,8 @@ test: driver
 #
 #   SMOOTHCNN_REQUIRE_ALL=1   a test that needs what is not here (a driver, Chromium, onnxruntime, subgroups of eight) fails, where it says
 #                             "skipped" and passes otherwise
-#   SMOOTHCNN_THOROUGH=1      tint builds every pipeline, validation tries every form, bench --full runs on the adapter: a minute each
+#   SMOOTHCNN_THOROUGH=1      tint builds every pipeline, validation tries every form, bench --full runs on the adapter: a
+#                             minute or two each
 #   RANDOM_NETWORKS=1000      so many random networks; RANDOM_NETWORK=17 only that of seed 17
 #   PROPTEST_CASES=1000       so many cases of each property, PROPTEST_RNG_SEED=5 other ones
 SWIFTSHADER = /usr/lib/chromium/vk_swiftshader_icd.json

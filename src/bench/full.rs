@@ -1,8 +1,8 @@
-//! All that there is to know of a device, in one file that a stranger can send: is it right, which forms of the kernels are fast,
-//! how fast, how long until a network has learnt, and does it give the same bits again.
+//! All that there is to know of a device, in one file that a stranger can send: is it right, which forms of the
+//! kernels are fast, how fast, how long until a network has learnt, and does it give the same bits again.
 //!
-//! A part that fails is recorded with its error, and the next one begins: on a device that nobody here has, that is what the file
-//! is for.
+//! A part that fails is recorded with its error, and the next one begins: on a device that nobody here has, that is
+//! what the file is for.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -32,10 +32,10 @@ pub struct Args {
     /// Seconds for each task of each configuration [default: 3, with --full 1]
     #[arg(long)]
     seconds: Option<f64>,
-    /// All that there is to know of this device, within ten minutes, as one file to send: check, the fastest forms of the kernels,
-    /// two trainings that must give the same bits, seconds to 99 % on the built-in digits, and this bench at fewer sizes where the
-    /// device is no hardware GPU. Of the other flags only --save, --device, --adapter, --tiles, --batch-size, --input and
-    /// --seconds may be given; the training to 99 % may last 120 times --seconds
+    /// All that there is to know of this device, within ten minutes, as one file to send: check, the fastest forms of
+    /// the kernels, two trainings that must give the same bits, seconds to 99 % on the built-in digits, and this
+    /// bench at fewer sizes where the device is no hardware GPU. Of the other flags only --save, --device, --adapter,
+    /// --tiles, --batch-size, --input and --seconds may be given; the training to 99 % may last 120 times --seconds
     #[arg(long)]
     full: bool,
     /// One JSON object on standard output

@@ -1,6 +1,6 @@
-//! What FXC chokes on. It is the old compiler of DirectX, which every Windows has, and which wgpu takes where it finds no DXC. It
-//! keeps local arrays in registers: where one is written under an index that it does not know, it unrolls the loops around, for
-//! minutes or until it gives up. Long texts take it minutes too.
+//! What FXC chokes on. It is the old compiler of DirectX, which every Windows has, and which wgpu takes where it finds
+//! no DXC. It keeps local arrays in registers: where one is written under an index that it does not know, it unrolls
+//! the loops around, for minutes or until it gives up. Long texts take it minutes too.
 
 use std::collections::BTreeSet;
 
@@ -11,12 +11,12 @@ use smoothcnn::plan::shaders::{Binding, BindingKind, EntryPoint};
 
 use crate::translate;
 
-/// Lines of a pass, with every loop of a known number of turns written out. The longest has 805; nobody here has FXC, and what it
-/// would say of more is not known.
+/// Lines of a pass, with every loop of a known number of turns written out. The longest has 805; nobody here has FXC,
+/// and what it would say of more is not known.
 const MOST_LINES: usize = 1600;
 
-/// Passes with a local array, or a local vector, under an index that is not a number: what the index is used on. None is better;
-/// these are known, and a line that is no longer needed fails too.
+/// Passes with a local array, or a local vector, under an index that is not a number: what the index is used on. None
+/// is better; these are known, and a line that is no longer needed fails too.
 const INDEXED: &[(&str, &str)] = &[
     // One of four random words, which is read once, and outside of every loop.
     ("dropout.drop", "_e22"),

@@ -1,5 +1,5 @@
-//! What the translations are, as a list that stands in the repository: another version of naga, or a changed shader, shows as a
-//! diff.
+//! What the translations are, as a list that stands in the repository: another version of naga, or a changed shader,
+//! shows as a diff.
 
 use sha2::{Digest, Sha256};
 
@@ -23,8 +23,8 @@ fn lines(translated: &Translated) -> [String; 3] {
     })
 }
 
-/// Catches a shader that one kind of device would refuse, since naga cannot translate it, and a translation that changed unseen:
-/// with an upgrade of naga, or with a shader that was not meant to change.
+/// Catches a shader that one kind of device would refuse, since naga cannot translate it, and a translation that
+/// changed unseen: with an upgrade of naga, or with a shader that was not meant to change.
 #[test]
 fn translations_are_those_of_the_list() {
     let mut lines: Vec<String> = translate::all().iter().flat_map(lines).collect();

@@ -60,8 +60,8 @@ fn places(entry: &EntryPoint) -> impl Iterator<Item = (u32, ResourceBinding)> {
     (0..).zip(entry.bindings.iter().map(|binding| ResourceBinding { group: 0, binding: binding.number }))
 }
 
-/// As for a release of the program on a driver of Vulkan 1.3 with `robustBufferAccess2`: without it wgpu clamps indices into
-/// buffers as well, and a debug build has names besides.
+/// As for a release of the program on a driver of Vulkan 1.3 with `robustBufferAccess2`: without it wgpu clamps
+/// indices into buffers as well, and a debug build has names besides.
 fn spirv(module: &Module, info: &ModuleInfo, entry: &EntryPoint) -> Result<Vec<u32>, String> {
     let place = |(i, binding)| (binding, spv::BindingInfo { descriptor_set: 0, binding: i, binding_array_size: None });
     let options = spv::Options {
