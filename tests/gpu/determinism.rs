@@ -6,11 +6,13 @@ use smoothcnn::backend::gpu::trainer::{GpuOptions, GpuTrainer};
 use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::random_data;
+use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::{BatchLoss, Loss};
 use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::plan::Storage;
+use smoothcnn::plan::tuning::{Tiles, Tuning};
 use smoothcnn::train::Schedule;
 
 use super::GPU;
@@ -89,6 +91,46 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
 fn a_streamed_data_set_gives_the_same_bits_as_one_on_the_device() {
     assert_eq!(train(u64::MAX, None), train(10 * 64, None));
     assert_eq!(train(u64::MAX, None), train(1, None));
+}
+
+/// Every dispatch in as many pieces as it has workgroups, or in a few: a watchdog's limit must change nothing.
+#[test]
+fn a_dispatch_that_is_cut_gives_the_same_bits() {
+    let net = Network::seed([1, 12, 12], 4).unwrap();
+    let (train, test) = (random_data(23, net.input, 4), random_data(9, net.input, 4));
+    let setup = Setup {
+        seed: 0,
+        net: &net,
+        batch_size: 5,
+        loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),
+        optimizer: Optimizer::Adam(Adam::default()),
+        normalisation: vec![[0.5, 0.25]],
+        train: &train,
+        test: &test,
+    };
+    let trained = |options: GpuOptions| {
+        let params = net.initial_parameters(SCHEDULE.seed);
+        let mut trainer = GpuTrainer::with_options(&GPU, setup.clone(), &params, options).unwrap();
+        let mut losses = vec![];
+        let mut keep = |some: &[BatchLoss]| {
+            losses.extend_from_slice(some);
+            Ok(ControlFlow::Continue(()))
+        };
+        trainer.train_epoch(&SCHEDULE.order(1, 23), 0, &mut keep).unwrap();
+        let launches = trainer.engine().launches(trainer.compiled().train.clone());
+        (trainer.state().unwrap(), losses, trainer.test_logits().unwrap(), launches)
+    };
+    let forms = Tiles::ALL.into_iter().filter(|&tiles| GPU.runs(tiles));
+    let forms = forms.map(|tiles| (Kernels::Fused, Some(Tuning::all(tiles))));
+    for (kernels, tuning) in forms.chain([(Kernels::Reference, None)]) {
+        let options = |piece_work| GpuOptions { kernels, tuning, piece_work, ..GpuOptions::default() };
+        let whole = trained(options(u64::MAX));
+        for most in [1, 200_000] {
+            let cut = trained(options(most));
+            assert!(cut.3 > whole.3, "{kernels:?} {tuning:?}: nothing was cut: {} launches", cut.3);
+            assert!((&cut.0, &cut.1, &cut.2) == (&whole.0, &whole.1, &whole.2), "{kernels:?} {tuning:?}, {most}");
+        }
+    }
 }
 
 /// The same of activations in halves, which are other bits.

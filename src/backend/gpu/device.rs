@@ -19,10 +19,13 @@ pub struct Kernel {
     pub pipeline: wgpu::ComputePipeline,
     /// Its bind group's layout, group 0.
     pub layout: wgpu::BindGroupLayout,
+    /// Where it is built to be cut ([`super::cut`]), the layout of group 1.
+    pub cut_layout: Option<wgpu::BindGroupLayout>,
 }
 
-/// Every kernel built so far, by shader and pass. Shaders are static: where one lies is what it is, and two of one name are two.
-type Kernels = Mutex<HashMap<(usize, &'static str), Arc<Kernel>>>;
+/// Every kernel built so far, by shader, pass and whether it is built to be cut. Shaders are static: where one lies is what
+/// it is, and two of one name are two.
+type Kernels = Mutex<HashMap<(usize, &'static str, bool), Arc<Kernel>>>;
 
 /// How long a device may be silent beyond what its work may take.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,6 +1,7 @@
 //! Carries out a plan: allocates its buffers, builds its bind groups once, and replays ranges of its dispatches, many
 //! steps a submission, without waiting for the device between them. Work that would take too long for one submission is
-//! cut between dispatches: many systems end what takes longer than a second or two, some without a word.
+//! cut between dispatches, and a dispatch that is too long by itself by its workgroups ([`super::cut`]): many systems
+//! end what takes longer than a second or two, some without a word.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Gpu;
 use super::clock::{self, Clock, Times};
+use super::cut::{self, Piece};
 use super::device::{Kernel, exceeded};
 use super::kernel::step_blocks;
 use crate::plan::shaders::BindingKind;
@@ -23,7 +25,7 @@ pub const MAX_STEPS: usize = 256;
 pub const SUBMISSION: Duration = Duration::from_millis(100);
 
 /// How much work ([`Dispatch::work`]) a submission may hold as long as that is not known: a tenth of a second on a device of
-/// 40 GFLOP/s. Only a single dispatch may hold more.
+/// 40 GFLOP/s. Only a single dispatch, or a piece of it ([`cut`]), may hold more.
 pub const FIRST_WORK: u64 = 4_000_000_000;
 
 /// A plan on a device.
@@ -43,16 +45,28 @@ struct Prepared {
     kernel: Arc<Kernel>,
     bind_group: wgpu::BindGroup,
     step_blocks: usize,
-    workgroups: [u32; 3],
+    /// The whole, or what it is cut into.
+    pieces: Vec<Piece>,
+    /// Where it is cut: what each piece is a part of, so many bytes apart.
+    places: Option<(wgpu::BindGroup, u32)>,
 }
 
 impl Prepared {
-    /// `offset` is that of the step's first block.
-    fn record(&self, pass: &mut wgpu::ComputePass, offset: u32) {
-        let [x, y, z] = self.workgroups;
+    /// The pieces `range`. `offset` is that of the step's first block.
+    fn record(&self, pass: &mut wgpu::ComputePass, offset: u32, range: Range<usize>) {
         pass.set_pipeline(&self.kernel.pipeline);
         pass.set_bind_group(0, &self.bind_group, &[offset; Step::BLOCKS.len()][..self.step_blocks]);
-        pass.dispatch_workgroups(x, y, z);
+        for i in range {
+            if let Some((places, stride)) = &self.places {
+                pass.set_bind_group(1, places, &[i as u32 * stride]);
+            }
+            let [x, y, z] = self.pieces[i].workgroups;
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+
+    fn record_whole(&self, pass: &mut wgpu::ComputePass, offset: u32) {
+        self.record(pass, offset, 0..self.pieces.len());
     }
 }
 
@@ -92,6 +106,14 @@ impl Engine {
     /// # Errors
     /// [`Error::OverLimit`] if it does not fit the device, [`Error::Gpu`] if the driver refuses something.
     pub fn new(gpu: &Arc<Gpu>, plan: Plan) -> Result<Self> {
+        Self::with_pieces(gpu, plan, cut::PIECE_WORK)
+    }
+
+    /// As [`Self::new`], with dispatches cut where they hold more work than this.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_pieces(gpu: &Arc<Gpu>, plan: Plan, most: u64) -> Result<Self> {
         let limits = gpu.device.limits();
         check_limits(&plan, &limits)?;
         gpu.ends_loops(&plan)?;
@@ -117,12 +139,21 @@ impl Engine {
             gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&planned.contents));
         }
         engine.dispatches =
-            engine.plan.dispatches.iter().map(|dispatch| engine.prepare(dispatch)).collect::<Result<_>>()?;
+            engine.plan.dispatches.iter().map(|dispatch| engine.prepare(dispatch, most)).collect::<Result<_>>()?;
         Ok(engine)
     }
 
-    fn prepare(&self, dispatch: &Dispatch) -> Result<Prepared> {
-        let kernel = self.gpu.kernel(dispatch)?;
+    fn prepare(&self, dispatch: &Dispatch, most: u64) -> Result<Prepared> {
+        let mut pieces = cut::pieces(dispatch.workgroups, dispatch.work(), most);
+        let source = if pieces.len() > 1 { cut::source(dispatch.shader) } else { None };
+        if source.is_none() {
+            pieces = vec![Piece { first: [0; 2], workgroups: dispatch.workgroups }];
+        }
+        let kernel = self.gpu.kernel(dispatch, source.as_deref())?;
+        let places = match &kernel.cut_layout {
+            Some(layout) => Some(self.gpu.guarded(&dispatch.label, || self.places(dispatch, &pieces, layout))?),
+            None => None,
+        };
         let bind_group = self.gpu.guarded(&dispatch.label, || {
             use wgpu::util::DeviceExt;
             let dims = (!dispatch.dims.is_empty()).then(|| {
@@ -162,7 +193,36 @@ impl Engine {
                 entries: &entries,
             })
         })?;
-        Ok(Prepared { kernel, bind_group, step_blocks: step_blocks(dispatch.entry), workgroups: dispatch.workgroups })
+        Ok(Prepared { kernel, bind_group, step_blocks: step_blocks(dispatch.entry), pieces, places })
+    }
+
+    /// What tells each of the pieces where it is in the whole, and how many bytes apart that is.
+    fn places(&self, dispatch: &Dispatch, pieces: &[Piece], layout: &wgpu::BindGroupLayout) -> (wgpu::BindGroup, u32) {
+        use wgpu::util::DeviceExt;
+        let stride = cut::BLOCK_BYTES.next_multiple_of(self.block_stride as usize);
+        let mut contents = vec![0u8; pieces.len() * stride];
+        for (place, piece) in contents.chunks_mut(stride).zip(pieces) {
+            let ([x, y], [groups_x, groups_y, _]) = (piece.first, dispatch.workgroups);
+            place[..cut::BLOCK_BYTES].copy_from_slice(bytemuck::bytes_of(&[x, y, groups_x, groups_y]));
+        }
+        let buffer = self.gpu.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+            label: Some("pieces"),
+            contents: &contents,
+            usage: wgpu::BufferUsages::UNIFORM,
+        });
+        let size = std::num::NonZeroU64::new(cut::BLOCK_BYTES as u64);
+        let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &buffer, offset: 0, size });
+        let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&dispatch.label),
+            layout,
+            entries: &[wgpu::BindGroupEntry { binding: 0, resource }],
+        });
+        (group, stride as u32)
+    }
+
+    /// How many launches the dispatches `range` are, with those that are cut.
+    pub fn launches(&self, range: Range<usize>) -> usize {
+        self.dispatches[range].iter().map(|dispatch| dispatch.pieces.len()).sum()
     }
 
     /// The plan.
@@ -224,7 +284,11 @@ impl Engine {
     /// As [`Self::run`].
     pub fn run_for(&self, range: Range<usize>, steps: &[Step], results: &[Slice]) -> Pending {
         self.write_steps(steps);
-        let work: Vec<u64> = self.plan.dispatches[range.clone()].iter().map(Dispatch::work).collect();
+        let of_dispatch = |i: usize| (0..self.dispatches[i].pieces.len()).map(move |piece| (i, piece));
+        let launches: Vec<(usize, usize)> = range.clone().flat_map(of_dispatch).collect();
+        let share =
+            |&(i, _): &(usize, usize)| self.plan.dispatches[i].work().div_ceil(self.dispatches[i].pieces.len() as u64);
+        let work: Vec<u64> = launches.iter().map(share).collect();
         let pieces = pieces(work.iter().copied().cycle().take(work.len() * steps.len()), self.most_work());
         // The last piece is submitted with what is to be read.
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
@@ -235,8 +299,8 @@ impl Engine {
             }
             let mut pass = encoder.begin_compute_pass(&Default::default());
             for i in piece.clone() {
-                let (step, dispatch) = (i / work.len(), range.start + i % work.len());
-                self.dispatches[dispatch].record(&mut pass, self.offset(step));
+                let (step, (dispatch, piece)) = (i / launches.len(), launches[i % launches.len()]);
+                self.dispatches[dispatch].record(&mut pass, self.offset(step), piece..piece + 1);
             }
         }
         let work = work.iter().fold(0u64, |sum, &one| sum.saturating_add(one)).saturating_mul(steps.len() as u64);
@@ -304,7 +368,7 @@ impl Engine {
                     end_of_pass_write_index: Some(first + 1),
                 });
                 let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
-                self.dispatches[range.start + i].record(&mut encoder.begin_compute_pass(&descriptor), 0);
+                self.dispatches[range.start + i].record_whole(&mut encoder.begin_compute_pass(&descriptor), 0);
             }
         }
         encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
@@ -323,7 +387,7 @@ impl Engine {
             for _ in 0..TRIES {
                 let began = Instant::now();
                 let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-                self.dispatches[i].record(&mut encoder.begin_compute_pass(&Default::default()), 0);
+                self.dispatches[i].record_whole(&mut encoder.begin_compute_pass(&Default::default()), 0);
                 let submission = self.gpu.queue.submit([encoder.finish()]);
                 let patience = self.gpu.patience(self.work(i..i + 1));
                 self.gpu.wait("timing a kernel", Some(submission), patience)?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::cut;
 use super::device::{Gpu, Kernel};
 use crate::Result;
 use crate::plan::shaders::{BindingKind, EntryPoint, Shader};
@@ -14,18 +15,18 @@ pub fn step_blocks(entry: &EntryPoint) -> usize {
 }
 
 impl Gpu {
-    /// The kernel of a dispatch, built on first use.
+    /// The kernel of a dispatch, built on first use; `cut` is its source to be cut ([`cut::source`]), if it is.
     ///
     /// # Errors
     /// [`crate::Error::Gpu`] if the driver refuses it.
-    pub fn kernel(&self, dispatch: &Dispatch) -> Result<Arc<Kernel>> {
-        let key = (std::ptr::from_ref(dispatch.shader) as usize, dispatch.entry.name.as_str());
+    pub fn kernel(&self, dispatch: &Dispatch, cut: Option<&str>) -> Result<Arc<Kernel>> {
+        let key = (std::ptr::from_ref(dispatch.shader) as usize, dispatch.entry.name.as_str(), cut.is_some());
         let cache = || self.kernels.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(kernel) = cache().get(&key) {
             return Ok(kernel.clone());
         }
         let context = format!("building {}.wgsl, {}", dispatch.shader.name, key.1);
-        let build = |pipelines| self.guarded(&context, || self.build(dispatch.shader, dispatch.entry, pipelines));
+        let build = |pipelines| self.guarded(&context, || self.build(dispatch.shader, dispatch.entry, cut, pipelines));
         // A cache that is of no use must not stand in the way.
         let built = match build(self.pipelines.as_ref()) {
             Err(_) if self.pipelines.is_some() => build(None),
@@ -37,7 +38,13 @@ impl Gpu {
         Ok(kernel)
     }
 
-    fn build(&self, shader: &Shader, entry: &EntryPoint, pipelines: Option<&wgpu::PipelineCache>) -> Kernel {
+    fn build(
+        &self,
+        shader: &Shader,
+        entry: &EntryPoint,
+        cut: Option<&str>,
+        pipelines: Option<&wgpu::PipelineCache>,
+    ) -> Kernel {
         let label = format!("{}.{}", shader.name, entry.name);
         let layout_entry = |binding: &crate::plan::shaders::Binding| wgpu::BindGroupLayoutEntry {
             binding: binding.number,
@@ -57,14 +64,26 @@ impl Gpu {
         let layout = self
             .device
             .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
+        let cut_layout = cut.map(|_| {
+            let ty = wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Uniform,
+                has_dynamic_offset: true,
+                min_binding_size: std::num::NonZeroU64::new(cut::BLOCK_BYTES as u64),
+            };
+            let entry =
+                wgpu::BindGroupLayoutEntry { binding: 0, visibility: wgpu::ShaderStages::COMPUTE, ty, count: None };
+            self.device
+                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &[entry] })
+        });
+        let layouts: Vec<_> = [Some(&layout), cut_layout.as_ref()].into_iter().filter(Option::is_some).collect();
         let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(&label),
-            bind_group_layouts: &[Some(&layout)],
+            bind_group_layouts: &layouts,
             immediate_size: 0,
         });
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(shader.name),
-            source: wgpu::ShaderSource::Wgsl(shader.source().into()),
+            source: wgpu::ShaderSource::Wgsl(cut.unwrap_or(shader.source()).into()),
         };
         let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
         let module = if shader.own {
@@ -86,6 +105,6 @@ impl Gpu {
             },
             cache: pipelines,
         });
-        Kernel { pipeline, layout }
+        Kernel { pipeline, layout, cut_layout }
     }
 }

@@ -5,6 +5,7 @@ pub mod autotune;
 pub mod cache;
 pub mod choose;
 pub mod clock;
+pub mod cut;
 pub mod device;
 pub mod engine;
 pub mod kernel;

@@ -5,6 +5,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::cut;
 use super::engine::{MAX_STEPS, Pending, check_limits};
 use super::{Engine, Gpu};
 use crate::backend::{Setup, State, Trainer};
@@ -84,17 +85,25 @@ pub struct GpuOptions {
     pub tuning: Option<Tuning>,
     /// In what activations are stored, where fused kernels hand them to each other.
     pub activations: Storage,
+    /// Dispatches of more work than this are cut by ranges of their workgroups ([`cut`]); the bits are the same.
+    pub piece_work: u64,
 }
 
 impl Default for GpuOptions {
     fn default() -> Self {
-        Self { max_data_bytes: u64::MAX, kernels: Kernels::default(), tuning: None, activations: Storage::F32 }
+        Self {
+            max_data_bytes: u64::MAX,
+            kernels: Kernels::default(),
+            tuning: None,
+            activations: Storage::F32,
+            piece_work: cut::PIECE_WORK,
+        }
     }
 }
 
 /// The job of a setup on a device, and where its data sets are.
 pub fn job<'a>(setup: &'a Setup<'a>, batch_size: usize, options: GpuOptions) -> (Job<'a>, [Residence; 2]) {
-    let GpuOptions { max_data_bytes, kernels, tuning, activations } = options;
+    let GpuOptions { max_data_bytes, kernels, tuning, activations, .. } = options;
     let row = setup.loss.rows().map_or(0, |_| setup.net.classes);
     let residences =
         [(setup.train, row), (setup.test, 0)].map(|(data, row)| Residence::new(data, row, batch_size, max_data_bytes));
@@ -275,7 +284,7 @@ impl<'a> GpuTrainer<'a> {
         let options = settled(gpu, options)?;
         let limits = gpu.device.limits();
         let (compiled, [train, test]) = compile_for(&setup, &limits, gpu.memory_available(), options)?;
-        let engine = Engine::new(gpu, compiled.plan.clone())?;
+        let engine = Engine::with_pieces(gpu, compiled.plan.clone(), options.piece_work)?;
         gpu.keep_pipelines();
         let normalisation: Vec<[f32; 2]> = setup.normalisation.iter().map(|&channel| affine(channel)).collect();
         engine.write(compiled.normalisation, &normalisation);
