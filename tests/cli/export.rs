@@ -177,6 +177,11 @@ fn a_run_becomes_a_module_and_a_folder_for_the_hub() {
     // The same answers, by this program.
     let answers = |model: &str| stdout(&run(dir, &format!("predict --model {model} --device cpu mine/test")).success());
     assert_eq!(answers("run/best-hf/model.safetensors"), answers("run"));
+    // With its temperature.
+    fs::write(dir.join("run/temperature.toml"), "temperature = 2.5").unwrap();
+    run(dir, "export hf run --out warm").success();
+    assert_ne!(answers("warm/model.safetensors"), answers("run/best-hf/model.safetensors"));
+    assert_eq!(answers("warm/model.safetensors"), answers("run"));
     // Again into its own folder, not into another's; a file alone has no figures, and is a module all the same.
     run(dir, "export hf run").success();
     assert_fails(run(dir, "export hf run --out mine"), 2, &["--out: mine: found a folder with"]);
