@@ -405,7 +405,12 @@ pub(super) mod tests {
         let how = Reading { pictures, cache: Some(cache.path().into()), ..Reading::default() };
         let loaded = read(&listing, &how).unwrap();
         assert_eq!(loaded.left_out.len(), 1, "{:?}", loaded.left_out);
-        assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 0);
+        let kept = || std::fs::read_dir(cache.path()).unwrap().count();
+        assert_eq!(kept(), 1, "of two sets the one that has it is not kept");
+        std::fs::remove_file(dir.path().join("0/2.png")).unwrap();
+        save_grey(&dir.path().join("0/2.png"), 20, 4);
+        assert!(read(&listing, &how).unwrap().left_out.is_empty());
+        assert_eq!(kept(), 2);
     }
 
     #[test]

@@ -104,6 +104,7 @@ pub fn write(model: &Exportable, file: &ModelFile, folder: &Path) -> Result<()> 
         known.dir = None;
         metadata.insert(DATA_SET.into(), to_json(&known));
     }
+    metadata.remove(TEMPERATURE);
     if model.temperature != 1.0 {
         metadata.insert(TEMPERATURE.into(), model.temperature.to_string());
     }

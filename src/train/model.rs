@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{self, Metadata};
+use super::checkpoint::{self, Dtype, Metadata};
 use super::config::read_config;
-use super::run_folder::{CONFIG, WEIGHTS, run_of};
+use super::run_folder::{CHECKPOINT, CONFIG, WEIGHTS, run_of};
 use super::saved;
+use super::store::save_model;
 use crate::backend::device::{Device, Note, Opened, Precision, finite};
 use crate::backend::{Asked, ImageSet, State};
 use crate::data::Dataset;
@@ -232,6 +233,20 @@ impl Model {
         let path = weights_of(path)?;
         let (state, metadata) = saved::load_params(&net, &path)?;
         Ok(Self { file: ModelFile { path, metadata }, net, state })
+    }
+
+    /// Writes the file again with what its logits are to be divided by. A checkpoint is left as it is: a run goes on from it.
+    ///
+    /// # Errors
+    /// As [`save_model`].
+    pub fn keep_temperature(&self, dtype: Dtype, temperature: f64) -> Result<()> {
+        let ModelFile { path, metadata } = &self.file;
+        if path.file_name() == Some(CHECKPOINT.as_ref()) {
+            return Ok(());
+        }
+        let mut metadata = metadata.clone();
+        metadata.insert(TEMPERATURE.into(), temperature.to_string());
+        save_model(path, &self.net, &self.state, dtype, &metadata)
     }
 
     /// Reads a teacher, which must be of the student's own shape and know every class.

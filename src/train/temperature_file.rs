@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::checkpoint::tensors_sha256;
 use super::run_folder::TEMPERATURE;
 use crate::data::source::DataKind;
 use crate::measure::temperature::{End, RANGE};
@@ -19,8 +20,8 @@ pub struct TemperatureFile<'a> {
     pub end: End,
     /// The model's path.
     pub model: &'a str,
-    /// The SHA-256 of its file, in hexadecimal digits.
-    pub model_sha256: String,
+    /// [`tensors_sha256`] of its file.
+    pub weights_sha256: String,
     /// The data set that it was fitted on.
     pub data: DataKind,
     /// How many images were fitted on.
@@ -61,8 +62,8 @@ pub fn of_run(run: &Path, weights: &Path) -> Result<Option<f64>> {
     }
     let found = read_file(&path)?;
     // A file of another hand does not say what it was fitted to.
-    if let Some(fitted_to) = found.model_sha256
-        && fitted_to != input::sha256(weights, "a file of weights")?
+    if let Some(fitted_to) = found.weights_sha256
+        && fitted_to != tensors_sha256(weights)?
     {
         let weights = weights.display();
         let message = format!("found a temperature of other weights than those in {weights}, expected one of these");
@@ -82,7 +83,7 @@ struct Given {
     temperature: f64,
     end: Option<IgnoredAny>,
     model: Option<IgnoredAny>,
-    model_sha256: Option<String>,
+    weights_sha256: Option<String>,
     data: Option<IgnoredAny>,
     val_images: Option<IgnoredAny>,
     nll_before: Option<IgnoredAny>,
@@ -104,6 +105,7 @@ fn read_file(path: &Path) -> Result<Given> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::checkpoint::{self, Dtype, Metadata, Tensor};
     use super::*;
 
     /// Catches a temperature of weights that are others by now.
@@ -111,12 +113,18 @@ mod tests {
     fn a_runs_temperature_is_of_its_weights() {
         let folder = tempfile::tempdir().unwrap();
         let (run, weights) = (folder.path(), folder.path().join("best.safetensors"));
-        std::fs::write(&weights, "weights").unwrap();
+        let save = |value: f64, metadata: &Metadata| {
+            let tensor = Tensor { name: "w".into(), shape: vec![1], data: vec![value].into() };
+            checkpoint::save(&weights, &[tensor], Dtype::F32, metadata).unwrap();
+        };
+        save(1.0, &Metadata::new());
         assert_eq!(of_run(run, &weights).unwrap(), None);
-        let sum = input::sha256(&weights, "weights").unwrap();
-        std::fs::write(run.join(TEMPERATURE), format!("temperature = 1.5\nmodel-sha256 = \"{sum}\"")).unwrap();
+        let sum = tensors_sha256(&weights).unwrap();
+        std::fs::write(run.join(TEMPERATURE), format!("temperature = 1.5\nweights-sha256 = \"{sum}\"")).unwrap();
         assert_eq!(of_run(run, &weights).unwrap(), Some(1.5));
-        std::fs::write(&weights, "others").unwrap();
+        save(1.0, &Metadata::from([("temperature".into(), "1.5".into())]));
+        assert_eq!(of_run(run, &weights).unwrap(), Some(1.5), "what is beside the weights makes no difference");
+        save(2.0, &Metadata::new());
         let error = of_run(run, &weights).unwrap_err().to_string();
         assert!(error.contains("found a temperature of other weights") && error.contains("--temperature 1"), "{error}");
         std::fs::write(run.join(TEMPERATURE), "temperature = 1.5").unwrap();

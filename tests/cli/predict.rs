@@ -145,7 +145,7 @@ fn a_runs_temperature_is_applied_and_said() {
     assert!((number(&json_lines(&stdout(&picture))[0], "probability") - table).abs() < 1e-6, "{image}");
     assert!(of_data("--model run/best.safetensors").0 > table);
     // A temperature of other weights, as where the run went on, is not applied.
-    let other = format!("temperature = 2.5\nmodel-sha256 = \"{}\"", "0".repeat(64));
+    let other = format!("temperature = 2.5\nweights-sha256 = \"{}\"", "0".repeat(64));
     fs::write(dir.join("run/temperature.toml"), other).unwrap();
     let parts = ["temperature.toml: found a temperature of other weights", "`smoothcnn calibrate`"];
     assert_fails(run(dir, "predict --device cpu --model run mine/test"), 4, &parts);
