@@ -69,7 +69,7 @@ fn main() {
 fn run(settings: &Settings) -> Result<(), String> {
     let mut csv = String::from(
         "family,driver,batch,form,dispatch,pass,workgroups,registers,spilled,workgroup_memory,code_bytes,waves,wave,\
-         flops,flops_a_thread,hot_instructions,hot_multiply_adds,hot_share,floor_cycles\n",
+         flops,flops_share,flops_a_thread,hot_instructions,hot_multiply_adds,hot_share,floor_cycles\n",
     );
     for family in &settings.families {
         let dump = settings.dump.as_ref().map(|folder| folder.join(family));
@@ -77,7 +77,10 @@ fn run(settings: &Settings) -> Result<(), String> {
             std::fs::create_dir_all(folder).map_err(|error| format!("--dump {}: {error}", folder.display()))?;
         }
         let compiled = lens::compile(family, &[], dump.as_deref()).map_err(|error| format!("{family}: {error}"))?;
-        println!("\n{} for {family}, batch {}, {} compute units", compiled.driver, settings.batch, settings.compute_units);
+        println!(
+            "\n{} for {family}, batch {}, {} compute units",
+            compiled.driver, settings.batch, settings.compute_units
+        );
         print(settings, &compiled, &mut csv);
     }
     if let Some(path) = &settings.save {
@@ -100,8 +103,8 @@ fn print(settings: &Settings, compiled: &Compiled, csv: &mut String) {
     let mut steps = work::steps(settings.batch);
     steps.extend(others(compiled, &steps));
     println!(
-        "{:<34} {:<38} {:>6} {:>5} {:>5} {:>6} {:>6} {:>5} {:>9} {:>8}  loops: multiply-adds of instructions",
-        "dispatch", "pass", "groups", "regs", "spill", "shared", "code", "waves", "ops/thrd", "kcycles"
+        "{:<34} {:<38} {:>6} {:>5} {:>5} {:>6} {:>6} {:>5} {:>5} {:>9} {:>8}  loops: multiply-adds of instructions",
+        "dispatch", "pass", "groups", "regs", "spill", "shared", "code", "waves", "ops", "ops/thrd", "kcycles"
     );
     let mut form = "";
     for work in &steps {
@@ -110,7 +113,10 @@ fn print(settings: &Settings, compiled: &Compiled, csv: &mut String) {
             let floors = steps.iter().filter(|work| work.form == form);
             let floors = floors.filter_map(|work| work.floor(work.code(compiled)?, settings.compute_units));
             let kilo = floors.sum::<f64>() / 1e3;
-            println!("- {form}{}", if form == "other" { String::new() } else { format!(": {kilo:.1} kcycles at least") });
+            println!(
+                "- {form}{}",
+                if form == "other" { String::new() } else { format!(": {kilo:.1} kcycles at least") }
+            );
         }
         let Some(code) = work.code(compiled) else { continue };
         let floor = work.floor(code, settings.compute_units).filter(|_| work.flops > 0);
@@ -119,7 +125,7 @@ fn print(settings: &Settings, compiled: &Compiled, csv: &mut String) {
         let per_thread = if work.flops > 0 { format!("{:.0}", work.flops_a_thread()) } else { "-".into() };
         let loops = code.loops.iter().map(|l| format!("{:.0}% of {}", 100.0 * l.share(), l.instructions));
         println!(
-            "{:<34} {:<38} {:>6} {:>5} {:>5} {:>6} {:>6} {:>5} {per_thread:>9} {kilo:>8}  {}",
+            "{:<34} {:<38} {:>6} {:>5} {:>5} {:>6} {:>6} {:>5} {:>5} {per_thread:>9} {kilo:>8}  {}",
             work.dispatch,
             format!("{}.{}", code.pass.0, code.pass.1),
             count(work.groups),
@@ -128,6 +134,7 @@ fn print(settings: &Settings, compiled: &Compiled, csv: &mut String) {
             code.workgroup_memory,
             code.bytes,
             format!("{}x{}", code.waves, code.wave),
+            if work.flops > 0 { format!("{:.1}%", 100.0 * work.share) } else { "-".into() },
             loops.collect::<Vec<_>>().join(", ")
         );
         line(csv, settings.batch, compiled, work, code, floor);
@@ -140,7 +147,7 @@ fn line(csv: &mut String, batch: usize, compiled: &Compiled, work: &Work, code: 
     let per_thread = (work.flops > 0).then(|| work.flops_a_thread());
     writeln!(
         csv,
-        "{},{},{batch},{},{},{}.{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+        "{},{},{batch},{},{},{}.{},{},{},{},{},{},{},{},{},{:.4},{},{},{},{},{}",
         compiled.family,
         compiled.driver,
         work.form,
@@ -155,6 +162,7 @@ fn line(csv: &mut String, batch: usize, compiled: &Compiled, work: &Work, code: 
         code.waves,
         code.wave,
         work.flops,
+        work.share,
         optional(per_thread, 0),
         optional(hot.map(|hot| hot.instructions as f64), 0),
         optional(hot.map(|hot| hot.multiply_adds as f64), 0),

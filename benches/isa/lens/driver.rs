@@ -22,8 +22,7 @@ fn spirv(shader: &Shader, entry: &str) -> Result<Vec<u32>, String> {
     if shader.own {
         options.zero_initialize_workgroup_memory = spv::ZeroInitializeWorkgroupMemoryMode::None;
     }
-    let pipeline =
-        spv::PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: entry.to_owned() };
+    let pipeline = spv::PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: entry.to_owned() };
     spv::write_vec(&module, &info, &options, Some(&pipeline)).map_err(|error| error.to_string())
 }
 
@@ -72,7 +71,8 @@ impl Compiler {
 
         let priority = [1.0];
         let queue = [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&priority)];
-        let extensions = [ash::khr::pipeline_executable_properties::NAME, ash::ext::robustness2::NAME].map(CStr::as_ptr);
+        let extensions =
+            [ash::khr::pipeline_executable_properties::NAME, ash::ext::robustness2::NAME].map(CStr::as_ptr);
         // As wgpu opens a device: reads past a buffer's end are the driver's to catch.
         let features = vk::PhysicalDeviceFeatures::default().robust_buffer_access(true);
         let mut executable =
@@ -113,7 +113,7 @@ impl Compiler {
             bytes: number("Code size")?,
             waves: number("Subgroups per SIMD")?,
             wave: number("Subgroup size")?,
-            loops: machine_code::innermost(&machine.1),
+            loops: machine_code::loops(&machine.1),
         })
     }
 

@@ -1,8 +1,10 @@
-//! The instructions of each innermost loop, counted in the driver's disassembly.
+//! The instructions of each loop, counted in the driver's disassembly.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// An innermost loop: how many of its instructions are of which kind.
+/// A loop without the loops in it: how many of its instructions are of which kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loop {
     /// The first and the last block.
@@ -55,8 +57,8 @@ impl Loop {
     }
 }
 
-/// The innermost loops of more than 20 instructions. A block begins with `BB7:`; a jump back to a block ends a loop.
-pub fn innermost(assembly: &str) -> Vec<Loop> {
+/// The loops with more than 20 instructions of their own. A block begins with `BB7:`; a jump back to a block ends a loop.
+pub fn loops(assembly: &str) -> Vec<Loop> {
     let mut blocks: Vec<(usize, Vec<&str>)> = vec![];
     for line in assembly.lines() {
         let line = line.split(';').next().unwrap_or_default().trim();
@@ -69,19 +71,57 @@ pub fn innermost(assembly: &str) -> Vec<Loop> {
         }
     }
     let place = |number: usize| blocks.iter().position(|(block, _)| *block == number);
-    let mut loops: Vec<[usize; 2]> = vec![];
+    // The first block of each, and its last: one that goes on in two places is one loop.
+    let mut ends: BTreeMap<usize, usize> = BTreeMap::new();
     for (end, (_, instructions)) in blocks.iter().enumerate() {
         for line in instructions.iter().filter(|line| line.starts_with("s_cbranch") || line.starts_with("s_branch")) {
             let target = line.split("BB").nth(1).and_then(|rest| rest.trim().parse().ok()).and_then(place);
-            loops.extend(target.filter(|&start| start <= end).map(|start| [start, end]));
+            if let Some(start) = target.filter(|&start| start <= end) {
+                ends.insert(start, end);
+            }
         }
     }
-    let holds = |outer: &[usize; 2], inner: &[usize; 2]| outer != inner && outer[0] <= inner[0] && inner[1] <= outer[1];
-    let innermost = loops.iter().filter(|outer| !loops.iter().any(|inner| holds(outer, inner)));
-    let counted = innermost.map(|&[start, end]| {
+    let counted = ends.iter().map(|(&start, &end)| {
         let mut found = Loop { blocks: [blocks[start].0, blocks[end].0], ..Loop::default() };
-        blocks[start..=end].iter().flat_map(|(_, lines)| lines).for_each(|line| found.count(line));
+        // What lies in a loop that begins later is that one's.
+        let inner = |block: usize| ends.iter().any(|(&first, &last)| first > start && first <= block && block <= last);
+        let own = (start..=end).filter(|&block| !inner(block));
+        own.flat_map(|block| &blocks[block].1).for_each(|line| found.count(line));
         found
     });
     counted.filter(|found| found.instructions > 20).collect()
+}
+
+/// Catches instructions that are counted as something else, and a loop that is counted with the one in it.
+#[test]
+fn loops_are_counted_apart() {
+    let body =
+        "\tv_fmac_f32_e32 v1, v2, v3 ; 0203\n\tv_dual_fmac_f32 v1, v2, v3 :: v_dual_add_f32 v4, v5, v6\n".repeat(8);
+    let code = format!(
+        "BB0:\n\ts_mov_b32 s0, 0\nBB1:\n{body}{body}\tds_load_b128 v[0:3], v9\nBB2:\n\tv_add_nc_u32_e32 v1, 1, v1\n{body}{}\
+         \tscratch_load_b32 v1, off\n\ts_waitcnt vmcnt(0)\n\ts_cbranch_scc1 BB2\nBB3:\n\tv_pk_fma_f16 v1, v2, v3, v4\n\
+         \tbuffer_load_b32 v1, v2, s[0:3], 0 offen\n\ts_branch BB1\nBB4:\n\ts_endpgm\n",
+        "\tv_mul_f32 v1, v2, v3\n".repeat(4)
+    );
+    let inner = Loop {
+        blocks: [2, 2],
+        instructions: 24,
+        multiply_adds: 16,
+        vector: 21,
+        scalar: 1,
+        scratch: 1,
+        waits: 1,
+        ..Loop::default()
+    };
+    let outer = Loop {
+        blocks: [1, 3],
+        instructions: 36,
+        multiply_adds: 33,
+        vector: 33,
+        scalar: 1,
+        shared: 1,
+        memory: 1,
+        ..Loop::default()
+    };
+    assert_eq!(loops(&code), [outer, inner]);
 }

@@ -46,7 +46,7 @@ pub struct Code {
     pub waves: u64,
     /// Threads of a wave.
     pub wave: u64,
-    /// The innermost loops.
+    /// The loops with products or with much else in them.
     pub loops: Vec<Loop>,
 }
 
