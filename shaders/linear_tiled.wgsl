@@ -5,22 +5,22 @@
 
 fn tiles(len: u32) -> u32 { return (len + TILE - 1u) / TILE; }
 
-// Forward splits the inputs, so that a small batch has threads enough for a large device: SPLITS of them own the sums of a
-// tile over every SPLITS-th vector, and then one vector of the result each.
-const SPLITS = 16u;
-var<workgroup> parts: array<vec4f, WORKGROUP * 16u>;  // [row, half, tile, split]
+// Forward splits the inputs, so that a small batch has threads enough for a large device: `splits` of them own the sums
+// of a tile over every `splits`-th vector, and then 16 of them one vector of the result each.
+const VECTORS = 16u;
+var<workgroup> parts: array<vec4f, WORKGROUP * VECTORS>;  // [row, half, tile, split]
 
 @compute @workgroup_size(WORKGROUP)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) local: u32) {
-    let first = flat_group(group, groups) * (WORKGROUP / SPLITS);
+    let first = flat_group(group, groups) * (WORKGROUP / dims.splits);
     if first / tiles(dims.outputs) * TILE >= batch.count { return; }
-    let at = first + local / SPLITS;
-    let split = local % SPLITS;
+    let at = first + local / dims.splits;
+    let split = local % dims.splits;
     let o = at % tiles(dims.outputs) * TILE;
     let n = at / tiles(dims.outputs) * TILE;
     var acc = all(Row(vec4f(), vec4f()));
-    for (var i = split; i < dims.inputs / 4u; i += SPLITS) {
+    for (var i = split; i < dims.inputs / 4u; i += dims.splits) {
         acc = multiply_tile(acc, load_x(n, batch.count, place(i)), transpose(w_rows(o, i)), transpose(w_rows(o + 4u, i)));
     }
     store_part(0u, local, acc.r0);
@@ -32,11 +32,13 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     store_part(6u, local, acc.r6);
     store_part(7u, local, acc.r7);
     workgroupBarrier();
-    // The vector of the tile that this thread owns: half `split % 2` of row `split / 2`.
+    if split >= VECTORS { return; }
+    // The vector of the tile that this thread owns: half `split % 2` of row `split / 2`. Each begins with another part,
+    // because the same part of all vectors lies in the same banks of the memory.
     let columns = o + split % 2u * 4u;
     var sum = bias(columns);
-    for (var s = 0u; s < SPLITS; s++) {
-        sum += parts[split * WORKGROUP + local - split + s];
+    for (var s = split; s < split + dims.splits; s++) {
+        sum += parts[split * WORKGROUP + local - split + (s & (dims.splits - 1u))];
     }
     if n + split / 2u < batch.count { store_y4(n + split / 2u, columns, sum); }
 }

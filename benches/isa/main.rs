@@ -1,5 +1,5 @@
-//! What a compiler for AMD's GPUs makes of every kernel, without such a GPU: a table for each family, and the cycles that a
-//! training step needs at least. For developers.
+//! What a compiler for AMD's GPUs makes of every kernel, without such a GPU: a table for each family, and the cycles
+//! that a training step needs at least. For developers.
 //!
 //! `cargo bench --bench isa -- --batch 1024`; `--help` lists what it takes.
 
@@ -16,7 +16,17 @@ const HELP: &str = "cargo bench --bench isa -- [FLAG VALUE]...
   --batch N            images in a batch: 64
   --compute-units N    of the GPU that the floor is for: 72 (an RX 6800 XT; an RX 7900 XTX has 96)
   --dump FOLDER        leave the machine code of every pass there, in a folder for each family
-  --save FILE          write the table as CSV";
+  --save FILE          write the table as CSV
+
+A row is a dispatch of a training step of the seed network, or a pass that no step has:
+  groups           workgroups of 64 threads. A current GPU runs several hundred at once; fewer leave a part of it idle
+  regs, spill      vector registers of a thread, and those that lie in memory instead: in a loop that is slow
+  shared, code     bytes of workgroup memory, and of instructions. The instruction cache holds 32 KB
+  waves            how many a SIMD holds at once, times the threads of one. Many of them hide the time that loads take
+  ops, ops/thrd    the dispatch's part of the step's operations, and the operations of one thread
+  kcycles          thousands of cycles that the vector units need at least for the loop with most products. It knows
+                   nothing of memory, of caches, or of the other loops
+  loops            for each loop, without the loops in it, how many of its instructions are multiply-adds";
 
 struct Settings {
     families: Vec<String>,

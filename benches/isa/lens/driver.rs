@@ -11,7 +11,8 @@ use smoothcnn::plan::shaders::{BindingKind, EntryPoint, Shader, capabilities};
 
 use super::{Code, Compiled, machine_code};
 
-/// SPIR-V as wgpu makes it for a driver with `robustBufferAccess2`, with the checks that `backend::gpu::kernel` asks for.
+/// SPIR-V as wgpu makes it for a driver with `robustBufferAccess2`, with the checks that `backend::gpu::kernel` asks
+/// for.
 fn spirv(shader: &Shader, entry: &str) -> Result<Vec<u32>, String> {
     let module = naga::front::wgsl::parse_str(shader.source()).map_err(|error| error.to_string())?;
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities(shader.name));
@@ -57,7 +58,8 @@ impl Compiler {
         let entry = unsafe { ash::Entry::load() }.map_err(|error| error.to_string())?;
         let app = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
         let info = vk::InstanceCreateInfo::default().application_info(&app);
-        // SAFETY: `info` and what it points to live until the call returns; there is no allocator. `Self` keeps the library.
+        // SAFETY: `info` and what it points to live until the call returns; there is no allocator. `Self` keeps the
+        // library.
         let instance = unsafe { entry.create_instance(&info, None) }.map_err(refused)?;
         // SAFETY: the instance is alive.
         let devices = unsafe { instance.enumerate_physical_devices() }.map_err(refused)?;
@@ -133,8 +135,9 @@ impl Compiler {
         let set = vk::DescriptorSetLayoutCreateInfo::default().bindings(&bindings);
         let module = vk::ShaderModuleCreateInfo::default().code(code);
         let name = CString::new(entry.name.as_str()).expect("a name of WGSL holds no zero");
-        // SAFETY: every handle is of this device, which lives as long as the process; what the structs point to lives until the
-        // calls return. naga validated the module and wrote its SPIR-V; the layout has each of its bindings, from reflection.
+        // SAFETY: every handle is of this device, which lives as long as the process; what the structs point to lives
+        // until the calls return. naga validated the module and wrote its SPIR-V; the layout has each of its bindings,
+        // from reflection.
         unsafe {
             let sets = [self.device.create_descriptor_set_layout(&set, None)?];
             let layout = vk::PipelineLayoutCreateInfo::default().set_layouts(&sets);
@@ -177,7 +180,8 @@ impl Compiler {
     /// The program in each of the compiler's languages, by name.
     fn texts(&self, pipeline: vk::Pipeline) -> Result<Vec<(String, String)>, vk::Result> {
         let info = vk::PipelineExecutableInfoKHR::default().pipeline(pipeline).executable_index(0);
-        // SAFETY: the pipeline is of this device and was made with the flag that keeps them. The first call writes sizes.
+        // SAFETY: the pipeline is of this device and was made with the flag that keeps them. The first call writes
+        // sizes.
         let mut found = unsafe { self.executables.get_pipeline_executable_internal_representations(&info)? };
         let mut texts: Vec<_> = found.iter().map(|text| vec![0u8; text.data_size]).collect();
         for (text, bytes) in found.iter_mut().zip(&mut texts) {

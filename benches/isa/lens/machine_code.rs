@@ -57,7 +57,8 @@ impl Loop {
     }
 }
 
-/// The loops with more than 20 instructions of their own. A block begins with `BB7:`; a jump back to a block ends a loop.
+/// The loops with more than 20 instructions of their own. A block begins with `BB7:`; a jump back to a block ends a
+/// loop.
 pub fn loops(assembly: &str) -> Vec<Loop> {
     let mut blocks: Vec<(usize, Vec<&str>)> = vec![];
     for line in assembly.lines() {

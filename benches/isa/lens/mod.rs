@@ -1,8 +1,8 @@
-//! What a compiler for hardware says of the kernels, without the hardware: Mesa's RADV compiles for a named family of AMD GPUs
-//! where there is no card. The bench `isa` prints it, the test `isa` holds limits.
+//! What a compiler for hardware says of the kernels, without the hardware: Mesa's RADV compiles for a named family of
+//! AMD GPUs where there is no card. The bench `isa` prints it, the test `isa` holds limits.
 //!
-//! It is a lens and no clock. It sees registers, spills, code, how many waves fit, and the instructions of each loop. It does
-//! not see memory, caches, clocks, or the compilers of others.
+//! It is a lens and no clock. It sees registers, spills, code, how many waves fit, and the instructions of each loop.
+//! It does not see memory, caches, clocks, or the compilers of others.
 
 mod driver;
 mod machine_code;
@@ -71,14 +71,15 @@ pub fn radv() -> Option<PathBuf> {
     files.into_iter().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("radeon_icd")))
 }
 
-/// The variable that tells a process to compile and to print, and whose value is where to leave machine code, if anywhere.
+/// The variable that tells a process to compile and to print, and whose value is where to leave machine code, if
+/// anywhere.
 const CHILD: &str = "SMOOTHCNN_ISA_CHILD";
 
 /// What the line begins with on which a child prints what it found.
 const MARK: &str = "isa: ";
 
-/// Compiles every pass for `family`. The driver reads the family from the environment, so another process of this program does
-/// it: one that is run with `args` and comes to [`child`]. Machine code is left in `dump`.
+/// Compiles every pass for `family`. The driver reads the family from the environment, so another process of this
+/// program does it: one that is run with `args` and comes to [`child`]. Machine code is left in `dump`.
 pub fn compile(family: &str, args: &[&str], dump: Option<&Path>) -> Result<Compiled, String> {
     let driver = radv().ok_or("Mesa's driver for AMD is not here (Debian: mesa-vulkan-drivers)")?;
     let program = std::env::current_exe().map_err(|error| error.to_string())?;

@@ -83,8 +83,9 @@ impl Work {
         self.flops as f64 / (self.groups * self.threads) as f64
     }
 
-    /// Cycles that the vector units need at least for the products and what goes with them in the hot loop. A SIMD, of which a
-    /// compute unit has two, issues an instruction for 32 threads in a cycle; waves that it has no part in leave it idle.
+    /// Cycles that the vector units need at least for the products and what goes with them in the hot loop. A SIMD, of
+    /// which a compute unit has two, issues an instruction for 32 threads in a cycle; waves that it has no part in
+    /// leave it idle.
     pub fn floor(&self, code: &Code, compute_units: u64) -> Option<f64> {
         let hot = code.hot()?;
         let waves = self.groups * self.threads.div_ceil(code.wave);
