@@ -42,17 +42,27 @@ fn own(a: Area, local: u32) -> Own { return Own(a.base + local % a.pairs * 2u, l
 struct Sums { low0: Window, low1: Window, high0: Window, high1: Window }
 
 // Patches are in `tile` as [channel, row, window], weights behind them as [channel, tap, block].
-fn tile_patch(a: Area, channel: u32, window: u32) -> Patch {
-    let at = channel * 4u * a.width + window;
-    return Patch(tile[at], tile[at + a.width], tile[at + 2u * a.width], tile[at + 3u * a.width]);
+fn patch_row(a: Area, channel: u32, row: u32, window: u32) -> vec4f {
+    return tile[(channel * 4u + row) * a.width + window];
 }
 
-fn tile_taps(a: Area, channels: u32, channel: u32, block: u32) -> Taps {
+// A row of taps.
+struct Three { left: vec4f, middle: vec4f, right: vec4f }
+
+fn taps_row(a: Area, channels: u32, channel: u32, row: u32, block: u32) -> Three {
     let step = 2u * a.pairs;
-    let at = channels * 4u * a.width + channel * 9u * step + block - a.base;
-    return Taps(tile[at], tile[at + step], tile[at + 2u * step],
-                tile[at + 3u * step], tile[at + 4u * step], tile[at + 5u * step],
-                tile[at + 6u * step], tile[at + 7u * step], tile[at + 8u * step]);
+    let at = channels * 4u * a.width + (channel * 9u + row * 3u) * step + block - a.base;
+    return Three(tile[at], tile[at + step], tile[at + 2u * step]);
+}
+
+// acc + what two rows of a patch give through a row of taps, in the order of `convolve`.
+fn convolve_row(acc: Window, upper: vec4f, lower: vec4f, w: Three) -> Window {
+    return Window(across(acc.v00, upper.xyz, w), across(acc.v01, upper.yzw, w),
+                  across(acc.v10, lower.xyz, w), across(acc.v11, lower.yzw, w));
+}
+
+fn across(acc: vec4f, x: vec3f, w: Three) -> vec4f {
+    return fma(w.right, vec4f(x.z), fma(w.middle, vec4f(x.y), fma(w.left, vec4f(x.x), acc)));
 }
 
 // One row of one window's patches of four channels.
@@ -72,15 +82,25 @@ fn keep_taps(a: Area, local: u32, c: u32, channels: u32) {
     }
 }
 
-// What the channels in `tile` give.
+// What the channels in `tile` give. Row after row of taps, so that few vectors are held at a time beside the 16 of
+// sums: in 128 registers nothing is spilled, and more waves fit.
 fn convolve_tile(sums: Sums, a: Area, o: Own, channels: u32) -> Sums {
     var s = sums;
     for (var channel = 0u; channel < channels; channel++) {
-        let x0 = tile_patch(a, channel, o.slot);
-        let x1 = tile_patch(a, channel, o.slot + 1u);
-        let low = tile_taps(a, channels, channel, o.block);
-        let high = tile_taps(a, channels, channel, o.block + 1u);
-        s = Sums(convolve(s.low0, x0, low), convolve(s.low1, x1, low), convolve(s.high0, x0, high), convolve(s.high1, x1, high));
+        var upper0 = patch_row(a, channel, 0u, o.slot);
+        var upper1 = patch_row(a, channel, 0u, o.slot + 1u);
+        for (var row = 0u; row < 3u; row++) {
+            let lower0 = patch_row(a, channel, row + 1u, o.slot);
+            let lower1 = patch_row(a, channel, row + 1u, o.slot + 1u);
+            let low = taps_row(a, channels, channel, row, o.block);
+            s.low0 = convolve_row(s.low0, upper0, lower0, low);
+            s.low1 = convolve_row(s.low1, upper1, lower1, low);
+            let high = taps_row(a, channels, channel, row, o.block + 1u);
+            s.high0 = convolve_row(s.high0, upper0, lower0, high);
+            s.high1 = convolve_row(s.high1, upper1, lower1, high);
+            upper0 = lower0;
+            upper1 = lower1;
+        }
     }
     return s;
 }

@@ -41,16 +41,7 @@ const FEW_WORKGROUPS: &[(&str, u64)] = &[
 const DRIVER: &str = "radv Mesa 22.3.6";
 
 /// Passes that keep registers in memory, and passes of too much code.
-const CODE: &[(&str, u64)] = &[
-    ("GFX1100, conv2d_pool_tiled.backward: spilled", 51),
-    ("GFX1100, conv2d_pool_tiled.backward_planes: spilled", 51),
-    ("GFX1100, conv2d_pool_tiled.forward: spilled", 56),
-    ("GFX1100, conv2d_pool_tiled.forward_bytes: spilled", 47),
-    ("GFX1100, conv2d_pool_tiled.forward_planes: spilled", 47),
-    ("GFX1100, linear_tiled.backward: spilled", 18),
-    ("GFX1100, linear_tiled.backward_weight: spilled", 13),
-    ("GFX1100, linear_tiled.forward: spilled", 5),
-];
+const CODE: &[(&str, u64)] = &[];
 
 fn compare(what: &str, found: &Found, known: &[(&str, u64)]) {
     let known: BTreeMap<_, _> = known.iter().copied().collect();
