@@ -16,7 +16,7 @@ use smoothcnn::train::config::read_config;
 use smoothcnn::train::model::{Found, Model, ModelFile, find, weights_of};
 use smoothcnn::train::run_folder::{self, CONFIG, OwnFolder, TEMPERATURE};
 use smoothcnn::train::temperature_file::{self, TemperatureFile};
-use smoothcnn::{Error, Result};
+use smoothcnn::{Error, Result, input};
 
 use super::common;
 use super::dataset::DataArgs;
@@ -198,6 +198,7 @@ pub fn run(args: Args) -> Result<u8> {
         temperature: found.value,
         end: found.end,
         model: &path.display().to_string(),
+        model_sha256: input::sha256(&path, "a file of weights")?,
         data,
         val_images,
         nll_before: found.nll_before,

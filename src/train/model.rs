@@ -45,6 +45,9 @@ pub struct ModelFile {
 /// The key of a model's metadata that has its [`TrainedOn`], as JSON.
 pub(crate) const DATA_SET: &str = "data_set";
 
+/// The key of an exported model's metadata that has what its logits are divided by.
+pub(crate) const TEMPERATURE: &str = "temperature";
+
 /// What a model's metadata says of its data.
 pub(super) fn data_set(trained_on: &TrainedOn) -> (String, String) {
     (DATA_SET.into(), to_json(trained_on))
@@ -113,8 +116,8 @@ impl ModelFile {
                 Ok(Interface { shape, classes, crop_mode: pictures.crop_mode })
             }
             _ => {
-                let message =
-                    "found a model that does not say what its images and classes are, expected one that `train` wrote";
+                let message = "found a model that does not say what its images and classes are, expected one that `train` \
+                               wrote; `eval` and `predict` with --data answer a data set's test images all the same";
                 Err(Error::data(&self.path, message))
             }
         }
@@ -141,6 +144,17 @@ impl ModelFile {
     /// [`Error::Data`] for what no training leaves.
     pub fn ignore_index(&self) -> Result<Option<i64>> {
         self.left_by_training("ignore_index", |text| text.parse().ok().map(Some))
+    }
+
+    /// What the logits of an exported model are divided by, if it says so.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for what no export leaves.
+    pub fn temperature(&self) -> Result<Option<f64>> {
+        let [least, most] = temperature::RANGE;
+        self.left_by_training(TEMPERATURE, |text| {
+            text.parse().ok().filter(|value: &f64| (least..=most).contains(value)).map(Some)
+        })
     }
 
     /// Each channel's mean and standard deviation: what is given, else as in training, else the `usual` ones of the data.
