@@ -4,9 +4,10 @@
 // For y and dx, a workgroup owns some windows (16 or 32) times some pairs of blocks of four channels (8 or 4), and a thread two
 // windows times one pair: 64 sums. Patches and weights of four channels lie in `tile` at a time: 13 KiB.
 // For dw and db, it owns 8 blocks of output channels times 8 input channels times 9 taps of one split, and a thread one block
-// times one input channel. Windows are taken eight at a time. First layers: common/conv2d_pool_weight.wgsl.
+// times one input channel. Windows are taken eight at a time. In a first layer, which has few input channels, eight
+// threads share a block and one input channel: each takes every eighth window, and their sums are added at the end.
 //
-// Sums are taken in the same order as in registers.
+// Sums of y and dx are taken in the same order as in registers.
 
 var<workgroup> tile: array<vec4f, 832>;
 
@@ -41,17 +42,27 @@ fn own(a: Area, local: u32) -> Own { return Own(a.base + local % a.pairs * 2u, l
 struct Sums { low0: Window, low1: Window, high0: Window, high1: Window }
 
 // Patches are in `tile` as [channel, row, window], weights behind them as [channel, tap, block].
-fn tile_patch(a: Area, channel: u32, window: u32) -> Patch {
-    let at = channel * 4u * a.width + window;
-    return Patch(tile[at], tile[at + a.width], tile[at + 2u * a.width], tile[at + 3u * a.width]);
+fn patch_row(a: Area, channel: u32, row: u32, window: u32) -> vec4f {
+    return tile[(channel * 4u + row) * a.width + window];
 }
 
-fn tile_taps(a: Area, channels: u32, channel: u32, block: u32) -> Taps {
+// A row of taps.
+struct Three { left: vec4f, middle: vec4f, right: vec4f }
+
+fn taps_row(a: Area, channels: u32, channel: u32, row: u32, block: u32) -> Three {
     let step = 2u * a.pairs;
-    let at = channels * 4u * a.width + channel * 9u * step + block - a.base;
-    return Taps(tile[at], tile[at + step], tile[at + 2u * step],
-                tile[at + 3u * step], tile[at + 4u * step], tile[at + 5u * step],
-                tile[at + 6u * step], tile[at + 7u * step], tile[at + 8u * step]);
+    let at = channels * 4u * a.width + (channel * 9u + row * 3u) * step + block - a.base;
+    return Three(tile[at], tile[at + step], tile[at + 2u * step]);
+}
+
+// acc + what two rows of a patch give through a row of taps, in the order of `convolve`.
+fn convolve_row(acc: Window, upper: vec4f, lower: vec4f, w: Three) -> Window {
+    return Window(across(acc.v00, upper.xyz, w), across(acc.v01, upper.yzw, w),
+                  across(acc.v10, lower.xyz, w), across(acc.v11, lower.yzw, w));
+}
+
+fn across(acc: vec4f, x: vec3f, w: Three) -> vec4f {
+    return fma(w.right, vec4f(x.z), fma(w.middle, vec4f(x.y), fma(w.left, vec4f(x.x), acc)));
 }
 
 // One row of one window's patches of four channels.
@@ -71,15 +82,25 @@ fn keep_taps(a: Area, local: u32, c: u32, channels: u32) {
     }
 }
 
-// What the channels in `tile` give.
+// What the channels in `tile` give. Row after row of taps, so that few vectors are held at a time beside the 16 of
+// sums: in 128 registers nothing is spilled, and more waves fit.
 fn convolve_tile(sums: Sums, a: Area, o: Own, channels: u32) -> Sums {
     var s = sums;
     for (var channel = 0u; channel < channels; channel++) {
-        let x0 = tile_patch(a, channel, o.slot);
-        let x1 = tile_patch(a, channel, o.slot + 1u);
-        let low = tile_taps(a, channels, channel, o.block);
-        let high = tile_taps(a, channels, channel, o.block + 1u);
-        s = Sums(convolve(s.low0, x0, low), convolve(s.low1, x1, low), convolve(s.high0, x0, high), convolve(s.high1, x1, high));
+        var upper0 = patch_row(a, channel, 0u, o.slot);
+        var upper1 = patch_row(a, channel, 0u, o.slot + 1u);
+        for (var row = 0u; row < 3u; row++) {
+            let lower0 = patch_row(a, channel, row + 1u, o.slot);
+            let lower1 = patch_row(a, channel, row + 1u, o.slot + 1u);
+            let low = taps_row(a, channels, channel, row, o.block);
+            s.low0 = convolve_row(s.low0, upper0, lower0, low);
+            s.low1 = convolve_row(s.low1, upper1, lower1, low);
+            let high = taps_row(a, channels, channel, row, o.block + 1u);
+            s.high0 = convolve_row(s.high0, upper0, lower0, high);
+            s.high1 = convolve_row(s.high1, upper1, lower1, high);
+            upper0 = lower0;
+            upper1 = lower1;
+        }
     }
     return s;
 }
@@ -196,9 +217,9 @@ fn eights(blocks: u32, size: u32) -> u32 { return (blocks + size - 1u) / size; }
 @compute @workgroup_size(WORKGROUP)
 fn backward_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                    @builtin(local_invocation_index) local: u32) {
-    let own = share(group, groups, groups_of(dims.splits * dims.c_in * (dims.c_out / 4u)));
+    let own = share(group, groups, dims.splits * dims.c_in * eights(dims.c_out / 4u, 8u));
     if own.first {
-        weight_part_planes(own.at * WORKGROUP + local);
+        weight_part_planes(own.at, local);
     } else {
         input_tile(own.at, local);
     }
@@ -295,4 +316,109 @@ fn weight_tile(at: u32, local: u32) {
     if block * 4u >= dims.c_out || c >= dims.c_in { return; }
     store_taps(split, block * 4u, c, acc);
     if c == 0u { store_bias(split, block * 4u, sum); }
+}
+
+// Partial sums of dw and db over one split, where the input channels are few or lie apart. Which split, which 8 blocks
+// of output channels, which input channel.
+struct Part { split: u32, block_base: u32, c: u32 }
+
+fn part(at: u32) -> Part {
+    let eights_out = eights(dims.c_out / 4u, 8u);
+    return Part(at / (dims.c_in * eights_out), at / dims.c_in % eights_out * 8u, at % dims.c_in);
+}
+
+// Windows whose patches lie in `tile` at a time, as [row, window]: a thread loads one row of one window. The eight
+// threads of a window read one vector, and the eights of a wave read neighbours: no bank has two words to give at once.
+const PART_WINDOWS = 16u;
+
+// What a thread has: a block's taps and its bias.
+struct Sum { taps: Taps, bias: vec4f }
+
+// What the windows in `tile`, from `first` on, give: two to each thread, and nothing past `end`.
+fn correlate_part(s: Sum, first: u32, end: u32, block: u32, own: u32) -> Sum {
+    var sum = s;
+    for (var slot = own; slot < PART_WINDOWS; slot += 8u) {
+        let window = first + slot;
+        let v = load_window(select(OUTSIDE, window * (dims.c_out / 4u), window < end), block);
+        let x = Patch(tile[slot], tile[slot + PART_WINDOWS],
+                      tile[slot + 2u * PART_WINDOWS], tile[slot + 3u * PART_WINDOWS]);
+        sum = Sum(correlate(sum.taps, v, x), sum.bias + v.v00 + v.v01 + v.v10 + v.v11);
+    }
+    return sum;
+}
+
+// From the data set's bytes.
+fn weight_part_bytes(at: u32, local: u32) {
+    let p = part(at);
+    if p.split >= dims.splits { return; }
+    let range = split_windows(p.split);
+    let block = min(p.block_base + local % 8u, dims.c_out / 4u - 1u);
+    var s = Sum(no_taps(), vec4f());
+    for (var first = range.x; first < range.y; first += PART_WINDOWS) {
+        workgroupBarrier();
+        let at_x = pixels(min(first + local % PART_WINDOWS, range.y - 1u));
+        let plane = at_x.start + p.c * dims.h_in * dims.w_in;
+        tile[local] = pixel_row(plane, at_x.row + local / PART_WINDOWS, at_x.column, normalisation[p.c]);
+        workgroupBarrier();
+        s = correlate_part(s, first, range.y, block, local / 8u);
+    }
+    store_part(p, local, s);
+}
+
+// From any strides.
+fn weight_part_planes(at: u32, local: u32) {
+    let p = part(at);
+    if p.split >= dims.splits { return; }
+    let range = split_windows(p.split);
+    let block = min(p.block_base + local % 8u, dims.c_out / 4u - 1u);
+    let image = dims.h_in * dims.w_in * dims.c_in;
+    var s = Sum(no_taps(), vec4f());
+    for (var first = range.x; first < range.y; first += PART_WINDOWS) {
+        workgroupBarrier();
+        let window = min(first + local % PART_WINDOWS, range.y - 1u);
+        tile[local] = load_row(row_of(window, local / PART_WINDOWS, dims.x_position, image), p.c * dims.x_channel);
+        workgroupBarrier();
+        s = correlate_part(s, first, range.y, block, local / 8u);
+    }
+    store_part(p, local, s);
+}
+
+// Adds what the eight threads of each block have, and stores it. In `tile` it lies as [tap or bias, thread].
+fn store_part(p: Part, local: u32, s: Sum) {
+    workgroupBarrier();
+    tile[local] = s.taps.t00;
+    tile[local + WORKGROUP] = s.taps.t01;
+    tile[local + 2u * WORKGROUP] = s.taps.t02;
+    tile[local + 3u * WORKGROUP] = s.taps.t10;
+    tile[local + 4u * WORKGROUP] = s.taps.t11;
+    tile[local + 5u * WORKGROUP] = s.taps.t12;
+    tile[local + 6u * WORKGROUP] = s.taps.t20;
+    tile[local + 7u * WORKGROUP] = s.taps.t21;
+    tile[local + 8u * WORKGROUP] = s.taps.t22;
+    tile[local + 9u * WORKGROUP] = s.bias;
+    workgroupBarrier();
+    let o = (p.block_base + local % 8u) * 4u;
+    if o >= dims.c_out { return; }
+    for (var tap = local / 8u; tap < 10u; tap += 8u) {
+        var sum = vec4f();
+        for (var i = local % 8u; i < WORKGROUP; i += 8u) { sum += tile[tap * WORKGROUP + i]; }
+        if tap < 9u {
+            store_tap(p.split * parameters() + (o * dims.c_in + p.c) * 9u + tap, sum);
+        } else if p.c == 0u {
+            store_bias(p.split, o, sum);
+        }
+    }
+}
+
+// For the first layer, where nobody needs dx.
+@compute @workgroup_size(WORKGROUP)
+fn backward_weight_planes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                          @builtin(local_invocation_index) local: u32) {
+    weight_part_planes(flat_group(group, groups), local);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn backward_weight_bytes(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                         @builtin(local_invocation_index) local: u32) {
+    weight_part_bytes(flat_group(group, groups), local);
 }

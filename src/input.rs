@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use crate::memory::available;
 use crate::{Error, Result};
 
@@ -53,6 +55,22 @@ pub fn read(path: &Path, most: u64, expected: &str) -> Result<Vec<u8>> {
         return Err(Error::data(path, format!("found more than {most} bytes, expected {expected}")));
     }
     Ok(bytes)
+}
+
+/// The SHA-256 of a regular file, in hexadecimal digits.
+///
+/// # Errors
+/// As [`open`].
+pub fn sha256(path: &Path, expected: &str) -> Result<String> {
+    let mut file = open(path, expected)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer).map_err(Error::io(path))? {
+            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            n => hash.update(&buffer[..n]),
+        }
+    }
 }
 
 /// The text of a regular file of at most [`TEXT`] bytes.

@@ -15,6 +15,7 @@ struct Linear {
     mask: u32,     // 0 or 1
     plane: u32,    // dx is stored with its channels last: its features are channels of so many
     halves: u32,   // 0 or 1: y is stored in halves; only where x is
+    splits: u32,   // 16 or 64: how many threads share a tile of forward; not in the form in lanes
 }
 @group(0) @binding(1) var<uniform> dims: Linear;
 @group(0) @binding(3) var<storage, read> w: array<vec4f>;        // [outputs, inputs / 4]
@@ -51,16 +52,7 @@ fn multiply_tile(acc: Tile, a: Rows, low: mat4x4f, high: mat4x4f) -> Tile {
                 multiply(acc.r6, a.v6, low, high), multiply(acc.r7, a.v7, low, high));
 }
 
-// Four features of eight rows from `row` on, the last of `count` rows in place of those beyond.
-fn load_x(row: u32, count: u32, at: Place) -> Rows {
-    return Rows(x_at(row, count, at), x_at(row + 1u, count, at), x_at(row + 2u, count, at), x_at(row + 3u, count, at),
-                x_at(row + 4u, count, at), x_at(row + 5u, count, at), x_at(row + 6u, count, at), x_at(row + 7u, count, at));
-}
-
-fn load_dy(row: u32, count: u32, at: u32) -> Rows {
-    return Rows(dy_at(row, count, at), dy_at(row + 1u, count, at), dy_at(row + 2u, count, at), dy_at(row + 3u, count, at),
-                dy_at(row + 4u, count, at), dy_at(row + 5u, count, at), dy_at(row + 6u, count, at), dy_at(row + 7u, count, at));
-}
+// The last of `count` rows in place of those beyond.
 fn dy_at(row: u32, count: u32, at: u32) -> vec4f { return dy[min(row, count - 1u) * (dims.stride / 4u) + at]; }
 
 fn w_at(o: u32, at: u32) -> vec4f { return w[min(o, dims.outputs - 1u) * (dims.inputs / 4u) + at]; }

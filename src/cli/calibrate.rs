@@ -11,6 +11,7 @@ use smoothcnn::loss::restricted;
 use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::measure;
 use smoothcnn::measure::temperature::{self, End};
+use smoothcnn::train::checkpoint::tensors_sha256;
 use smoothcnn::train::config::images::{Images, images};
 use smoothcnn::train::config::read_config;
 use smoothcnn::train::model::{Found, Model, ModelFile, find, weights_of};
@@ -198,6 +199,7 @@ pub fn run(args: Args) -> Result<u8> {
         temperature: found.value,
         end: found.end,
         model: &path.display().to_string(),
+        weights_sha256: tensors_sha256(&path)?,
         data,
         val_images,
         nll_before: found.nll_before,
@@ -206,6 +208,10 @@ pub fn run(args: Args) -> Result<u8> {
     };
     let text = toml::to_string_pretty(&file).expect("a flat struct of numbers and strings always serialises");
     write_output(&out, text.as_bytes())?;
+    // Beside a run's weights, it is in them too: they answer alike away from their run.
+    if let (Some(run), None) = (run_folder::run_of(&path), &args.out) {
+        model.keep_temperature(read_config(&run.join(CONFIG))?.dtype.into(), found.value)?;
+    }
     if is_standard_output(&out) {
         // The report would be in the middle of the file.
         common::note(format_args!("temperature {:.6}", found.value));

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use serde::Serialize;
-use smoothcnn::error::escaped;
 use smoothcnn::fs::write_atomic;
 use smoothcnn::measure::classes::{ClassMeasures, Mistake, macro_mean};
 use smoothcnn::train::marked::Marked;
 use smoothcnn::train::run_folder::OwnFolder;
 use smoothcnn::{Error, Result};
 
+use super::columns;
 use super::common::print;
 
 /// What `eval --out` writes.
@@ -39,7 +39,31 @@ pub struct ClassLine<'a> {
     support: usize,
 }
 
+/// A wrong answer, as JSON has it.
+#[derive(Serialize)]
+pub struct MistakeLine<'a> {
+    /// Its place in the test set.
+    index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a str>,
+    label: &'a str,
+    answer: &'a str,
+    probability: f64,
+}
+
 impl<'a> Details<'a> {
+    /// The surest of the wrong answers, for JSON.
+    pub fn mistakes(&self) -> Vec<MistakeLine<'_>> {
+        let of = |mistake: &Mistake| MistakeLine {
+            index: self.marked.places[mistake.index],
+            file: self.marked.images.files.get(mistake.index).map(String::as_str),
+            label: &self.names[mistake.label],
+            answer: &self.names[mistake.answer],
+            probability: mistake.probability,
+        };
+        self.marked.mistakes.iter().take(SHOWN).map(of).collect()
+    }
+
     /// Each class, for JSON.
     pub fn lines(&self) -> Vec<ClassLine<'_>> {
         let of = |(class, of): (&'a String, &ClassMeasures)| {
@@ -63,9 +87,9 @@ impl<'a> Details<'a> {
         }
         print("\nthe surest of the wrong answers")?;
         for Mistake { index, label, answer, probability } in self.marked.mistakes.iter().take(SHOWN) {
-            let (label, answer) = (short(&self.names[*label], 14), short(&self.names[*answer], 14));
-            let file = shortened(&self.marked.name(*index), 28);
-            print(format_args!("{file:<28}  is {label:<14}  answered {answer:<14} {probability:.4}"))?;
+            let [label, answer] = [label, answer].map(|class| columns::left(&self.names[*class], 14));
+            let file = columns::path(&self.marked.name(*index), 28);
+            print(format_args!("{file}  is {label}  answered {answer} {probability:.4}"))?;
         }
         Ok(())
     }
@@ -74,8 +98,8 @@ impl<'a> Details<'a> {
         print(format_args!("\n{:<32} {:>9} {:>9} {:>9} {:>9}", "class", "precision", "recall", "f1", "images"))?;
         for (name, ClassMeasures { precision, recall, f1, support, .. }) in self.names.iter().zip(&self.marked.classes)
         {
-            let name = short(name, 32);
-            print(format_args!("{name:<32} {precision:>9.4} {recall:>9.4} {f1:>9.4} {support:>9}"))?;
+            let name = columns::left(name, 32);
+            print(format_args!("{name} {precision:>9.4} {recall:>9.4} {f1:>9.4} {support:>9}"))?;
         }
         let [precision, recall, f1] = macro_mean(&self.marked.classes);
         let support = self.marked.images.len();
@@ -84,11 +108,11 @@ impl<'a> Details<'a> {
 
     fn print_matrix(&self) -> Result<()> {
         let row = |name: &str, cells: Vec<String>| {
-            let cells: String = cells.iter().map(|cell| format!(" {cell:>5}")).collect();
-            print(format!("{:<7}{cells}", short(name, 7)).trim_end())
+            let cells: String = cells.iter().map(|cell| format!(" {}", columns::right(cell, 5))).collect();
+            print(format!("{}{cells}", columns::left(name, 7)).trim_end())
         };
         print("images of the row's class that are answered with the column's")?;
-        row("", self.names.iter().map(|name| short(name, 5)).collect())?;
+        row("", self.names.to_vec())?;
         for (label, name) in self.names.iter().enumerate() {
             row(
                 name,
@@ -101,8 +125,8 @@ impl<'a> Details<'a> {
     fn print_pairs(&self) -> Result<()> {
         print("classes that are taken for others most often")?;
         for (label, answer, count) in self.marked.confusion.confused().into_iter().take(SHOWN) {
-            let (label, answer) = (short(&self.names[label], 24), short(&self.names[answer], 24));
-            print(format_args!("{label:<24}  answered {answer:<24}  {count:>6}"))?;
+            let [label, answer] = [label, answer].map(|class| columns::left(&self.names[class], 24));
+            print(format_args!("{label}  answered {answer}  {count:>6}"))?;
         }
         Ok(())
     }
@@ -147,23 +171,4 @@ fn table(folder: &Path, name: &str, header: Vec<String>, rows: impl Iterator<Ite
         writer.write_record(row).map_err(failed)?;
     }
     write_atomic(&path, &writer.into_inner().expect("a vector takes what is written to it"))
-}
-
-/// The beginning of a name that is too long.
-fn short(name: &str, most: usize) -> String {
-    let name = escaped(name);
-    match name.chars().count() > most {
-        true => name.chars().take(most - 1).chain(['…']).collect(),
-        false => name,
-    }
-}
-
-/// The end of a path that is too long: its file's name is there.
-fn shortened(path: &str, most: usize) -> String {
-    let path = escaped(path);
-    let n = path.chars().count();
-    match n > most {
-        true => ['…'].into_iter().chain(path.chars().skip(n - most + 1)).collect(),
-        false => path,
-    }
 }

@@ -15,7 +15,7 @@ use smoothcnn::train::temperature_file;
 use smoothcnn::{Error, Result};
 
 use super::common;
-use super::details::{self, ClassLine, Details};
+use super::details::{self, ClassLine, Details, MistakeLine};
 use super::folder;
 use super::model::{Asked, ModelArgs};
 
@@ -54,6 +54,9 @@ struct Report<'a> {
     #[serde(flatten)]
     bootstrap: Option<Bootstrap>,
     classes: Vec<ClassLine<'a>>,
+    /// `[label][answer]`: how many images.
+    confusion: Vec<&'a [usize]>,
+    mistakes: Vec<MistakeLine<'a>>,
 }
 
 #[derive(Serialize)]
@@ -112,8 +115,9 @@ pub fn run(args: Args) -> Result<u8> {
         details.write(folder)?;
     }
     if args.json {
-        let classes = details.lines();
-        common::print_json(&Report { metrics: &metrics, temperature, bootstrap, classes })?;
+        let confusion = marked.confusion.counts.chunks(net.classes).collect();
+        let (classes, mistakes) = (details.lines(), details.mistakes());
+        common::print_json(&Report { metrics: &metrics, temperature, bootstrap, classes, confusion, mistakes })?;
     } else {
         show(&metrics, bootstrap.as_ref())?;
         details.print()?;

@@ -123,7 +123,8 @@ pub struct CompletionArgs {
 }
 
 /// Prints a shell's script for `command`.
-pub fn completions(args: &CompletionArgs, mut command: Command) -> Result<u8> {
+pub fn completions(args: &CompletionArgs, command: Command) -> Result<u8> {
+    let mut command = arranged(command);
     let mut script = vec![];
     clap_complete::generate(args.shell, &mut command, "smoothcnn", &mut script);
     printed(&script)

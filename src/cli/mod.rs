@@ -3,6 +3,7 @@
 mod bench;
 mod calibrate;
 mod check;
+mod columns;
 mod common;
 mod config;
 mod dataset;

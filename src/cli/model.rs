@@ -6,8 +6,7 @@ use smoothcnn::Result;
 use smoothcnn::backend::device::Precision;
 use smoothcnn::data::Dataset;
 use smoothcnn::data::record::Part;
-use smoothcnn::train::model::{Found, Inference, Model, ModelFile, find};
-use smoothcnn::train::run_folder::TEMPERATURE;
+use smoothcnn::train::model::{Found, Inference, Model, ModelFile, find, weights_of};
 use smoothcnn::train::temperature_file;
 
 use super::common::{self, DeviceArgs};
@@ -38,13 +37,13 @@ pub struct ModelArgs {
     pub temperature: Option<String>,
 }
 
-/// What a model's logits are divided by: what is `given`, else what `calibrate` left in the run's folder that `model` is.
+/// What a model's logits are divided by: what is `given`, else what `calibrate` left in the run's folder that `model` is, else what
+/// an exported model has in it.
 pub fn temperature(model: &Path, given: Option<&str>) -> Result<Option<f64>> {
-    let left = model.join(TEMPERATURE);
     match given {
         Some(given) => temperature_file::read(given).map(Some),
-        None if left.is_file() => temperature_file::read(&left.to_string_lossy()).map(Some),
-        None => Ok(None),
+        None if model.is_dir() => temperature_file::of_run(model, &weights_of(model)?),
+        None => ModelFile::open(model)?.temperature(),
     }
 }
 

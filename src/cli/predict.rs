@@ -11,9 +11,9 @@ use smoothcnn::train::answers::{Answer, Answerer, pictures_of};
 use smoothcnn::train::model::ModelFile;
 use smoothcnn::{Error, Result};
 
-use super::common;
 use super::given::Given;
 use super::model::{Asked, ModelArgs, temperature};
+use super::{columns, common};
 
 /// Answers pictures with a saved model: the file, its class, the probability. Without pictures, answers the test images of a
 /// data set, as CSV.
@@ -147,7 +147,7 @@ impl<'a> Output<'a> {
             table.write_record(["file".to_owned()].into_iter().chain(columns)).map_err(failed(args))?;
         }
         let bar = std::io::stdout().is_terminal();
-        let widest = classes.iter().map(|class| escaped(class).chars().count()).max().unwrap_or(0);
+        let widest = classes.iter().map(|class| columns::width(class)).max().unwrap_or(0);
         Ok(Self { args, classes, table, bar, widest })
     }
 
@@ -165,12 +165,12 @@ impl<'a> Output<'a> {
         }
         let file = escaped(&file);
         for (k, Top { class, probability }) in top.iter().enumerate() {
-            let class = escaped(class);
+            let class = columns::left(class, self.widest);
             /// The length of a bar of probability 1.
             const LENGTH: f64 = 20.0;
             let bar = if self.bar { "█".repeat((probability * LENGTH).round() as usize) } else { String::new() };
-            let file = if k == 0 { file.clone() } else { " ".repeat(file.chars().count()) };
-            let line = format!("{file}  {class:<width$}  {probability:.4}  {bar}", width = self.widest);
+            let file = if k == 0 { file.clone() } else { " ".repeat(columns::width(&file)) };
+            let line = format!("{file}  {class}  {probability:.4}  {bar}");
             common::print(line.trim_end())?;
         }
         Ok(())
@@ -198,7 +198,7 @@ fn data_set(args: &Args) -> Result<u8> {
     let asked = args.model.load()?;
     let Asked { model, test, .. } = &asked;
     if args.model.temperature.is_none() && temperature != 1.0 {
-        common::note(format_args!("model: temperature {temperature:.4}, which `calibrate` left in the run"));
+        common::note(format_args!("model: temperature {temperature:.4}, which `calibrate` found"));
     }
     let classes = model.net.classes;
     let probabilities = model.probabilities(&args.model.logits(&asked, test)?, temperature)?;

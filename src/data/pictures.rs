@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use super::Dataset;
 use super::cache::Kept;
@@ -60,7 +61,7 @@ pub(super) fn load(mut listing: Listing, how: &Reading, progress: ReadProgress) 
         splits[1].clear();
     }
 
-    let reader = Reader { root: &root, path: &path, how, progress };
+    let reader = Reader { root: &root, path: &path, how, progress, failed: AtomicBool::new(false) };
     let mut shape = None;
     let mut read = vec![];
     for (items, name) in splits.iter().zip(SPLITS) {
@@ -389,6 +390,27 @@ pub(super) mod tests {
             "{:?}",
             loaded.notes
         );
+    }
+
+    /// Catches a failure of the system that is kept for the next start, which may not have it.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_the_system_failed_to_read_is_not_kept() {
+        let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let listing = listing(dir.path());
+        // A regular file that cannot be read from its beginning.
+        std::fs::remove_file(dir.path().join("0/2.png")).unwrap();
+        std::os::unix::fs::symlink("/proc/self/mem", dir.path().join("0/2.png")).unwrap();
+        let pictures = Pictures { skip_bad: true, ..Pictures::default() };
+        let how = Reading { pictures, cache: Some(cache.path().into()), ..Reading::default() };
+        let loaded = read(&listing, &how).unwrap();
+        assert_eq!(loaded.left_out.len(), 1, "{:?}", loaded.left_out);
+        let kept = || std::fs::read_dir(cache.path()).unwrap().count();
+        assert_eq!(kept(), 1, "of two sets the one that has it is not kept");
+        std::fs::remove_file(dir.path().join("0/2.png")).unwrap();
+        save_grey(&dir.path().join("0/2.png"), 20, 4);
+        assert!(read(&listing, &how).unwrap().left_out.is_empty());
+        assert_eq!(kept(), 2);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -30,6 +30,8 @@ pub(super) struct Reader<'a> {
     pub path: &'a Path,
     pub how: &'a Reading,
     pub progress: ReadProgress<'a>,
+    /// Whether the system failed to read a file. What failed may succeed the next time, and nothing of the file tells.
+    pub failed: AtomicBool,
 }
 
 impl Reader<'_> {
@@ -45,7 +47,7 @@ impl Reader<'_> {
             Some(kept) if kept.hashes.len() == items.len() => kept,
             _ => {
                 let kept = self.read(&files, name, channels)?;
-                if let Some(cache) = cache {
+                if let (Some(cache), false) = (cache, self.failed.load(Ordering::Relaxed)) {
                     cache.write(&kept);
                 }
                 kept
@@ -125,7 +127,10 @@ impl Reader<'_> {
         match picture::bytes(&self.root.join(file)) {
             Ok(bytes) => Ok(Ok(bytes)),
             Err(Error::Data { message, .. }) => Ok(Err(message)),
-            Err(Error::Io { source, .. }) => Ok(Err(format!("found {source}, expected {}", picture::KINDS))),
+            Err(Error::Io { source, .. }) => {
+                self.failed.store(true, Ordering::Relaxed);
+                Ok(Err(format!("found {source}, expected {}", picture::KINDS)))
+            }
             Err(other) => Err(other),
         }
     }

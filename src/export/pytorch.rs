@@ -9,7 +9,7 @@ use crate::fs::write_atomic;
 use crate::layer::Exported;
 use crate::parse::to_json;
 use crate::train::checkpoint::Dtype;
-use crate::train::model::{DATA_SET, ModelFile};
+use crate::train::model::{DATA_SET, ModelFile, TEMPERATURE};
 use crate::train::store::save_model;
 
 /// The module's source.
@@ -103,6 +103,10 @@ pub fn write(model: &Exportable, file: &ModelFile, folder: &Path) -> Result<()> 
     if let Some(mut known) = file.trained_on()? {
         known.dir = None;
         metadata.insert(DATA_SET.into(), to_json(&known));
+    }
+    metadata.remove(TEMPERATURE);
+    if model.temperature != 1.0 {
+        metadata.insert(TEMPERATURE.into(), model.temperature.to_string());
     }
     save_model(&folder.join(WEIGHTS), &model.net, &model.state, Dtype::F32, &metadata)?;
     write_atomic(&folder.join(SOURCE), source.as_bytes())

@@ -37,7 +37,7 @@ use crate::measure::{Metrics, predictions, temperature};
 use crate::train::config::{Config, read_config};
 use crate::train::marked::Marked;
 use crate::train::model::{Found, Inference, Model, ModelFile, find};
-use crate::train::run_folder::{CONFIG, TEMPERATURE};
+use crate::train::run_folder::CONFIG;
 use crate::train::runs::Trained;
 use crate::train::saved::read_record;
 use crate::train::temperature_file;
@@ -59,6 +59,8 @@ pub struct RunReport {
     pub marked: Marked,
     /// What `calibrate` left in the folder.
     pub temperature: Option<f64>,
+    /// Why that is left out, where it is.
+    pub left_out: Option<String>,
     /// Of the test set, without a temperature. No measure is of the smoothed loss.
     pub metrics: Metrics,
     /// The same with the temperature.
@@ -120,10 +122,11 @@ impl RunReport {
         (test, places): (&Dataset, &[u32]),
         logits: &[f64],
     ) -> Result<Self> {
-        let left = path.join(TEMPERATURE);
-        let temperature = match left.is_file() {
-            true => Some(temperature_file::read(&left.to_string_lossy())?),
-            false => None,
+        // A run that went on has other weights than those it was fitted to.
+        let (temperature, left_out) = match temperature_file::of_run(path, &model.file.path) {
+            Ok(temperature) => (temperature, None),
+            Err(Error::Data { message, .. }) => (None, Some(message)),
+            Err(other) => return Err(other),
         };
         let loss = model.file.loss(None, None, model.net.classes)?;
         let form = loss.form();
@@ -147,6 +150,7 @@ impl RunReport {
             classes,
             marked,
             temperature,
+            left_out,
             metrics,
             scaled,
             reliability,

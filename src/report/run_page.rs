@@ -165,6 +165,7 @@ fn notes(run: &RunReport) -> Vec<String> {
     } else if epochs < planned {
         notes.push(format!("Not at its end: {epochs} of {planned} epochs are done."));
     }
+    notes.extend(run.left_out.as_ref().map(|why| format!("Without a temperature: {why}.")));
     if run.measured() == "test" {
         notes.push(
             "The curves are of the test set: whoever stops or chooses by them has chosen on the test set.".into(),

@@ -76,13 +76,15 @@ impl Answerer {
         note: Note,
         each: &mut dyn FnMut(Result<Answer>) -> Result<()>,
     ) -> Result<()> {
-        /// Pictures that are in the memory at a time.
+        /// Pictures that are in the memory at a time, and the bytes that they take as images.
         const AT_A_TIME: usize = 1024;
+        const BYTES: usize = 64 << 20;
         let shape = self.model.net.input;
+        let at_a_time = (BYTES / shape.iter().product::<usize>()).clamp(1, AT_A_TIME);
         // A model of `train` has its own.
         let usual = vec![[f64::NAN; 2]; shape[0]];
         let mut opened: Option<OpenModel> = None;
-        for pictures in pictures.chunks(AT_A_TIME) {
+        for pictures in pictures.chunks(at_a_time) {
             let read = |path: &PathBuf| picture::read(path, shape, self.crop_mode);
             let read: Vec<Result<Vec<u8>>> = pictures.par_iter().map(read).collect();
             let images: Vec<u8> = read.iter().flatten().flatten().copied().collect();

@@ -121,6 +121,25 @@ pub fn save(path: &Path, tensors: &[Tensor], dtype: Dtype, metadata: &Metadata) 
     write_output(path, &bytes)
 }
 
+/// The SHA-256, in hexadecimal digits, of the tensors in the file at `path`: of their names, shapes and number types, and of
+/// their bytes. The metadata, which others may add to, makes no difference.
+///
+/// # Errors
+///
+/// As [`load_metadata`].
+pub fn tensors_sha256(path: &Path) -> Result<String> {
+    let bytes = read(path)?;
+    let (_, file) = parse(path, &bytes)?;
+    let mut tensors = file.tensors();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut hash = Sha256::new();
+    for (name, tensor) in tensors {
+        hash.update(format!("{name} {:?} {:?}\n", tensor.dtype(), tensor.shape()));
+        hash.update(tensor.data());
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// Reads the weights at `path`: exactly the tensors `expected` (name, shape), and gives their elements in that order,
 /// row-major, with the file's metadata. F64, F32, F16 and BF16 are read, all without loss.
 ///

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{self, Metadata};
+use super::checkpoint::{self, Dtype, Metadata};
 use super::config::read_config;
-use super::run_folder::{CONFIG, WEIGHTS, run_of};
+use super::run_folder::{CHECKPOINT, CONFIG, WEIGHTS, run_of};
 use super::saved;
+use super::store::save_model;
 use crate::backend::device::{Device, Note, Opened, Precision, finite};
 use crate::backend::{Asked, ImageSet, State};
 use crate::data::Dataset;
@@ -44,6 +45,9 @@ pub struct ModelFile {
 
 /// The key of a model's metadata that has its [`TrainedOn`], as JSON.
 pub(crate) const DATA_SET: &str = "data_set";
+
+/// The key of an exported model's metadata that has what its logits are divided by.
+pub(crate) const TEMPERATURE: &str = "temperature";
 
 /// What a model's metadata says of its data.
 pub(super) fn data_set(trained_on: &TrainedOn) -> (String, String) {
@@ -113,8 +117,8 @@ impl ModelFile {
                 Ok(Interface { shape, classes, crop_mode: pictures.crop_mode })
             }
             _ => {
-                let message =
-                    "found a model that does not say what its images and classes are, expected one that `train` wrote";
+                let message = "found a model that does not say what its images and classes are, expected one that `train` \
+                               wrote; `eval` and `predict` with --data answer a data set's test images all the same";
                 Err(Error::data(&self.path, message))
             }
         }
@@ -141,6 +145,17 @@ impl ModelFile {
     /// [`Error::Data`] for what no training leaves.
     pub fn ignore_index(&self) -> Result<Option<i64>> {
         self.left_by_training("ignore_index", |text| text.parse().ok().map(Some))
+    }
+
+    /// What the logits of an exported model are divided by, if it says so.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for what no export leaves.
+    pub fn temperature(&self) -> Result<Option<f64>> {
+        let [least, most] = temperature::RANGE;
+        self.left_by_training(TEMPERATURE, |text| {
+            text.parse().ok().filter(|value: &f64| (least..=most).contains(value)).map(Some)
+        })
     }
 
     /// Each channel's mean and standard deviation: what is given, else as in training, else the `usual` ones of the data.
@@ -218,6 +233,20 @@ impl Model {
         let path = weights_of(path)?;
         let (state, metadata) = saved::load_params(&net, &path)?;
         Ok(Self { file: ModelFile { path, metadata }, net, state })
+    }
+
+    /// Writes the file again with what its logits are to be divided by. A checkpoint is left as it is: a run goes on from it.
+    ///
+    /// # Errors
+    /// As [`save_model`].
+    pub fn keep_temperature(&self, dtype: Dtype, temperature: f64) -> Result<()> {
+        let ModelFile { path, metadata } = &self.file;
+        if path.file_name() == Some(CHECKPOINT.as_ref()) {
+            return Ok(());
+        }
+        let mut metadata = metadata.clone();
+        metadata.insert(TEMPERATURE.into(), temperature.to_string());
+        save_model(path, &self.net, &self.state, dtype, &metadata)
     }
 
     /// Reads a teacher, which must be of the student's own shape and know every class.

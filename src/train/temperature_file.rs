@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::checkpoint::tensors_sha256;
+use super::run_folder::TEMPERATURE;
 use crate::data::source::DataKind;
 use crate::measure::temperature::{End, RANGE};
 use crate::{Error, Result, input, parse};
@@ -18,6 +20,8 @@ pub struct TemperatureFile<'a> {
     pub end: End,
     /// The model's path.
     pub model: &'a str,
+    /// [`tensors_sha256`] of its file.
+    pub weights_sha256: String,
     /// The data set that it was fitted on.
     pub data: DataKind,
     /// How many images were fitted on.
@@ -35,20 +39,6 @@ pub struct TemperatureFile<'a> {
 /// # Errors
 /// [`Error::Usage`] for a number out of range, [`Error::Data`] for a file that is not what it should be.
 pub fn read(text: &str) -> Result<f64> {
-    // All that is written; a file of another hand needs the temperature only.
-    #[derive(Deserialize)]
-    #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-    #[expect(dead_code, reason = "the others are named so that a misspelt one is found")]
-    struct Given {
-        temperature: f64,
-        end: Option<IgnoredAny>,
-        model: Option<IgnoredAny>,
-        data: Option<IgnoredAny>,
-        val_images: Option<IgnoredAny>,
-        nll_before: Option<IgnoredAny>,
-        nll_after: Option<IgnoredAny>,
-        version: Option<IgnoredAny>,
-    }
     let [least, most] = RANGE;
     let expected = format!("expected a temperature from {least} to {most}");
     if let Ok(number) = text.parse() {
@@ -58,17 +48,88 @@ pub fn read(text: &str) -> Result<f64> {
             Err(Error::Usage(format!("--temperature: found {text}, {expected}")))
         };
     }
-    let read = input::read_text(Path::new(text), "a number, or a file of `smoothcnn calibrate`")?;
-    let Given { temperature, .. } = parse::toml(Path::new(text), &read)?;
-    if !(least..=most).contains(&temperature) {
-        return Err(Error::data(text, format!("temperature: found {temperature}, {expected}")));
+    Ok(read_file(Path::new(text))?.temperature)
+}
+
+/// The temperature that `calibrate` left in the folder `run`, if it did, for the weights in the file `weights`.
+///
+/// # Errors
+/// [`Error::Data`] for a file that is not what it should be, and for one that was fitted to other weights.
+pub fn of_run(run: &Path, weights: &Path) -> Result<Option<f64>> {
+    let path = run.join(TEMPERATURE);
+    if !path.is_file() {
+        return Ok(None);
     }
-    Ok(temperature)
+    let found = read_file(&path)?;
+    // A file of another hand does not say what it was fitted to.
+    if let Some(fitted_to) = found.weights_sha256
+        && fitted_to != tensors_sha256(weights)?
+    {
+        let weights = weights.display();
+        let message = format!("found a temperature of other weights than those in {weights}, expected one of these");
+        return Err(Error::data(
+            path,
+            format!("{message}: `smoothcnn calibrate` fits it anew, --temperature 1 does without"),
+        ));
+    }
+    Ok(Some(found.temperature))
+}
+
+/// All that is written; a file of another hand needs the temperature only.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[expect(dead_code, reason = "the others are named so that a misspelt one is found")]
+struct Given {
+    temperature: f64,
+    end: Option<IgnoredAny>,
+    model: Option<IgnoredAny>,
+    weights_sha256: Option<String>,
+    data: Option<IgnoredAny>,
+    val_images: Option<IgnoredAny>,
+    nll_before: Option<IgnoredAny>,
+    nll_after: Option<IgnoredAny>,
+    version: Option<IgnoredAny>,
+}
+
+fn read_file(path: &Path) -> Result<Given> {
+    let read = input::read_text(path, "a number, or a file of `smoothcnn calibrate`")?;
+    let given: Given = parse::toml(path, &read)?;
+    let [least, most] = RANGE;
+    if !(least..=most).contains(&given.temperature) {
+        let found = given.temperature;
+        let message = format!("temperature: found {found}, expected a temperature from {least} to {most}");
+        return Err(Error::data(path, message));
+    }
+    Ok(given)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::checkpoint::{self, Dtype, Metadata, Tensor};
     use super::*;
+
+    /// Catches a temperature of weights that are others by now.
+    #[test]
+    fn a_runs_temperature_is_of_its_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let (run, weights) = (folder.path(), folder.path().join("best.safetensors"));
+        let save = |value: f64, metadata: &Metadata| {
+            let tensor = Tensor { name: "w".into(), shape: vec![1], data: vec![value].into() };
+            checkpoint::save(&weights, &[tensor], Dtype::F32, metadata).unwrap();
+        };
+        save(1.0, &Metadata::new());
+        assert_eq!(of_run(run, &weights).unwrap(), None);
+        let sum = tensors_sha256(&weights).unwrap();
+        std::fs::write(run.join(TEMPERATURE), format!("temperature = 1.5\nweights-sha256 = \"{sum}\"")).unwrap();
+        assert_eq!(of_run(run, &weights).unwrap(), Some(1.5));
+        save(1.0, &Metadata::from([("temperature".into(), "1.5".into())]));
+        assert_eq!(of_run(run, &weights).unwrap(), Some(1.5), "what is beside the weights makes no difference");
+        save(2.0, &Metadata::new());
+        let error = of_run(run, &weights).unwrap_err().to_string();
+        assert!(error.contains("found a temperature of other weights") && error.contains("--temperature 1"), "{error}");
+        std::fs::write(run.join(TEMPERATURE), "temperature = 1.5").unwrap();
+        assert_eq!(of_run(run, &weights).unwrap(), Some(1.5), "of another hand");
+    }
 
     #[test]
     fn a_number_or_a_file() {

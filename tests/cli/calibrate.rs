@@ -104,6 +104,11 @@ fn what_is_fitted_and_what_is_reported() {
     // The file, and what eval makes of it and of the number in it.
     assert_eq!(found["file"], "run/temperature.toml");
     let text = std::fs::read_to_string(folder.join("run/temperature.toml")).unwrap();
+    // The weights alone, away from their run, answer as the run does.
+    std::fs::copy(folder.join("run/model.safetensors"), folder.join("alone.safetensors")).unwrap();
+    let answers = |model: &str| run(folder, &format!("predict --device cpu --limit-test 20 --model {model}")).1;
+    assert_eq!(answers("alone.safetensors"), answers("run"));
+    assert_ne!(answers("alone.safetensors"), answers("alone.safetensors --temperature 1"));
     let file: toml::Table = text.parse().unwrap();
     assert_eq!((file["temperature"].as_float(), file["val-images"].as_integer()), (Some(t), Some(100)));
     let plain = json(folder, &format!("eval {model}"));

@@ -107,6 +107,12 @@ fn eval_says_which_classes_are_confused() {
         (json["classes"][7]["class"].as_str(), number(&json["classes"][7], "recall")),
         (Some("digit 7"), recall)
     );
+    assert_eq!(json["confusion"][7][3], count(7, 3));
+    let surest = &json["mistakes"][0];
+    let place = surest["index"].as_u64().unwrap() as usize;
+    assert_eq!(surest["label"], format!("digit {}", test.labels[place]));
+    assert_eq!(surest["answer"], format!("digit {}", answers[place]));
+    assert!(surest["file"].as_str().unwrap().contains(&format!("{place:05}.")), "{surest}");
     let wrong: Vec<usize> = (0..60).filter(|&i| answers[i] != test.labels[i] as usize).collect();
     let mistakes = read("mistakes.csv");
     assert_eq!(mistakes.lines().count(), wrong.len() + 1);

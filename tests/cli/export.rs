@@ -1,10 +1,13 @@
-//! What other programs make of an exported model. They need Python with onnx, onnxruntime, torch and safetensors, which is another one than `python3`
+//! What other programs make of an exported model: a runtime written in Rust, and Python's. The latter need Python with onnx,
+//! onnxruntime, torch and safetensors, which is another one than `python3`
 //! where SMOOTHCNN_PYTHON says so.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use rten_tensor::NdTensor;
+use rten_tensor::prelude::*;
 use serde_json::json;
 use smoothcnn::backend::device::{Device, Precision};
 use smoothcnn::backend::gpu::DeviceKind;
@@ -45,6 +48,27 @@ fn apart(kind: &str, path: &Path, images: &Dataset, expected: &[f64]) -> Option<
     }
     println!("{kind}: {text} apart");
     Some(text.parse().unwrap())
+}
+
+/// How far a runtime written in Rust is from what is expected of these images; of them all at once, and of each alone.
+fn apart_in_rten(path: &Path, images: &Dataset, expected: &[f64]) -> f64 {
+    let model = rten::Model::load_file(path).unwrap();
+    let [c, h, w] = images.shape;
+    let answer = |bytes: &[u8], n: usize| -> Vec<f32> {
+        let pixels: Vec<f32> = bytes.iter().map(|&byte| byte.into()).collect();
+        let pixels = NdTensor::from_data([n, c, h, w], pixels);
+        let found: NdTensor<f32, 2> = model.run_one(pixels.view().into(), None).unwrap().try_into().unwrap();
+        found.iter().copied().collect()
+    };
+    let together = answer(&images.images, images.len());
+    let alone: Vec<f32> = (0..images.len()).flat_map(|i| answer(images.image(i), 1)).collect();
+    let apart = |found: &[f32]| {
+        assert_eq!(found.len(), expected.len());
+        found.iter().zip(expected).map(|(found, expected)| (f64::from(*found) - expected).abs()).fold(0.0, f64::max)
+    };
+    let apart = apart(&together).max(apart(&alone));
+    println!("rten: {apart:e} apart");
+    apart
 }
 
 /// Images of any bytes, all of them among them.
@@ -120,12 +144,18 @@ fn onnx_answers_as_the_predictor_does() {
             fs::write(&path, onnx::encode(model, softmax).unwrap()).unwrap();
             path
         };
-        let Some(found) = apart("onnx", &write(&model, false), &images, &logits) else { return };
-        assert!(found < TOLERANCE, "{found}");
+        let path = write(&model, false);
+        assert!(apart_in_rten(&path, &images, &logits) < TOLERANCE);
+        if let Some(found) = apart("onnx", &path, &images, &logits) {
+            assert!(found < TOLERANCE, "{found}");
+        }
 
         let probabilities = divided_and_masked(&mut model, &logits);
-        let found = apart("onnx", &write(&model, true), &images, &probabilities).unwrap();
-        assert!(found < TOLERANCE, "{found}");
+        let path = write(&model, true);
+        assert!(apart_in_rten(&path, &images, &probabilities) < TOLERANCE);
+        if let Some(found) = apart("onnx", &path, &images, &probabilities) {
+            assert!(found < TOLERANCE, "{found}");
+        }
     }
 }
 
@@ -177,6 +207,11 @@ fn a_run_becomes_a_module_and_a_folder_for_the_hub() {
     // The same answers, by this program.
     let answers = |model: &str| stdout(&run(dir, &format!("predict --model {model} --device cpu mine/test")).success());
     assert_eq!(answers("run/best-hf/model.safetensors"), answers("run"));
+    // With its temperature.
+    fs::write(dir.join("run/temperature.toml"), "temperature = 2.5").unwrap();
+    run(dir, "export hf run --out warm").success();
+    assert_ne!(answers("warm/model.safetensors"), answers("run/best-hf/model.safetensors"));
+    assert_eq!(answers("warm/model.safetensors"), answers("run"));
     // Again into its own folder, not into another's; a file alone has no figures, and is a module all the same.
     run(dir, "export hf run").success();
     assert_fails(run(dir, "export hf run --out mine"), 2, &["--out: mine: found a folder with"]);
@@ -211,6 +246,7 @@ fn a_run_becomes_onnx() {
             expected[index * 10 + class] = top["probability"].as_f64().unwrap();
         }
     }
+    assert!(apart_in_rten(&dir.join("run/best.onnx"), &test, &expected) < TOLERANCE);
     if let Some(found) = apart("onnx", &dir.join("run/best.onnx"), &test, &expected) {
         assert!(found < TOLERANCE, "{found}");
     }

@@ -140,10 +140,20 @@ fn a_runs_temperature_is_applied_and_said() {
     };
     let image = first_picture(dir);
     let (table, notes) = of_data("--model run");
-    assert!(notes.contains("model: temperature 2.5000, which `calibrate` left in the run"), "{notes}");
+    assert!(notes.contains("model: temperature 2.5000, which `calibrate` found"), "{notes}");
     let picture = run(dir, &format!("predict --device cpu --json --model run {image}")).success();
     assert!((number(&json_lines(&stdout(&picture))[0], "probability") - table).abs() < 1e-6, "{image}");
     assert!(of_data("--model run/best.safetensors").0 > table);
+    // A temperature of other weights, as where the run went on, is not applied.
+    let other = format!("temperature = 2.5\nweights-sha256 = \"{}\"", "0".repeat(64));
+    fs::write(dir.join("run/temperature.toml"), other).unwrap();
+    let parts = ["temperature.toml: found a temperature of other weights", "`smoothcnn calibrate`"];
+    assert_fails(run(dir, "predict --device cpu --model run mine/test"), 4, &parts);
+    assert_fails(run(dir, "export onnx run"), 4, &parts);
+    assert_eq!(probability("--model run --temperature 1").0, plain);
+    run(dir, "report --device cpu run").success();
+    let page = fs::read_to_string(dir.join("run/report.html")).unwrap();
+    assert!(page.contains("Without a temperature: found a temperature of other weights"), "{page}");
 }
 
 /// Catches a class whose name tells the terminal to do something, or breaks a line.

@@ -121,3 +121,15 @@ fn every_command_explains_itself() {
     run(dir.path(), "--version").success().stdout(concat!("smoothcnn ", env!("CARGO_PKG_VERSION"), "\n"));
     run(dir.path(), "").code(2);
 }
+
+/// Catches completions that lack what is added to every command, or a whole command.
+#[test]
+fn completions_know_every_command_and_the_file_of_flags() {
+    let dir = tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&run(dir.path(), &format!("completions {shell}")).success());
+        for word in ["label-smoothing", "config", "tensorboard", "report", "fetch"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}

@@ -9,7 +9,6 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use smoothcnn::fs::put_in_place;
 use smoothcnn::{Error, Result, input};
 use ureq::Agent;
@@ -312,8 +311,7 @@ impl Part {
     }
 
     fn sha256(&mut self) -> Result<String> {
-        self.file.rewind().map_err(Error::io(&self.path))?;
-        sha256(&mut self.file, &self.path)
+        input::sha256(&self.path, "a part of a download")
     }
 
     /// Becomes the file.
@@ -344,7 +342,7 @@ impl Published {
 pub fn is_whole(path: &Path, file: &Published) -> Result<bool> {
     match fs::metadata(path) {
         Ok(found) if found.is_file() && found.len() == file.bytes => {
-            Ok(sha256(&mut input::open(path, "a file of data")?, path)? == file.sha256)
+            Ok(input::sha256(path, "a file of data")? == file.sha256)
         }
         _ => Ok(false),
     }
@@ -352,18 +350,7 @@ pub fn is_whole(path: &Path, file: &Published) -> Result<bool> {
 
 /// What a file looks like that is none that is expected.
 fn seems(path: &Path) -> Result<String> {
-    let mut file = input::open(path, "a file, or nothing")?;
-    let bytes = file.metadata().map_err(Error::io(path))?.len();
-    Ok(format!("{bytes} bytes with SHA-256 {}…", &sha256(&mut file, path)?[..12]))
-}
-
-fn sha256(file: &mut File, path: &Path) -> Result<String> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match file.read(&mut buffer).map_err(Error::io(path))? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            n => hash.update(&buffer[..n]),
-        }
-    }
+    let expected = "a file, or nothing";
+    let bytes = input::open(path, expected)?.metadata().map_err(Error::io(path))?.len();
+    Ok(format!("{bytes} bytes with SHA-256 {}…", &input::sha256(path, expected)?[..12]))
 }

@@ -33,7 +33,7 @@ use crate::plan::{Grid, Plan, Slice, uniform, word};
 /// so that every device sums in the same order.
 const SPLIT_THREADS: usize = 4096;
 
-/// At most so many parts: the optimizer adds them one after the other.
+/// About so many parts, and less than twice as many: the optimizer adds them one after the other.
 const MAX_SPLITS: usize = 256;
 
 /// Windows that a thread owns of `y` or `dx`, as `WINDOWS` in the shader.
@@ -162,7 +162,8 @@ impl Conv2dPool {
     /// How many splits there are, and how many rows of windows each owns, image after image.
     pub fn splits(&self, n: usize) -> (usize, usize) {
         let all = n * self.pooled[0];
-        let rows = all.div_ceil(SPLIT_THREADS.div_ceil(self.split_threads()).min(MAX_SPLITS));
+        // Rather too many parts than too few: in the form for hardware a part is at least a workgroup.
+        let rows = (all / SPLIT_THREADS.div_ceil(self.split_threads()).min(MAX_SPLITS)).max(1);
         (all.div_ceil(rows), rows)
     }
 
@@ -189,7 +190,8 @@ impl Conv2dPool {
             Tiles::Workgroup if self.x == Layout::ChannelsLast => {
                 self.conv.c_out.div_ceil(32) * self.conv.input[0].div_ceil(8) * WORKGROUP
             }
-            Tiles::Registers | Tiles::Workgroup => self.split_threads(),
+            Tiles::Workgroup => self.conv.c_out.div_ceil(32) * self.conv.input[0] * WORKGROUP,
+            Tiles::Registers => self.split_threads(),
             Tiles::Lanes => {
                 let blocks = self.conv.c_out / 4;
                 self.split_threads() / blocks * blocks.next_multiple_of(LANES)

@@ -15,8 +15,15 @@ use crate::plan::{Grid, Plan, Slice, uniform, word};
 /// Rows and columns of a thread's tile, as `TILE` in the shader.
 const TILE: usize = 8;
 
-/// Threads that share a tile of `forward`, as `SPLITS` in the shader.
-const SPLITS: usize = 16;
+/// Threads that share a tile of `forward`: the whole workgroup where there are fewer than [`FEW`] tiles and each thread
+/// has enough to do. That depends on nothing but the shapes, so that every device sums in the same order.
+const SPLITS: [usize; 2] = [16, WORKGROUP];
+
+/// Tiles that are enough for a large device with 16 threads each: 256 workgroups.
+const FEW: usize = 1024;
+
+/// Vectors of the input that are worth a thread.
+const WORTH: usize = 4;
 
 /// A layer, and what is fused with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +55,7 @@ uniform! {
         mask: u32,
         plane: u32,
         halves: u32,
+        splits: u32,
     }
 }
 
@@ -79,7 +87,13 @@ impl LinearTiled {
         }
     }
 
-    fn dims(&self) -> Dims {
+    /// How many threads share a tile of the forward pass over a batch of up to `n`.
+    fn splits(&self, n: usize) -> usize {
+        let few = tiles([n, self.dims.outputs]) < FEW && self.dims.inputs >= 4 * WORTH * WORKGROUP;
+        SPLITS[usize::from(few)]
+    }
+
+    fn dims(&self, n: usize) -> Dims {
         Dims {
             inputs: word(self.dims.inputs),
             outputs: word(self.dims.outputs),
@@ -88,6 +102,7 @@ impl LinearTiled {
             mask: self.mask.into(),
             plane: word(self.plane),
             halves: (self.y == Storage::F16).into(),
+            splits: word(self.splits(n)),
         }
     }
 
@@ -96,10 +111,10 @@ impl LinearTiled {
         plan.dispatch(
             format!("{name}.forward"),
             (self.shader(), "forward"),
-            self.dims(),
+            self.dims(n),
             match self.tiles {
                 Tiles::Lanes => Grid::Workgroups(n.div_ceil(16) * self.dims.outputs.div_ceil(4 * LANES)),
-                Tiles::Registers | Tiles::Workgroup => Grid::Threads(tiles([n, self.dims.outputs]) * SPLITS),
+                Tiles::Registers | Tiles::Workgroup => Grid::Threads(tiles([n, self.dims.outputs]) * self.splits(n)),
             },
             self.dims.flops() * n as u64,
             &[("x", at.x), ("w", at.w), ("b", at.b), ("y", at.y)],
@@ -135,7 +150,7 @@ impl LinearTiled {
         plan.dispatch(
             format!("{name}.{pass}"),
             (self.shader(), pass),
-            self.dims(),
+            self.dims(n),
             Grid::Workgroups(groups),
             passes * self.dims.flops() * n as u64,
             &bindings,
