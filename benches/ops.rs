@@ -1,8 +1,8 @@
-//! Each layer's passes over the cases of its folder: on the best adapter, in the plain form and in the fast form of the CPU path,
-//! all in f32; and the loss. Before a case is timed, the kernels' results are held against the f64 oracle's.
+//! Each layer's passes over the cases of its folder: on the best adapter, in the plain form and in the fast form of the
+//! CPU path, all in f32; and the loss. Before a case is timed, the kernels' results are held against the f64 oracle's.
 //!
-//! `cargo bench --bench ops`; `-- conv2d` for a part of it. A time on the GPU is that of a submission and its end: below some
-//! size it is all that is seen. `smoothcnn bench` times kernels by the device's own clock.
+//! `cargo bench --bench ops`; `-- conv2d` for a part of it. A time on the GPU is that of a submission and its end:
+//! below some size it is all that is seen. `smoothcnn bench` times kernels by the device's own clock.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Images per second of a training step and of inference, all in f32: the fast CPU path, the oracle's plain one, and the
-//! fused kernels on the best adapter. Before anything is timed, the losses are held against the f64 oracle's.
+//! Images per second of a training step and of inference, all in f32: the fast CPU path, the oracle's plain one, and
+//! the fused kernels on the best adapter. Before anything is timed, the losses are held against the f64 oracle's.
 //!
 //! `cargo bench --bench step`; `-- fast/train` for a part of it.
 

@@ -1,9 +1,8 @@
 // Conv2d, the plain form: one thread owns one element of the result and sums its terms in order.
 //
-//   y[n,o,i,j]  = b[o] + sum over c,p,q of  w[o,c,p,q] * x[n, c, i*s+p-pad, j*s+q-pad]
-//   dx[n,c,h,w] = sum over o,p,q of          w[o,c,p,q] * dy[n, o, (h+pad-p)/s, (w+pad-q)/s]   where the divisions are exact
-//   dw[o,c,p,q] = sum over n,i,j of          dy[n,o,i,j] * x[n, c, i*s+p-pad, j*s+q-pad]
-//   db[o]       = sum over n,i,j of          dy[n,o,i,j]
+//   y[n,o,i,j]  = b[o] + sum over c,p,q of  w[o,c,p,q] * x[n, c, i*s+p-pad, j*s+q-pad] dx[n,c,h,w] = sum over o,p,q of
+//   w[o,c,p,q] * dy[n, o, (h+pad-p)/s, (w+pad-q)/s]   where the divisions are exact dw[o,c,p,q] = sum over n,i,j of
+//   dy[n,o,i,j] * x[n, c, i*s+p-pad, j*s+q-pad] db[o]       = sum over n,i,j of          dy[n,o,i,j]
 
 struct Conv2d {
     c_in: u32, h_in: u32, w_in: u32,

@@ -1,4 +1,5 @@
-// Conv2d, ReLU and MaxPool2d as one operation (common/conv2d_pool.wgsl has the formulas), in register tiles without barriers.
+// Conv2d, ReLU and MaxPool2d as one operation (common/conv2d_pool.wgsl has the formulas), in register tiles without
+// barriers.
 //
 // For y and dx, a thread owns WINDOWS windows (2x2 positions each) times 8
 // channels: for one channel it reads a window's 4x4 patch once and uses every element of it in up to nine taps.

@@ -1,11 +1,11 @@
-// Conv2d, ReLU and MaxPool2d as one operation (common/conv2d_pool.wgsl has the formulas), for devices whose subgroups are
-// LANES wide: each lane loads some columns, and a shuffle hands them to all of them.
+// Conv2d, ReLU and MaxPool2d as one operation (common/conv2d_pool.wgsl has the formulas), for devices whose subgroups
+// are LANES wide: each lane loads some columns, and a shuffle hands them to all of them.
 //
-// For y and dx, a subgroup owns ROWS rows of COLUMNS windows times LANES blocks of four channels, and a lane all of these
-// windows times its block. For dw and db, it owns LANES blocks of four output channels times 4 (or 1) input channels times 9
-// taps. First layers, one channel at a time: LANES windows instead of rows, and a lane loads the patch of one.
-// A software driver takes as long for a load as for a dozen multiply-adds, the same for all lanes or not, and hardly
-// longer for a shuffle than for one.
+// For y and dx, a subgroup owns ROWS rows of COLUMNS windows times LANES blocks of four channels, and a lane all of
+// these windows times its block. For dw and db, it owns LANES blocks of four output channels times 4 (or 1) input
+// channels times 9 taps. First layers, one channel at a time: LANES windows instead of rows, and a lane loads the patch
+// of one. A software driver takes as long for a load as for a dozen multiply-adds, the same for all lanes or not, and
+// hardly longer for a shuffle than for one.
 
 const LANES = 8u;
 
@@ -20,8 +20,9 @@ struct Accumulators { a: Window, b: Window, c: Window, d: Window, e: Window, f: 
 
 fn all(v: Window) -> Accumulators { return Accumulators(v, v, v, v, v, v, v, v); }
 
-// What a subgroup owns: windows from `first` on, and blocks from `base` on, one a lane. No lane's number goes into it: a shuffle
-// must be reached by all lanes or none, and a compiler of WGSL sees that of a struct only if it holds of all of its fields.
+// What a subgroup owns: windows from `first` on, and blocks from `base` on, one a lane. No lane's number goes into it:
+// a shuffle must be reached by all lanes or none, and a compiler of WGSL sees that of a struct only if it holds of all
+// of its fields.
 struct Tile { first: u32, base: u32, count: u32, some: bool }
 
 fn tile(subgroup: u32, channels: u32, windows: u32) -> Tile {
@@ -59,8 +60,8 @@ fn pool_tile(t: Tile, block: u32, acc: Accumulators) {
     pool(t.first + 7u, image7, block, acc.h);
 }
 
-// The columns of a row of COLUMNS windows, two a lane: columns 2 k and 2 k + 1 of the tile, in the four rows of the windows'
-// patches, four channels each. Window k takes its left half from lane k, its right half from the next.
+// The columns of a row of COLUMNS windows, two a lane: columns 2 k and 2 k + 1 of the tile, in the four rows of the
+// windows' patches, four channels each. Window k takes its left half from lane k, its right half from the next.
 struct Columns { a0: vec4f, b0: vec4f, a1: vec4f, b1: vec4f, a2: vec4f, b2: vec4f, a3: vec4f, b3: vec4f }
 
 const COLUMNS = 7u;

@@ -1,11 +1,12 @@
-// Conv2d, ReLU and MaxPool2d as one operation (common/conv2d_pool.wgsl has the formulas), for hardware GPUs: what several
-// threads need is loaded once, into the workgroup's memory.
+// Conv2d, ReLU and MaxPool2d as one operation (common/conv2d_pool.wgsl has the formulas), for hardware GPUs: what
+// several threads need is loaded once, into the workgroup's memory.
 //
-// For y and dx, a workgroup owns some windows (16 or 32) times some pairs of blocks of four channels (8 or 4), and a thread two
-// windows times one pair: 64 sums. Patches and weights of four channels lie in `tile` at a time: 13 KiB.
-// For dw and db, it owns 8 blocks of output channels times 8 input channels times 9 taps of one split, and a thread one block
-// times one input channel. Windows are taken eight at a time. In a first layer, which has few input channels, eight
-// threads share a block and one input channel: each takes every eighth window, and their sums are added at the end.
+// For y and dx, a workgroup owns some windows (16 or 32) times some pairs of blocks of four channels (8 or 4), and a
+// thread two windows times one pair: 64 sums. Patches and weights of four channels lie in `tile` at a time: 13 KiB. For
+// dw and db, it owns 8 blocks of output channels times 8 input channels times 9 taps of one split, and a thread one
+// block times one input channel. Windows are taken eight at a time. In a first layer, which has few input channels,
+// eight threads share a block and one input channel: each takes every eighth window, and their sums are added at the
+// end.
 //
 // Sums of y and dx are taken in the same order as in registers.
 
@@ -15,8 +16,8 @@ var<workgroup> tile: array<vec4f, 832>;
 fn pairs_of(count: u32) -> u32 { return select(8u, 4u, count <= 8u); }
 fn windows_of(pairs: u32) -> u32 { return 2u * WORKGROUP / pairs; }
 
-// What a workgroup owns. Nothing of it is a thread's own: a barrier must be reached by all threads or none, and a compiler of
-// WGSL sees that of a struct only if it holds of all of its fields.
+// What a workgroup owns. Nothing of it is a thread's own: a barrier must be reached by all threads or none, and a
+// compiler of WGSL sees that of a struct only if it holds of all of its fields.
 struct Area {
     count: u32,   // blocks that there are
     pairs: u32,   // of the workgroup
@@ -267,8 +268,8 @@ fn gradient_row(at: vec3u, row: u32, block: u32) -> mat4x4f {
                              select(m.v11, m.v01, upper), select(r.v10, r.v00, upper)));
 }
 
-// Windows that lie in `tile` at a time, for dw: their gradient as [window, position, block], and behind it their patches as
-// [window, channel, row].
+// Windows that lie in `tile` at a time, for dw: their gradient as [window, position, block], and behind it their
+// patches as [window, channel, row].
 const CHUNK = 8u;
 
 // Partial sums of dw and db over one split, from channels last.

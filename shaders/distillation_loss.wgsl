@@ -1,6 +1,6 @@
-// Distillation from a teacher (Hinton, Vinyals, Dean 2015), fused with both softmaxes and its gradient. The target y is a
-// class index, smoothed as in smoothed_loss.wgsl: q is the step's `on` at y and `off` elsewhere. x are the student's logits, v
-// the teacher's, T the temperature.
+// Distillation from a teacher (Hinton, Vinyals, Dean 2015), fused with both softmaxes and its gradient. The target y is
+// a class index, smoothed as in smoothed_loss.wgsl: q is the step's `on` at y and `off` elsewhere. x are the student's
+// logits, v the teacher's, T the temperature.
 //
 //   z = x - max(x),  s = ln(sum over c of exp(z[c])),  p = exp(z - s)            the student's softmax
 //   ln u = z / T - ln(sum of exp(z / T))                                        the student's at T
@@ -9,8 +9,8 @@
 //   nll[n]       = s - z[y]
 //   dlogits[n,c] = dloss[n] * ((1 - alpha) (p[c] - q[c]) + alpha T (u[c] - t[c]))
 //
-// Neither softmax is stored. The teacher's logits are read where the data set has them, by the epoch's order. A row whose index
-// is no class is ignored. common/loss.wgsl has the passes.
+// Neither softmax is stored. The teacher's logits are read where the data set has them, by the epoch's order. A row
+// whose index is no class is ignored. common/loss.wgsl has the passes.
 
 struct DistillationLoss {
     classes: u32,

@@ -1,6 +1,6 @@
-// Dropout: in training y = x / (1 - p) where a random number says so, else 0; dx = dy / (1 - p) there, else 0. In inference
-// y = x. The random number is a function of seed, update, layer and element: both passes draw the same. One thread owns one
-// element.
+// Dropout: in training y = x / (1 - p) where a random number says so, else 0; dx = dy / (1 - p) there, else 0. In
+// inference y = x. The random number is a function of seed, update, layer and element: both passes draw the same. One
+// thread owns one element.
 
 struct Dropout {
     features: u32,   // elements of one image

@@ -3,8 +3,8 @@
 //   x[n,c,h,w] = byte * scale[c] + offset[c]         of image order[first + n]
 //   targets[n] = labels[order[first + n]]
 //
-// One thread owns one pixel; the first pixel's thread also fetches the label. Where the kernel above reads the bytes itself,
-// `labels_only` is left to do, one thread a label.
+// One thread owns one pixel; the first pixel's thread also fetches the label. Where the kernel above reads the bytes
+// itself, `labels_only` is left to do, one thread a label.
 
 struct Gather {
     channels: u32,

@@ -7,11 +7,11 @@
 //
 // Where the index is no class the image is ignored: its loss, nll and gradient are 0.
 //
-// LANES threads own one image. Each computes the logits of every LANES-th class, then all of them the same sums over the
-// classes, and each stores what belongs to its own.
+// LANES threads own one image. Each computes the logits of every LANES-th class, then all of them the same sums over
+// the classes, and each stores what belongs to its own.
 //
-// The loops over the classes begin at a place that depends on the thread. Where a uniform alone said how often they run,
-// lavapipe would specialise the shader to it, and go through the whole of it again at each dispatch: 2.5 ms.
+// The loops over the classes begin at a place that depends on the thread. Where a uniform alone said how often they
+// run, lavapipe would specialise the shader to it, and go through the whole of it again at each dispatch: 2.5 ms.
 
 struct Head {
     inputs: u32,        // a multiple of 4

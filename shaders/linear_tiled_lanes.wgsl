@@ -1,8 +1,9 @@
-// Linear (common/linear_tiled.wgsl has the formulas), for devices whose subgroups are LANES wide: each lane loads rows of x or dy,
-// and a shuffle hands them to all of them.
+// Linear (common/linear_tiled.wgsl has the formulas), for devices whose subgroups are LANES wide: each lane loads rows
+// of x or dy, and a shuffle hands them to all of them.
 //
-// Forward: a subgroup owns the sums of 16 images and 32 outputs over an eighth of the inputs, a lane four of these outputs.
-// dx: 16 images and 64 inputs, a lane eight of these inputs. dw: 16 outputs and 64 inputs, a lane eight of these inputs.
+// Forward: a subgroup owns the sums of 16 images and 32 outputs over an eighth of the inputs, a lane four of these
+// outputs. dx: 16 images and 64 inputs, a lane eight of these inputs. dw: 16 outputs and 64 inputs, a lane eight of
+// these inputs.
 
 const LANES = 8u;
 const SPLITS = WORKGROUP / LANES;
@@ -113,7 +114,8 @@ fn input_tile(at: u32, lane: u32) {
     store_dx_tile(n + 8u, i, acc1);
 }
 
-// Four images at a time; lane k loads the gradients of image k % 4, those of eight outputs: the first or the last of its tile's.
+// Four images at a time; lane k loads the gradients of image k % 4, those of eight outputs: the first or the last of
+// its tile's.
 fn weight_tile(at: u32, lane: u32) {
     let across = parts_of(dims.inputs, 8u * LANES);
     let i = at % across * 2u * LANES + lane * 2u;

@@ -1,4 +1,5 @@
-// MaxPool2d without padding: floor rule, the first maximum of a window (row by row) wins a tie, and the first NaN wins all.
+// MaxPool2d without padding: floor rule, the first maximum of a window (row by row) wins a tie, and the first NaN wins
+// all.
 //
 //   y[n,c,i,j]      = max over p,q of x[n, c, i*s+p, j*s+q]
 //   argmax[n,c,i,j] = h * w_in + w of the first element that reaches it

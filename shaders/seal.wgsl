@@ -1,11 +1,11 @@
-// Seals a result. Every thread leaves the step's stamp, and its share of a checksum of the words. The host, which knows the
-// stamp and works the same sum out of what it read, then knows that the device came to this step's end and that the whole
-// result arrived, whatever the driver says.
+// Seals a result. Every thread leaves the step's stamp, and its share of a checksum of the words. The host, which knows
+// the stamp and works the same sum out of what it read, then knows that the device came to this step's end and that the
+// whole result arrived, whatever the driver says.
 //
 //   seal[i] = (stamp, sum over w = i, i + threads, ... of (2 w + 1) * words[w]), modulo 2^32
 //
-// The factors are odd, so that no change of a single word leaves the sum as it was; and each its own, because a sum of the
-// words alone would not notice that they changed places.
+// The factors are odd, so that no change of a single word leaves the sum as it was; and each its own, because a sum of
+// the words alone would not notice that they changed places.
 
 struct Seal {
     len: u32,  // so many words

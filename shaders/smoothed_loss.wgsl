@@ -1,5 +1,6 @@
 // Log-softmax fused with the smoothed cross-entropy, and its gradient. The target is a class index: the smoothed
-// distribution q is `on` at the true class and `off` elsewhere (they sum to 1), and is never stored. The two are the step's.
+// distribution q is `on` at the true class and `off` elsewhere (they sum to 1), and is never stored. The two are the
+// step's.
 //
 //   z = x - max(x),  s = ln(sum over c of exp(z[c]))
 //   loss[n]      = s - (on - off) * z[y] - off * sum over c of z[c],   nll[n] = s - z[y]

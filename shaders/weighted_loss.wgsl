@@ -1,5 +1,5 @@
-// Log-softmax fused with the general cross-entropy, and its gradient. A: the classes that take part; t: the target, one-hot
-// at y or given; w: class weights; e u: the smoothing mass.
+// Log-softmax fused with the general cross-entropy, and its gradient. A: the classes that take part; t: the target,
+// one-hot at y or given; w: class weights; e u: the smoothing mass.
 //
 //   z = x - max over A of x,  s = ln(sum over A of exp(z)),  p = exp(z - s)
 //   q[k] = (1 - e) t[k] + e u[k],   W = sum over A of w[k] t[k]      (w[y] for an index)
@@ -8,9 +8,9 @@
 //   nll[n]       = sum over A of t[k] (s - z[k])   (unsmoothed, unweighted)
 //   dlogits[n,k] = dloss[n] * (p[k] * (sum over A of a) - a[k]),  0 outside A
 //
-// The target is an index: weighted_loss_soft.wgsl takes distributions. It is never stored: q differs from the table that all rows
-// share at one class only. A row whose index is no class of A is ignored. e may be another one at each step. common/loss.wgsl has
-// the passes.
+// The target is an index: weighted_loss_soft.wgsl takes distributions. It is never stored: q differs from the table
+// that all rows share at one class only. A row whose index is no class of A is ignored. e may be another one at each
+// step. common/loss.wgsl has the passes.
 
 // Whether row n's index is a class that takes part. The ignored index is none.
 fn counts(n: u32) -> bool {

@@ -1,5 +1,5 @@
-// The general cross-entropy of weighted_loss.wgsl, where the target t is a distribution. It is read where the data set has it, by
-// the epoch's order. No row is ignored. common/loss.wgsl has the passes.
+// The general cross-entropy of weighted_loss.wgsl, where the target t is a distribution. It is read where the data set
+// has it, by the epoch's order. No row is ignored. common/loss.wgsl has the passes.
 
 @group(0) @binding(8) var<storage, read> soft_targets: array<f32>;  // [images of the data set, classes]
 @group(0) @binding(9) var<storage, read> order: array<u32>;         // [images of the epoch]

@@ -1,5 +1,5 @@
-//! What the cases of operations, losses and optimizers are made of: random inputs, the same everywhere, and the tolerances that
-//! follow from f32's rounding.
+//! What the cases of operations, losses and optimizers are made of: random inputs, the same everywhere, and the
+//! tolerances that follow from f32's rounding.
 
 use crate::rng::Philox;
 
@@ -24,7 +24,8 @@ pub fn wide(values: &[f32]) -> Vec<f64> {
 ///
 /// Rounding errors of a sum behave like a random walk: their expected size grows with the square root of the number of
 /// terms (Higham and Mary 2019), in units of 2^-24 of the terms' total. The constant covers the walk's tail. A missing
-/// or a doubled term is about `magnitude / terms`: five times the tolerance at 12,544 terms, and further above it for fewer.
+/// or a doubled term is about `magnitude / terms`: five times the tolerance at 12,544 terms, and further above it for
+/// fewer.
 pub fn sum_tolerance(terms: usize, magnitude: f64) -> f64 {
     (8.0 + 2.0 * (terms as f64).sqrt()) * 2f64.powi(-24) * magnitude + f64::from(f32::MIN_POSITIVE)
 }

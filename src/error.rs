@@ -149,7 +149,8 @@ fn signal_name(signal: u8) -> String {
 /// The most characters of a message that are shown.
 const MOST: usize = 300;
 
-/// A text as it is shown on a line of a terminal: what would end the line, or tell the terminal to do something, is escaped.
+/// A text as it is shown on a line of a terminal: what would end the line, or tell the terminal to do something, is
+/// escaped.
 pub fn escaped(text: &str) -> String {
     let shown = text.chars().flat_map(|c| match c {
         // Also what changes the direction or ends a line without being a control character.
@@ -162,8 +163,8 @@ pub fn escaped(text: &str) -> String {
     shown.collect()
 }
 
-/// A message as it is shown: on one line ([`escaped`]), whatever a file or a driver put into it, and of at most 300 characters; of
-/// a longer one the middle is left out.
+/// A message as it is shown: on one line ([`escaped`]), whatever a file or a driver put into it, and of at most 300
+/// characters; of a longer one the middle is left out.
 pub fn one_line(message: &str) -> String {
     let shown: Vec<char> = escaped(message).chars().collect();
     if shown.len() <= MOST {

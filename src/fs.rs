@@ -10,8 +10,8 @@ use crate::{Error, Result};
 /// Writes `bytes` to `path` so that a reader, or whoever looks after a crash, finds the whole old file or the whole new
 /// one: into a file beside it, synced to the disk, and then renamed over it.
 ///
-/// Where `path` is a symbolic link to a file, that file is replaced and the link stays. A device or a pipe is no file to be
-/// replaced: it is written to.
+/// Where `path` is a symbolic link to a file, that file is replaced and the link stays. A device or a pipe is no file
+/// to be replaced: it is written to.
 ///
 /// # Errors
 ///
@@ -102,7 +102,8 @@ fn create_temporary(folder: &Path, name: &str) -> IoResult<(PathBuf, File)> {
     }
 }
 
-/// What the name of a temporary file of [`write_atomic`] begins and ends with. Only a writer that was killed leaves one.
+/// What the name of a temporary file of [`write_atomic`] begins and ends with. Only a writer that was killed leaves
+/// one.
 fn temporary_name(name: &str) -> [String; 2] {
     [format!(".{name}."), ".tmp".into()]
 }
@@ -135,8 +136,8 @@ fn sync_folder(_: &Path) -> IoResult<()> {
 /// What says where files for the next start are kept: a folder, or `off` for nowhere.
 pub const CACHE: &str = "SMOOTHCNN_CACHE";
 
-/// The user's cache folder for this program: [`CACHE`], else by the platform's convention: `$XDG_CACHE_HOME` or `~/.cache`,
-/// `~/Library/Caches`, `%LOCALAPPDATA%`. None of the files there is needed.
+/// The user's cache folder for this program: [`CACHE`], else by the platform's convention: `$XDG_CACHE_HOME` or
+/// `~/.cache`, `~/Library/Caches`, `%LOCALAPPDATA%`. None of the files there is needed.
 pub fn cache_folder() -> Option<PathBuf> {
     if let Some(given) = std::env::var_os(CACHE).filter(|given| !given.is_empty()) {
         return (given != "off").then(|| given.into());

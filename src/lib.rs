@@ -1,6 +1,6 @@
 //! Trains convolutional image classifiers with **label smoothing**. The compute kernels are written by hand in WGSL and
-//! run through wgpu on Vulkan, Metal or DX12. Without a GPU a fast CPU path trains. Every kernel is tested against plain
-//! Rust in `f64`. No hardware GPU has run it yet: the GPU path is tested on two software drivers.
+//! run through wgpu on Vulkan, Metal or DX12. Without a GPU a fast CPU path trains. Every kernel is tested against
+//! plain Rust in `f64`. No hardware GPU has run it yet: the GPU path is tested on two software drivers.
 //!
 //! # Train, save, load, predict
 //!

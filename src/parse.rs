@@ -1,5 +1,6 @@
-//! For whoever reads files of settings, plans and reports, in TOML or JSON: they are read strictly. A key that is not known is an error that names the near one, and so is a file of a
-//! version that is newer than this program: it may mean something that this one does not know.
+//! For whoever reads files of settings, plans and reports, in TOML or JSON: they are read strictly. A key that is not
+//! known is an error that names the near one, and so is a file of a version that is newer than this program: it may
+//! mean something that this one does not know.
 
 use std::path::Path;
 

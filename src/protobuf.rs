@@ -1,4 +1,5 @@
-//! As much of protobuf's encoding as an ONNX file and TensorBoard's events need. A reader takes the fields in any order.
+//! As much of protobuf's encoding as an ONNX file and TensorBoard's events need. A reader takes the fields in any
+//! order.
 
 /// A message that is being written.
 #[derive(Default)]

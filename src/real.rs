@@ -1,7 +1,7 @@
 //! The two precisions of the CPU, `f32` and `f64`, and this machine's vectors of them.
 //!
-//! A vector's width is known only at run time: `S` is the machine's instruction set, and every kernel is compiled once for
-//! each. Kernels and all they call are `#[inline(always)]`: only code that is inlined into the entry point of an
+//! A vector's width is known only at run time: `S` is the machine's instruction set, and every kernel is compiled once
+//! for each. Kernels and all they call are `#[inline(always)]`: only code that is inlined into the entry point of an
 //! instruction set is compiled for it.
 
 use pulp::{Simd, WithSimd};
@@ -102,8 +102,8 @@ macro_rules! real {
             }
             #[inline(always)]
             fn to_byte(self) -> u8 {
-                // Added to 1.5 * 2^(bits of the mantissa), the number is the sum's lowest bits: a cast from floating point,
-                // which has to saturate, would be several times as slow.
+                // Added to 1.5 * 2^(bits of the mantissa), the number is the sum's lowest bits: a cast from floating
+                // point, which has to saturate, would be several times as slow.
                 (self + 1.5 / <$real>::EPSILON).to_bits() as u8
             }
 

@@ -3,7 +3,8 @@
 //! Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 //! The same seed gives the same numbers on every machine; nothing here calls the platform's maths library.
 
-/// What a stream of a run's seed serves. No two have a number in common: the upper half says what, the lower half which one.
+/// What a stream of a run's seed serves. No two have a number in common: the upper half says what, the lower half which
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// The first values of a parameter, by its place in the network.
@@ -68,9 +69,9 @@ impl Philox {
         Self::new(seed, what.number())
     }
 
-    /// 32 random bits for element `i` of what a layer draws in update `step`: word `i % 4` of block `step * 2^32 + i / 4` of the
-    /// layer's stream (what of the update is above 32 bits goes beside the stream's number). `shaders/common/random.wgsl` gives
-    /// the same.
+    /// 32 random bits for element `i` of what a layer draws in update `step`: word `i % 4` of block `step * 2^32 + i /
+    /// 4` of the layer's stream (what of the update is above 32 bits goes beside the stream's number).
+    /// `shaders/common/random.wgsl` gives the same.
     pub fn of_layer(seed: u64, step: u64, layer: usize, i: usize) -> u32 {
         let stream = Stream::Layer(layer).number();
         let above = (step >> 32) as u32;

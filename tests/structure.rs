@@ -1,4 +1,5 @@
-//! The house as its files say it: which module names which. `cargo test --test structure -- --nocapture` prints the graph.
+//! The house as its files say it: which module names which. `cargo test --test structure -- --nocapture` prints the
+//! graph.
 //!
 //! An arrow runs from a file to every file that its code names; what only comments and tests name has none.
 
@@ -297,9 +298,9 @@ fn arrows_run_downward() {
     assert_eq!(circle(&modules), None);
 }
 
-/// Within a module too, a file can be read before those that name it. A folder of a module is one thing, whose `mod.rs` says
-/// what its files are parts of: they may name it, and not each other in a circle. Cases are made as a test makes them, of whole
-/// layers and losses: within their module nothing follows from what they name.
+/// Within a module too, a file can be read before those that name it. A folder of a module is one thing, whose `mod.rs`
+/// says what its files are parts of: they may name it, and not each other in a circle. Cases are made as a test makes
+/// them, of whole layers and losses: within their module nothing follows from what they name.
 #[test]
 fn files_of_a_module_form_no_circle() {
     let files = arrows(&sources());

@@ -1,5 +1,5 @@
-// Conv2d (3x3, stride 1), ReLU and MaxPool2d (2x2, stride 2) as one operation. The convolution's output is never stored:
-// a window keeps its maximum, and a code that says where it was.
+// Conv2d (3x3, stride 1), ReLU and MaxPool2d (2x2, stride 2) as one operation. The convolution's output is never
+// stored: a window keeps its maximum, and a code that says where it was.
 //
 //   v[a,b]      = bias[o] + sum over c,p,q of  w[o,c,p,q] * x[n, c, 2i+a+p-pad, 2j+b+q-pad]     a, b in {0, 1}
 //   y[n,o,i,j]  = max(0, max over a,b of v[a,b]), NaN if any of them is
@@ -8,9 +8,9 @@
 //   dv[a,b]     = dy[n,o,i,j] where code = 2a + b, else 0: pooling's and ReLU's backward, done while loading
 //   dx, dw, db  = Conv2d's, of dv
 //
-// What every layout of this operation's kernels shares: how a window's patch, its gradient and the weight are loaded, what is
-// computed of them, and how results are stored. The kernels are in conv2d_pool.wgsl and in its variants; x_last and y are in
-// f32 or in halves (f32.wgsl, f16.wgsl and what builds on them).
+// What every layout of this operation's kernels shares: how a window's patch, its gradient and the weight are loaded,
+// what is computed of them, and how results are stored. The kernels are in conv2d_pool.wgsl and in its variants; x_last
+// and y are in f32 or in halves (f32.wgsl, f16.wgsl and what builds on them).
 
 struct Conv2dPool {
     c_in: u32, h_in: u32, w_in: u32,
@@ -63,8 +63,8 @@ struct Taps {
 // One number for each of a window's four positions, for four channels at once.
 struct Window { v00: vec4f, v01: vec4f, v10: vec4f, v11: vec4f }
 
-// Where the 16 elements of a window's patch are, in channel 0; OUTSIDE for those in the padding. Worked out once, before the
-// loop over the channels.
+// Where the 16 elements of a window's patch are, in channel 0; OUTSIDE for those in the padding. Worked out once,
+// before the loop over the channels.
 struct Site { r0: vec4u, r1: vec4u, r2: vec4u, r3: vec4u }
 
 const OUTSIDE = 0xffffffffu;
@@ -253,9 +253,10 @@ fn image_after(before: u32, window: u32) -> u32 {
 
 // Pools one window, which is one of image `image`, of one block, and writes its maximum and its codes.
 //
-// By the bits: a comparison of floats may assume that there is no NaN. As signed integers, numbers above 0 keep their order, a NaN
-// is above them, and what is below 0 stays there, in whatever order: its window is dead. But a NaN with the sign is below 0 as
-// well; it is where unsigned integers have their maximum. Of several NaNs with different bits any may win.
+// By the bits: a comparison of floats may assume that there is no NaN. As signed integers, numbers above 0 keep their
+// order, a NaN is above them, and what is below 0 stays there, in whatever order: its window is dead. But a NaN with
+// the sign is below 0 as well; it is where unsigned integers have their maximum. Of several NaNs with different bits
+// any may win.
 fn pool(window: u32, image: u32, block: u32, v: Window) {
     if block * 4u >= dims.c_out || image >= batch.count { return; }
     let windows = dims.h_out * dims.w_out;

@@ -15,8 +15,8 @@ fn groups_of(threads: u32) -> u32 {
 }
 
 // A dispatch with two kinds of work spreads the `count` workgroups of the first kind evenly among the others, because a
-// software driver (lavapipe) gives each processor one run of them: halves with unlike work would end at unlike times. More
-// than 65535 workgroups, whose product might not fit 32 bits, are taken one kind after the other.
+// software driver (lavapipe) gives each processor one run of them: halves with unlike work would end at unlike times.
+// More than 65535 workgroups, whose product might not fit 32 bits, are taken one kind after the other.
 struct Share { first: bool, at: u32 }  // which kind this workgroup does, and which of that kind it is
 
 fn share(group: vec3u, groups: vec3u, count: u32) -> Share {

@@ -4,8 +4,8 @@
 //   dx[n,i] = sum over o of w[o,i] * dy[n,o], or 0 where x[n,i] is not above 0 and `mask` is set
 //   dw[o,i] = sum over n of dy[n,o] * x[n,i];  db[o] = sum over n of dy[n,o]
 //
-// dy above ReLU is expected to be masked already. What the forms of these kernels share; they are in linear_tiled.wgsl and its
-// variant. x and y are in linear_tiled_f32.wgsl or linear_tiled_f16.wgsl.
+// dy above ReLU is expected to be masked already. What the forms of these kernels share; they are in linear_tiled.wgsl
+// and its variant. x and y are in linear_tiled_f32.wgsl or linear_tiled_f16.wgsl.
 
 struct Linear {
     inputs: u32,   // a multiple of 4

@@ -1,7 +1,8 @@
-// How a linear layer's forms read x in halves, and store y in halves or, above the last layer that takes halves, in f32.
+// How a linear layer's forms read x in halves, and store y in halves or, above the last layer that takes halves, in
+// f32.
 //
-// Feature i is position i % plane of channel i / plane, and a word of x holds one position of two channels, as a block stores
-// them. Where nothing but features is below, the plane is 1: two features side by side.
+// Feature i is position i % plane of channel i / plane, and a word of x holds one position of two channels, as a block
+// stores them. Where nothing but features is below, the plane is 1: two features side by side.
 
 @group(0) @binding(2) var<storage, read> x: array<u32>;          // [n, inputs / plane / 2, plane]
 @group(0) @binding(5) var<storage, read_write> y: array<u32>;    // [n, outputs / 2] with `halves`, else the bits of [n, outputs]

@@ -1,5 +1,5 @@
-// The passes of a loss over rows of logits: losses, gradient, or both at once, fused with the softmax. A loss builds on this file,
-// and gives what one row costs and its gradient:
+// The passes of a loss over rows of logits: losses, gradient, or both at once, fused with the softmax. A loss builds on
+// this file, and gives what one row costs and its gradient:
 //
 //   dims: classes, stride                           elements from one row of dlogits to the next; zeros past `classes`
 //   struct Row, counts(n) -> bool                   what a row's sums come to; whether row n is not ignored
@@ -7,8 +7,9 @@
 //   row_losses(n, row, local) -> vec2f              loss and nll, by the whole workgroup
 //   row_gradient(n, row, c) -> f32                  d loss / d logit of class c
 //
-// One workgroup owns one row; its threads stride over the classes, so any number of classes fits. Sums are trees of fixed shape:
-// the same bits every time. A row that is ignored is not read: its losses and gradient are 0 whatever its logits are.
+// One workgroup owns one row; its threads stride over the classes, so any number of classes fits. Sums are trees of
+// fixed shape: the same bits every time. A row that is ignored is not read: its losses and gradient are 0 whatever its
+// logits are.
 @group(0) @binding(2) var<storage, read> logits: array<f32>;          // [n, classes]
 @group(0) @binding(3) var<storage, read> targets: array<u32>;         // [n]
 @group(0) @binding(4) var<storage, read_write> losses: array<vec2f>;  // [n]: loss, nll

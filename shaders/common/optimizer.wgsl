@@ -1,19 +1,21 @@
-// What the optimizers share: where a parameter's gradient is, who else wants its new value, and the batch's loss, which is
-// added here because no dispatch of its own is then needed.
+// What the optimizers share: where a parameter's gradient is, who else wants its new value, and the batch's loss, which
+// is added here because no dispatch of its own is then needed.
 //
 //   gradient[p] = grads[p]; where a segment holds p, the sum over s of grads[partials + s * stride + p - first]
-//   step_losses[slot].losses[i] = (dloss, dnll) * sum over n = i, i + WORKGROUP, ... of losses[n]; together the batch's means
+//   step_losses[slot].losses[i] = (dloss, dnll) * sum over n = i, i + WORKGROUP, ... of losses[n]; together the batch's
+//   means
 //
-// One thread owns four parameters. The first workgroup has none: it adds the losses. What its threads have is added on the
-// host, so that no thread waits for another.
+// One thread owns four parameters. The first workgroup has none: it adds the losses. What its threads have is added on
+// the host, so that no thread waits for another.
 
-// Parameters whose gradient comes in parts, one for each split of the batch. Everything is in elements, in fours. In vectors,
-// because a load of four words takes a software driver hardly longer than a load of one.
+// Parameters whose gradient comes in parts, one for each split of the batch. Everything is in elements, in fours. In
+// vectors, because a load of four words takes a software driver hardly longer than a load of one.
 struct Segment {
     // The first parameter; how many; where the first split's part is in grads; splits.
     parts: vec4u,
-    // From one split's part to the next; c_in of the 3x3 convolution whose weight this is, or 0; where forward reads a copy of
-    // the weight, [c_in, 9, c_out in eights]; where backward reads one, [c_out, 9 reversed, c_in in eights], or NONE.
+    // From one split's part to the next; c_in of the 3x3 convolution whose weight this is, or 0; where forward reads a
+    // copy of the weight, [c_in, 9, c_out in eights]; where backward reads one, [c_out, 9 reversed, c_in in eights], or
+    // NONE.
     copies: vec4u,
 }
 
@@ -34,8 +36,8 @@ struct Optimizer {
 @group(0) @binding(8) var<storage, read> losses: array<vec2f>;           // [n]: loss, nll
 @group(0) @binding(9) var<storage, read_write> step_losses: array<Slot>;  // [slots]
 
-// What the host reads of a step. Both words hold stamps and nobody clears them, so that what an earlier step left there says
-// nothing of this one.
+// What the host reads of a step. Both words hold stamps and nobody clears them, so that what an earlier step left there
+// says nothing of this one.
 struct Slot {
     losses: array<vec2f, WORKGROUP>,
     stamp: u32,           // of the last step that wrote here
@@ -44,13 +46,13 @@ struct Slot {
 
 const NONE = 0xffffffffu;
 
-// What four parameters are multiplied by first, and the factor of the L2 term in their gradient: weight decay reaches those
-// before `decayed` alone.
+// What four parameters are multiplied by first, and the factor of the L2 term in their gradient: weight decay reaches
+// those before `decayed` alone.
 fn factor(quad: u32) -> f32 { return select(1.0, optimizer.keep, quad * 4u < dims.decayed); }
 fn l2(quad: u32) -> f32 { return select(0.0, optimizer.l2, quad * 4u < dims.decayed); }
 
-// The segment that holds the parameters from `at` on, if one does. There are a few, so they are tried one by one; behind the
-// last there is none to try.
+// The segment that holds the parameters from `at` on, if one does. There are a few, so they are tried one by one;
+// behind the last there is none to try.
 struct Found { some: bool, segment: Segment }
 
 fn segment_of(at: u32) -> Found {
@@ -79,8 +81,8 @@ fn gradient(quad: u32, found: Found) -> vec4f {
 fn keep(quad: u32, found: Found, value: vec4f) {
     params[quad] = value;
     if !found.some || found.segment.copies.y == 0u { return; }
-    // Where the first of the four is in the weight, [c_out, c_in, 9]; the others follow by counting, because a division costs
-    // as much as all the rest.
+    // Where the first of the four is in the weight, [c_out, c_in, 9]; the others follow by counting, because a division
+    // costs as much as all the rest.
     let s = found.segment;
     let c_in = s.copies.y;
     let at = quad * 4u - s.parts.x;
@@ -120,8 +122,8 @@ fn add_losses(local: u32) {
     if local == 0u { step_losses[batch.slot].stamp = batch.stamp; }
 }
 
-// The bits of the exponents: all of them are set in what is not finite, and in nothing else. A compiler that may take every
-// number for finite (Metal's usual mode) would drop a test of the numbers; these are whole numbers to it.
+// The bits of the exponents: all of them are set in what is not finite, and in nothing else. A compiler that may take
+// every number for finite (Metal's usual mode) would drop a test of the numbers; these are whole numbers to it.
 const EXPONENT = 0x7f800000u;
 
 fn exponents(v: vec4f) -> vec4u { return bitcast<vec4u>(v) & vec4u(EXPONENT); }

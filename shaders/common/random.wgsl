@@ -1,5 +1,5 @@
-// Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011), as `src/rng.rs` has it: a random number is a function of the run's seed,
-// the update, the layer and the element, on every device.
+// Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011), as `src/rng.rs` has it: a random number is a function of the
+// run's seed, the update, the layer and the element, on every device.
 
 // The upper 32 bits of a product.
 fn multiply_high(a: u32, b: u32) -> u32 {

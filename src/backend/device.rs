@@ -1,5 +1,6 @@
-//! For whoever trains, or asks a model, on whatever device there is: what is wanted of it as a value, the device opened, and
-//! the trainer that it gives. Nothing is printed: what there is to say goes to a function of the caller's, a line at a time.
+//! For whoever trains, or asks a model, on whatever device there is: what is wanted of it as a value, the device
+//! opened, and the trainer that it gives. Nothing is printed: what there is to say goes to a function of the caller's,
+//! a line at a time.
 
 use std::sync::Arc;
 
@@ -145,8 +146,8 @@ impl Opened {
         Ok(Self { gpu, ..self.clone() })
     }
 
-    /// Refuses to go on on the CPU path, unasked, with a run that is `recorded` to have begun on a GPU; says it where the
-    /// device is another one for another reason.
+    /// Refuses to go on on the CPU path, unasked, with a run that is `recorded` to have begun on a GPU; says it where
+    /// the device is another one for another reason.
     ///
     /// # Errors
     /// [`Error::Usage`].
@@ -164,8 +165,8 @@ impl Opened {
         Ok(())
     }
 
-    /// The form of the kernels for a training: the one that is wanted, else the one that the run has `recorded`, if the device
-    /// runs it, else the fastest.
+    /// The form of the kernels for a training: the one that is wanted, else the one that the run has `recorded`, if the
+    /// device runs it, else the fastest.
     ///
     /// # Errors
     /// Those of [`autotune::tuning`], where forms are timed.
@@ -191,8 +192,8 @@ impl Opened {
         Ok(Some(tuning))
     }
 
-    /// What trains `setup` from `state` on, and answers for it: with activations stored in this way, and on a GPU with fused
-    /// kernels of the form `tuning`, if not the adapter's usual one.
+    /// What trains `setup` from `state` on, and answers for it: with activations stored in this way, and on a GPU with
+    /// fused kernels of the form `tuning`, if not the adapter's usual one.
     ///
     /// # Errors
     /// [`Error::OverLimit`] for what does not fit the memory; those of [`GpuTrainer::with_options`].
@@ -230,8 +231,8 @@ impl Opened {
         Ok(backend)
     }
 
-    /// What answers for a network, about up to `images` images at a time, with activations stored in this way, and on a GPU with
-    /// fused kernels of the form `tuning`, if not the adapter's usual one.
+    /// What answers for a network, about up to `images` images at a time, with activations stored in this way, and on a
+    /// GPU with fused kernels of the form `tuning`, if not the adapter's usual one.
     ///
     /// # Errors
     /// [`Error::OverLimit`] for what does not fit the memory; those of [`GpuPredictor::new`].
@@ -261,8 +262,8 @@ impl Opened {
     }
 }
 
-/// Refuses activations that are stored in another way than they are computed where nothing but the fused kernels of a GPU
-/// could do so.
+/// Refuses activations that are stored in another way than they are computed where nothing but the fused kernels of a
+/// GPU could do so.
 ///
 /// # Errors
 /// [`Error::Usage`].

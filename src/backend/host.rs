@@ -1,4 +1,5 @@
-//! Training and answering on the CPU: what the plain network ([`super::reference`]) and the fast one ([`super::cpu`]) have in common.
+//! Training and answering on the CPU: what the plain network ([`super::reference`]) and the fast one ([`super::cpu`])
+//! have in common.
 
 use std::ops::ControlFlow;
 

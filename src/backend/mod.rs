@@ -57,9 +57,9 @@ impl State {
 /// Something that trains.
 pub trait Trainer {
     /// Trains on the images `order`, batch by batch. `updates` is how many updates there were before. `on_losses` gets
-    /// the means of each batch ([`crate::loss`]), in order, a few at a time; an error from it ends the epoch. Where it breaks off,
-    /// no further step is begun, those under way are finished and handed on as well, and [`Self::state`] is that after the last
-    /// of them.
+    /// the means of each batch ([`crate::loss`]), in order, a few at a time; an error from it ends the epoch. Where it
+    /// breaks off, no further step is begun, those under way are finished and handed on as well, and [`Self::state`] is
+    /// that after the last of them.
     ///
     /// # Errors
     /// `on_losses`' own, and whatever the device reports.

@@ -1,5 +1,5 @@
-//! One layer on its own: its passes on a GPU, beside the plain form and the fast CPU form, in f32. Before a case is timed, its
-//! kernels are held against the plain form in f64: no timing of a wrong answer.
+//! One layer on its own: its passes on a GPU, beside the plain form and the fast CPU form, in f32. Before a case is
+//! timed, its kernels are held against the plain form in f64: no timing of a wrong answer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,7 +48,8 @@ impl LayerBench {
     /// A case of the layer `name`, on a GPU too if there is one.
     ///
     /// # Errors
-    /// [`Error::Check`] where its kernels are wrong, [`Error::Layer`] for a case that does not fit, and what the device reports.
+    /// [`Error::Check`] where its kernels are wrong, [`Error::Layer`] for a case that does not fit, and what the device
+    /// reports.
     pub fn new(gpu: Option<&Arc<Gpu>>, name: &str, case: &Case) -> Result<Self> {
         let batch = CaseBatch::<f32>::new(case)?;
         if let Some(gpu) = gpu {

@@ -1,5 +1,5 @@
-//! Measurements of this machine: training and inference as a user sees them, each kernel by the device's clock, and what the
-//! device could do at most.
+//! Measurements of this machine: training and inference as a user sees them, each kernel by the device's clock, and
+//! what the device could do at most.
 //!
 //! A result counts only if its answer is right: every configuration first trains a few steps against the f64 oracle.
 

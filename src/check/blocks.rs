@@ -1,4 +1,5 @@
-//! What goes into a fused convolution and comes out of it: orders of an image's elements, codes of windows, a data set in bytes.
+//! What goes into a fused convolution and comes out of it: orders of an image's elements, codes of windows, a data set
+//! in bytes.
 
 use super::probe::Probe;
 use crate::Result;

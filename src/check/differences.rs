@@ -1,7 +1,8 @@
 //! A layer's gradients against finite differences of its forward pass, in f64. Needs no device.
 //!
 //! The derivative of f at 0 comes from five points: (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h, whose truncation error
-//! is h^4 f^(5)/30. What is linear in each input, or is so between kinks, has none: there a large h leaves rounding no room.
+//! is h^4 f^(5)/30. What is linear in each input, or is so between kinks, has none: there a large h leaves rounding no
+//! room.
 //!
 //! The error is relative to the larger of the two derivatives, but to no less than a hundredth of the largest in their
 //! tensor. Rounding in f is absolute: it does not shrink for an element whose terms happen to cancel.
@@ -28,7 +29,8 @@ pub fn work(case: &Case) -> Result<u64> {
     Ok(elements as u64 * each * batch.n as u64)
 }
 
-/// Differences of <layer(inputs), g> for a random g, in every element of every input and trained parameter; the worst error.
+/// Differences of <layer(inputs), g> for a random g, in every element of every input and trained parameter; the worst
+/// error.
 ///
 /// # Errors
 /// [`Error::Check`], naming the element, where it is above [`LIMIT`].
@@ -75,8 +77,8 @@ pub fn layer(name: &str, case: &Case) -> Result<f64> {
     Ok(worst)
 }
 
-/// Moves inputs to where no small step changes which piece of the operation they are on: 0.5 away from 0 where that is a kink, and
-/// apart from each other where the largest wins.
+/// Moves inputs to where no small step changes which piece of the operation they are on: 0.5 away from 0 where that is
+/// a kink, and apart from each other where the largest wins.
 fn clear_of_kinks(batch: &mut CaseBatch<f64>) {
     match batch.op.inputs() {
         Inputs::Any => {}

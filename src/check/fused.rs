@@ -41,9 +41,9 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
     Ok(())
 }
 
-/// Conv2d + ReLU + MaxPool2d, in every layout that fits the case. Over small integers, whose sums are exact, many windows
-/// hold a tie and the codes must be the oracle's; over random numbers the values are compared. Every form of the kernels that
-/// the device runs, and every storage that it has.
+/// Conv2d + ReLU + MaxPool2d, in every layout that fits the case. Over small integers, whose sums are exact, many
+/// windows hold a tie and the codes must be the oracle's; over random numbers the values are compared. Every form of
+/// the kernels that the device runs, and every storage that it has.
 ///
 /// # Errors
 /// What the device reports.

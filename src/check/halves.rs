@@ -42,9 +42,9 @@ fn half(v: f32) -> u32 {
     half
 }
 
-/// How far from `want` a half may be that holds a number within `tolerance` of it. WGSL leaves open in which direction a
-/// conversion rounds, so the error is up to the spacing of halves, 2^-10 of the number; and whether numbers below 2^-14 are 0.
-/// What a half holds stays what it is.
+/// How far from `want` a half may be that holds a number within `tolerance` of it. WGSL leaves open in which direction
+/// a conversion rounds, so the error is up to the spacing of halves, 2^-10 of the number; and whether numbers below
+/// 2^-14 are 0. What a half holds stays what it is.
 pub(super) fn tolerance(want: f64, tolerance: f64) -> f64 {
     let spacing = 2f64.powi(want.abs().max(2f64.powi(-14)).log2().floor() as i32 - 10);
     if tolerance == 0.0 && want % spacing == 0.0 {
@@ -66,7 +66,8 @@ mod tests {
         assert_eq!(packed[1], 0xc100_3c00, "the first of a pair is below");
     }
 
-    /// Catches a number that is taken for one that a half holds: between two of them, above the largest, below the normal ones.
+    /// Catches a number that is taken for one that a half holds: between two of them, above the largest, below the
+    /// normal ones.
     #[test]
     fn what_no_half_holds_is_refused() {
         for v in [1.0 + 2f32.powi(-11), 65505.0, 65520.0, 65536.0, f32::INFINITY, 2f32.powi(-15)] {

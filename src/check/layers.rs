@@ -1,5 +1,5 @@
-//! Each layer's passes against its plain form in f64, for one case. Inputs are rounded to f32 first, so that both sides start
-//! from the same numbers; upstream gradients are random.
+//! Each layer's passes against its plain form in f64, for one case. Inputs are rounded to f32 first, so that both sides
+//! start from the same numbers; upstream gradients are random.
 
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use crate::plan::{self, Slice, Step};
 /// Every case of a layer, by its name in the rows.
 ///
 /// # Errors
-/// What the device reports, and [`crate::Error::Layer`] for a case that does not fit. A wrong result is not an error: it is in its row.
+/// What the device reports, and [`crate::Error::Layer`] for a case that does not fit. A wrong result is not an error:
+/// it is in its row.
 pub fn all(gpu: &Arc<Gpu>, name: &str, cases: &[Case], mut each: impl FnMut(Vec<Row>)) -> Result<()> {
     cases.iter().try_for_each(|case| layer(gpu, name, case).map(&mut each))
 }

@@ -39,8 +39,8 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
     Ok(())
 }
 
-/// A case's passes: losses alone; the gradient alone for a random upstream gradient; both for one that all rows share, with
-/// the gradient in rows of a multiple of four. `op` is the form's stem.
+/// A case's passes: losses alone; the gradient alone for a random upstream gradient; both for one that all rows share,
+/// with the gradient in rows of a multiple of four. `op` is the form's stem.
 ///
 /// # Errors
 /// What the device reports.

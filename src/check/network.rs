@@ -39,8 +39,8 @@ pub fn images(batch_size: usize, steps: usize) -> usize {
     (batch_size * steps).saturating_sub(batch_size / 2).max(1)
 }
 
-/// `steps` training steps of `net` on `gpu` against the oracle's, in every form of the kernels that the device runs and in every
-/// storage of activations that it has: see [`against_oracle`].
+/// `steps` training steps of `net` on `gpu` against the oracle's, in every form of the kernels that the device runs and
+/// in every storage of activations that it has: see [`against_oracle`].
 ///
 /// # Errors
 /// What the device reports. A wrong result is in its row.
@@ -84,10 +84,10 @@ pub fn tensors_in_halves(net: &Network, kernels: Kernels, activations: Storage) 
     stages.iter().filter(|staged| staged.stage.stored() == Storage::F16).count()
 }
 
-/// `steps` training steps of `net` on the backend that `make` makes, and on the f64 oracle, from the same weights over the
-/// same images. The last batch is smaller than the others. Compares every loss and nll, every parameter and the logits of a test
-/// set. `what` names the backend in the rows. Where the loss is not simply smoothed, every third image is ignored, and so is
-/// the whole second batch.
+/// `steps` training steps of `net` on the backend that `make` makes, and on the f64 oracle, from the same weights over
+/// the same images. The last batch is smaller than the others. Compares every loss and nll, every parameter and the
+/// logits of a test set. `what` names the backend in the rows. Where the loss is not simply smoothed, every third image
+/// is ignored, and so is the whole second batch.
 ///
 /// # Errors
 /// What the device reports. A wrong result is in its row.
@@ -147,8 +147,8 @@ pub fn against_oracle_rounding(
     };
     let want = run(&mut ReferenceTrainer::<f64>::new(setup.clone(), &params))?;
     let got = run(make(setup.clone(), &params)?.as_mut())?;
-    // Adam divides by the root of the second moment: in the first steps the sign of a gradient decides, and a gradient near
-    // zero may take either. A parameter may so be off by up to twice the learning rate a step, but only rarely.
+    // Adam divides by the root of the second moment: in the first steps the sign of a gradient decides, and a gradient
+    // near zero may take either. A parameter may so be off by up to twice the learning rate a step, but only rarely.
     let lr = 1e-3;
     let row = |pass: &str, got: &[f64], want: &[f64], tolerance: f64| {
         let narrow: Vec<f32> = got.iter().map(|&v| v as f32).collect();
@@ -167,10 +167,11 @@ pub fn against_oracle_rounding(
     // How far the device's weights are from the oracle's, as a share of how far the oracle's moved.
     let start: Vec<f64> = params.iter().map(|&p| p.into()).collect();
     let drift = distance(&got.1, &want.1) / distance(&want.1, &start);
-    // Halves: each tensor that is rounded to them adds an error of up to 2^-10 of the signal, which together walk at random; 8 is
-    // the walk's tail, as in `sum_tolerance`. A gradient is as much off, so the signs of a share `walk` of its elements are open;
-    // each of these moves the other way, off by twice its step: 2 sqrt(walk) of how far all moved, and of what that did to a logit.
-    // To the loss, though not to the nll, it does nothing: these are the elements whose gradient is near zero.
+    // Halves: each tensor that is rounded to them adds an error of up to 2^-10 of the signal, which together walk at
+    // random; 8 is the walk's tail, as in `sum_tolerance`. A gradient is as much off, so the signs of a share `walk` of
+    // its elements are open; each of these moves the other way, off by twice its step: 2 sqrt(walk) of how far all
+    // moved, and of what that did to a logit. To the loss, though not to the nll, it does nothing: these are the
+    // elements whose gradient is near zero.
     let walk = 2f64.powi(-10) * (rounded as f64).sqrt();
     let open = 2.0 * walk.sqrt();
     let largest = want.2.iter().fold(0f64, |m, v| m.max(v.abs()));

@@ -1,5 +1,5 @@
-//! The operations that are no layers against the plain form, for one case: the optimizers, the gather, the seal. Inputs are
-//! rounded to f32 first, so that both sides start from the same numbers.
+//! The operations that are no layers against the plain form, for one case: the optimizers, the gather, the seal. Inputs
+//! are rounded to f32 first, so that both sides start from the same numbers.
 
 use std::sync::Arc;
 
@@ -110,8 +110,8 @@ impl OptimizerCase {
         optimizer.step(T, Values { params: &mut want, grads: &gradient[..len], slots: &mut slots, decayed });
 
         let update = optimizer.update(T);
-        // A handful of roundings of numbers not above 1 (moments, parameters), and of the step itself. A gradient in parts
-        // brings more of them, and is larger.
+        // A handful of roundings of numbers not above 1 (moments, parameters), and of the step itself. A gradient in
+        // parts brings more of them, and is larger.
         let ulp = 2f64.powi(-24);
         let splits = self.segments.iter().map(|s| s.splits).max().unwrap_or(1);
         let parts = f64::from(splits);

@@ -1,5 +1,5 @@
-//! Runs one pass on the device with everything that could hide a mistake made loud: outputs are poisoned with NaN before
-//! the run, every buffer ends in guard words, and the dispatch is made for one image more than the step holds.
+//! Runs one pass on the device with everything that could hide a mistake made loud: outputs are poisoned with NaN
+//! before the run, every buffer ends in guard words, and the dispatch is made for one image more than the step holds.
 
 use std::sync::Arc;
 
@@ -74,7 +74,8 @@ impl Probe {
         Ok(slice)
     }
 
-    /// A poisoned buffer that the pass is to fill with exactly these values, and with a NaN, which is not the poison, for each NaN.
+    /// A poisoned buffer that the pass is to fill with exactly these values, and with a NaN, which is not the poison,
+    /// for each NaN.
     pub fn output_exact(&mut self, stored: Storage, name: &str, values: Vec<f64>) -> Result<Slice> {
         let slice = self.words(name, &vec![POISON; values.len() / stored.per_word()])?;
         self.outputs.push((name.to_owned(), slice, Want::Exact { stored, values }));

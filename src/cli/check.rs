@@ -119,7 +119,8 @@ impl Table {
         Ok(())
     }
 
-    /// The verdict, a line for each operation, the rows that failed, where they are not printed yet, and the verdict again.
+    /// The verdict, a line for each operation, the rows that failed, where they are not printed yet, and the verdict
+    /// again.
     fn summary(&self) -> Vec<String> {
         let rows: usize = self.ops.iter().map(|tally| tally.rows).sum();
         let worst = self.ops.iter().map(|tally| tally.worst).fold(0.0, f64::max);

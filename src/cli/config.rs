@@ -70,8 +70,8 @@ pub struct RunArgs {
     /// Keep the file's order in every epoch
     #[arg(long)]
     pub no_shuffle: bool,
-    /// Start from these weights. Their names may be behind `module.`, `model.` or `_orig_mod.`, or have the numbers of a plain
-    /// nn.Sequential (`0.weight`, `3.weight`, …)
+    /// Start from these weights. Their names may be behind `module.`, `model.` or `_orig_mod.`, or have the numbers of
+    /// a plain nn.Sequential (`0.weight`, `3.weight`, …)
     #[arg(long, value_name = "FILE.safetensors")]
     pub init: Option<PathBuf>,
     /// Mean of the pixels, scaled to 0..1: one value, or one a channel [default: the data set's usual one]
@@ -83,8 +83,8 @@ pub struct RunArgs {
     /// Precision; f64 on the CPU path
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: Precision,
-    /// In what a GPU's fused kernels store what one layer gives to the next: f16 takes half the memory and rounds to 11 bits;
-    /// everything is computed in f32 either way
+    /// In what a GPU's fused kernels store what one layer gives to the next: f16 takes half the memory and rounds to 11
+    /// bits; everything is computed in f32 either way
     #[arg(long, value_enum, default_value = "f32")]
     pub activations: Storage,
 }

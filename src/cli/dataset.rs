@@ -43,8 +43,8 @@ fn size(text: &str) -> Result<[usize; 2], String> {
 /// Flags that choose a data set.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DataArgs {
-    /// Data set: a name below, or a path to data of your own [default: that of the model or run, where there is one, else
-    /// digits]
+    /// Data set: a name below, or a path to data of your own [default: that of the model or run, where there is one,
+    /// else digits]
     #[arg(long, value_name = "NAME|PATH", value_parser = choice)]
     pub data: Option<DataChoice>,
     /// Folder with the data set's files, plain or .gz, under their published names [default: where the model or run had

@@ -6,8 +6,8 @@ use smoothcnn::fs::{is_temporary, names};
 use smoothcnn::train::run_folder::{MARK, OwnFolder};
 use smoothcnn::{Error, Result};
 
-/// Takes the folder that `--out` names: a new one, an empty one, or one of an earlier time, which has its mark and none but
-/// these files.
+/// Takes the folder that `--out` names: a new one, an empty one, or one of an earlier time, which has its mark and none
+/// but these files.
 pub fn taken(path: &Path, files: &[&str]) -> Result<OwnFolder> {
     let refused =
         |found: &str| Error::Usage(format!("--out: {}: found {found}, expected a new or empty folder", path.display()));

@@ -1,5 +1,5 @@
-//! Damaged files of settings, plans and records: a line that names the file, or a value that was checked, and never a panic.
-//! `FUZZ_TIMES` files of each kind, 500 if it is not set.
+//! Damaged files of settings, plans and records: a line that names the file, or a value that was checked, and never a
+//! panic. `FUZZ_TIMES` files of each kind, 500 if it is not set.
 
 use std::path::Path;
 

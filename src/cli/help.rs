@@ -72,8 +72,8 @@ const HEADINGS: [(&str, &[&str]); 5] = [
     ("Output", &["log-every", "tensorboard", "json"]),
 ];
 
-/// The command line with its help arranged. Of a flag that is given twice the last one counts, as with Python's argparse, so
-/// that a script can add to a line that it was given.
+/// The command line with its help arranged. Of a flag that is given twice the last one counts, as with Python's
+/// argparse, so that a script can add to a line that it was given.
 pub fn arranged(command: Command) -> Command {
     let has_flags = command.get_arguments().any(|argument| argument.get_long().is_some());
     let command = if has_flags { command.arg(sources::argument()) } else { command };

@@ -36,7 +36,8 @@ pub struct LossArgs {
     /// Let epsilon be below 0, which sharpens the targets instead (Wei et al. 2022, on noisy labels)
     #[arg(long)]
     pub allow_negative_smoothing: bool,
-    /// With --smoothing-variant prior: unigram, the frequencies of the training labels, or a file with a number for each class
+    /// With --smoothing-variant prior: unigram, the frequencies of the training labels, or a file with a number for
+    /// each class
     #[arg(long, value_name = "unigram|FILE")]
     pub smoothing_prior: Option<String>,
     /// How epsilon changes, step by step
@@ -45,22 +46,23 @@ pub struct LossArgs {
     /// Epochs that the schedule takes [default: the run's]
     #[arg(long, value_name = "N", value_parser = super::common::at_least_one)]
     pub smoothing_epochs: Option<usize>,
-    /// A weight for each class: balanced (images / (classes * images of the class)), numbers with commas, or a file of numbers
+    /// A weight for each class: balanced (images / (classes * images of the class)), numbers with commas, or a file of
+    /// numbers
     #[arg(long, value_name = "balanced|W,W,…|FILE")]
     pub class_weights: Option<String>,
-    /// What a class weight multiplies: its class's term (pytorch, with smoothing it moves the optimum) or the whole sample
-    /// [default: pytorch]
+    /// What a class weight multiplies: its class's term (pytorch, with smoothing it moves the optimum) or the whole
+    /// sample [default: pytorch]
     #[arg(long, value_enum)]
     pub class_weighting: Option<Weighting>,
-    /// Training images with this label count for nothing, whatever number it is; so do those of the other sets, which are left
-    /// out
+    /// Training images with this label count for nothing, whatever number it is; so do those of the other sets, which
+    /// are left out
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub ignore_index: Option<i64>,
     /// Only these classes take part; images of the others count for nothing
     #[arg(long, visible_alias = "classes", value_name = "CLASS,CLASS,…", value_delimiter = ',')]
     pub class_mask: Vec<usize>,
-    /// A distribution over the classes for each training image, in place of its label: counts as an IDX file of two dimensions
-    /// (CIFAR-10H), or safetensors `[images, classes]`; the first ones where there are more
+    /// A distribution over the classes for each training image, in place of its label: counts as an IDX file of two
+    /// dimensions (CIFAR-10H), or safetensors `[images, classes]`; the first ones where there are more
     #[arg(long, value_name = "FILE")]
     pub soft_labels: Option<PathBuf>,
     /// Distil this model of the same data: it is asked once, before the training (Hinton et al. 2015)

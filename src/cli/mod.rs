@@ -66,8 +66,8 @@ enum Command {
     /// The temperature is the one of the least nll on the last of the training images; the test images are only
     /// reported on. A model that was trained on those images is surer of them than of new ones, and rightly so, which
     /// makes the fit optimistic: the temperature comes out too low. Keep them out of the training for a fit that can be
-    /// trusted. Where the model says that it was trained on them, and where the fit ends at an end of its range, nothing is
-    /// written: exit code 1.
+    /// trusted. Where the model says that it was trained on them, and where the fit ends at an end of its range,
+    /// nothing is written: exit code 1.
     Calibrate(calibrate::Args),
     /// Hold every kernel, and training steps of the network, against the f64 oracle on this machine's adapter.
     Check(check::Args),
@@ -75,9 +75,9 @@ enum Command {
     Bench(bench::Args),
     /// Print the list of dispatches of a training step, with work and memory. Needs no device.
     ///
-    /// It needs no data either: what `--class-weights balanced` and `--smoothing-prior unigram` count changes no dispatch. The
-    /// files that the loss's flags name are read; soft labels must be as many as --train-images. That a teacher is asked, once
-    /// before the training, is no part of a step.
+    /// It needs no data either: what `--class-weights balanced` and `--smoothing-prior unigram` count changes no
+    /// dispatch. The files that the loss's flags name are read; soft labels must be as many as --train-images. That a
+    /// teacher is asked, once before the training, is no part of a step.
     Plan(plan::Args),
     /// List what can be computed on.
     Devices(devices::Args),
@@ -98,8 +98,8 @@ enum DataCommand {
     Preview(preview::Args),
 }
 
-/// Reads the command line, the file of flags that it names and the environment, or ends the program with what is wrong with the
-/// line; and says what is given.
+/// Reads the command line, the file of flags that it names and the environment, or ends the program with what is wrong
+/// with the line; and says what is given.
 pub fn parse() -> Result<(Cli, Given)> {
     let mut command = help::arranged(Cli::command());
     let line = sources::expanded(&command, std::env::args_os().collect(), std::env::vars_os())?;

@@ -26,8 +26,8 @@ pub struct ModelArgs {
     /// Take the model's own data set though its images are not those that the model was trained with
     #[arg(long)]
     pub allow_changed_data: bool,
-    /// This label, whatever number it is, is none: `eval` leaves such images out, `predict` answers them and writes no label
-    /// [default: as in training]
+    /// This label, whatever number it is, is none: `eval` leaves such images out, `predict` answers them and writes no
+    /// label [default: as in training]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub ignore_index: Option<i64>,
     #[command(flatten)]
@@ -37,8 +37,8 @@ pub struct ModelArgs {
     pub temperature: Option<String>,
 }
 
-/// What a model's logits are divided by: what is `given`, else what `calibrate` left in the run's folder that `model` is, else what
-/// an exported model has in it.
+/// What a model's logits are divided by: what is `given`, else what `calibrate` left in the run's folder that `model`
+/// is, else what an exported model has in it.
 pub fn temperature(model: &Path, given: Option<&str>) -> Result<Option<f64>> {
     match given {
         Some(given) => temperature_file::read(given).map(Some),

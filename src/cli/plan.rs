@@ -90,8 +90,8 @@ struct Printed {
     cpu_bytes: u64,
 }
 
-/// The loss that the flags ask for, and what it is in words. Which kernels and buffers a loss has does not depend on the data,
-/// so that one image of each class stands for all of them.
+/// The loss that the flags ask for, and what it is in words. Which kernels and buffers a loss has does not depend on
+/// the data, so that one image of each class stands for all of them.
 fn loss(args: &Args, net: &Network) -> Result<(Loss, String)> {
     let (flags, variant) = args.loss.recorded(args.smoothing_variant, EPOCHS)?;
     let epsilon = args.label_smoothing.unwrap_or(flags.kind.usual_epsilon());

@@ -15,14 +15,14 @@ use super::given::Given;
 use super::model::{Asked, ModelArgs, temperature};
 use super::{columns, common};
 
-/// Answers pictures with a saved model: the file, its class, the probability. Without pictures, answers the test images of a
-/// data set, as CSV.
+/// Answers pictures with a saved model: the file, its class, the probability. Without pictures, answers the test images
+/// of a data set, as CSV.
 ///
-/// A model that `train` wrote knows itself how pictures become its images, and what its classes are called. Of a run's folder the
-/// best weights are taken, and the temperature that `calibrate` left there.
+/// A model that `train` wrote knows itself how pictures become its images, and what its classes are called. Of a run's
+/// folder the best weights are taken, and the temperature that `calibrate` left there.
 ///
-/// The columns of a data set's answers: the image's index, its label (nothing where that is ignored), the answer, the answer's
-/// probability, and the probability of each class.
+/// The columns of a data set's answers: the image's index, its label (nothing where that is ignored), the answer, the
+/// answer's probability, and the probability of each class.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Pictures, folders of pictures, or patterns such as '*.png'

@@ -16,8 +16,8 @@ use super::model::InferenceArgs;
 
 /// Writes what runs came to as a page to look at: one run into its folder, several side by side.
 ///
-/// The best weights of each run answer its own test set again, with the temperature that `calibrate` left. `train` writes the page
-/// of its run by itself; of the runs of a sweep this command makes it.
+/// The best weights of each run answer its own test set again, with the temperature that `calibrate` left. `train`
+/// writes the page of its run by itself; of the runs of a sweep this command makes it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folders of runs; the first is the one that the others are held against

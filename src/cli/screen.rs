@@ -100,7 +100,8 @@ impl Screen {
         result
     }
 
-    /// Prints a line of results. What is printed is in the record as well: that it cannot be printed does not end a training.
+    /// Prints a line of results. What is printed is in the record as well: that it cannot be printed does not end a
+    /// training.
     fn print(&mut self, line: impl std::fmt::Display) {
         if !self.printing {
             return;

@@ -1,7 +1,7 @@
 //! Signals that ask the program to end: Ctrl-C, SIGTERM (schedulers, `kill`) and SIGHUP (a terminal that goes away).
 //!
-//! While a training or a sweep has something to bring to an end ([`ending_well`]), the first one is noted ([`received`]), and the
-//! second one ends the program at once. At all other times the first one does.
+//! While a training or a sweep has something to bring to an end ([`ending_well`]), the first one is noted
+//! ([`received`]), and the second one ends the program at once. At all other times the first one does.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -98,8 +98,8 @@ fn handle() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether the program was started with this signal ignored, as `nohup` does with SIGHUP, and a shell with SIGINT for what it runs in
-/// the background. That stays so. Where the system does not say, SIGHUP is left to it.
+/// Whether the program was started with this signal ignored, as `nohup` does with SIGHUP, and a shell with SIGINT for
+/// what it runs in the background. That stays so. Where the system does not say, SIGHUP is left to it.
 #[cfg(unix)]
 fn is_ignored(number: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Flags from a file (`-c`) and from the environment (`SMOOTHCNN_EPOCHS` for `--epochs`). They are put into the command line ahead of
-//! what is there, the file's first: of a flag that is given twice the last one counts.
+//! Flags from a file (`-c`) and from the environment (`SMOOTHCNN_EPOCHS` for `--epochs`). They are put into the command
+//! line ahead of what is there, the file's first: of a flag that is given twice the last one counts.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -33,7 +33,8 @@ pub fn argument() -> Arg {
         .help("Take flags from this file, a key each: `batch-size = 128`; those given here count first")
 }
 
-/// `words` with the flags of the file and of the environment, in `variables`, behind the name of the command that is called.
+/// `words` with the flags of the file and of the environment, in `variables`, behind the name of the command that is
+/// called.
 pub fn expanded(
     command: &Command,
     words: Vec<OsString>,
@@ -73,7 +74,8 @@ pub fn expanded(
     Ok(Line { words, said })
 }
 
-/// The variables that are flags of some command, as they are set now: a program that this one starts gets its flags by its line.
+/// The variables that are flags of some command, as they are set now: a program that this one starts gets its flags by
+/// its line.
 pub fn variables() -> impl Iterator<Item = OsString> {
     let is_flag = |name: &OsString| {
         let name = name.to_str().and_then(|name| name.strip_prefix(PREFIX));

@@ -22,8 +22,8 @@ use super::{signals, sources};
 
 /// Trains a grid of runs and says what label smoothing does on this data, and which epsilon to use.
 ///
-/// Alone it does all three steps: `plan`, `run`, `collect`. Whatever is done is not done again: a sweep that was stopped
-/// goes on with the same command.
+/// Alone it does all three steps: `plan`, `run`, `collect`. Whatever is done is not done again: a sweep that was
+/// stopped goes on with the same command.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -41,9 +41,9 @@ pub struct Args {
 enum Step {
     /// Write the plan: an entry for each run.
     ///
-    /// plan.json is a JSON array with an entry for each run: its id, its folder and its whole configuration. Train one with
-    /// `smoothcnn train --entry plan.json --index N`, anywhere that sees the folder, in any order. So it fits a Slurm job
-    /// array, and HyperQueue's `hq submit --from-json`, which hands each task its entry.
+    /// plan.json is a JSON array with an entry for each run: its id, its folder and its whole configuration. Train one
+    /// with `smoothcnn train --entry plan.json --index N`, anywhere that sees the folder, in any order. So it fits a
+    /// Slurm job array, and HyperQueue's `hq submit --from-json`, which hands each task its entry.
     Plan(Box<PlanArgs>),
     /// Train the runs of a plan that are not done, on this machine.
     Run {
@@ -137,7 +137,8 @@ pub fn run(args: Args) -> Result<u8> {
     Ok(0)
 }
 
-/// Writes the plan and gives it. A plan that was there before is replaced: runs go by what they are, not by their place.
+/// Writes the plan and gives it. A plan that was there before is replaced: runs go by what they are, not by their
+/// place.
 fn plan(args: &PlanArgs) -> Result<Vec<SweepEntry>> {
     let PlanArgs { run, label_smoothing, label_noise, seeds, out } = args.clone();
     let run = RunArgs { val_split: Some(run.val_split.unwrap_or(VAL_SPLIT)), ..run };
@@ -191,7 +192,8 @@ fn train_all(entries: &[SweepEntry], out: &Path, local: &LocalArgs) -> Result<()
     device.check(Precision::F32)?;
     let jobs = match local.jobs {
         Some(jobs) => jobs,
-        // On two cores two runs side by side take 0.7 (software driver) or 0.83 (CPU path) of one after the other's time.
+        // On two cores two runs side by side take 0.7 (software driver) or 0.83 (CPU path) of one after the other's
+        // time.
         None => match device.open(Precision::F32, &tell)?.gpu {
             Some(gpu) if gpu.is_hardware() => 1,
             _ => cores,

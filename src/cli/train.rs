@@ -18,8 +18,8 @@ use super::config::{RunArgs, Varied};
 use super::given::Given;
 use super::screen::Screen;
 
-/// Trains the seed network and writes the run to a folder: config.toml, metrics.jsonl, model.safetensors, with --val-split
-/// best.safetensors too.
+/// Trains the seed network and writes the run to a folder: config.toml, metrics.jsonl, model.safetensors, with
+/// --val-split best.safetensors too.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -34,8 +34,9 @@ pub struct Args {
     /// Seed of the initial weights, of the order of the images, of the split and of the noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// By which measure of the images held out an epoch is the best: its weights go to best.safetensors, and are measured on the
-    /// test set at the end. refined-nll is the nll after a temperature fitted on the same images [default: nll]
+    /// By which measure of the images held out an epoch is the best: its weights go to best.safetensors, and are
+    /// measured on the test set at the end. refined-nll is the nll after a temperature fitted on the same images
+    /// [default: nll]
     #[arg(long, value_enum, value_name = "MEASURE")]
     best_by: Option<BestBy>,
     /// End the run after N epochs that are no better than the best one; 0: never [default: 0]
@@ -46,23 +47,24 @@ pub struct Args {
     checkpoint_every: Option<usize>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Train an entry of `smoothcnn sweep plan` and measure it for the study: a file, or - for standard input. Nothing is done
-    /// where it is done, and an interrupted run goes on. Of the other flags only --index, --device, --adapter,
+    /// Train an entry of `smoothcnn sweep plan` and measure it for the study: a file, or - for standard input. Nothing
+    /// is done where it is done, and an interrupted run goes on. Of the other flags only --index, --device, --adapter,
     /// --kernels, --tiles, --autotune, --log-every, --tensorboard and --json may be given
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "resume"])]
     entry: Option<PathBuf>,
     /// Which entry of a plan, from 0
     #[arg(long, value_name = "N", requires = "entry")]
     index: Option<usize>,
-    /// Folder of the run: a new or an empty one, or one with a run that was ended before its first checkpoint [default: the first free of runs/train1, runs/train2, …]
+    /// Folder of the run: a new or an empty one, or one with a run that was ended before its first checkpoint [default:
+    /// the first free of runs/train1, runs/train2, …]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with the run in this folder, from its checkpoint
     ///
-    /// Its config.toml counts: a flag with another value is refused, but
-    /// for --epochs (those done included), --patience, --checkpoint-every, --data-dir, where its data has moved, --log-every, --tensorboard (which it keeps), --json, and --device, --adapter,
-    /// --kernels, --tiles and --autotune, without which the run keeps its kind of device, its kernels and, where the device runs
-    /// it, their form: others round differently
+    /// Its config.toml counts: a flag with another value is refused, but for --epochs (those done included),
+    /// --patience, --checkpoint-every, --data-dir, where its data has moved, --log-every, --tensorboard (which it
+    /// keeps), --json, and --device, --adapter, --kernels, --tiles and --autotune, without which the run keeps its kind
+    /// of device, its kernels and, where the device runs it, their form: others round differently
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     resume: Option<PathBuf>,
     /// Go on though the images are not those that the run began with: its steps are counted as if they had always been

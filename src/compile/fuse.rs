@@ -1,9 +1,9 @@
-//! Which layers run as one stage, and what neighbouring stages agree on. The fused operations are found by their patterns
-//! ([`crate::ops::FUSED`]); whatever none of them takes stays a stage of one layer, on the reference kernels.
+//! Which layers run as one stage, and what neighbouring stages agree on. The fused operations are found by their
+//! patterns ([`crate::ops::FUSED`]); whatever none of them takes stays a stage of one layer, on the reference kernels.
 //!
-//! In halves ([`Storage::F16`]) are what a block gives to a block or to a tiled linear layer, and what such a layer gives to
-//! the next. In f32 stays what a reference kernel reads or writes, what a head reads from a block without a layer between them,
-//! and, because one shader has one kind of storage, what a block gives to a block that gives f32.
+//! In halves ([`Storage::F16`]) are what a block gives to a block or to a tiled linear layer, and what such a layer
+//! gives to the next. In f32 stays what a reference kernel reads or writes, what a head reads from a block without a
+//! layer between them, and, because one shader has one kind of storage, what a block gives to a block that gives f32.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use crate::plan::{Plan, Slice, Storage};
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Kernels {
-    /// One kernel for each pass of each layer, one thread for each element of its result. What the others are held against.
+    /// One kernel for each pass of each layer, one thread for each element of its result. What the others are held
+    /// against.
     Reference,
     /// Fused layers in register tiles, wherever they match.
     #[default]
@@ -41,7 +42,8 @@ pub struct Staged {
     pub stage: Box<dyn Stage>,
 }
 
-/// The stages of `net`, whose batches come as a data set's [`Layout::Bytes`] (a first stage may read them) or in planes.
+/// The stages of `net`, whose batches come as a data set's [`Layout::Bytes`] (a first stage may read them) or in
+/// planes.
 pub fn stages(net: &Network, batch: Layout, kernels: Kernels, tuning: Tuning, activations: Storage) -> Vec<Staged> {
     let ops: Vec<_> = net.layers.iter().map(|layer| layer.op.clone()).collect();
     let mut stages: Vec<Staged> = vec![];
@@ -61,8 +63,8 @@ pub fn stages(net: &Network, batch: Layout, kernels: Kernels, tuning: Tuning, ac
         neighbours(&ops, &mut stages, i, |below, above| below.hand_over(above));
     }
     if activations == Storage::F16 {
-        // A block gives halves if the stage above reads them, so blocks are settled from above; a linear layer does if it reads
-        // some and so does the one above, so these are settled from below.
+        // A block gives halves if the stage above reads them, so blocks are settled from above; a linear layer does if
+        // it reads some and so does the one above, so these are settled from below.
         for i in (1..stages.len()).rev().chain(1..stages.len()) {
             neighbours(&ops, &mut stages, i, |below, above| below.store_halves(above));
         }

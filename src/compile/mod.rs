@@ -1,8 +1,9 @@
 //! The network compiler: from layers to the plan of a training step and of inference.
 //!
-//! A training step is: gather the batch (unless its first stage reads the data set's bytes itself), every stage ([`crate::compile::fuse`]) forward, the loss with its gradient, every stage
-//! backward, the optimizer. Inference is the gather and the forward passes, over the same buffers. Kernels that read a weight
-//! in another order have a copy of it, which the optimizer keeps up to date and which is made once when weights are loaded.
+//! A training step is: gather the batch (unless its first stage reads the data set's bytes itself), every stage
+//! ([`crate::compile::fuse`]) forward, the loss with its gradient, every stage backward, the optimizer. Inference is
+//! the gather and the forward passes, over the same buffers. Kernels that read a weight in another order have a copy of
+//! it, which the optimizer keeps up to date and which is made once when weights are loaded.
 
 pub mod fuse;
 pub mod inference;
@@ -103,7 +104,8 @@ pub fn largest_batch(batch_size: usize, fits: impl Fn(usize) -> bool) -> Option<
 /// Compiles a job. Nothing is allocated.
 ///
 /// # Errors
-/// [`crate::Error::OverLimit`] if a buffer would have more elements than 32 bits count, [`crate::Error::Usage`] for a batch of 0.
+/// [`crate::Error::OverLimit`] if a buffer would have more elements than 32 bits count, [`crate::Error::Usage`] for a
+/// batch of 0.
 pub fn compile(job: &Job) -> Result<Compiled> {
     let Job { net, batch_size: n, .. } = *job;
     check_batch(net, n)?;

@@ -52,9 +52,8 @@ impl Data {
     }
 }
 
-/// Where each stage's shares of the gradients (behind the parameters' own) and of the packed weights are, and how long the two
-/// are.
-/// In inference there are no gradients, and no weights as the backward pass reads them.
+/// Where each stage's shares of the gradients (behind the parameters' own) and of the packed weights are, and how long
+/// the two are. In inference there are no gradients, and no weights as the backward pass reads them.
 pub(super) fn places(net: &Network, stages: &[Staged], n: usize, mode: Mode) -> (Vec<(Shares, Places)>, [usize; 2]) {
     let take = |total: &mut usize, len: usize| {
         let at = *total;

@@ -1,8 +1,9 @@
 //! Images that one start leaves to the next, so that it need not read their pictures again.
 //!
-//! A file is the images' bytes, then what else is known of them as JSON, its length (8 bytes), the SHA-256 of all of that, and
-//! 8 bytes `smoothcp`. Its name is a hash of what the images were made of: the files' names, lengths and times of change, and the
-//! settings. So a change is another file, and an old one is never read. Any of them can be deleted at any time.
+//! A file is the images' bytes, then what else is known of them as JSON, its length (8 bytes), the SHA-256 of all of
+//! that, and 8 bytes `smoothcp`. Its name is a hash of what the images were made of: the files' names, lengths and
+//! times of change, and the settings. So a change is another file, and an old one is never read. Any of them can be
+//! deleted at any time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,8 +46,8 @@ pub(super) struct Kept {
 pub(super) struct Cache(PathBuf);
 
 impl Cache {
-    /// The place in `folder` for these files of `root`, as they are now, under these settings. None where one of them cannot be
-    /// asked for its time of change: then nothing tells whether it is the same.
+    /// The place in `folder` for these files of `root`, as they are now, under these settings. None where one of them
+    /// cannot be asked for its time of change: then nothing tells whether it is the same.
     pub fn of(folder: &Path, root: &Path, files: &[&str], settings: &str) -> Option<Self> {
         let mut hash = Sha256::new();
         hash.update(format!("{VERSION}\n{settings}\n{}\n", root.to_str()?));

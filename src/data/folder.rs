@@ -1,5 +1,5 @@
-//! A folder with a folder of pictures for each class, or with `train`, `val` and `test` over them: the layouts of torchvision's
-//! `ImageFolder`, of Ultralytics, and of timm.
+//! A folder with a folder of pictures for each class, or with `train`, `val` and `test` over them: the layouts of
+//! torchvision's `ImageFolder`, of Ultralytics, and of timm.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -106,7 +106,8 @@ fn listing(path: &Path, known: Option<&[String]>) -> Result<Listing> {
     Ok(Listing { root: path.to_owned(), path: path.to_owned(), classes, splits, notes })
 }
 
-/// The files of each class, by its name; their paths begin with `prefix`. With `whole`, a class without a file is an error.
+/// The files of each class, by its name; their paths begin with `prefix`. With `whole`, a class without a file is an
+/// error.
 fn classes_in(root: &Path, folder: &Path, prefix: &str, whole: bool) -> Result<BTreeMap<String, Vec<String>>> {
     let mut of_class = BTreeMap::new();
     for class in folders(folder)?.0 {

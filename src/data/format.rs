@@ -21,7 +21,8 @@ pub trait Format: Sync {
         false
     }
 
-    /// Whether what lies at `path`, a file or a folder, is of this format. The first of the list that says yes reads it.
+    /// Whether what lies at `path`, a file or a folder, is of this format. The first of the list that says yes reads
+    /// it.
     fn recognises(&self, _path: &Path) -> bool {
         false
     }
@@ -37,15 +38,15 @@ pub trait Format: Sync {
         false
     }
 
-    /// The images at `path`. More images than the limits may be given, where that is less work. `progress` is told how far a long
-    /// reading is.
+    /// The images at `path`. More images than the limits may be given, where that is less work. `progress` is told how
+    /// far a long reading is.
     ///
     /// # Errors
     /// [`crate::Error::Data`] where a file is missing, damaged, or not what it should be.
     fn read(&self, path: &Path, how: &Reading, progress: ReadProgress) -> Result<Loaded>;
 
-    /// Refuses training images that are not at their places in a published set, where labels that come in a file of their
-    /// own expect them.
+    /// Refuses training images that are not at their places in a published set, where labels that come in a file of
+    /// their own expect them.
     ///
     /// # Errors
     /// [`crate::Error::Data`].
@@ -177,8 +178,8 @@ pub struct Loaded {
     pub test: Dataset,
     /// What the classes are called, by their label.
     pub classes: Vec<String>,
-    /// Each channel's mean and standard deviation, of pixels scaled to 0..1: those that are usual for a published set, else
-    /// those of the training images; no numbers where there are no training images.
+    /// Each channel's mean and standard deviation, of pixels scaled to 0..1: those that are usual for a published set,
+    /// else those of the training images; no numbers where there are no training images.
     pub normalisation: Vec<[f64; 2]>,
     /// What a user should know, a line each: a test set that was carved out, files left out, classes with few images.
     pub notes: Vec<String>,

@@ -53,14 +53,14 @@ pub fn flip(labels: &mut [u32], part: &[u32], rate: f64, noise: Noise, seed: u64
     flipped
 }
 
-/// Splits images into those to train on and those to validate on, `round(share * count)` of each class, chosen at random.
-/// Indices are in ascending order. Images whose label is no class are trained on: there is nothing to measure.
+/// Splits images into those to train on and those to validate on, `round(share * count)` of each class, chosen at
+/// random. Indices are in ascending order. Images whose label is no class are trained on: there is nothing to measure.
 pub fn stratified_split(labels: &[u32], classes: usize, share: f64, seed: u64) -> (Vec<u32>, Vec<u32>) {
     split(labels, classes, share, |class| Philox::of(seed, Stream::Split(class)))
 }
 
-/// As [`stratified_split`], into images to train on and a test set. It does not depend on a run's seed: runs that differ in it are
-/// measured on the same images.
+/// As [`stratified_split`], into images to train on and a test set. It does not depend on a run's seed: runs that
+/// differ in it are measured on the same images.
 #[cfg(feature = "pictures")]
 pub(super) fn carve(labels: &[u32], classes: usize, share: f64) -> (Vec<u32>, Vec<u32>) {
     split(labels, classes, share, |class| Philox::of(0, Stream::TestSplit(class)))

@@ -88,7 +88,8 @@ impl Dataset {
     }
 
     /// The SHA-256, in hexadecimal digits, of the first `n` images: of the line `n channels height width`, of their
-    /// bytes, and of their labels, a byte each (four, the lowest first, with more than 256 classes). `ignored` is the label, as the file has it, that has become
+    /// bytes, and of their labels, a byte each (four, the lowest first, with more than 256 classes). `ignored` is the
+    /// label, as the file has it, that has become
     /// [`IGNORED`]: what is ignored makes no difference.
     pub fn sha256(&self, n: usize, ignored: Option<i64>) -> String {
         let n = n.min(self.len());

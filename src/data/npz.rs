@@ -1,7 +1,9 @@
-//! NumPy's archives, `.npz`, with the arrays `x_train`, `y_train` and, where they are there, `x_val`, `y_val`, `x_test`, `y_test`.
+//! NumPy's archives, `.npz`, with the arrays `x_train`, `y_train` and, where they are there, `x_val`, `y_val`,
+//! `x_test`, `y_test`.
 //!
-//! Images are `[n, h, w]`, `[n, h, w, channels]` or `[n, channels, h, w]`, of 1 or 3 channels: bytes, or floats from 0 to 1, or from 0 to
-//! 255 where one is above 1. Labels are whole numbers, `[n]` or `[n, 1]`; the classes are their values, in order.
+//! Images are `[n, h, w]`, `[n, h, w, channels]` or `[n, channels, h, w]`, of 1 or 3 channels: bytes, or floats from 0
+//! to 1, or from 0 to 255 where one is above 1. Labels are whole numbers, `[n]` or `[n, 1]`; the classes are their
+//! values, in order.
 //!
 //! Source of the format: NumPy's documentation, `numpy.lib.format`.
 
@@ -332,8 +334,8 @@ impl Array {
     }
 }
 
-/// An array's type, the size of an element, whether its highest byte comes first, and the shape, out of a header such as
-/// `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`; what is wrong with it otherwise.
+/// An array's type, the size of an element, whether its highest byte comes first, and the shape, out of a header such
+/// as `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`; what is wrong with it otherwise.
 fn parse(header: &str) -> Result<(u8, usize, bool, Vec<usize>), &'static str> {
     const DAMAGED: &str = "a header that is no description of an array, expected one";
     let value = |key: &str| header.split_once(&format!("'{key}':")).map(|(_, rest)| rest.trim_start());

@@ -1,9 +1,10 @@
 //! One picture: what its header says, and how it becomes an image of a set.
 //!
-//! PNG, JPEG, WebP, BMP, TIFF and the first frame of a GIF are told by their content, whatever the file is called. A picture is
-//! turned as its EXIF orientation says. Then, as Pillow's `convert` does it, it becomes grey (ITU-R 601-2, [`luma`]) or RGB, and
-//! its alpha channel is dropped. 16 bits become 8 by scaling. Last it is brought to its size ([`CropMode`]) by a bilinear filter
-//! that is as wide as the reduction asks for (antialiased), as torchvision's `Resize` has it.
+//! PNG, JPEG, WebP, BMP, TIFF and the first frame of a GIF are told by their content, whatever the file is called. A
+//! picture is turned as its EXIF orientation says. Then, as Pillow's `convert` does it, it becomes grey (ITU-R 601-2,
+//! [`luma`]) or RGB, and its alpha channel is dropped. 16 bits become 8 by scaling. Last it is brought to its size
+//! ([`CropMode`]) by a bilinear filter that is as wide as the reduction asks for (antialiased), as torchvision's
+//! `Resize` has it.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -46,8 +47,8 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
     input::read(path, MOST_BYTES, "a picture")
 }
 
-/// The bytes of an image of `shape` (channels, 1 or 3, height, width), plane by plane, that the picture in the file at `path`
-/// becomes.
+/// The bytes of an image of `shape` (channels, 1 or 3, height, width), plane by plane, that the picture in the file at
+/// `path` becomes.
 ///
 /// # Errors
 /// [`Error::Data`] where the file is missing, damaged, no picture, or larger than [`MOST_PIXELS`]; [`Error::Io`].
@@ -188,7 +189,8 @@ pub(super) fn planes(picture: &RgbImage) -> Vec<u8> {
     (0..3).flat_map(|channel| picture.pixels().map(move |pixel| pixel.0[channel])).collect()
 }
 
-/// An image's bytes, plane by plane, as `shape` (channels, height, width) says, brought to another `size` and number of channels.
+/// An image's bytes, plane by plane, as `shape` (channels, height, width) says, brought to another `size` and number of
+/// channels.
 pub(super) fn refit(planes_of: &[u8], shape: [usize; 3], to: [usize; 3], crop_mode: CropMode) -> Vec<u8> {
     let [c, h, w] = shape;
     let n = h * w;

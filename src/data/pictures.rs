@@ -1,7 +1,7 @@
 //! Many pictures, as a folder or a table lists them, become the sets of a data set.
 //!
-//! What is listed is split first, where it is not; then read, on every core; a split's images are kept for the next start
-//! ([`super::cache`]). One error names every file that is no picture.
+//! What is listed is split first, where it is not; then read, on every core; a split's images are kept for the next
+//! start ([`super::cache`]). One error names every file that is no picture.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -38,8 +38,8 @@ const FEW: usize = 10;
 /// Reads what is listed.
 ///
 /// # Errors
-/// [`Error::Data`] for a class without training images, files that are no pictures, pictures of several sizes where none is
-/// asked for; [`Error::Usage`] for a share of a test set that is there, or that leaves a set empty.
+/// [`Error::Data`] for a class without training images, files that are no pictures, pictures of several sizes where
+/// none is asked for; [`Error::Usage`] for a share of a test set that is there, or that leaves a set empty.
 pub(super) fn load(mut listing: Listing, how: &Reading, progress: ReadProgress) -> Result<Loaded> {
     how.pictures.check()?;
     let mut notes = std::mem::take(&mut listing.notes);

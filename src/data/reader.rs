@@ -35,8 +35,8 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The images of a split called `name`, from those that were kept where nothing has changed. `of_train` is the shape of the
-    /// training images, once they are read.
+    /// The images of a split called `name`, from those that were kept where nothing has changed. `of_train` is the
+    /// shape of the training images, once they are read.
     pub fn split(&self, items: &[Item], name: &str, of_train: Option<[usize; 3]>) -> Result<Kept> {
         let Pictures { size, crop_mode, channels, .. } = self.how.pictures;
         let channels = of_train.map(|[channels, ..]| channels).or(channels);

@@ -161,8 +161,8 @@ impl TrainedOn {
         Ok(Some(Source { data, data_dir, limit_train, limit_test, pictures, classes }))
     }
 
-    /// Other data, to be read as this was: images of the same shape, classes under the same labels. What is not split is all test
-    /// set, since nothing is trained on it.
+    /// Other data, to be read as this was: images of the same shape, classes under the same labels. What is not split
+    /// is all test set, since nothing is trained on it.
     pub fn like(&self, mut other: Source) -> Source {
         let Pictures { size, crop_mode, channels, test_split, .. } = &mut other.pictures;
         if let Some(record) = &self.images {

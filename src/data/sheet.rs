@@ -16,8 +16,8 @@ pub struct ContactSheet {
 }
 
 impl ContactSheet {
-    /// One row for each class, the first `columns` images of that class from left to right (black where there are fewer), each
-    /// pixel drawn as 2x2. Images of 3 channels are in colour; of others it shows the first channel.
+    /// One row for each class, the first `columns` images of that class from left to right (black where there are
+    /// fewer), each pixel drawn as 2x2. Images of 3 channels are in colour; of others it shows the first channel.
     pub fn new(data: &Dataset, columns: usize) -> Self {
         const SCALE: usize = 2;
         let [c, h, w] = data.shape;

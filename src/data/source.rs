@@ -145,8 +145,8 @@ impl Wanted {
     /// What is named, else the built-in digits; without limits.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a folder beside a set that is built in or a path, or one that is no text; [`Error::Data`] for a path
-    /// with nothing that any format recognises.
+    /// [`Error::Usage`] for a folder beside a set that is built in or a path, or one that is no text; [`Error::Data`]
+    /// for a path with nothing that any format recognises.
     pub fn source(&self) -> Result<Source> {
         let (data, data_dir) = match &self.data {
             Some(DataChoice::At(path)) => {
@@ -205,12 +205,12 @@ impl Source {
         }
     }
 
-    /// The sets, cut to the limits. The label `ignored` has become [`IGNORED`] in both. `progress` is told how far a long reading
-    /// is.
+    /// The sets, cut to the limits. The label `ignored` has become [`IGNORED`] in both. `progress` is told how far a
+    /// long reading is.
     ///
     /// # Errors
-    /// [`Error::Data`] where a file is missing, damaged, or not what it should be; [`Error::OverLimit`] where the memory does
-    /// not hold the images twice.
+    /// [`Error::Data`] where a file is missing, damaged, or not what it should be; [`Error::OverLimit`] where the
+    /// memory does not hold the images twice.
     pub fn load(&self, ignored: Option<i64>, progress: ReadProgress) -> Result<Loaded> {
         self.load_checked(ignored, false, progress)
     }
@@ -278,7 +278,8 @@ fn recognise(path: &Path) -> Result<DataKind> {
         .ok_or_else(|| Error::data(path, format!("found nothing that is known as data, expected one of {}", names())))
 }
 
-/// A path as a configuration records it: from the root, so that it means the same wherever the run goes on. `flag` gave it.
+/// A path as a configuration records it: from the root, so that it means the same wherever the run goes on. `flag` gave
+/// it.
 ///
 /// # Errors
 /// [`Error::Usage`] for a path that is no text; [`Error::Io`].

@@ -1,7 +1,7 @@
 //! A table of pictures, CSV or TSV: a line for each, with its file and its label.
 //!
-//! The first line names the columns: `file` and `label`, and `split` where the table says which set a picture is of. Files are
-//! relative to the table. Labels are names, sorted as folders would be, or whole numbers, sorted as such.
+//! The first line names the columns: `file` and `label`, and `split` where the table says which set a picture is of.
+//! Files are relative to the table. Labels are names, sorted as folders would be, or whole numbers, sorted as such.
 
 use std::collections::BTreeSet;
 use std::path::Path;

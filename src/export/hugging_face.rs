@@ -1,5 +1,5 @@
-//! A run as a folder for the Hugging Face hub: a model card with the run's own figures, how to prepare a picture, the classes, the
-//! weights, and the PyTorch module that they belong to.
+//! A run as a folder for the Hugging Face hub: a model card with the run's own figures, how to prepare a picture, the
+//! classes, the weights, and the PyTorch module that they belong to.
 
 use std::path::Path;
 
@@ -57,8 +57,8 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// What the test set gave by the weights of `file`: by those of the best epoch at the end, else after the last epoch. Nothing where
-/// the record has no line of just these weights.
+/// What the test set gave by the weights of `file`: by those of the best epoch at the end, else after the last epoch.
+/// Nothing where the record has no line of just these weights.
 fn figures(record: &[Value], file: &ModelFile) -> Vec<(&'static str, f64)> {
     let epoch = file.metadata.get("epoch").and_then(|epoch| epoch.parse::<u64>().ok());
     let of_kind = |kind: &str| record.iter().rev().find(|line| line["kind"] == kind && line["epoch"].as_u64() == epoch);

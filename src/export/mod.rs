@@ -1,5 +1,5 @@
-//! A saved model for other programs. What is written takes pixels as floats from 0 to 255, `[batch, channels, height, width]`,
-//! and normalises them itself. Weights are in f32, also those of a run in f64.
+//! A saved model for other programs. What is written takes pixels as floats from 0 to 255, `[batch, channels, height,
+//! width]`, and normalises them itself. Weights are in f32, also those of a run in f64.
 
 pub mod hugging_face;
 pub mod onnx;

@@ -17,7 +17,8 @@ pub const SOURCE: &str = "model.py";
 /// Its weights, which the source finds beside it.
 pub const WEIGHTS: &str = "model.safetensors";
 
-/// The source of the module: `load()` reads [`WEIGHTS`], strictly; the module gives logits, its `probabilities` the rest.
+/// The source of the module: `load()` reads [`WEIGHTS`], strictly; the module gives logits, its `probabilities` the
+/// rest.
 ///
 /// # Errors
 /// As [`Exportable::layers`].
@@ -92,8 +93,8 @@ def load(path=Path(__file__).with_name("{WEIGHTS}")):
     ))
 }
 
-/// Writes [`SOURCE`] and [`WEIGHTS`] to `folder`. The weights keep what training left in `file`, but for the path of its data, which
-/// is nobody else's.
+/// Writes [`SOURCE`] and [`WEIGHTS`] to `folder`. The weights keep what training left in `file`, but for the path of
+/// its data, which is nobody else's.
 ///
 /// # Errors
 /// As [`source`]; [`crate::Error::Io`].

@@ -9,8 +9,8 @@ pub struct Exported {
     pub onnx: Option<OnnxOperator>,
 }
 
-/// An operator of ONNX's own set, of the version that [`Exported::OPSET`] says. Its inputs are the layer's input and then the
-/// parameters, in the order of [`super::Op::parameters`].
+/// An operator of ONNX's own set, of the version that [`Exported::OPSET`] says. Its inputs are the layer's input and
+/// then the parameters, in the order of [`super::Op::parameters`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct OnnxOperator {
     /// `Conv`, …

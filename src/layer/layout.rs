@@ -1,6 +1,7 @@
 //! Where the numbers of one image lie in its part of a buffer.
 
-/// Element `(channel, row, column)` is at `origin + channel * channel_stride + row * row_stride + column * column_stride`.
+/// Element `(channel, row, column)` is at `origin + channel * channel_stride + row * row_stride + column *
+/// column_stride`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageLayout {
     /// Channels, height, width.

@@ -1,7 +1,7 @@
 //! What a layer is: the contract between an operation and everything that uses it.
 //!
-//! A layer is written in two steps. Its author gives settings ([`Fit`]), which are fitted to what reaches the layer; the
-//! result ([`Op`]) knows its shapes and parameters, and has each pass twice:
+//! A layer is written in two steps. Its author gives settings ([`Fit`]), which are fitted to what reaches the layer;
+//! the result ([`Op`]) knows its shapes and parameters, and has each pass twice:
 //!
 //! - recorded into a plan for the GPU ([`Op::record_forward`], [`Op::record_backward`]), on a WGSL shader of its own;
 //! - as plain Rust for the CPU ([`Twin`]), in `f32` and `f64` from one source. In `f64` it is what the shader is tested
@@ -123,8 +123,8 @@ pub enum Role {
 /// A parameter's values before training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum First {
-    /// PyTorch's rule for Conv2d and Linear: uniform in [-1/sqrt(n), 1/sqrt(n)), n being how many inputs feed one output (He
-    /// et al. 2015's uniform bound with a = sqrt 5).
+    /// PyTorch's rule for Conv2d and Linear: uniform in [-1/sqrt(n), 1/sqrt(n)), n being how many inputs feed one
+    /// output (He et al. 2015's uniform bound with a = sqrt 5).
     FanIn(usize),
     /// This number everywhere.
     Constant(f64),
@@ -189,8 +189,8 @@ pub struct At<'a> {
 /// How large the rounding errors of a pass may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rounding {
-    /// Products that an element of the output, of the input's gradient and of the parameters' gradients sums; 0 where it is
-    /// copied, and exact. Not more than this is said of passes that sum products.
+    /// Products that an element of the output, of the input's gradient and of the parameters' gradients sums; 0 where
+    /// it is copied, and exact. Not more than this is said of passes that sum products.
     pub terms: [usize; 3],
     /// For a pass that does more: units in the last place of the result.
     pub ulps: f64,
@@ -351,8 +351,8 @@ impl<T: Real> Kept<T> {
     }
 }
 
-/// The random numbers of one pass of one layer: a pure function of the run's seed, the update and the layer, the same on
-/// every device.
+/// The random numbers of one pass of one layer: a pure function of the run's seed, the update and the layer, the same
+/// on every device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Random {
     /// The run's seed.
@@ -414,8 +414,8 @@ pub struct Backward<'a, 'b, T> {
     pub random: Random,
 }
 
-/// An operation's passes on the CPU in `T`, in their plain form: loops that read as the formula. They are what the shader and
-/// every fast form are tested against, and so they share nothing with them.
+/// An operation's passes on the CPU in `T`, in their plain form: loops that read as the formula. They are what the
+/// shader and every fast form are tested against, and so they share nothing with them.
 pub trait Twin<T: Real> {
     /// `x` to `y`.
     fn forward(&self, pass: Forward<T>);
@@ -423,8 +423,8 @@ pub trait Twin<T: Real> {
     /// `dy` to the gradients.
     fn backward(&self, pass: Backward<T>);
 
-    /// The operation as the fast CPU path computes it, with how many of the `following` layers it takes along. Without one
-    /// the path runs the plain form.
+    /// The operation as the fast CPU path computes it, with how many of the `following` layers it takes along. Without
+    /// one the path runs the plain form.
     fn fast(&self, _following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
         None
     }

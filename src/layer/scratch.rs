@@ -13,8 +13,8 @@ pub fn chunk_len(images: usize) -> usize {
     images.div_ceil(MAX_CHUNKS).max(MIN_CHUNK)
 }
 
-/// Makes room for `len` elements; what is there stays, what is new is zero. Never shrinks: the last batch of an epoch is
-/// smaller than the next epoch's first.
+/// Makes room for `len` elements; what is there stays, what is new is zero. Never shrinks: the last batch of an epoch
+/// is smaller than the next epoch's first.
 pub fn grow<T: Copy + Default>(values: &mut Vec<T>, len: usize) {
     if values.len() < len {
         values.resize(len, T::default());

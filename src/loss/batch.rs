@@ -20,7 +20,8 @@ pub struct Batch<'a, T> {
 pub struct BatchLoss {
     /// Of the loss, each sample with its weight. 0 where every sample is ignored.
     pub loss: f64,
-    /// Of the plain negative log-likelihood, unsmoothed and unweighted ([`super::Form::nll`]). 0 where every sample is ignored.
+    /// Of the plain negative log-likelihood, unsmoothed and unweighted ([`super::Form::nll`]). 0 where every sample is
+    /// ignored.
     pub nll: f64,
     /// Whether, after the step, a parameter or a number of the optimizer's memory is not finite.
     pub diverged: bool,

@@ -1,5 +1,5 @@
-//! A loss as it is trained with, and the list of the forms. A new form is a folder beside these, a shader, and a line in
-//! `forms!` below: `check`, training on either path and the tests then have it.
+//! A loss as it is trained with, and the list of the forms. A new form is a folder beside these, a shader, and a line
+//! in `forms!` below: `check`, training on either path and the tests then have it.
 
 use std::sync::Arc;
 
@@ -67,8 +67,8 @@ impl Loss {
         self.rows().map(|rows| &rows[i as usize * classes..][..classes])
     }
 
-    /// The weights of the training images `indices`, together, and how many of them are not ignored. `labels` are those of all
-    /// training images.
+    /// The weights of the training images `indices`, together, and how many of them are not ignored. `labels` are those
+    /// of all training images.
     pub fn weights(&self, labels: &[u32], classes: usize, indices: &[u32]) -> [f64; 2] {
         let mut sums = [0.0; 2];
         for &i in indices {
@@ -100,8 +100,8 @@ impl Loss {
         Ok(())
     }
 
-    /// The entropies of the targets of the training images `indices` at update `t`, each with its sample's weight, added up:
-    /// what the sum of their losses exceeds. NaN for a negative epsilon, where there is no such bound.
+    /// The entropies of the targets of the training images `indices` at update `t`, each with its sample's weight,
+    /// added up: what the sum of their losses exceeds. NaN for a negative epsilon, where there is no such bound.
     pub fn entropy(&self, labels: &[u32], classes: usize, indices: &[u32], t: u64) -> f64 {
         let form = self.at(t);
         let shared = form.shared_entropy(classes);
@@ -117,11 +117,12 @@ impl Loss {
         if self.form.has_least() { excess(found) } else { found }
     }
 
-    /// The same, with a distribution over the classes for each training image, `[images, classes]`, in place of its label.
+    /// The same, with a distribution over the classes for each training image, `[images, classes]`, in place of its
+    /// label.
     ///
     /// # Errors
-    /// [`Error::Usage`] unless the form is [`Form::Weighted`], the only one that takes distributions; for a value that is
-    /// negative or not finite, and for a row that does not sum to 1 over the classes that take part.
+    /// [`Error::Usage`] unless the form is [`Form::Weighted`], the only one that takes distributions; for a value that
+    /// is negative or not finite, and for a row that does not sum to 1 over the classes that take part.
     pub fn with_soft_targets(self, rows: Arc<[f32]>) -> Result<Self> {
         let Form::Weighted(loss) = &self.form else {
             return Err(Error::Usage("soft targets: found a loss of labels, expected a cross-entropy".into()));
@@ -192,8 +193,8 @@ pub struct Listed {
     pub trainings: fn(usize, usize) -> Result<Named>,
 }
 
-/// Makes [`Form`] of the list of forms, and `each!`, which does the same with whichever form it is. (A twin is generic over the
-/// precision, which no trait object can be: so `Form` is an enum, whose arms are written here, once.)
+/// Makes [`Form`] of the list of forms, and `each!`, which does the same with whichever form it is. (A twin is generic
+/// over the precision, which no trait object can be: so `Form` is an enum, whose arms are written here, once.)
 macro_rules! forms {
     ($d:tt $($(#[$meta:meta])* $name:ident($module:ident, $form:ty),)*) => {
         /// What is computed for each sample.
@@ -268,7 +269,8 @@ impl Form {
         each!(self, form => form.needs())
     }
 
-    /// The smoothed cross-entropy that is left of it for images of which there is a label and nothing else, if it is one.
+    /// The smoothed cross-entropy that is left of it for images of which there is a label and nothing else, if it is
+    /// one.
     pub fn of_labels(&self) -> Option<Smoothing> {
         each!(self, form => form.of_labels())
     }
@@ -306,8 +308,8 @@ impl Form {
         each!(self, form => form.forward(classes, logits, batch, losses));
     }
 
-    /// The form of the fast CPU path: loss and nll of each of `logits [n, classes]` into `losses [n]`, and its gradient for the
-    /// batch's upstream gradient.
+    /// The form of the fast CPU path: loss and nll of each of `logits [n, classes]` into `losses [n]`, and its gradient
+    /// for the batch's upstream gradient.
     pub fn fast<T: Real>(&self, logits: &[T], batch: Batch<T>, losses: &mut [[T; 2]], dlogits: &mut [T]) {
         let (classes, dloss) = (logits.len() / losses.len(), T::of(batch.dloss()));
         let rows = logits.chunks(classes).zip(dlogits.chunks_mut(classes)).zip(losses).zip(batch.labels);
@@ -333,8 +335,8 @@ impl Form {
 mod tests {
     use super::*;
 
-    /// A form over every case, in f64: `[loss, nll]` of each row and the gradient, by the plain form and by the fast one, with
-    /// `shift` added to every logit.
+    /// A form over every case, in f64: `[loss, nll]` of each row and the gradient, by the plain form and by the fast
+    /// one, with `shift` added to every logit.
     fn both(case: &LossCase, shift: f64) -> [(Vec<[f64; 2]>, Vec<f64>); 2] {
         let logits: Vec<f64> = case.logits.iter().map(|&v| f64::from(v) + shift).collect();
         let rows: Vec<f64> = case.rows.iter().map(|&v| v.into()).collect();
@@ -359,8 +361,8 @@ mod tests {
         }
     }
 
-    /// Catches a fast form that computes another loss, and a maximum that begins at 0: with every logit far below it nothing
-    /// would be left of the exponentials.
+    /// Catches a fast form that computes another loss, and a maximum that begins at 0: with every logit far below it
+    /// nothing would be left of the exponentials.
     #[test]
     fn the_fast_forms_are_the_plain_ones_wherever_the_logits_lie() {
         for listed in FORMS {

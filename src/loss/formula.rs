@@ -18,8 +18,8 @@ pub enum Pass {
     ForwardBackward,
 }
 
-/// A form of loss: one number for each row of logits, and its gradient. In what follows `row` is what the loss has for an image
-/// beside its label ([`super::Loss::rows`]), `[classes]`.
+/// A form of loss: one number for each row of logits, and its gradient. In what follows `row` is what the loss has for
+/// an image beside its label ([`super::Loss::rows`]), `[classes]`.
 pub trait Formula: Clone + std::fmt::Debug + PartialEq {
     /// The stem of its shader.
     const NAME: &'static str;
@@ -52,7 +52,8 @@ pub trait Formula: Clone + std::fmt::Debug + PartialEq {
         None
     }
 
-    /// The smoothed cross-entropy that is left of it for images of which there is a label and nothing else, if it is one.
+    /// The smoothed cross-entropy that is left of it for images of which there is a label and nothing else, if it is
+    /// one.
     fn of_labels(&self) -> Option<Smoothing> {
         None
     }
@@ -65,7 +66,8 @@ pub trait Formula: Clone + std::fmt::Debug + PartialEq {
     /// What [`Self::entropy`] needs of the classes alone, made once.
     fn shared_entropy(&self, classes: usize) -> [f64; 2];
 
-    /// The entropy of a sample's target, with the sample's weight: the least that its loss can be. 0 where it is ignored.
+    /// The entropy of a sample's target, with the sample's weight: the least that its loss can be. 0 where it is
+    /// ignored.
     fn entropy(&self, shared: [f64; 2], label: u32, classes: usize, row: Option<&[f32]>) -> f64;
 
     /// The block with what changes from step to step.
@@ -82,20 +84,20 @@ pub trait Formula: Clone + std::fmt::Debug + PartialEq {
     /// The twin: `logits [n, classes]` to `losses [n]`.
     fn forward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, losses: &mut [T]);
 
-    /// The twin: `logits [n, classes]` to `nlls [n]`: plain cross-entropy with the labels or the distributions as they are,
-    /// without smoothing, weights, or a teacher. 0 where a sample is ignored.
+    /// The twin: `logits [n, classes]` to `nlls [n]`: plain cross-entropy with the labels or the distributions as they
+    /// are, without smoothing, weights, or a teacher. 0 where a sample is ignored.
     fn nll<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, nlls: &mut [T]);
 
     /// The twin: `logits`, `dloss [n]` (the losses' upstream gradient) to `dlogits [n, classes]`.
     fn backward<T: Real>(&self, classes: usize, logits: &[T], batch: Batch<T>, dloss: &[T], dlogits: &mut [T]);
 
-    /// The form of the fast CPU path: loss and nll of one row of logits, and its gradient for an upstream gradient of 1. `row` is
-    /// what the loss has for the image, or nothing.
+    /// The form of the fast CPU path: loss and nll of one row of logits, and its gradient for an upstream gradient of
+    /// 1. `row` is what the loss has for the image, or nothing.
     fn fast<T: Real>(&self, logits: &[T], label: u32, row: &[T], dlogits: &mut [T]) -> [T; 2];
 }
 
-/// Records a pass of a shader that takes its entry points from `shaders/common/loss.wgsl`; `more` is what it binds beside
-/// logits, labels and results.
+/// Records a pass of a shader that takes its entry points from `shaders/common/loss.wgsl`; `more` is what it binds
+/// beside logits, labels and results.
 ///
 /// # Errors
 /// As [`Plan::dispatch`].

@@ -1,8 +1,9 @@
-//! The loss of a training: which form it has, how its smoothing changes from step to step, and what it knows of each image.
+//! The loss of a training: which form it has, how its smoothing changes from step to step, and what it knows of each
+//! image.
 //!
-//! A batch's loss is the mean over its samples, each with its weight W: `sum of loss[n] / sum of W[n]`, where `loss[n]` has
-//! its weight in it, and an ignored sample has neither. The mean of nothing is 0, and so is its gradient. Epochs are averaged
-//! in the same way, so that an image counts the same in a small batch and in a large one.
+//! A batch's loss is the mean over its samples, each with its weight W: `sum of loss[n] / sum of W[n]`, where `loss[n]`
+//! has its weight in it, and an ignored sample has neither. The mean of nothing is 0, and so is its gradient. Epochs
+//! are averaged in the same way, so that an image counts the same in a small batch and in a large one.
 //!
 //! | form                   | what it is                                                                           |
 //! |------------------------|--------------------------------------------------------------------------------------|
@@ -11,8 +12,8 @@
 //! | [`Form::Comparator`]   | [`comparator`]s of smoothing: focal loss, confidence penalty                          |
 //! | [`Form::Distillation`] | [`distillation`] from a teacher, whose logits stand beside the labels                 |
 //!
-//! A form is a folder: formula, settings and recording in its `mod.rs`, its twin on the CPU in `reference.rs`, what `check` runs in
-//! `cases.rs`; and a line of the list in [`form`].
+//! A form is a folder: formula, settings and recording in its `mod.rs`, its twin on the CPU in `reference.rs`, what
+//! `check` runs in `cases.rs`; and a line of the list in [`form`].
 
 mod batch;
 pub mod comparator;

@@ -191,8 +191,8 @@ impl Epsilon {
         Ok(Self(epsilon))
     }
 
-    /// Any finite number below 1. A negative one sharpens instead of smoothing: `q[y] > 1` and `q < 0` elsewhere, so the loss
-    /// has no lower bound (Wei et al. 2022, "To Smooth or Not? When Label Smoothing Meets Noisy Labels").
+    /// Any finite number below 1. A negative one sharpens instead of smoothing: `q[y] > 1` and `q < 0` elsewhere, so
+    /// the loss has no lower bound (Wei et al. 2022, "To Smooth or Not? When Label Smoothing Meets Noisy Labels").
     ///
     /// # Errors
     /// [`Error::Usage`] otherwise.
@@ -228,8 +228,8 @@ pub enum EpsilonSchedule {
 }
 
 impl EpsilonSchedule {
-    /// The epsilon at time `at`, of a full `epsilon`. It lies between 0 and `epsilon`, and is exactly one of them at the
-    /// ends.
+    /// The epsilon at time `at`, of a full `epsilon`. It lies between 0 and `epsilon`, and is exactly one of them at
+    /// the ends.
     pub fn epsilon(self, epsilon: f64, at: u64) -> f64 {
         let part = |over: u64| if at >= over { 1.0 } else { at as f64 / over as f64 };
         match self {

@@ -22,9 +22,9 @@ impl Interval {
     const NAN: Self = Self { low: f64::NAN, high: f64::NAN };
 }
 
-/// Percentile intervals of K statistics of a set of `images` images, all from the same `resamples` resamples: each draws
-/// `images` images with replacement, `statistics` gets their numbers, and the interval goes from the (1 - level)/2
-/// quantile of a statistic's values to the (1 + level)/2 quantile ([`quantile`]).
+/// Percentile intervals of K statistics of a set of `images` images, all from the same `resamples` resamples: each
+/// draws `images` images with replacement, `statistics` gets their numbers, and the interval goes from the (1 -
+/// level)/2 quantile of a statistic's values to the (1 + level)/2 quantile ([`quantile`]).
 ///
 /// Resample r comes from its own stream of `seed`: the intervals do not depend on how many threads there are.
 ///

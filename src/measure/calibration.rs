@@ -82,8 +82,8 @@ pub fn ece(predictions: &[Prediction]) -> f64 {
     expected(&fill(predictions, equal_width), predictions.len())
 }
 
-/// Maximum calibration error: the largest |accuracy - confidence| of a bin of equal width that is not empty; NaN without
-/// images or with a NaN confidence.
+/// Maximum calibration error: the largest |accuracy - confidence| of a bin of equal width that is not empty; NaN
+/// without images or with a NaN confidence.
 pub fn mce(predictions: &[Prediction]) -> f64 {
     if predictions.is_empty() || predictions.iter().any(|p| p.confidence.is_nan()) {
         return f64::NAN;

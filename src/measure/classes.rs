@@ -1,7 +1,7 @@
 //! What a classifier makes of each class: the confusion matrix, precision, recall and F1, and its worst mistakes.
 //!
-//! With n_jk the images of class j that are answered k: precision of k is n_kk / sum_j n_jk, recall n_kk / sum_k' n_kk', F1 the
-//! harmonic mean of both. 0/0 is 0, as with scikit-learn's `zero_division=0`.
+//! With n_jk the images of class j that are answered k: precision of k is n_kk / sum_j n_jk, recall n_kk / sum_k'
+//! n_kk', F1 the harmonic mean of both. 0/0 is 0, as with scikit-learn's `zero_division=0`.
 
 /// How often images of each class get each answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +76,8 @@ impl Confusion {
         all.clone().map(of).collect()
     }
 
-    /// Pairs of label and answer that differ, and how many images each has, the most first; of equals the first pair. Without
-    /// those that have none.
+    /// Pairs of label and answer that differ, and how many images each has, the most first; of equals the first pair.
+    /// Without those that have none.
     pub fn confused(&self) -> Vec<(usize, usize, usize)> {
         let pairs = (0..self.classes).flat_map(|label| (0..self.classes).map(move |answer| (label, answer)));
         let mut pairs: Vec<_> = pairs
@@ -105,7 +105,8 @@ pub fn mistakes(probabilities: &[f64], labels: &[u32], answers: &[usize], classe
     wrong
 }
 
-/// The plain mean of precision, recall and F1 over the classes that have images or are answered: scikit-learn's `macro avg`.
+/// The plain mean of precision, recall and F1 over the classes that have images or are answered: scikit-learn's `macro
+/// avg`.
 pub fn macro_mean(measures: &[ClassMeasures]) -> [f64; 3] {
     let seen: Vec<_> = measures.iter().filter(|of| of.support > 0 || of.answered > 0).collect();
     let mean =
@@ -117,8 +118,8 @@ pub fn macro_mean(measures: &[ClassMeasures]) -> [f64; 3] {
 mod tests {
     use super::*;
 
-    /// scikit-learn's own example, `classification_report([0, 1, 2, 2, 2], [0, 0, 2, 2, 1])`: precision 0.5, 0, 1; recall 1, 0, 2/3; F1
-    /// 2/3, 0, 0.8; macro 0.5, 0.5556, 0.4889.
+    /// scikit-learn's own example, `classification_report([0, 1, 2, 2, 2], [0, 0, 2, 2, 1])`: precision 0.5, 0, 1;
+    /// recall 1, 0, 2/3; F1 2/3, 0, 0.8; macro 0.5, 0.5556, 0.4889.
     #[test]
     fn measures_are_those_of_scikit_learn() {
         let confusion = Confusion::new(&[0, 1, 2, 2, 2], &[0, 0, 2, 2, 1], 3);

@@ -17,9 +17,9 @@ pub fn wilson(right: usize, images: usize) -> [f64; 2] {
     [at(-half), at(half)]
 }
 
-/// By how much one share of right answers is above another on the same images, and its 95 % interval: `[difference, low, high]`.
-/// `gained` images are right in the first only, `lost` in the second only. Source: Agresti 2013, section 11.1.1:
-/// d = (gained - lost)/n, its standard error sqrt(gained + lost - (gained - lost)^2/n) / n.
+/// By how much one share of right answers is above another on the same images, and its 95 % interval: `[difference,
+/// low, high]`. `gained` images are right in the first only, `lost` in the second only. Source: Agresti 2013, section
+/// 11.1.1: d = (gained - lost)/n, its standard error sqrt(gained + lost - (gained - lost)^2/n) / n.
 pub fn paired_difference(gained: usize, lost: usize, images: usize) -> [f64; 3] {
     let (b, c, n) = (gained as f64, lost as f64, images as f64);
     let difference = (b - c) / n;
@@ -41,7 +41,8 @@ mod tests {
         assert_eq!((low, high), (0.0, 1.0));
     }
 
-    /// Agresti's example, approval of a prime minister: of 1600 people 150 went one way and 86 the other; 0.04, from 0.021 to 0.059.
+    /// Agresti's example, approval of a prime minister: of 1600 people 150 went one way and 86 the other; 0.04, from
+    /// 0.021 to 0.059.
     #[test]
     fn paired_answers_differ_less_than_others() {
         let [difference, low, high] = paired_difference(150, 86, 1600).map(|value| (value * 1e3).round());

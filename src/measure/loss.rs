@@ -4,16 +4,17 @@ use super::{Metrics, evaluate};
 use crate::loss::smoothing::Smoothing;
 use crate::loss::{Batch, Form, Loss, mean, restricted};
 
-/// The metrics of `logits` `[labels.len(), classes]` against `labels`, with plain cross-entropy as the loss: a validation
-/// is unsmoothed. A class mask makes it a smaller problem, as in [`of_loss`].
+/// The metrics of `logits` `[labels.len(), classes]` against `labels`, with plain cross-entropy as the loss: a
+/// validation is unsmoothed. A class mask makes it a smaller problem, as in [`of_loss`].
 pub fn of_validation(form: &Form, logits: &[f64], labels: &[u32], classes: usize) -> Metrics {
     let (part, renamed, kept) = taking_part(form, logits, labels, classes);
     evaluate(&part, &renamed, kept, Smoothing::NONE)
 }
 
-/// The metrics of `logits` `[labels.len(), classes]` against `labels`, with this loss, at the full epsilon, as the loss. A class
-/// mask makes it a smaller problem: the images whose label is none of the classes that take part are left out, and so
-/// are the other classes' logits. Soft targets and a teacher's logits are those of training images: here labels count.
+/// The metrics of `logits` `[labels.len(), classes]` against `labels`, with this loss, at the full epsilon, as the
+/// loss. A class mask makes it a smaller problem: the images whose label is none of the classes that take part are left
+/// out, and so are the other classes' logits. Soft targets and a teacher's logits are those of training images: here
+/// labels count.
 pub fn of_loss(loss: &Loss, logits: &[f64], labels: &[u32], classes: usize) -> Metrics {
     let of_labels = loss.form().of_labels();
     if let Some(smoothing) = of_labels

@@ -1,7 +1,7 @@
 //! What a set of logits is worth: loss, accuracy, and how far the confidences can be trusted.
 //!
-//! With z the logits of an image, y its class, p = softmax(z), c = argmax z, and the mean over the images unless another
-//! one is given:
+//! With z the logits of an image, y its class, p = softmax(z), c = argmax z, and the mean over the images unless
+//! another one is given:
 //!
 //! | metric           | definition                                                | source                               |
 //! |------------------|-----------------------------------------------------------|--------------------------------------|

@@ -20,8 +20,8 @@ pub struct Prediction {
     pub brier: f64,
 }
 
-/// The softmax of each row of `logits` (`[images, classes]`, row-major), laid out as they are. NaN throughout a row that
-/// holds a NaN or an infinite logit.
+/// The softmax of each row of `logits` (`[images, classes]`, row-major), laid out as they are. NaN throughout a row
+/// that holds a NaN or an infinite logit.
 pub fn probabilities(logits: &[f64], classes: usize) -> Vec<f64> {
     let of_row = |row: &[f64]| match Softmax::of(row) {
         Some(Softmax { top, sum }) => row.iter().map(|z| (z - row[top]).exp() / sum).collect::<Vec<_>>(),

@@ -7,8 +7,8 @@ use super::Prediction;
 /// Area under the risk-coverage curve: the mean over i = 1..n of the selective risk at coverage i/n, which is the share
 /// of wrong answers among the i images of highest confidence. NaN without images or with a NaN confidence.
 ///
-/// Images of equal confidence are taken in a random order, and the mean over all of those orders is the value: of m such
-/// images with w wrong answers, the first j hold w j/m wrong ones on average. So the order of the images does not
+/// Images of equal confidence are taken in a random order, and the mean over all of those orders is the value: of m
+/// such images with w wrong answers, the first j hold w j/m wrong ones on average. So the order of the images does not
 /// matter, and with equal confidences throughout the value is the error.
 pub fn aurc(predictions: &[Prediction]) -> f64 {
     if predictions.iter().any(|p| p.confidence.is_nan()) {

@@ -1,8 +1,9 @@
-//! Temperature scaling: one number T > 0, fitted on images that were not trained on, that divides every logit. It leaves
-//! the answers as they are and moves the confidences.
+//! Temperature scaling: one number T > 0, fitted on images that were not trained on, that divides every logit. It
+//! leaves the answers as they are and moves the confidences.
 //!
-//! Source: Guo, Pleiss, Sun, Weinberger 2017, "On calibration of modern neural networks". T minimises the mean plain nll
-//! of softmax(z / T). With beta = 1/T, the expectation and the variance over softmax(beta z), and the mean over images:
+//! Source: Guo, Pleiss, Sun, Weinberger 2017, "On calibration of modern neural networks". T minimises the mean plain
+//! nll of softmax(z / T). With beta = 1/T, the expectation and the variance over softmax(beta z), and the mean over
+//! images:
 //!
 //! ```text
 //! nll(beta)   = mean of ln sum_k exp(beta z_k) - beta z_y
@@ -27,12 +28,12 @@ pub const LARGEST_LOGIT: f64 = 1e100;
 pub enum End {
     /// At the minimum of the nll.
     Minimum,
-    /// At the least temperature of [`RANGE`]: the nll falls all the way down to it. So it is where every answer is right,
-    /// whatever the margins: the nll then falls for ever.
+    /// At the least temperature of [`RANGE`]: the nll falls all the way down to it. So it is where every answer is
+    /// right, whatever the margins: the nll then falls for ever.
     Coldest,
-    /// At the largest temperature of [`RANGE`]: the nll falls all the way up to it. So it is where the labels' logits are
-    /// on average no larger than the mean of all logits, as where the answers are wrong: the uniform distribution, at
-    /// infinity, is the best there is.
+    /// At the largest temperature of [`RANGE`]: the nll falls all the way up to it. So it is where the labels' logits
+    /// are on average no larger than the mean of all logits, as where the answers are wrong: the uniform distribution,
+    /// at infinity, is the best there is.
     Hottest,
     /// At 1: each image's logits are all equal, and no temperature changes anything.
     Flat,

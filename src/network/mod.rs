@@ -70,8 +70,8 @@ pub struct Network {
     pub input: [usize; 3],
     /// The layers in order.
     pub layers: Vec<FittedLayer>,
-    /// Every trained parameter, in the order of the layers. In the flat vector those that no weight decay reaches are the
-    /// last.
+    /// Every trained parameter, in the order of the layers. In the flat vector those that no weight decay reaches are
+    /// the last.
     pub parameters: Vec<NamedParameter>,
     /// Every buffer: what training leaves for inference and no optimizer changes. They have a flat vector of their own.
     pub buffers: Vec<NamedParameter>,
@@ -152,8 +152,8 @@ impl Network {
         self.layers.iter().position(|layer| !layer.parameters.is_empty()).unwrap_or(self.layers.len())
     }
 
-    /// The network up to its last layer, which must be a linear one: its outputs are what that layer sees. The parameters
-    /// are the first of this network's, at the same places.
+    /// The network up to its last layer, which must be a linear one: its outputs are what that layer sees. The
+    /// parameters are the first of this network's, at the same places.
     ///
     /// # Panics
     /// If the last layer is another one.
@@ -190,7 +190,8 @@ impl Network {
         undecayed.map(|parameter| parameter.offset).min().unwrap_or(self.flat_len())
     }
 
-    /// The first values of the trained parameters, as one flat vector ([`First`]). Each parameter has its own stream of `seed`.
+    /// The first values of the trained parameters, as one flat vector ([`First`]). Each parameter has its own stream of
+    /// `seed`.
     pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
         initial(&self.parameters, seed, 0)
     }

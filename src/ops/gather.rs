@@ -1,5 +1,5 @@
-//! The next batch, gathered on the device from the data set's bytes, and normalised. A first layer whose kernel reads the
-//! bytes itself ([`super::stage::Layout::Bytes`]) does without.
+//! The next batch, gathered on the device from the data set's bytes, and normalised. A first layer whose kernel reads
+//! the bytes itself ([`super::stage::Layout::Bytes`]) does without.
 //!
 //! ```text
 //! x[n,c,h,w] = (byte / 255 - mean[c]) / std[c]   of image order[first + n]:   byte * scale[c] + offset[c]

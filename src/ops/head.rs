@@ -49,7 +49,8 @@ impl Head {
     }
 
     /// Records logits, losses and the logits' gradient for a batch of up to `n`; the upstream gradient is the step's
-    /// `dloss`. `at.y` is not used. The classes are looked up in `labels`, `[images]`, through `order`, the images' indices.
+    /// `dloss`. `at.y` is not used. The classes are looked up in `labels`, `[images]`, through `order`, the images'
+    /// indices.
     pub fn forward_backward(
         &self,
         plan: &mut Plan,

@@ -1,6 +1,6 @@
-//! A seal on a result: a stamp and a checksum that the device leaves beside it. A driver that gives up a submission may say
-//! nothing of it (Metal after a time-out, amdgpu after a "soft recovery"), and what is read then is what was there before, or
-//! nothing at all. Whoever reads a sealed result sees that.
+//! A seal on a result: a stamp and a checksum that the device leaves beside it. A driver that gives up a submission may
+//! say nothing of it (Metal after a time-out, amdgpu after a "soft recovery"), and what is read then is what was there
+//! before, or nothing at all. Whoever reads a sealed result sees that.
 
 use super::WORKGROUP;
 use crate::Result;

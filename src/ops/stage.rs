@@ -1,8 +1,8 @@
 //! Stages: one or more layers that run as one on a GPU, and how neighbours agree on what passes between them.
 //!
-//! A fused operation is a stage that takes the place of layers (its [`Pattern`] finds them); every other layer is a stage of its
-//! own. Neighbours settle, from below, in which order and storage an output is given, and in which form the stage above gives
-//! its gradient. What they do not agree on is in planes, in f32, with the plain gradient.
+//! A fused operation is a stage that takes the place of layers (its [`Pattern`] finds them); every other layer is a
+//! stage of its own. Neighbours settle, from below, in which order and storage an output is given, and in which form
+//! the stage above gives its gradient. What they do not agree on is in planes, in f32, with the plain gradient.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -101,8 +101,8 @@ pub struct StageAt<'a> {
     pub layer: usize,
 }
 
-/// Parameters whose gradient comes in parts, which the optimizer adds in their order; and copies of these parameters, which
-/// it keeps up to date. `Segment` in `shaders/common/optimizer.wgsl`. Offsets and lengths are elements, in fours.
+/// Parameters whose gradient comes in parts, which the optimizer adds in their order; and copies of these parameters,
+/// which it keeps up to date. `Segment` in `shaders/common/optimizer.wgsl`. Offsets and lengths are elements, in fours.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Segment {
@@ -146,8 +146,8 @@ pub trait Stage: Debug + Send + Sync {
         Storage::F32
     }
 
-    /// Settles with the stage above, which reads this one's output, in which order it is given and in which form its gradient
-    /// comes back.
+    /// Settles with the stage above, which reads this one's output, in which order it is given and in which form its
+    /// gradient comes back.
     fn hand_over(&mut self, _above: &mut dyn Stage) {}
 
     /// Settles with the stage above whether its output is stored in halves: if both can.
@@ -215,14 +215,15 @@ pub trait Stage: Debug + Send + Sync {
         Ok(())
     }
 
-    /// Records, from `dy` in the form that it takes, the gradients of the parameters, and that of the input to `dx` if it is
-    /// wanted.
+    /// Records, from `dy` in the form that it takes, the gradients of the parameters, and that of the input to `dx` if
+    /// it is wanted.
     ///
     /// # Errors
     /// As [`Plan::dispatch`].
     fn backward(&self, plan: &mut Plan, at: &StageAt, dy: Slice, dx: Option<Slice>) -> Result<()>;
 
-    /// The last fully connected layer of a network of few classes, which a loss may take along, and how its input is stored.
+    /// The last fully connected layer of a network of few classes, which a loss may take along, and how its input is
+    /// stored.
     fn head(&self) -> Option<(&Linear, Storage)> {
         None
     }

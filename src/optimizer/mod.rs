@@ -6,12 +6,12 @@
 //! SGD    g += wd * p;  m = momentum m + g;  p -= lr * (nesterov ? g + momentum m : m)
 //! ```
 //!
-//! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`. A folder each: settings, slots and recording in
-//! `mod.rs`, the plain form in `reference.rs`, that of the fast CPU path in `fast.rs`. What an optimizer remembers of each
-//! parameter is in slots, which have PyTorch's names ([`Optimizer::slots`]); it has as many as it needs.
+//! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`. A folder each: settings, slots and recording
+//! in `mod.rs`, the plain form in `reference.rs`, that of the fast CPU path in `fast.rs`. What an optimizer remembers
+//! of each parameter is in slots, which have PyTorch's names ([`Optimizer::slots`]); it has as many as it needs.
 //!
-//! No weight decay reaches parameters whose role is [`Undecayed`](crate::layer::Role::Undecayed): they are the last of the flat
-//! vector, from [`decayed`](Values::decayed) on.
+//! No weight decay reaches parameters whose role is [`Undecayed`](crate::layer::Role::Undecayed): they are the last of
+//! the flat vector, from [`decayed`](Values::decayed) on.
 
 pub mod adam;
 pub mod sgd;
@@ -34,8 +34,8 @@ use crate::{Error, Result};
 /// Parts in which a step's loss is stored: one for each thread that adds some.
 pub const LOSS_PARTS: usize = WORKGROUP;
 
-/// Words of a step's slot, `Slot` in `shaders/common/optimizer.wgsl`: a loss and a nll from each of [`LOSS_PARTS`], then two
-/// stamps.
+/// Words of a step's slot, `Slot` in `shaders/common/optimizer.wgsl`: a loss and a nll from each of [`LOSS_PARTS`],
+/// then two stamps.
 pub const SLOT_WORDS: usize = 2 * LOSS_PARTS + 2;
 
 /// What a step left in its slot.
@@ -213,9 +213,10 @@ pub struct Buffers {
 }
 
 impl Optimizer {
-    /// Records the update of all `len` (a multiple of 4) parameters, of which weight decay reaches the first `decayed`, and the
-    /// batch's means into the step's slot of `step_losses`: the sums of `losses` times the step's `dloss` and `dnll`, in
-    /// [`LOSS_PARTS`] parts. The step's stamp goes with them, and says too if a parameter or a moment is no longer finite.
+    /// Records the update of all `len` (a multiple of 4) parameters, of which weight decay reaches the first `decayed`,
+    /// and the batch's means into the step's slot of `step_losses`: the sums of `losses` times the step's `dloss` and
+    /// `dnll`, in [`LOSS_PARTS`] parts. The step's stamp goes with them, and says too if a parameter or a moment is no
+    /// longer finite.
     ///
     /// # Errors
     /// As [`Plan::dispatch`] and [`Plan::buffer`].

@@ -1,6 +1,6 @@
-//! A plan: buffers with their sizes, and labelled dispatches over them, in order. It is a plain value, made with no device
-//! in scope; [`crate::backend::gpu::Engine`] carries it out. Printing it, timing it kernel by kernel and checking it against the
-//! oracle all read the same list.
+//! A plan: buffers with their sizes, and labelled dispatches over them, in order. It is a plain value, made with no
+//! device in scope; [`crate::backend::gpu::Engine`] carries it out. Printing it, timing it kernel by kernel and
+//! checking it against the oracle all read the same list.
 
 pub mod shaders;
 pub mod storage;
@@ -17,8 +17,8 @@ pub trait Uniform: bytemuck::Pod {
     const FIELDS: &'static [(&'static str, u32)];
 }
 
-/// Declares a uniform block: a `repr(C)` struct of four-byte fields with [`Uniform`](crate::plan::Uniform). Where it is used the
-/// crate `bytemuck` must be known, with its feature `derive`.
+/// Declares a uniform block: a `repr(C)` struct of four-byte fields with [`Uniform`](crate::plan::Uniform). Where it is
+/// used the crate `bytemuck` must be known, with its feature `derive`.
 #[macro_export]
 macro_rules! uniform {
     ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
@@ -73,8 +73,8 @@ impl Block {
     }
 }
 
-/// What changes from step to step: a uniform block each of the batch, the loss and the optimizer. A shader declares those
-/// that it reads, each under its field's name here.
+/// What changes from step to step: a uniform block each of the batch, the loss and the optimizer. A shader declares
+/// those that it reads, each under its field's name here.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Step {
     /// Which images.
@@ -167,7 +167,8 @@ pub struct Dispatch {
     pub workgroups: [u32; 3],
     /// Floating-point operations of its products for a full batch.
     pub flops: u64,
-    /// How often a thread goes through the bodies of its loops, where that grows with the batch or the images ([`Plan::loops`]).
+    /// How often a thread goes through the bodies of its loops, where that grows with the batch or the images
+    /// ([`Plan::loops`]).
     pub turns: u64,
     /// Bytes that it must at least read and write: every bound part once, unless its operation knows better.
     pub bytes: u64,
@@ -231,7 +232,8 @@ impl Plan {
         Ok(slice)
     }
 
-    /// Adds a dispatch. `bindings` gives a part of a buffer for each storage binding of the pass, by name, in any order.
+    /// Adds a dispatch. `bindings` gives a part of a buffer for each storage binding of the pass, by name, in any
+    /// order.
     ///
     /// # Errors
     /// [`Error::Plan`] if the pass does not exist, a binding is missing or unknown, or `dims` is not what the shader
@@ -295,7 +297,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Says of the last dispatch how long a thread's loops are, the outermost first. The turn in which a loop ends counts too.
+    /// Says of the last dispatch how long a thread's loops are, the outermost first. The turn in which a loop ends
+    /// counts too.
     pub fn loops(&mut self, nested: &[usize]) {
         let turns = nested
             .iter()

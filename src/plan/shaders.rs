@@ -11,8 +11,8 @@ pub struct Shader {
     pub name: &'static str,
     /// The file's stem.
     pub file: &'static str,
-    /// Whether it is one of this crate's, of which the tests know that every loop ends and that no memory is read before it is
-    /// written. Others run with the checks of the driver.
+    /// Whether it is one of this crate's, of which the tests know that every loop ends and that no memory is read
+    /// before it is written. Others run with the checks of the driver.
     pub own: bool,
     parts: &'static [&'static str],
     source: OnceLock<String>,
@@ -124,8 +124,8 @@ impl std::fmt::Debug for Shader {
 }
 
 impl Shader {
-    /// A shader of one's own, from parts of WGSL that are one behind the other; the first is [`COMMON`] for kernels that go by the
-    /// batch. Bindings are in group 0, dimensions in a uniform called `dims`.
+    /// A shader of one's own, from parts of WGSL that are one behind the other; the first is [`COMMON`] for kernels
+    /// that go by the batch. Bindings are in group 0, dimensions in a uniform called `dims`.
     pub const fn new(name: &'static str, parts: &'static [&'static str]) -> Self {
         Self::of(name, name, false, parts)
     }
@@ -160,8 +160,8 @@ pub fn of_form(tiles: Tiles) -> impl Iterator<Item = &'static Shader> {
     ALL.iter().copied().filter(move |shader| name(shader))
 }
 
-/// What a device must offer for a shader that not every device of WebGPU or Vulkan does. The host checks it before it takes such
-/// a shader.
+/// What a device must offer for a shader that not every device of WebGPU or Vulkan does. The host checks it before it
+/// takes such a shader.
 pub fn capabilities(name: &str) -> naga::valid::Capabilities {
     use naga::valid::Capabilities;
     let needs = |part: &str, capability| if name.contains(part) { capability } else { Capabilities::empty() };

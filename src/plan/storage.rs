@@ -1,5 +1,5 @@
-//! In what activations are stored that one layer writes in forward and that forward and backward of other layers read. All
-//! arithmetic is in f32 either way, and so are parameters, gradients and the optimizer's memory.
+//! In what activations are stored that one layer writes in forward and that forward and backward of other layers read.
+//! All arithmetic is in f32 either way, and so are parameters, gradients and the optimizer's memory.
 
 /// In what activations are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -9,8 +9,8 @@ pub enum Storage {
     /// As they are computed.
     #[default]
     F32,
-    /// In halves, two a word, where a fused kernel writes them and only fused kernels read them: half the memory and the
-    /// traffic, for a rounding to 11 bits. What no half holds (above 65504) becomes a loss that is not a number.
+    /// In halves, two a word, where a fused kernel writes them and only fused kernels read them: half the memory and
+    /// the traffic, for a rounding to 11 bits. What no half holds (above 65504) becomes a loss that is not a number.
     F16,
 }
 

@@ -1,6 +1,6 @@
-//! Which form of a fused kernel runs. Every form computes the same sums, up to the order in which they are rounded; which
-//! one is fastest depends on the device. A choice is a plain value: a run records it, and a resumed run takes it over, so
-//! that the bits stay the same.
+//! Which form of a fused kernel runs. Every form computes the same sums, up to the order in which they are rounded;
+//! which one is fastest depends on the device. A choice is a plain value: a run records it, and a resumed run takes it
+//! over, so that the bits stay the same.
 
 /// How a kernel divides its work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -13,8 +13,8 @@ use crate::{Error, Result};
 /// Recall of more classes is no table any more.
 const MOST_CLASSES: usize = 100;
 
-/// By how much a run's share of right answers is above that of the first one: `[difference, low, high]`. `None` where their test
-/// sets are not the same images.
+/// By how much a run's share of right answers is above that of the first one: `[difference, low, high]`. `None` where
+/// their test sets are not the same images.
 fn gain(run: &RunReport, first: &RunReport) -> Option<[f64; 3]> {
     if run.marked.images != first.marked.images {
         return None;

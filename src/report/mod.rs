@@ -1,7 +1,8 @@
-//! What a run, several runs or a whole sweep came to, as pages to look at: self-contained, light and dark, on a phone too.
+//! What a run, several runs or a whole sweep came to, as pages to look at: self-contained, light and dark, on a phone
+//! too.
 //!
-//! [`run`] reads and measures a run, [`run_page`] shows it, [`comparison`] puts several side by side. [`collect`] gathers a
-//! sweep, [`sweep`] shows it. [`page`] is what the pages share.
+//! [`run`] reads and measures a run, [`run_page`] shows it, [`comparison`] puts several side by side. [`collect`]
+//! gathers a sweep, [`sweep`] shows it. [`page`] is what the pages share.
 
 pub mod collect;
 pub mod comparison;

@@ -53,8 +53,8 @@ pub fn scrolled(table: &Markup) -> Markup {
     html! { div.scroll { (table) } }
 }
 
-/// A picture of `[channels, height, width]` bytes as the address of an image: grey for one channel, RGB for three, else the
-/// first. One that is larger than 128 pixels on a side is made smaller.
+/// A picture of `[channels, height, width]` bytes as the address of an image: grey for one channel, RGB for three, else
+/// the first. One that is larger than 128 pixels on a side is made smaller.
 pub fn picture(bytes: &[u8], [c, h, w]: [usize; 3]) -> String {
     const MOST: usize = 128;
     let channels = if c == 3 { 3 } else { 1 };

@@ -97,7 +97,8 @@ impl RunReport {
     /// The report of the run in the folder `path`, whose test set is read and answered again.
     ///
     /// # Errors
-    /// [`Error::Data`] where the folder holds no run that has weights, or its data is missing or has changed; those of the device.
+    /// [`Error::Data`] where the folder holds no run that has weights, or its data is missing or has changed; those of
+    /// the device.
     pub fn read(path: &Path, data: &DataPlace, how: &Inference, note: Note, progress: ReadProgress) -> Result<Self> {
         let config = read_config(&path.join(CONFIG))?;
         let file = ModelFile::open(path)?;

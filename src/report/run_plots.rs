@@ -64,8 +64,8 @@ pub fn curves(title: &str, lines: &[Line], marked: Option<usize>) -> Result<Stri
     })
 }
 
-/// The reliability diagram: a bar for each bin as high as its share of right answers, the diagonal, where confidence is true,
-/// and below it the share of the images in each bin.
+/// The reliability diagram: a bar for each bin as high as its share of right answers, the diagonal, where confidence is
+/// true, and below it the share of the images in each bin.
 ///
 /// # Errors
 /// [`crate::Error::Report`] if it cannot be drawn.

@@ -57,9 +57,9 @@ pub struct EpsilonChoice {
     pub reason: String,
 }
 
-/// The least epsilon whose measure, over pairs of the same seed, is within one standard error of the best one's (the rule
-/// of Breiman et al. 1984, applied to differences): where seeds cannot tell two apart, the simpler one. `None` if there is
-/// no run at `noise`.
+/// The least epsilon whose measure, over pairs of the same seed, is within one standard error of the best one's (the
+/// rule of Breiman et al. 1984, applied to differences): where seeds cannot tell two apart, the simpler one. `None` if
+/// there is no run at `noise`.
 pub fn choose(study: &Study, noise: f64, criterion: Criterion) -> Option<EpsilonChoice> {
     let measure = criterion.measure();
     let best = *ranked(study, noise, criterion).first()?;
@@ -91,8 +91,9 @@ pub fn choose(study: &Study, noise: f64, criterion: Criterion) -> Option<Epsilon
     Some(EpsilonChoice { label_noise: noise, criterion, epsilon, best, reason })
 }
 
-/// The prediction that the epsilon of the best calibration lies near error * C/(C-1): a network that gives every image the
-/// smoothed target's confidence, 1 - e + e/C, is then right as often as it says. For `off-target` it is the error itself.
+/// The prediction that the epsilon of the best calibration lies near error * C/(C-1): a network that gives every image
+/// the smoothed target's confidence, 1 - e + e/C, is then right as often as it says. For `off-target` it is the error
+/// itself.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Forecast {
     /// The rate of label noise.
@@ -105,8 +106,8 @@ pub struct Forecast {
     pub least_ece: f64,
     /// The epsilons that are nearer to `least_ece` than to its neighbours: what a grid can tell.
     pub cell: [f64; 2],
-    /// Where mean confidence - accuracy on the test set crosses zero, by straight lines over the grid, for each seed; no
-    /// values where it does not.
+    /// Where mean confidence - accuracy on the test set crosses zero, by straight lines over the grid, for each seed;
+    /// no values where it does not.
     pub crossing: Estimate,
     /// Whether the prediction is in `cell`.
     pub agrees: bool,
@@ -185,8 +186,8 @@ mod tests {
 
     #[test]
     fn the_prediction_is_held_against_the_grid() {
-        // Two classes: a margin m is a confidence of 1 / (1 + exp(-m)). At e = 0: 99 % sure, 80 % right; at 0.4: 80 % sure,
-        // 80 % right; at 0.8: 60 % sure. Predicted: 0.2 * 2 / 1 = 0.4.
+        // Two classes: a margin m is a confidence of 1 / (1 + exp(-m)). At e = 0: 99 % sure, 80 % right; at 0.4: 80 %
+        // sure, 80 % right; at 0.8: 60 % sure. Predicted: 0.2 * 2 / 1 = 0.4.
         let margin = |p: f64| (p / (1.0 - p)).ln();
         let of = |epsilon: f64, p: f64| (0..3).map(move |seed| outcome([epsilon, 0.0], seed, 20, margin(p)));
         let outcomes = of(0.0, 0.99).chain(of(0.4, 0.799)).chain(of(0.8, 0.6)).collect();

@@ -11,7 +11,8 @@
 //!
 //! Claims 1 to 4 are about one epsilon, the study's reference. A last line is about a cost that the tutorial does not
 //! mention: answers given only where the network is sure (AURC; Zhu et al. 2022, "Rethinking confidence calibration for
-//! failure prediction"; Xia et al. 2024, "Towards understanding why label smoothing degrades selective classification").
+//! failure prediction"; Xia et al. 2024, "Towards understanding why label smoothing degrades selective
+//! classification").
 
 use serde::Serialize;
 
@@ -59,8 +60,8 @@ const STATEMENTS: [&str; 7] = [
     "e must be tuned",
 ];
 
-/// The epsilon that claims 1 to 4 are about: `wanted` if the study has it, else the least above 0; `None` where there is
-/// nothing to compare.
+/// The epsilon that claims 1 to 4 are about: `wanted` if the study has it, else the least above 0; `None` where there
+/// is nothing to compare.
 pub fn reference(study: &Study, wanted: f64) -> Option<f64> {
     let smoothed = || study.epsilons.iter().copied().filter(|&e| e > 0.0);
     study.epsilons.contains(&0.0).then(|| smoothed().find(|&e| e == wanted).or_else(|| smoothed().next()))?

@@ -1,5 +1,5 @@
-//! For whoever trains the runs of a sweep: an entry of its plan is one run, trained, measured, and marked as done by its
-//! result.json.
+//! For whoever trains the runs of a sweep: an entry of its plan is one run, trained, measured, and marked as done by
+//! its result.json.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -138,11 +138,12 @@ pub fn parse(path: &Path, text: &str, index: Option<usize>) -> Result<SweepEntry
     }
 }
 
-/// Trains and measures an entry; nothing to do where it is done. A run that was interrupted goes on after its last whole
-/// epoch. Several processes may be asked for the same entry: one trains, the others wait for it.
+/// Trains and measures an entry; nothing to do where it is done. A run that was interrupted goes on after its last
+/// whole epoch. Several processes may be asked for the same entry: one trains, the others wait for it.
 ///
 /// # Errors
-/// [`Error::Usage`] for an entry that no plan has; those of [`runs::train`]; [`Error::Run`] for a result that is no number.
+/// [`Error::Usage`] for an entry that no plan has; those of [`runs::train`]; [`Error::Run`] for a result that is no
+/// number.
 pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -> Result<()> {
     let began = Instant::now();
     let SweepEntry { id, out, config } = entry;

@@ -1,9 +1,10 @@
-//! What label smoothing does on the user's own data: a grid of runs over epsilon, label noise and seeds, and what follows
-//! from it. Runs with the same seed and noise start from the same weights, see the images in the same order and hold out the
-//! same ones, so that they are compared in pairs.
+//! What label smoothing does on the user's own data: a grid of runs over epsilon, label noise and seeds, and what
+//! follows from it. Runs with the same seed and noise start from the same weights, see the images in the same order and
+//! hold out the same ones, so that they are compared in pairs.
 //!
-//! [`sweep`] plans the grid, [`entry`] trains one run of it. [`Outcome`] is what one run leaves; [`Study`] holds them; [`claims`] gives a verdict on what is said of smoothing,
-//! [`choice`] the epsilon to use and why, [`projection`] the picture of Müller et al. 2019, [`stats`] the intervals.
+//! [`sweep`] plans the grid, [`entry`] trains one run of it. [`Outcome`] is what one run leaves; [`Study`] holds them;
+//! [`claims`] gives a verdict on what is said of smoothing, [`choice`] the epsilon to use and why, [`projection`] the
+//! picture of Müller et al. 2019, [`stats`] the intervals.
 
 pub mod choice;
 pub mod claims;
@@ -37,7 +38,8 @@ pub struct Outcome {
     pub classes: usize,
     /// On the images trained on, against the labels trained on.
     pub train: Metrics,
-    /// The share of the flipped training images that get the wrong label they were given; `None` where none was flipped.
+    /// The share of the flipped training images that get the wrong label they were given; `None` where none was
+    /// flipped.
     pub memorised: Option<f64>,
     /// On the images held out, whose labels are as the files have them.
     pub validation: Measured,

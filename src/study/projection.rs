@@ -1,5 +1,5 @@
-//! The picture of Müller, Kornblith, Hinton 2019, "When does label smoothing help?", section 2: what the last layer sees of
-//! three classes, projected onto the plane through the three classes' weights.
+//! The picture of Müller, Kornblith, Hinton 2019, "When does label smoothing help?", section 2: what the last layer
+//! sees of three classes, projected onto the plane through the three classes' weights.
 
 use crate::parse::to_json;
 
@@ -35,8 +35,8 @@ pub struct Projected {
 }
 
 /// Coordinates of `features` (`[images, inputs]`, row-major) in the plane through three `templates` (a row of the last
-/// layer's weight each, `[inputs]`), in an orthonormal basis whose first axis points from the first template to the second
-/// and whose origin is the first template.
+/// layer's weight each, `[inputs]`), in an orthonormal basis whose first axis points from the first template to the
+/// second and whose origin is the first template.
 ///
 /// Templates on one line have no plane: what has no direction is 0 then.
 ///

@@ -1,7 +1,7 @@
 //! For whoever compares runs: a grid over epsilon, label noise and seeds, planned as a file with an entry for each run.
 //!
-//! Each entry is trained on its own ([`super::entry::run`]), in this process or in another one, on this machine or on another
-//! one that sees the folder; whatever is done is not done again.
+//! Each entry is trained on its own ([`super::entry::run`]), in this process or in another one, on this machine or on
+//! another one that sees the folder; whatever is done is not done again.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -52,8 +52,8 @@ pub fn folder(out: &Path, note: Note) -> Result<OwnFolder> {
     })
 }
 
-/// Writes the plan of a sweep in `out` and gives it: `base` at each point of the grid, each run once. A plan that was there
-/// before is replaced: runs go by what they are, not by their place.
+/// Writes the plan of a sweep in `out` and gives it: `base` at each point of the grid, each run once. A plan that was
+/// there before is replaced: runs go by what they are, not by their place.
 ///
 /// # Errors
 /// [`Error::Usage`] for a grid that is too large, a folder that is no text, or a configuration as [`Config::check`];

@@ -1,4 +1,5 @@
-//! For whoever asks a saved model about pictures: it knows itself how they become its images, and what its classes are called.
+//! For whoever asks a saved model about pictures: it knows itself how they become its images, and what its classes are
+//! called.
 
 use std::path::{Path, PathBuf};
 
@@ -63,8 +64,8 @@ impl Answerer {
         format!("{colours} of {h}x{w}, {crop_mode}{divided}")
     }
 
-    /// Answers pictures in their order, `each` as soon as it is known: with its `topk` most probable classes, or with what is
-    /// wrong with its file.
+    /// Answers pictures in their order, `each` as soon as it is known: with its `topk` most probable classes, or with
+    /// what is wrong with its file.
     ///
     /// # Errors
     /// Those of the device, and what `each` gives.
@@ -115,8 +116,8 @@ impl Answerer {
     }
 }
 
-/// The pictures that `path` names: itself, or, of a folder, every file in it and in the folders below that is called as a
-/// picture is, in order. Names with a dot before them and links to folders are left out.
+/// The pictures that `path` names: itself, or, of a folder, every file in it and in the folders below that is called as
+/// a picture is, in order. Names with a dot before them and links to folders are left out.
 ///
 /// # Errors
 /// [`Error::Data`] where there is nothing, or a folder without pictures; [`Error::Io`].

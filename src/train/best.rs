@@ -59,8 +59,8 @@ pub struct Best {
 }
 
 impl Best {
-    /// Of the record's `lines` of all epochs so far, in order, from the first one on: the earliest of equals. A measure that is
-    /// no number is never the best.
+    /// Of the record's `lines` of all epochs so far, in order, from the first one on: the earliest of equals. A measure
+    /// that is no number is never the best.
     pub fn of(lines: &[Value], by: BestBy) -> Option<Self> {
         let measured = lines.iter().zip(1..).filter_map(|(line, epoch)| {
             let value = line.get(by.key())?.as_f64().filter(|value| value.is_finite())?;
@@ -75,8 +75,8 @@ pub fn waited(lines: &[Value], best: Option<Best>) -> usize {
     lines.len() - best.map_or(0, |best| best.epoch)
 }
 
-/// The nll of `logits` `[labels.len(), classes]` after the temperature that is the best for these very images: what is left of the
-/// nll once the confidence is right on average. NaN where nothing can be fitted.
+/// The nll of `logits` `[labels.len(), classes]` after the temperature that is the best for these very images: what is
+/// left of the nll once the confidence is right on average. NaN where nothing can be fitted.
 pub fn refined_nll(form: &Form, logits: &[f64], labels: &[u32], classes: usize) -> f64 {
     let (part, labels, kept) = taking_part(form, logits, labels, classes);
     temperature::fit(&part, &labels, kept).map_or(f64::NAN, |fitted| fitted.nll_after)
@@ -89,7 +89,8 @@ mod tests {
     use crate::measure::evaluate;
     use serde_json::json;
 
-    /// Catches a tie that goes to the later epoch, the wrong direction of a measure, and one that is no number and wins.
+    /// Catches a tie that goes to the later epoch, the wrong direction of a measure, and one that is no number and
+    /// wins.
     #[test]
     fn the_best_is_the_earliest_of_equals_in_the_right_direction() {
         let lines: Vec<Value> = [(f64::NAN, 0.5), (0.4, 0.7), (0.3, 0.8), (0.3, 0.8), (0.5, 0.6)]

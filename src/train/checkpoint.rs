@@ -1,9 +1,9 @@
 //! Weights as safetensors files, named as in PyTorch's `state_dict` (`conv1.weight`, `fc2.bias`, ...), so that
 //! `safetensors.torch.load_file` and `load_state_dict` take them as they are.
 //!
-//! Format: <https://github.com/huggingface/safetensors#format>. Every file that is written here has a seal in its metadata:
-//! `sha256`, the SHA-256 of the whole file, with the seal's own 64 digits taken as zeros. A file that has one is held to it; those of
-//! other programs have none, and are read without.
+//! Format: <https://github.com/huggingface/safetensors#format>. Every file that is written here has a seal in its
+//! metadata: `sha256`, the SHA-256 of the whole file, with the seal's own 64 digits taken as zeros. A file that has one
+//! is held to it; those of other programs have none, and are read without.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -121,8 +121,8 @@ pub fn save(path: &Path, tensors: &[Tensor], dtype: Dtype, metadata: &Metadata) 
     write_output(path, &bytes)
 }
 
-/// The SHA-256, in hexadecimal digits, of the tensors in the file at `path`: of their names, shapes and number types, and of
-/// their bytes. The metadata, which others may add to, makes no difference.
+/// The SHA-256, in hexadecimal digits, of the tensors in the file at `path`: of their names, shapes and number types,
+/// and of their bytes. The metadata, which others may add to, makes no difference.
 ///
 /// # Errors
 ///
@@ -146,8 +146,8 @@ pub fn tensors_sha256(path: &Path) -> Result<String> {
 /// # Errors
 ///
 /// [`Error::Data`], one line with the tensor, what was found and what was expected: no such file, not a safetensors
-/// file or a damaged one, one that is not as its seal says, a tensor missing, one too many, a wrong shape or number type, a NaN or an infinity.
-/// [`Error::Io`] if the file is there and cannot be read.
+/// file or a damaged one, one that is not as its seal says, a tensor missing, one too many, a wrong shape or number
+/// type, a NaN or an infinity. [`Error::Io`] if the file is there and cannot be read.
 pub fn load(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<(Vec<Vec<f64>>, Metadata)> {
     load_among(path, expected, &|_, _| false)
 }

@@ -49,8 +49,8 @@ pub trait Listener: Sync {
     /// After the test set was measured, with the weights of the best epoch, at the end of a run with images held out.
     fn test(&mut self, _metrics: &Metrics, _line: &str) {}
 
-    /// The number of the signal for which the run is to end, if it is to end. Asked after every few steps; the run then ends
-    /// with [`crate::Error::Interrupted`] and a checkpoint to go on from.
+    /// The number of the signal for which the run is to end, if it is to end. Asked after every few steps; the run then
+    /// ends with [`crate::Error::Interrupted`] and a checkpoint to go on from.
     fn wants_stop(&self) -> Option<u8> {
         None
     }

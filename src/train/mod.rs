@@ -1,5 +1,5 @@
-//! Training: what both paths have in common. A [`Trainer`] computes; [`run`] orders the data, checks every loss, and tells
-//! an [`Observer`] what happened.
+//! Training: what both paths have in common. A [`Trainer`] computes; [`run`] orders the data, checks every loss, and
+//! tells an [`Observer`] what happened.
 
 #[cfg(feature = "pictures")]
 pub mod answers;
@@ -87,8 +87,8 @@ pub struct EpochReport {
     pub step: usize,
     /// The mass that smoothing moved at the epoch's last step.
     pub label_smoothing: f64,
-    /// Mean of the loss over the epoch's images, each with its weight and seen with the parameters of its step. 0 where every
-    /// image is ignored.
+    /// Mean of the loss over the epoch's images, each with its weight and seen with the parameters of its step. 0 where
+    /// every image is ignored.
     pub train_loss: f64,
     /// Mean over the same images of the plain negative log-likelihood, unsmoothed and unweighted.
     pub train_nll: f64,
@@ -136,8 +136,9 @@ impl Observer for () {}
 /// Trains from `from` to the end of the schedule, or to where the observer finds the run over.
 ///
 /// # Errors
-/// [`Error::NonFinite`] as soon as a loss is not a number, the test's included; [`Error::Diverged`] as soon as a parameter or
-/// the optimizer's memory is not. The backend's and the observer's errors too; [`Observer::stopped`]'s where it was asked to end.
+/// [`Error::NonFinite`] as soon as a loss is not a number, the test's included; [`Error::Diverged`] as soon as a
+/// parameter or the optimizer's memory is not. The backend's and the observer's errors too; [`Observer::stopped`]'s
+/// where it was asked to end.
 pub fn run(
     backend: &mut dyn Trainer,
     setup: &Setup,

@@ -1,4 +1,5 @@
-//! For whoever asks a saved model: its file and what training left in its metadata, the images that it is of, its logits.
+//! For whoever asks a saved model: its file and what training left in its metadata, the images that it is of, its
+//! logits.
 
 use std::path::{Path, PathBuf};
 
@@ -54,7 +55,8 @@ pub(super) fn data_set(trained_on: &TrainedOn) -> (String, String) {
     (DATA_SET.into(), to_json(trained_on))
 }
 
-/// The file of the weights at `path`: itself, or, of a run's folder, that of the best epoch, else of the last one, else the checkpoint.
+/// The file of the weights at `path`: itself, or, of a run's folder, that of the best epoch, else of the last one, else
+/// the checkpoint.
 ///
 /// # Errors
 /// [`Error::Data`] for a folder without any of them.
@@ -94,8 +96,8 @@ impl ModelFile {
         })
     }
 
-    /// The data that the model was trained on: what its metadata says of it, else, for a run's model of an earlier version, the
-    /// run's configuration beside it.
+    /// The data that the model was trained on: what its metadata says of it, else, for a run's model of an earlier
+    /// version, the run's configuration beside it.
     ///
     /// # Errors
     /// [`Error::Data`] for what no training leaves.
@@ -158,7 +160,8 @@ impl ModelFile {
         })
     }
 
-    /// Each channel's mean and standard deviation: what is given, else as in training, else the `usual` ones of the data.
+    /// Each channel's mean and standard deviation: what is given, else as in training, else the `usual` ones of the
+    /// data.
     ///
     /// # Errors
     /// As [`source::normalisation`].
@@ -178,8 +181,8 @@ impl ModelFile {
         })
     }
 
-    /// The smoothed loss that the model is measured with: what is given, else as in training, else an even one of 0.1. Class
-    /// weights and the other losses have no part in it.
+    /// The smoothed loss that the model is measured with: what is given, else as in training, else an even one of 0.1.
+    /// Class weights and the other losses have no part in it.
     ///
     /// # Errors
     /// [`Error::Usage`] for a smoothing that there is not, [`Error::Data`] for what no training leaves.
@@ -224,7 +227,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads the model at `path`, of the seed network for images of `shape` (channels, height, width) in so many classes.
+    /// Reads the model at `path`, of the seed network for images of `shape` (channels, height, width) in so many
+    /// classes.
     ///
     /// # Errors
     /// As [`saved::load_params`]; [`Error::Layer`] for a shape that the network does not take.
@@ -235,7 +239,8 @@ impl Model {
         Ok(Self { file: ModelFile { path, metadata }, net, state })
     }
 
-    /// Writes the file again with what its logits are to be divided by. A checkpoint is left as it is: a run goes on from it.
+    /// Writes the file again with what its logits are to be divided by. A checkpoint is left as it is: a run goes on
+    /// from it.
     ///
     /// # Errors
     /// As [`save_model`].
@@ -262,8 +267,8 @@ impl Model {
         Ok(model)
     }
 
-    /// The logits `[images, classes]` of the model for these images; `usual` are mean and standard deviation of each channel
-    /// where neither `how` nor the model has them.
+    /// The logits `[images, classes]` of the model for these images; `usual` are mean and standard deviation of each
+    /// channel where neither `how` nor the model has them.
     ///
     /// # Errors
     /// [`Error::NoNumber`] for what is no number; those of the device, and of [`ModelFile::normalisation`].
@@ -282,8 +287,8 @@ impl Model {
         Ok(OpenModel { model: self, normalisation, device, tuning, batch_size: how.batch_size })
     }
 
-    /// What logits `[images, classes]` of the model, divided by `temperature`, say: a probability for each class, 0 for one that
-    /// took no part in training.
+    /// What logits `[images, classes]` of the model, divided by `temperature`, say: a probability for each class, 0 for
+    /// one that took no part in training.
     ///
     /// # Errors
     /// [`Error::NoNumber`]; [`Error::Data`] for a class mask that no training leaves.

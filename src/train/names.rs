@@ -1,5 +1,5 @@
-//! The names that other programs give to the same tensors: behind the prefixes of wrappers, and with the numbers of a plain
-//! `nn.Sequential`.
+//! The names that other programs give to the same tensors: behind the prefixes of wrappers, and with the numbers of a
+//! plain `nn.Sequential`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +14,12 @@ pub(super) struct Renamed {
     pub how: String,
 }
 
-/// Finds the network's tensors, `own` by layer, among the names that were `found`. None where they have their own names, and where
-/// nothing fits: then what is missing is for the reader to say.
+/// Finds the network's tensors, `own` by layer, among the names that were `found`. None where they have their own
+/// names, and where nothing fits: then what is missing is for the reader to say.
 ///
 /// # Errors
-/// What was found and what was expected, where the names are those of a wrapper or of an `nn.Sequential`, and do not fit.
+/// What was found and what was expected, where the names are those of a wrapper or of an `nn.Sequential`, and do not
+/// fit.
 pub(super) fn renamed(found: &[String], own: &[Vec<String>]) -> Result<Option<Renamed>, String> {
     let names: BTreeSet<&str> = found.iter().map(|name| &name[..]).collect();
     if own.iter().flatten().all(|name| names.contains(&name[..])) {
@@ -124,7 +125,8 @@ mod tests {
         renamed(&owned(found), &OWN.map(owned))
     }
 
-    /// Catches a prefix that stays or takes a part of a name with it, numbers in the order of text, and own names that are changed.
+    /// Catches a prefix that stays or takes a part of a name with it, numbers in the order of text, and own names that
+    /// are changed.
     #[test]
     fn names_of_wrappers_and_of_sequences_are_understood() {
         let all = |prefix: &str| OWN.concat().iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();

@@ -172,8 +172,8 @@ impl Recorder<'_> {
         (self.epochs.len() < self.planned && self.patience.is_some_and(|patience| waited >= patience)).then_some(waited)
     }
 
-    /// Writes what the epochs so far came to, for a run that goes on: the files of one that was killed may be older than its
-    /// checkpoint, or of an epoch that is lost.
+    /// Writes what the epochs so far came to, for a run that goes on: the files of one that was killed may be older
+    /// than its checkpoint, or of an epoch that is lost.
     pub fn write_past(&self) -> Result<()> {
         self.write_results()?;
         self.write_best()

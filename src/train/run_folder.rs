@@ -1,8 +1,8 @@
 //! A folder that this program made: it is marked as such, and locked while a process works in it.
 //!
-//! The mark is the file `.smoothcnn`. A process that works in the folder holds that file's lock, which the system takes back
-//! however the process ends, and writes into it who it is. Nothing in a folder without the mark is ever replaced or
-//! removed; in one with it, only files of this program, by their names.
+//! The mark is the file `.smoothcnn`. A process that works in the folder holds that file's lock, which the system takes
+//! back however the process ends, and writes into it who it is. Nothing in a folder without the mark is ever replaced
+//! or removed; in one with it, only files of this program, by their names.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -58,16 +58,18 @@ pub struct OwnFolder {
 }
 
 impl OwnFolder {
-    /// Takes the folder at `path`, which is made if it is not there. Temporary files that killed writers of `files` left are
-    /// removed.
+    /// Takes the folder at `path`, which is made if it is not there. Temporary files that killed writers of `files`
+    /// left are removed.
     ///
     /// # Errors
-    /// [`Error::InUse`] if another process works in it, [`Error::Usage`] if it has no mark and is not empty, [`Error::Io`].
+    /// [`Error::InUse`] if another process works in it, [`Error::Usage`] if it has no mark and is not empty,
+    /// [`Error::Io`].
     pub fn take(path: &Path, files: &[&str]) -> Result<Self> {
         Self::take_waiting(path, files, None)
     }
 
-    /// As [`Self::take`], but where another process works in it, waits for it to end; `on_wait` is told once who that is.
+    /// As [`Self::take`], but where another process works in it, waits for it to end; `on_wait` is told once who that
+    /// is.
     ///
     /// # Errors
     /// As [`Self::take`], without [`Error::InUse`].
@@ -93,8 +95,8 @@ impl OwnFolder {
         names(&self.path)?.iter().filter(temporary).try_for_each(|name| remove(&self.path.join(name)))
     }
 
-    /// Makes a folder for a new run at `path`: one that is not there yet or is empty, or one with a run that was ended before
-    /// it had anything to go on from, which is begun again.
+    /// Makes a folder for a new run at `path`: one that is not there yet or is empty, or one with a run that was ended
+    /// before it had anything to go on from, which is begun again.
     ///
     /// # Errors
     /// As [`Self::take`]; [`Error::Usage`] too if there is a run to go on with.

@@ -1,5 +1,5 @@
-//! For whoever trains into a folder, as the program does: [`train`] begins a run or goes on with one, and tells a [`Listener`]
-//! what happens.
+//! For whoever trains into a folder, as the program does: [`train`] begins a run or goes on with one, and tells a
+//! [`Listener`] what happens.
 //!
 //! ```
 //! use smoothcnn::backend::device::Device;
@@ -134,7 +134,8 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// The logits of the test set, `[images, classes]`, by the weights that answer for the run: of the best epoch, else of the last.
+    /// The logits of the test set, `[images, classes]`, by the weights that answer for the run: of the best epoch, else
+    /// of the last.
     ///
     /// # Errors
     /// As [`Self::logits`].
@@ -188,8 +189,8 @@ fn outputs(device: &Opened, config: &Config, asked: &Asked, images: &Dataset) ->
 }
 
 /// Trains, and writes the run's folder: [`CONFIG`], [`super::run_folder::METRICS`], checkpoints, [`MODEL`]. Where
-/// images are held out, they choose the best epoch, whose weights are [`super::run_folder::BEST`]; the test set is measured once, at
-/// the end, with these.
+/// images are held out, they choose the best epoch, whose weights are [`super::run_folder::BEST`]; the test set is
+/// measured once, at the end, with these.
 ///
 /// # Errors
 /// [`Error::Usage`] and [`Error::Data`] for a configuration, data or a folder that is not what it should be, all before
@@ -448,7 +449,8 @@ fn teacher_logits(path: &Path, config: &Config, images: &Images, device: &Opened
         normalisation: &normalisation,
         batch_size: config.batch_size,
     };
-    // Without the run's tuning, which is not known yet when it begins, and is when it is resumed: the bits stay the same.
+    // Without the run's tuning, which is not known yet when it begins, and is when it is resumed: the bits stay the
+    // same.
     let mut predictor = device.predictor(Storage::F32, None, &asked, train.len())?;
     let logits = predictor.logits(ImageSet::Bytes(train))?;
     Ok(logits.into_iter().map(|v| v as f32).collect())

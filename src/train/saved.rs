@@ -55,8 +55,8 @@ pub fn write(
     store::save_checkpoint(&out.join(CHECKPOINT), net, optimizer, weights, (metadata, dtype))
 }
 
-/// Reads the checkpoint of the run in `out`, whose epochs have `steps_per_epoch` steps. `None` where the run ended before it had
-/// one, which it writes after every `every` epochs (0: at its end).
+/// Reads the checkpoint of the run in `out`, whose epochs have `steps_per_epoch` steps. `None` where the run ended
+/// before it had one, which it writes after every `every` epochs (0: at its end).
 ///
 /// # Errors
 /// As [`store::load_checkpoint`]; [`Error::Data`] too for metadata that no run leaves.
@@ -95,7 +95,8 @@ pub fn load_params(net: &Network, path: &Path) -> Result<(State, Metadata)> {
     store::load_model(path, net)
 }
 
-/// As [`load_params`], of a file of whatever names ([`store::load_foreign`]), with a line that says how they were understood.
+/// As [`load_params`], of a file of whatever names ([`store::load_foreign`]), with a line that says how they were
+/// understood.
 ///
 /// # Errors
 /// As [`load_params`] and [`store::load_foreign`].
@@ -147,8 +148,8 @@ pub fn read_record(out: &Path) -> Result<Vec<Value>> {
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
-/// The record in `out` with the lines up to `progress`, ready for more. A damaged line is left out; the lines of epochs that are lost
-/// come from the checkpoint. Whoever is to know of that is told.
+/// The record in `out` with the lines up to `progress`, ready for more. A damaged line is left out; the lines of epochs
+/// that are lost come from the checkpoint. Whoever is to know of that is told.
 ///
 /// # Errors
 /// [`Error::Io`].

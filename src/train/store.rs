@@ -7,9 +7,9 @@
 //! | `optimizer.exp_avg.conv1.weight`, … | | each slot of the optimizer, for each trained parameter |
 //! | `best.conv1.weight`, … | | the same of the best epoch so far, where there is one: its number is `best_epoch` in the metadata |
 //!
-//! A model has PyTorch's names and nothing else, and loads there with `load_state_dict`. A checkpoint has the format's version in
-//! its metadata (`format_version`, now 2); another one is refused. A tensor that is missing, one too many, and one of another
-//! shape are errors that name it.
+//! A model has PyTorch's names and nothing else, and loads there with `load_state_dict`. A checkpoint has the format's
+//! version in its metadata (`format_version`, now 2); another one is refused. A tensor that is missing, one too many,
+//! and one of another shape are errors that name it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,7 +39,8 @@ pub struct BestWeights {
     pub state: State,
 }
 
-/// What the tensors of a model are called before their parameter's name: nothing; those of a slot in a checkpoint: its name.
+/// What the tensors of a model are called before their parameter's name: nothing; those of a slot in a checkpoint: its
+/// name.
 fn prefixes(optimizer: Option<&Optimizer>) -> Vec<String> {
     let slots = optimizer.map_or(&[][..], Optimizer::slots);
     std::iter::once(String::new()).chain(slots.iter().map(|slot| format!("optimizer.{slot}."))).collect()
@@ -98,8 +99,8 @@ pub fn load_model(path: &Path, net: &Network) -> Result<(State, Metadata)> {
     load_expected(path, net, &expected(net, None))
 }
 
-/// As [`load_model`], of a file of whatever names: behind the prefixes `module.`, `model.` and `_orig_mod.`, or with the numbers of a
-/// plain `nn.Sequential`. Gives a line that says so where it was so.
+/// As [`load_model`], of a file of whatever names: behind the prefixes `module.`, `model.` and `_orig_mod.`, or with
+/// the numbers of a plain `nn.Sequential`. Gives a line that says so where it was so.
 ///
 /// # Errors
 /// As [`load_model`]; [`Error::Data`] too for names that fit in no way or in several.

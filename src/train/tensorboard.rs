@@ -1,9 +1,9 @@
 //! A run's record for TensorBoard: scalars by step.
 //!
-//! The file is a list of records: the length n in 8 bytes, the checksum of these in 4, n bytes, their checksum in 4; all numbers with
-//! the lowest byte first. The bytes of a record are a protobuf message `Event`: 1 the time in seconds, 2 the step, 3 the version of the
-//! file (in the first record only), 5 a summary of values (1), each with a tag (1) and a number (2). The checksum is the CRC-32C c,
-//! rotated: (c >> 15 | c << 17) + 0xa282ead8.
+//! The file is a list of records: the length n in 8 bytes, the checksum of these in 4, n bytes, their checksum in 4;
+//! all numbers with the lowest byte first. The bytes of a record are a protobuf message `Event`: 1 the time in seconds,
+//! 2 the step, 3 the version of the file (in the first record only), 5 a summary of values (1), each with a tag (1) and
+//! a number (2). The checksum is the CRC-32C c, rotated: (c >> 15 | c << 17) + 0xa282ead8.
 
 use std::fs::File;
 use std::io::Write;
@@ -51,8 +51,8 @@ impl EventFile {
     }
 }
 
-/// The numbers of a line of the record, a scalar each, at its step, else at `step`: `nll/train`, `nll/val`, `nll/test`; `nll/step` of
-/// a single step.
+/// The numbers of a line of the record, a scalar each, at its step, else at `step`: `nll/train`, `nll/val`, `nll/test`;
+/// `nll/step` of a single step.
 fn scalars(line: &Value, step: &mut i64) -> Vec<u8> {
     *step = line["step"].as_i64().unwrap_or(*step);
     let kind = line["kind"].as_str().unwrap_or_default();

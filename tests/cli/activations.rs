@@ -27,8 +27,8 @@ fn only_the_fused_kernels_of_a_gpu_store_halves() {
     assert!(snapshot(dir.path()).is_empty());
 }
 
-/// Catches a resumed run that goes on in f32, one that differs from a whole one, and a configuration of an earlier version
-/// that is refused or read as anything but f32.
+/// Catches a resumed run that goes on in f32, one that differs from a whole one, and a configuration of an earlier
+/// version that is refused or read as anything but f32.
 #[test]
 fn a_resumed_run_keeps_its_activations() {
     let dir = tempdir().unwrap();

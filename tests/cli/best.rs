@@ -104,7 +104,8 @@ fn without_images_held_out_nothing_can_choose() {
     assert!(!config.contains("best-by"), "{config}");
 }
 
-/// Catches a run that goes on with the wrong best epoch: with its file gone, of an earlier epoch, or of one that is lost.
+/// Catches a run that goes on with the wrong best epoch: with its file gone, of an earlier epoch, or of one that is
+/// lost.
 #[test]
 fn a_run_that_goes_on_has_the_best_weights_of_one_that_was_never_stopped() {
     let dir = tempdir().unwrap();
@@ -152,7 +153,8 @@ fn a_killed_run_has_the_best_weights_of_one_that_was_never_killed() {
     }
 }
 
-/// Catches a run that ends too early or too late, without saying so, or with other weights; and one that ends anew when it goes on.
+/// Catches a run that ends too early or too late, without saying so, or with other weights; and one that ends anew when
+/// it goes on.
 #[test]
 fn patience_ends_a_run_that_gets_no_better() {
     let dir = tempdir().unwrap();
@@ -194,7 +196,8 @@ fn patience_ends_a_run_that_gets_no_better() {
     refused(dir.path(), &format!("{TRAIN} --patience 3"), 2, &["--patience: found 3", "--val-split"]);
 }
 
-/// Catches a checkpoint that is missing where it is due, or at the end, and a run that goes on from an older one to other bits.
+/// Catches a checkpoint that is missing where it is due, or at the end, and a run that goes on from an older one to
+/// other bits.
 #[cfg(unix)]
 #[test]
 fn checkpoints_as_often_as_asked_and_at_the_end() {

@@ -1,6 +1,5 @@
-//! What other programs make of an exported model: a runtime written in Rust, and Python's. The latter need Python with onnx,
-//! onnxruntime, torch and safetensors, which is another one than `python3`
-//! where SMOOTHCNN_PYTHON says so.
+//! What other programs make of an exported model: a runtime written in Rust, and Python's. The latter need Python with
+//! onnx, onnxruntime, torch and safetensors, which is another one than `python3` where SMOOTHCNN_PYTHON says so.
 
 use std::fs;
 use std::path::Path;
@@ -132,8 +131,8 @@ fn divided_and_masked(model: &mut Exportable, logits: &[f64]) -> Vec<f64> {
     logits.chunks(classes).flat_map(softmax).collect()
 }
 
-/// Catches a layer whose form in ONNX is another function, a normalisation that is not the predictor's, a graph of one batch size,
-/// a file that ONNX's own checker refuses, temperature and class mask that are lost.
+/// Catches a layer whose form in ONNX is another function, a normalisation that is not the predictor's, a graph of one
+/// batch size, a file that ONNX's own checker refuses, temperature and class mask that are lost.
 #[test]
 fn onnx_answers_as_the_predictor_does() {
     let dir = tempdir().unwrap();
@@ -159,8 +158,8 @@ fn onnx_answers_as_the_predictor_does() {
     }
 }
 
-/// Catches a layer whose module is another function, weights that do not load strictly, a normalisation that is not the predictor's,
-/// temperature and class mask that are lost.
+/// Catches a layer whose module is another function, weights that do not load strictly, a normalisation that is not the
+/// predictor's, temperature and class mask that are lost.
 #[test]
 fn pytorch_answers_as_the_predictor_does() {
     let dir = tempdir().unwrap();
@@ -181,8 +180,8 @@ fn pytorch_answers_as_the_predictor_does() {
     }
 }
 
-/// A run's folder for the hub: figures that are the record's, classes by number and name, no path of the user's, and a model that
-/// this program knows as well.
+/// A run's folder for the hub: figures that are the record's, classes by number and name, no path of the user's, and a
+/// model that this program knows as well.
 #[test]
 fn a_run_becomes_a_module_and_a_folder_for_the_hub() {
     let dir = tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Files and folders: those of others are left alone, those of a run have one user at a time, and what is written stays whole.
+//! Files and folders: those of others are left alone, those of a run have one user at a time, and what is written stays
+//! whole.
 
 use std::fs;
 use std::path::Path;

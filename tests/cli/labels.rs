@@ -6,7 +6,8 @@ use tempfile::tempdir;
 
 use super::{TRAIN, assert_fails, json_lines, metrics, number, run, stdout};
 
-/// Catches a choice made on the test set: with a split, epochs measure the held-out images, and the test set comes once.
+/// Catches a choice made on the test set: with a split, epochs measure the held-out images, and the test set comes
+/// once.
 #[test]
 fn a_validation_split_is_measured_after_each_epoch_and_the_test_set_once() {
     let dir = tempdir().unwrap();

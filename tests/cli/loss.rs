@@ -1,4 +1,5 @@
-//! The flags of the loss: each does something, is recorded, goes on after --resume, and is refused where it makes no sense.
+//! The flags of the loss: each does something, is recorded, goes on after --resume, and is refused where it makes no
+//! sense.
 
 use std::fs;
 use std::path::Path;
@@ -47,8 +48,8 @@ const FORMS: [&str; 18] = [
     "--loss confidence-penalty --confidence-beta 0.3",
 ];
 
-/// Catches a flag that is read and changes nothing, and one that a resumed run forgets: every form leaves other weights, and
-/// the same as in one go where it is stopped between its epochs.
+/// Catches a flag that is read and changes nothing, and one that a resumed run forgets: every form leaves other
+/// weights, and the same as in one go where it is stopped between its epochs.
 #[test]
 fn every_form_trains_and_goes_on_where_it_stopped() {
     let dir = folder();
@@ -76,8 +77,8 @@ fn every_form_trains_and_goes_on_where_it_stopped() {
     }
 }
 
-/// Catches a form that the GPU path trains otherwise: after an epoch the figures are the CPU path's, up to rounding. A flag for
-/// each kernel; that each form is right on each path is for the library's tests.
+/// Catches a form that the GPU path trains otherwise: after an epoch the figures are the CPU path's, up to rounding. A
+/// flag for each kernel; that each form is right on each path is for the library's tests.
 #[test]
 fn the_gpu_trains_alike() {
     let dir = folder();
@@ -106,8 +107,8 @@ fn the_gpu_trains_alike() {
     }
 }
 
-/// Catches an epsilon that is not named, or figures that do not belong together: the excess is the loss above the mean entropy
-/// of the targets at their steps' epsilons, and plain cross-entropy's loss is the nll.
+/// Catches an epsilon that is not named, or figures that do not belong together: the excess is the loss above the mean
+/// entropy of the targets at their steps' epsilons, and plain cross-entropy's loss is the nll.
 #[test]
 fn epochs_name_their_epsilon_and_three_figures() {
     let dir = tempdir().unwrap();
@@ -136,8 +137,8 @@ fn epochs_name_their_epsilon_and_three_figures() {
     );
 }
 
-/// Catches an ignored image that counts: in IDX files and in labels that replace them a number that is no class is taken where
-/// it is ignored, and only there; and a training in which nothing counts that is taken for one.
+/// Catches an ignored image that counts: in IDX files and in labels that replace them a number that is no class is
+/// taken where it is ignored, and only there; and a training in which nothing counts that is taken for one.
 #[test]
 fn ignored_labels_count_for_nothing() {
     let dir = tempdir().unwrap();
@@ -215,8 +216,8 @@ fn soft_labels_that_agree_are_labels() {
     }
 }
 
-/// Catches a teacher that is asked about other images, or about images normalised otherwise than it knows them: a student that
-/// starts as its teacher and has only that to learn from is where it should be.
+/// Catches a teacher that is asked about other images, or about images normalised otherwise than it knows them: a
+/// student that starts as its teacher and has only that to learn from is where it should be.
 #[test]
 fn a_teacher_has_nothing_to_teach_itself() {
     let dir = folder();
@@ -229,7 +230,8 @@ fn a_teacher_has_nothing_to_teach_itself() {
     assert!(loss("same").abs() < 1e-5 && loss("other") > 1e-5, "{} and {}", loss("same"), loss("other"));
 }
 
-/// Catches metrics over classes that took no part: of the others' images nothing is measured, and no answer is one of them.
+/// Catches metrics over classes that took no part: of the others' images nothing is measured, and no answer is one of
+/// them.
 #[test]
 fn a_class_mask_is_measured_as_a_smaller_problem() {
     let dir = tempdir().unwrap();
@@ -248,7 +250,8 @@ fn a_class_mask_is_measured_as_a_smaller_problem() {
     run(dir.path(), "calibrate run --device cpu").success();
 }
 
-/// Catches a run of before that cannot go on, or goes on otherwise: its config.toml says nothing of the loss or of the kernels.
+/// Catches a run of before that cannot go on, or goes on otherwise: its config.toml says nothing of the loss or of the
+/// kernels.
 #[test]
 fn an_older_configuration_is_plain_smoothing_on_the_usual_kernels() {
     let dir = tempdir().unwrap();
@@ -265,7 +268,8 @@ fn an_older_configuration_is_plain_smoothing_on_the_usual_kernels() {
     assert!(model("whole") == model("run"));
 }
 
-/// Catches a plan that knows fewer losses than training does, and one of other kernels than a loss needs, or without its rows.
+/// Catches a plan that knows fewer losses than training does, and one of other kernels than a loss needs, or without
+/// its rows.
 #[test]
 fn every_form_has_a_plan() {
     let dir = folder();

@@ -46,7 +46,8 @@ fn answers_are_those_that_eval_measures() {
     assert_fails(run(dir.path(), "predict --model nowhere.safetensors --device cpu"), 4, &["nowhere.safetensors"]);
 }
 
-/// A model file alone answers pictures as its run answers the data set: the same classes with the same probabilities, by name.
+/// A model file alone answers pictures as its run answers the data set: the same classes with the same probabilities,
+/// by name.
 #[test]
 fn pictures_are_answered_as_the_data_set_is() {
     let dir = tempdir().unwrap();

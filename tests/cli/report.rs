@@ -11,7 +11,8 @@ fn page(path: &Path) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// Catches a page of other weights, images or classes than those that the run measured, and one that depends on who writes it.
+/// Catches a page of other weights, images or classes than those that the run measured, and one that depends on who
+/// writes it.
 #[test]
 fn a_run_leaves_a_page_and_report_writes_the_same() {
     let dir = tempdir().unwrap();

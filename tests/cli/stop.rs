@@ -24,8 +24,8 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
-/// Catches a signal that kills without a word, or leaves a model that was not trained to the end, or whose run goes on to other
-/// bits than if nothing had happened: stopped within an epoch, its first one included, or after some.
+/// Catches a signal that kills without a word, or leaves a model that was not trained to the end, or whose run goes on
+/// to other bits than if nothing had happened: stopped within an epoch, its first one included, or after some.
 #[cfg(unix)]
 #[test]
 fn a_signal_ends_a_run_that_goes_on_to_the_same_bits() {

@@ -1,5 +1,5 @@
-//! `--tensorboard`, as TensorBoard itself reads it. It needs Python with tensorboard, which is another one than `python3` where
-//! SMOOTHCNN_PYTHON says so.
+//! `--tensorboard`, as TensorBoard itself reads it. It needs Python with tensorboard, which is another one than
+//! `python3` where SMOOTHCNN_PYTHON says so.
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +34,8 @@ fn of_record(lines: &[Value], key: &str, step: u64) -> Vec<(u64, f32)> {
     lines.iter().map(|line| (line["step"].as_u64().unwrap_or(step), line[key].as_f64().unwrap() as f32)).collect()
 }
 
-/// Catches a file that TensorBoard does not read, a number at another step than the record's, and what a resumed run loses or has twice.
+/// Catches a file that TensorBoard does not read, a number at another step than the record's, and what a resumed run
+/// loses or has twice.
 #[test]
 fn tensorboard_reads_what_the_record_has() {
     let dir = tempdir().unwrap();

@@ -79,8 +79,8 @@ fn preview_writes_a_picture() {
     }
 }
 
-/// Catches a command without help, and help that speaks of flags which the command does not have. Another command's are in
-/// backticks, with its name.
+/// Catches a command without help, and help that speaks of flags which the command does not have. Another command's are
+/// in backticks, with its name.
 #[test]
 fn every_command_explains_itself() {
     let dir = tempdir().unwrap();

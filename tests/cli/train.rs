@@ -187,7 +187,8 @@ fn a_resumed_run_keeps_its_kernels_unless_told_otherwise() {
     assert!(config().contains("kernels = \"fused\""), "{}", config());
 }
 
-/// Catches a resumed run on a GPU that takes the form of kernels that suits the adapter, and not the one that it began with.
+/// Catches a resumed run on a GPU that takes the form of kernels that suits the adapter, and not the one that it began
+/// with.
 #[test]
 fn a_resumed_run_keeps_the_form_of_its_kernels() {
     let dir = tempdir().unwrap();
@@ -289,8 +290,8 @@ fn it_trains_on_when_nobody_reads() {
     assert!(dir.path().join("run/model.safetensors").is_file());
 }
 
-/// Catches weights of other names that are refused, or put into the wrong layer, or understood without a word; a file of a run that is
-/// no weights; and a misfit that is taken.
+/// Catches weights of other names that are refused, or put into the wrong layer, or understood without a word; a file
+/// of a run that is no weights; and a misfit that is taken.
 #[test]
 fn init_understands_the_names_of_wrappers_and_of_sequences() {
     let dir = tempdir().unwrap();

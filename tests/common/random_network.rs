@@ -2,8 +2,8 @@
 //! oracle.
 //!
 //! `RANDOM_NETWORKS=500` draws so many, in place of a few; `RANDOM_NETWORK=17` only that of seed 17, which is what a
-//! failure names. A new kind of layer joins through the registry; [`IMAGE_LAYERS`] and [`VECTOR_LAYERS`] are stacks that fuse, or
-//! nearly do.
+//! failure names. A new kind of layer joins through the registry; [`IMAGE_LAYERS`] and [`VECTOR_LAYERS`] are stacks
+//! that fuse, or nearly do.
 #![allow(dead_code)] // each test binary uses its own part
 
 use std::fmt::{self, Display, Formatter};
@@ -216,8 +216,8 @@ impl Case {
         }
         let mut case =
             Self { seed, net, layers, batch_size, first, loss, optimizer, train, test, params, tiles, max_data_bytes };
-        // Other images, until none is where rounding decides: at the kink of a ReLU, or where two values of a window are
-        // as good as equal. There the gradient of an f32 path may rightly be another.
+        // Other images, until none is where rounding decides: at the kink of a ReLU, or where two values of a window
+        // are as good as equal. There the gradient of an f32 path may rightly be another.
         for stream in 1..20 {
             if case.is_smooth() {
                 break;

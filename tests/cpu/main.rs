@@ -1,5 +1,5 @@
-//! The fast CPU path against the f64 oracle: each stage's passes, and whole training runs; the training loop, and what a seed
-//! gives.
+//! The fast CPU path against the f64 oracle: each stage's passes, and whole training runs; the training loop, and what
+//! a seed gives.
 
 mod network;
 mod predictor;

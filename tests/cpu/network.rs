@@ -141,8 +141,8 @@ fn norm(a: &[f64]) -> f64 {
     a.iter().map(|v| v * v).sum::<f64>().sqrt()
 }
 
-/// In f64 both paths do the same arithmetic in another order: a gradient that is left out anywhere, a weight that is packed
-/// before its update, or numbers left from a larger batch would show after a few steps.
+/// In f64 both paths do the same arithmetic in another order: a gradient that is left out anywhere, a weight that is
+/// packed before its update, or numbers left from a larger batch would show after a few steps.
 #[test]
 fn twenty_steps_in_f64_are_the_oracles() {
     for net in networks() {
@@ -182,8 +182,8 @@ fn twenty_steps_in_f32_stay_by_the_oracle() {
     }
 }
 
-/// Every form of the loss, a third of the images and one whole batch ignored: in f32 by the oracle as the GPU is; in f64, and
-/// with other numbers of threads, to the last digits.
+/// Every form of the loss, a third of the images and one whole batch ignored: in f32 by the oracle as the GPU is; in
+/// f64, and with other numbers of threads, to the last digits.
 #[test]
 fn ten_steps_of_every_loss() {
     let net = Network::seed([1, 12, 12], 10).unwrap();

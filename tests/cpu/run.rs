@@ -162,8 +162,8 @@ fn least(masses: [f64; 3]) -> f64 {
     masses.into_iter().map(term).sum::<f64>() - term(masses.iter().sum())
 }
 
-/// Catches a batch that counts for more or less than its images' weights, an ignored image that counts, an excess over what is
-/// not the targets' entropy, and a step, an order or an epsilon that is off by one.
+/// Catches a batch that counts for more or less than its images' weights, an ignored image that counts, an excess over
+/// what is not the targets' entropy, and a step, an order or an epsilon that is off by one.
 #[test]
 fn an_epoch_is_the_mean_over_its_images() {
     // The batches' weights: classes 0 and 1; 2, 2 and 1; 0.

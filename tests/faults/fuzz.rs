@@ -1,10 +1,10 @@
-//! Hands damaged files to everything that reads one: no panic, no abort, no memory beyond the file's own size in order of
-//! magnitude, and an error of one line that names the file.
+//! Hands damaged files to everything that reads one: no panic, no abort, no memory beyond the file's own size in order
+//! of magnitude, and an error of one line that names the file.
 //!
 //!     cargo run --release --example fuzz -- 5000000 [SEED]
 //!
-//! Each is a valid file with some bytes changed, cut out, repeated or replaced by numbers that sizes are made of. A failure
-//! leaves the file that it failed on, and says where.
+//! Each is a valid file with some bytes changed, cut out, repeated or replaced by numbers that sizes are made of. A
+//! failure leaves the file that it failed on, and says where.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -24,8 +24,8 @@ fn tuned(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Tuning {
     tuning
 }
 
-/// Catches a choice that follows the clock after it was kept, one of another batch or driver that is taken over, and a file
-/// that is wrong and in the way.
+/// Catches a choice that follows the clock after it was kept, one of another batch or driver that is taken over, and a
+/// file that is wrong and in the way.
 #[test]
 fn a_choice_is_kept_and_then_no_clock_changes_it() {
     let net = Network::seed([1, 8, 8], 4).unwrap();

@@ -10,8 +10,8 @@ use smoothcnn::ops::Case;
 use super::skip::skipped;
 use super::{assert_rows, opened};
 
-/// Catches a cache that is not written, or that is in the way: one that is damaged, another driver's, or a folder that is
-/// none.
+/// Catches a cache that is not written, or that is in the way: one that is damaged, another driver's, or a folder that
+/// is none.
 #[test]
 fn pipelines_are_kept_and_a_file_that_is_wrong_is_no_error() {
     let folder = tempfile::tempdir().unwrap();

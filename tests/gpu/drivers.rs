@@ -1,5 +1,5 @@
-//! Drivers that lie, stop, or are slow: what a submission that was given up leaves is no answer, numbers that are none are seen
-//! on the device, long work is cut without another bit, and a device that went away is opened once more.
+//! Drivers that lie, stop, or are slow: what a submission that was given up leaves is no answer, numbers that are none
+//! are seen on the device, long work is cut without another bit, and a device that went away is opened once more.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -49,8 +49,8 @@ fn small() -> (Network, Dataset) {
     (net, data)
 }
 
-/// Catches a step or an inference that a driver gave up, whose result is what an earlier one left: the driver is played by
-/// leaving out the last kernel.
+/// Catches a step or an inference that a driver gave up, whose result is what an earlier one left: the driver is played
+/// by leaving out the last kernel.
 #[test]
 fn a_submission_that_was_given_up_is_no_answer() {
     let (net, data) = small();
@@ -92,9 +92,9 @@ fn a_submission_that_was_given_up_is_no_answer() {
 struct Nobody;
 impl Observer for Nobody {}
 
-/// Catches a parameter or a moment that is not finite and goes unnoticed until the loss is, or a file is written: on every
-/// form, on both paths. At a rate beyond f32 it is the parameters, with images beyond the square root of f32's range the second
-/// moment alone; the loss before such an update is a number.
+/// Catches a parameter or a moment that is not finite and goes unnoticed until the loss is, or a file is written: on
+/// every form, on both paths. At a rate beyond f32 it is the parameters, with images beyond the square root of f32's
+/// range the second moment alone; the loss before such an update is a number.
 #[test]
 fn a_number_that_is_not_finite_ends_the_run_within_its_step() {
     let (net, data) = small();
@@ -135,8 +135,9 @@ fn a_number_that_is_not_finite_ends_the_run_within_its_step() {
     train::run(&mut trainer, &setup, schedule, Progress::default(), &mut Nobody).unwrap();
 }
 
-/// Catches a place in the flat vector that nobody watches: one momentum of all is so large that its parameter, and nothing else,
-/// leaves f32 with the first update. At the optimizer's vectors of four, its workgroups and its tasks begin and end such places.
+/// Catches a place in the flat vector that nobody watches: one momentum of all is so large that its parameter, and
+/// nothing else, leaves f32 with the first update. At the optimizer's vectors of four, its workgroups and its tasks
+/// begin and end such places.
 #[test]
 fn one_number_among_all_is_seen() {
     let net = Network::seed([1, 12, 12], 4).unwrap();
@@ -204,8 +205,8 @@ fn work_that_is_cut_gives_the_same_bits() {
     assert_eq!(two_epochs(&GPU, false), two_epochs(&GPU, true));
 }
 
-/// Catches a submission that is not cut as long as nothing was measured, and one that grows by more than one measurement is
-/// worth.
+/// Catches a submission that is not cut as long as nothing was measured, and one that grows by more than one
+/// measurement is worth.
 #[test]
 fn how_much_a_submission_holds_follows_what_was_measured() {
     let mut plan = Plan::default();
@@ -259,8 +260,8 @@ impl Observer for Destroys<'_> {
     }
 }
 
-/// Catches a lost device that is reported as something else, one that is not opened again, and a run that goes on with other
-/// bits than it would have had.
+/// Catches a lost device that is reported as something else, one that is not opened again, and a run that goes on with
+/// other bits than it would have had.
 #[test]
 fn a_run_goes_on_from_the_last_epoch_on_a_device_that_was_lost_and_reopened() {
     let (net, data) = small();
@@ -325,8 +326,8 @@ fn a_batch_above_the_set_is_the_set() {
     assert!(new(23) == new(1 << 40));
 }
 
-/// Catches a driver that ends a long loop before its time, and says nothing (Mesa's llvmpipe after 65,535 turns; 16 images of
-/// 64x64 take the plain kernels 67,617): what it would do wrong is refused, and what is not refused is right.
+/// Catches a driver that ends a long loop before its time, and says nothing (Mesa's llvmpipe after 65,535 turns; 16
+/// images of 64x64 take the plain kernels 67,617): what it would do wrong is refused, and what is not refused is right.
 #[test]
 fn a_loop_that_the_driver_would_end_is_refused() {
     let layers = [Layer::conv2d(4, 3, 1), Layer::relu(), Layer::max_pool2d(2), Layer::flatten(), Layer::linear(4)];

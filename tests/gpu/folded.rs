@@ -18,8 +18,8 @@ fn threads_and_workgroups_beyond_one_axis() {
     assert_rows(losses::loss(&GPU, "loss", &smoothed::cases::case(66_000, 2, 4.0, smoothing)));
 }
 
-/// Catches two kinds of work of which one loses a workgroup to the other. The kernels that have two need gigabytes before
-/// they fold, so the function runs alone.
+/// Catches two kinds of work of which one loses a workgroup to the other. The kernels that have two need gigabytes
+/// before they fold, so the function runs alone.
 #[test]
 fn two_kinds_of_work_share_every_workgroup() {
     for groups in [[1, 1], [97, 1], [65_535, 1], [33_000, 2], [3, 3]] {

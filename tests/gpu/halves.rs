@@ -17,8 +17,8 @@ use super::skip::skipped;
 struct Nobody;
 impl Observer for Nobody {}
 
-/// The logits of black images, the `lit` pixel of the last one white, through a first convolution whose weights are all `weight`,
-/// and a second whose weights are all below 0; and what one epoch of training them comes to.
+/// The logits of black images, the `lit` pixel of the last one white, through a first convolution whose weights are all
+/// `weight`, and a second whose weights are all below 0; and what one epoch of training them comes to.
 fn train(activations: Storage, tiles: Tiles, lit: usize, weight: f32) -> (Vec<f64>, smoothcnn::Result<()>) {
     let block = [Layer::conv2d(8, 3, 1), Layer::relu(), Layer::max_pool2d(2)];
     let tail = [Layer::flatten(), Layer::linear(8), Layer::relu(), Layer::linear(4)];
@@ -48,10 +48,10 @@ fn train(activations: Storage, tiles: Tiles, lit: usize, weight: f32) -> (Vec<f6
     (logits, train::run(&mut trainer, &setup, schedule, Progress::default(), &mut Nobody))
 }
 
-/// Catches an activation above 65504 that becomes an infinity and then, under weights below 0, the 0 of the next ReLU; one
-/// that is stored as 65504, though it is nearer to that than to 65536; and one in the last row and column of a plane of odd
-/// size, which the next windows see in their last element only. Training would stumble over each in the gradients; inference
-/// must not depend on that.
+/// Catches an activation above 65504 that becomes an infinity and then, under weights below 0, the 0 of the next ReLU;
+/// one that is stored as 65504, though it is nearer to that than to 65536; and one in the last row and column of a
+/// plane of odd size, which the next windows see in their last element only. Training would stumble over each in the
+/// gradients; inference must not depend on that.
 #[test]
 fn an_activation_beyond_the_halves_is_an_error() {
     if !GPU.stores(Storage::F16) {

@@ -1,5 +1,5 @@
-//! The kernels on a real device, against the f64 oracle. One binary, one device: the tests share it. A machine without a
-//! Vulkan driver makes them fail with the remedy.
+//! The kernels on a real device, against the f64 oracle. One binary, one device: the tests share it. A machine without
+//! a Vulkan driver makes them fail with the remedy.
 
 mod autotune;
 mod cache;

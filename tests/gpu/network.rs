@@ -58,8 +58,8 @@ fn three_steps_of_the_seed_network() {
     }
 }
 
-/// Every form of the loss, over ten steps and every way into the last layer: with outputs that are no multiple of four, and
-/// none that a fused head takes.
+/// Every form of the loss, over ten steps and every way into the last layer: with outputs that are no multiple of four,
+/// and none that a fused head takes.
 #[test]
 fn ten_steps_of_every_loss() {
     for outputs in [5, 8] {
@@ -94,8 +94,8 @@ fn other_stacks() {
     }
 }
 
-/// What the fused kernels hand to each other and to reference kernels: a block above a lone ReLU and below a lone pooling,
-/// a block whose input is not from a block, a linear layer with ReLU below one that is not fused, a first
+/// What the fused kernels hand to each other and to reference kernels: a block above a lone ReLU and below a lone
+/// pooling, a block whose input is not from a block, a linear layer with ReLU below one that is not fused, a first
 /// block that is not the first layer, and one that is, under a loss that is not fused.
 #[test]
 fn fused_stages_among_others() {

@@ -1,4 +1,5 @@
-//! What only answers gives the bits that a trainer with the same parameters gives, and its plan has nothing of a training.
+//! What only answers gives the bits that a trainer with the same parameters gives, and its plan has nothing of a
+//! training.
 
 use smoothcnn::backend::gpu::predictor::GpuPredictor;
 use smoothcnn::backend::gpu::trainer::{GpuOptions, GpuTrainer};

@@ -1,4 +1,5 @@
-//! A run that is stopped within an epoch, with steps still under way on the device, and what is asked of a trainer in between.
+//! A run that is stopped within an epoch, with steps still under way on the device, and what is asked of a trainer in
+//! between.
 
 use smoothcnn::Error;
 use smoothcnn::backend::gpu::trainer::{GpuOptions, GpuTrainer};

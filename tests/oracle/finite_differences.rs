@@ -130,8 +130,8 @@ fn max_pool2d_gradients() {
     println!("worst error {:e}", largest(&worst));
 }
 
-/// Every layer of the registry, on those of its cases that are small. Catches a mask of the wrong sign, and whatever else a new
-/// layer gets wrong.
+/// Every layer of the registry, on those of its cases that are small. Catches a mask of the wrong sign, and whatever
+/// else a new layer gets wrong.
 #[test]
 fn every_layers_gradients() {
     for entry in ops::ALL {

@@ -1,5 +1,5 @@
-//! A layer with a buffer: what forward passes in training leave for inference, as batch norm's running mean. Its values reach
-//! every device, a checkpoint, a predictor and a run that goes on.
+//! A layer with a buffer: what forward passes in training leave for inference, as batch norm's running mean. Its values
+//! reach every device, a checkpoint, a predictor and a run that goes on.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -164,8 +164,8 @@ fn it_trains_in_a_network() {
     assert_right(&rows.unwrap());
 }
 
-/// On each device: the buffers move, all agree on where to, a checkpoint gives them back, a run that goes on from it ends with
-/// the same bits, and what only answers gives the trainer's answers.
+/// On each device: the buffers move, all agree on where to, a checkpoint gives them back, a run that goes on from it
+/// ends with the same bits, and what only answers gives the trainer's answers.
 #[test]
 fn its_buffer_is_part_of_the_state() {
     let net = net();

@@ -1,5 +1,5 @@
-// Centre: y = x - m. In training m is the mean of all elements of the batch, and running <- 0.9 running + 0.1 m; in inference m is
-// what training left.
+// Centre: y = x - m. In training m is the mean of all elements of the batch, and running <- 0.9 running + 0.1 m; in
+// inference m is what training left.
 //
 //   dx = dy - mean of dy
 

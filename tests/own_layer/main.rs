@@ -1,6 +1,6 @@
-//! A layer from outside the crate, whole: Swish with a learned slope (Ramachandran, Zoph, Le 2017, "Searching for Activation
-//! Functions"), which the crate does not bring. Its settings, its shapes, its passes in WGSL and in plain Rust, and its cases are
-//! here; the check, the finite differences, the bench and the training are the crate's.
+//! A layer from outside the crate, whole: Swish with a learned slope (Ramachandran, Zoph, Le 2017, "Searching for
+//! Activation Functions"), which the crate does not bring. Its settings, its shapes, its passes in WGSL and in plain
+//! Rust, and its cases are here; the check, the finite differences, the bench and the training are the crate's.
 
 mod centre;
 
@@ -149,7 +149,8 @@ fn its_passes_are_timed() {
     assert!(times.gpu.is_some_and(|gpu| gpu.iter().chain(&times.plain).chain(&times.fast).all(|&s| s > 0.0)));
 }
 
-/// Whole training steps of a network with it, on the GPU beside fused kernels and on the CPU path, against the f64 oracle.
+/// Whole training steps of a network with it, on the GPU beside fused kernels and on the CPU path, against the f64
+/// oracle.
 #[test]
 fn it_trains_in_a_network() {
     let layers = [

@@ -158,7 +158,8 @@ fn passes(plan: &Plan) -> impl Iterator<Item = Pass> {
     plan.dispatches.iter().map(|dispatch| (dispatch.shader.name, dispatch.entry.name.clone()))
 }
 
-/// Every pass of every form of loss, with and without rows: what `check` holds against the twin. Training takes both at once.
+/// Every pass of every form of loss, with and without rows: what `check` holds against the twin. Training takes both at
+/// once.
 fn losses() -> Plan {
     let mut plan = Plan::default();
     let at = plan.buffer("any", 64).unwrap();
@@ -205,8 +206,8 @@ fn ceilings() -> Plan {
     plan
 }
 
-/// What only `check` runs. A layer that reads halves has one below it, which wants a gradient; one that gives halves has a fused
-/// one above it, which gives its gradient as it is wanted.
+/// What only `check` runs. A layer that reads halves has one below it, which wants a gradient; one that gives halves
+/// has a fused one above it, which gives its gradient as it is wanted.
 fn halves_apart() -> Plan {
     let mut plan = Plan::default();
     let at = plan.buffer("any", 64).unwrap();
@@ -305,8 +306,8 @@ fn inference_is_the_forward_part_of_training() {
     }
 }
 
-/// Catches a dispatch that a step of the seed network did without: on a large device and a small batch each costs as much
-/// as the arithmetic of several.
+/// Catches a dispatch that a step of the seed network did without: on a large device and a small batch each costs as
+/// much as the arithmetic of several.
 #[test]
 fn a_step_of_the_seed_network_has_few_dispatches() {
     let loss = Loss::from(Smoothing::NONE);

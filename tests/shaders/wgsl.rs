@@ -126,8 +126,8 @@ fn reflection_agrees_with_the_source() {
     }
 }
 
-/// Catches a uniform block that is not laid out as its owner on the host has it, and one that nobody owns. (The blocks `batch`
-/// and `dims` are compared as each pass is recorded.)
+/// Catches a uniform block that is not laid out as its owner on the host has it, and one that nobody owns. (The blocks
+/// `batch` and `dims` are compared as each pass is recorded.)
 #[test]
 fn uniform_blocks_are_those_of_their_owners() {
     use smoothcnn::plan::Uniform;

@@ -1,8 +1,8 @@
 //! Every shader and every pipeline before a second, stricter compiler of WGSL: Tint, in headless Chromium. naga takes
 //! WGSL that the specification refuses, and browsers with it.
 //!
-//! Where there is no Chromium the test is skipped, but not if `SMOOTHCNN_REQUIRE_ALL` is set. With `SMOOTHCNN_THOROUGH` the
-//! pipelines are built as well, which takes a minute. `CHROMIUM` names the program.
+//! Where there is no Chromium the test is skipped, but not if `SMOOTHCNN_REQUIRE_ALL` is set. With `SMOOTHCNN_THOROUGH`
+//! the pipelines are built as well, which takes a minute. `CHROMIUM` names the program.
 
 #[path = "../common/skip.rs"]
 mod skip;

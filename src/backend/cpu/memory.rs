@@ -1,4 +1,5 @@
-//! How much memory the CPU path takes: known before anything is made, so that what does not fit is refused in a line. An allocation that fails ends a program without one.
+//! How much memory the CPU path takes: known before anything is made, so that what does not fit is refused in a line.
+//! An allocation that fails ends a program without one.
 
 use super::network::{CpuNetwork, ImageBytes};
 use crate::compile::fuse::Kernels;
@@ -24,8 +25,8 @@ impl Memory {
     }
 }
 
-/// What the parameters take on the host whatever trains them: as [`crate::backend::State`] holds them, as they are first
-/// made, and where they are `trained` as an epoch's end leaves them.
+/// What the parameters take on the host whatever trains them: as [`crate::backend::State`] holds them, as they are
+/// first made, and where they are `trained` as an epoch's end leaves them.
 pub fn of_state(net: &Network, trained: bool) -> u64 {
     (net.flat_len() as u64).saturating_mul(if trained { 2 * 3 * 8 + 4 } else { 3 * 8 + 4 })
 }
@@ -35,8 +36,8 @@ pub fn of_state(net: &Network, trained: bool) -> u64 {
 pub fn of_backend<T: Element>(net: &Network, kernels: Kernels, train: usize, infer: usize) -> Memory {
     let size = size_of::<T>() as u64;
     let flat = net.flat_len() as u64;
-    // Parameters; where they are trained also their gradient, two moments, their copy in f32, the state at an epoch's end, and the
-    // bytes of its file.
+    // Parameters; where they are trained also their gradient, two moments, their copy in f32, the state at an epoch's
+    // end, and the bytes of its file.
     let trained = if train > 0 { 3 * size + 4 + 3 * 8 + 3 * size } else { 0 };
     let ImageBytes { forward, backward, scratch } = match kernels {
         Kernels::Fused => CpuNetwork::<T>::image_bytes(net),

@@ -2,17 +2,18 @@
 //!
 //! What makes it faster than [`super::reference`], which stays the plain form that it is tested against:
 //!
-//! - A convolution with the ReLU and the pooling that follow it is one pass ([`crate::ops::conv2d::fast_forward`]): of its output
-//!   only the few rows under one row of windows exist at a time, in cache. The pooled values and one byte a window, which
-//!   says where its maximum was, are all that is stored.
-//! - Images lie pixel by pixel, a pixel's channels side by side ([`crate::layer::ImageLayout`]), so that vectors run along channels: shapes
-//!   that are awkward across a row of 7 or 14 pixels cost nothing.
-//! - The gradient that reaches a convolution through a pooling is zero outside each window's maximum, and under the ReLU
-//!   there too where the maximum was negative. The backward passes ([`crate::ops::conv2d::fast_backward`]) visit the rest only.
+//! - A convolution with the ReLU and the pooling that follow it is one pass ([`crate::ops::conv2d::fast_forward`]): of
+//!   its output only the few rows under one row of windows exist at a time, in cache. The pooled values and one byte a
+//!   window, which says where its maximum was, are all that is stored.
+//! - Images lie pixel by pixel, a pixel's channels side by side ([`crate::layer::ImageLayout`]), so that vectors run
+//!   along channels: shapes that are awkward across a row of 7 or 14 pixels cost nothing.
+//! - The gradient that reaches a convolution through a pooling is zero outside each window's maximum, and under the
+//!   ReLU there too where the maximum was negative. The backward passes ([`crate::ops::conv2d::fast_backward`]) visit
+//!   the rest only.
 //! - The vector width is chosen at run time ([`crate::real`]): AVX-512, AVX2 or NEON where the machine has them.
 //!
-//! Work is split among threads by the number of images alone and partial sums are added in order, so the same input gives
-//! the same bits with any number of threads. They differ between vector widths, within rounding.
+//! Work is split among threads by the number of images alone and partial sums are added in order, so the same input
+//! gives the same bits with any number of threads. They differ between vector widths, within rounding.
 
 pub mod memory;
 pub mod network;

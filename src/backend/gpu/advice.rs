@@ -48,8 +48,8 @@ impl Facts {
         }
     }
 
-    /// Why a GPU that may well be here is no adapter, and what to do, in one line; the nearest cause first. `None` where
-    /// nothing points to a GPU.
+    /// Why a GPU that may well be here is no adapter, and what to do, in one line; the nearest cause first. `None`
+    /// where nothing points to a GPU.
     pub fn hint(&self) -> Option<String> {
         let own: &[&str] = match self.os.as_str() {
             "macos" => &["metal", "mtl"],
@@ -92,8 +92,8 @@ impl Facts {
         Some(hint.to_owned())
     }
 
-    /// What to do where an adapter is needed: what [`Self::hint`] says, else to install a driver in software; the CPU path is
-    /// always left.
+    /// What to do where an adapter is needed: what [`Self::hint`] says, else to install a driver in software; the CPU
+    /// path is always left.
     pub fn advice(&self) -> String {
         let hint = self.hint().unwrap_or_else(|| format!("no GPU is here; a Vulkan driver in software: {MESA}"));
         format!("{hint}; or use --device cpu")

@@ -1,6 +1,6 @@
-//! Which form of the kernels is fastest here, found out once: every form that the device runs is timed on the network at hand,
-//! and the choice is kept in a file. From then on the file decides and not the clock, so that the bits of a run do not
-//! depend on what else the machine was doing. Where nothing can be kept, the kind of adapter decides.
+//! Which form of the kernels is fastest here, found out once: every form that the device runs is timed on the network
+//! at hand, and the choice is kept in a file. From then on the file decides and not the clock, so that the bits of a
+//! run do not depend on what else the machine was doing. Where nothing can be kept, the kind of adapter decides.
 //!
 //! Being fast is not enough: a form counts only if its answer is that of the plain kernels ([`Kernels::Reference`]).
 
@@ -34,10 +34,10 @@ struct Kept {
 /// Steps that a form is timed for, after one to warm up.
 const STEPS: usize = 4;
 
-/// How far a form's answer may be from that of the plain kernels, as a share of the largest number of the loss, the logits, or
-/// a parameter's gradient. Sums in another order make some millionths of a difference. Halves make more where two numbers of a
-/// pooling window round to the same one, and the gradient goes another way; with a few images, 0.07 was seen. What is wrong is
-/// far beyond either.
+/// How far a form's answer may be from that of the plain kernels, as a share of the largest number of the loss, the
+/// logits, or a parameter's gradient. Sums in another order make some millionths of a difference. Halves make more
+/// where two numbers of a pooling window round to the same one, and the gradient goes another way; with a few images,
+/// 0.07 was seen. What is wrong is far beyond either.
 fn tolerance(activations: Storage) -> f64 {
     if activations == Storage::F16 { 0.2 } else { 2e-3 }
 }
@@ -54,7 +54,8 @@ pub struct Chosen {
 /// The choice for `setup`: the one that is kept, or else a new one, which is then kept.
 ///
 /// # Errors
-/// [`Error::DeviceLost`] if the device goes away meanwhile; [`Error::Check`] if no form gives the answer of the plain kernels.
+/// [`Error::DeviceLost`] if the device goes away meanwhile; [`Error::Check`] if no form gives the answer of the plain
+/// kernels.
 pub fn tuning(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Result<Chosen> {
     let key = key(gpu, setup, activations);
     let path = path(gpu, &key);
@@ -169,8 +170,8 @@ fn measure(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Result<Tried>
     tried
 }
 
-/// The forms whose answer is within `tolerance` of the reference, and the fastest of them. What fails or is wrong is left out
-/// with a note.
+/// The forms whose answer is within `tolerance` of the reference, and the fastest of them. What fails or is wrong is
+/// left out with a note.
 fn choose<C: Candidate>(
     forms: &[Tiles],
     reference: Result<Answer>,

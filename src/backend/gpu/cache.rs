@@ -1,9 +1,9 @@
-//! Files that spare the next start some work: compiled pipelines, and which form of the kernels was fastest. They lie in the
-//! user's cache folder. None of them is needed: one that is missing, damaged, or of another version or device is as good as
-//! none, and a folder that cannot be written to is no error.
+//! Files that spare the next start some work: compiled pipelines, and which form of the kernels was fastest. They lie
+//! in the user's cache folder. None of them is needed: one that is missing, damaged, or of another version or device is
+//! as good as none, and a folder that cannot be written to is no error.
 //!
-//! A file is: 8 bytes `smoothcn`, a hash of every shader, a hash of the contents, the contents. So nothing reaches a driver
-//! but what this version wrote.
+//! A file is: 8 bytes `smoothcn`, a hash of every shader, a hash of the contents, the contents. So nothing reaches a
+//! driver but what this version wrote.
 
 use std::path::Path;
 

@@ -69,8 +69,8 @@ fn rank(kind: wgpu::DeviceType, low_power: bool) -> u8 {
     }
 }
 
-/// Which backends, and whether the GPU that takes less power is the better one. wgpu drops what it does not know; a user who
-/// misspelt something wants to hear of it.
+/// Which backends, and whether the GPU that takes less power is the better one. wgpu drops what it does not know; a
+/// user who misspelt something wants to hear of it.
 fn environment(variable: impl Fn(&str) -> Option<String>) -> Result<(wgpu::Backends, bool)> {
     let given = |name: &str| variable(name).map(|value| value.trim().to_lowercase()).filter(|value| !value.is_empty());
     let wrong = |name: &str, found: &str, expected: &str| {
@@ -112,11 +112,12 @@ fn compiler_name(compiler: &wgpu::Dx12Compiler) -> String {
     }
 }
 
-/// Chooses what to compute on, and opens it. `wanted` is `--adapter`: an index into [`adapters`] or a part of a name; without
-/// it, `WGPU_ADAPTER_NAME` counts, always as a part of a name. Pipelines go to and come from `cache_folder`.
+/// Chooses what to compute on, and opens it. `wanted` is `--adapter`: an index into [`adapters`] or a part of a name;
+/// without it, `WGPU_ADAPTER_NAME` counts, always as a part of a name. Pipelines go to and come from `cache_folder`.
 ///
 /// # Errors
-/// [`Error::NoAdapter`] if what was asked for is not there or does not open, [`Error::Usage`] for a variable that means nothing.
+/// [`Error::NoAdapter`] if what was asked for is not there or does not open, [`Error::Usage`] for a variable that means
+/// nothing.
 pub fn choose(kind: DeviceKind, wanted: Option<&str>, cache_folder: Option<PathBuf>) -> Result<Choice> {
     if kind == DeviceKind::Cpu {
         let reason = "CPU path, as asked for with --device cpu".into();
@@ -147,8 +148,8 @@ impl Named<'_> {
         }
     }
 
-    /// Which of the adapters it may mean: one by its index, else all with such a name (a GPU is listed by every backend). A
-    /// number that is no index is a part of a name: `4090`.
+    /// Which of the adapters it may mean: one by its index, else all with such a name (a GPU is listed by every
+    /// backend). A number that is no index is a part of a name: `4090`.
     fn matches(self, listed: &[wgpu::AdapterInfo]) -> Vec<usize> {
         let (Self::Flag(name) | Self::Variable(name)) = self;
         match (self, name.parse::<usize>()) {
@@ -172,8 +173,8 @@ impl Gpu {
         choice.gpu.ok_or(Error::NoAdapter(choice.reason))
     }
 
-    /// Opens the same adapter once more, after the device was lost ([`Error::DeviceLost`]). Nothing that was on the device is
-    /// on the new one.
+    /// Opens the same adapter once more, after the device was lost ([`Error::DeviceLost`]). Nothing that was on the
+    /// device is on the new one.
     ///
     /// # Errors
     /// [`Error::DeviceLost`] if the adapter is gone, or does not open.
@@ -195,7 +196,8 @@ impl Gpu {
     }
 }
 
-/// The choice among the adapters `listed`, the best first. `open` opens one, `facts` say what to do where there is none.
+/// The choice among the adapters `listed`, the best first. `open` opens one, `facts` say what to do where there is
+/// none.
 fn pick<G>(
     listed: &[wgpu::AdapterInfo],
     kind: DeviceKind,

@@ -1,5 +1,5 @@
-//! Clocks, and which of them can be believed. Some devices' timestamps are all zero (macOS 26), or of another clock than they
-//! say.
+//! Clocks, and which of them can be believed. Some devices' timestamps are all zero (macOS 26), or of another clock
+//! than they say.
 
 use std::time::Duration;
 
@@ -26,9 +26,9 @@ pub struct Times {
 /// No device does so many floating-point operations a second.
 const IMPOSSIBLE: f64 = 1e16;
 
-/// Seconds between pairs of timestamps, `period` nanoseconds a tick; `None` if they cannot be right: time that stands still or
-/// runs backwards, more of it than went by on the host (`wall`, from before the first to after the last), or less than `flops`
-/// operations take anywhere.
+/// Seconds between pairs of timestamps, `period` nanoseconds a tick; `None` if they cannot be right: time that stands
+/// still or runs backwards, more of it than went by on the host (`wall`, from before the first to after the last), or
+/// less than `flops` operations take anywhere.
 pub fn seconds(ticks: &[u64], period: f64, wall: Duration, flops: u64) -> Option<Vec<f64>> {
     let (pairs, rest) = ticks.as_chunks::<2>();
     let in_order = rest.is_empty() && pairs.iter().all(|[begin, end]| begin <= end);

@@ -23,8 +23,8 @@ pub struct Kernel {
     pub cut_layout: Option<wgpu::BindGroupLayout>,
 }
 
-/// Every kernel built so far, by shader, pass and whether it is built to be cut. Shaders are static: where one lies is what
-/// it is, and two of one name are two.
+/// Every kernel built so far, by shader, pass and whether it is built to be cut. Shaders are static: where one lies is
+/// what it is, and two of one name are two.
 type Kernels = Mutex<HashMap<(usize, &'static str, bool), Arc<Kernel>>>;
 
 /// How long a device may be silent beyond what its work may take.
@@ -49,8 +49,8 @@ pub fn describe(info: &wgpu::AdapterInfo) -> String {
     format!("{} ({}, {kind}, {})", info.name, info.backend, driver.trim())
 }
 
-/// After so many turns of its loops together, Mesa's llvmpipe (and so lavapipe) ends what a thread does in loops, without a word:
-/// `LP_MAX_TGSI_LOOP_ITERATIONS`.
+/// After so many turns of its loops together, Mesa's llvmpipe (and so lavapipe) ends what a thread does in loops,
+/// without a word: `LP_MAX_TGSI_LOOP_ITERATIONS`.
 const LLVMPIPE_TURNS: u64 = 65_535;
 
 /// An open device.
@@ -80,8 +80,8 @@ enum Failure {
 }
 
 impl Gpu {
-    /// Opens `adapter` with WebGPU's default limits, raised only where large networks and data sets need it: the size of
-    /// a buffer and of a binding.
+    /// Opens `adapter` with WebGPU's default limits, raised only where large networks and data sets need it: the size
+    /// of a buffer and of a binding.
     ///
     /// # Errors
     /// [`Error::Gpu`] if the driver refuses.
@@ -89,8 +89,8 @@ impl Gpu {
         Self::open_with(adapter, None)
     }
 
-    /// As [`Self::open`], with pipelines that an earlier start left in `cache_folder` (see [`cache`]), and to leave some
-    /// there: [`Self::keep_pipelines`].
+    /// As [`Self::open`], with pipelines that an earlier start left in `cache_folder` (see [`cache`]), and to leave
+    /// some there: [`Self::keep_pipelines`].
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -104,8 +104,8 @@ impl Gpu {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("smoothcnn"),
             required_limits,
-            // Nothing depends on them: measurements use timestamps, one form of the kernels subgroups, a later start the
-            // pipelines.
+            // Nothing depends on them: measurements use timestamps, one form of the kernels subgroups, a later start
+            // the pipelines.
             required_features: adapter.features()
                 & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP | wgpu::Features::PIPELINE_CACHE),
             ..Default::default()
@@ -147,9 +147,9 @@ impl Gpu {
 
     fn pipeline_cache(&self, data: Option<&[u8]>) -> Result<wgpu::PipelineCache> {
         let descriptor = wgpu::PipelineCacheDescriptor { label: Some("pipelines"), data, fallback: true };
-        // SAFETY: the data must come from `PipelineCache::get_data`. It was read from a file of the user's own cache folder
-        // by `cache::read`, which takes none but a whole one that `keep_pipelines` wrote; wgpu in turn compares the adapter
-        // and the driver that its header names with this one.
+        // SAFETY: the data must come from `PipelineCache::get_data`. It was read from a file of the user's own cache
+        // folder by `cache::read`, which takes none but a whole one that `keep_pipelines` wrote; wgpu in turn compares
+        // the adapter and the driver that its header names with this one.
         self.guarded("opening the pipeline cache", || unsafe { self.device.create_pipeline_cache(&descriptor) })
     }
 
@@ -163,7 +163,8 @@ impl Gpu {
         self.cache_folder.as_deref()
     }
 
-    /// Leaves the pipelines that were built so far to the next start, if the driver hands them out and there are new ones.
+    /// Leaves the pipelines that were built so far to the next start, if the driver hands them out and there are new
+    /// ones.
     pub fn keep_pipelines(&self) {
         if !self.built.swap(false, Ordering::Relaxed) {
             return;
@@ -197,8 +198,8 @@ impl Gpu {
         self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Forgets an error that was dealt with: what failed is given up, and something else is tried. A device that is lost
-    /// stays lost.
+    /// Forgets an error that was dealt with: what failed is given up, and something else is tried. A device that is
+    /// lost stays lost.
     pub(super) fn forgive(&self) {
         let mut failure = self.failure();
         if matches!(*failure, Some(Failure::Error(_))) {
@@ -206,7 +207,8 @@ impl Gpu {
         }
     }
 
-    /// Runs `work` and turns any error inside it into a typed one, which is all that is left of it: another try may succeed.
+    /// Runs `work` and turns any error inside it into a typed one, which is all that is left of it: another try may
+    /// succeed.
     pub(super) fn guarded<T>(&self, context: &str, work: impl FnOnce() -> T) -> Result<T> {
         use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
         self.check(context)?;
@@ -297,8 +299,8 @@ impl Gpu {
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
     }
 
-    /// How long `work` operations may take before the device counts as lost: a minute, and as long as the slowest device
-    /// would need.
+    /// How long `work` operations may take before the device counts as lost: a minute, and as long as the slowest
+    /// device would need.
     pub fn patience(&self, work: u64) -> Duration {
         let [gpu, software] = SLOWEST;
         PATIENCE.saturating_add(Duration::from_secs_f64(work as f64 / if self.is_hardware() { gpu } else { software }))

@@ -20,12 +20,12 @@ use crate::{Error, Result};
 /// The most steps that one submission holds.
 pub const MAX_STEPS: usize = 256;
 
-/// How long a submission may take, once it is known how fast the device is: long enough that submitting costs nothing, short
-/// enough that Ctrl-C is felt at once.
+/// How long a submission may take, once it is known how fast the device is: long enough that submitting costs nothing,
+/// short enough that Ctrl-C is felt at once.
 pub const SUBMISSION: Duration = Duration::from_millis(100);
 
-/// How much work ([`Dispatch::work`]) a submission may hold as long as that is not known: a tenth of a second on a device of
-/// 40 GFLOP/s. Only a single dispatch, or a piece of it ([`cut`]), may hold more.
+/// How much work ([`Dispatch::work`]) a submission may hold as long as that is not known: a tenth of a second on a
+/// device of 40 GFLOP/s. Only a single dispatch, or a piece of it ([`cut`]), may hold more.
 pub const FIRST_WORK: u64 = 4_000_000_000;
 
 /// A plan on a device.
@@ -262,15 +262,16 @@ impl Engine {
         self.plan.dispatches[range].iter().fold(0, |sum, dispatch| sum.saturating_add(dispatch.work()))
     }
 
-    /// So much work was seen to take so long: what comes is cut by it. At most twice as much as before, because one measurement
-    /// is no proof.
+    /// So much work was seen to take so long: what comes is cut by it. At most twice as much as before, because one
+    /// measurement is no proof.
     pub fn measured(&self, work: u64, took: Duration) {
         let rate = work as f64 / took.as_secs_f64().max(1e-6);
         let fits = (rate * SUBMISSION.as_secs_f64()) as u64;
         self.most_work.store(fits.min(self.most_work().saturating_mul(2)).max(1), Ordering::Relaxed);
     }
 
-    /// Submits, for each of `steps`, the dispatches `range`; then copies `result` for [`Pending::wait`]. Returns at once.
+    /// Submits, for each of `steps`, the dispatches `range`; then copies `result` for [`Pending::wait`]. Returns at
+    /// once.
     ///
     /// # Panics
     /// If there are more than [`MAX_STEPS`] steps.
@@ -324,8 +325,8 @@ impl Engine {
         (step * Step::BLOCKS.len()) as u32 * self.block_stride as u32
     }
 
-    /// Seconds that each of the dispatches `range` takes for `step`: by the device's own clock, if it has one that can be
-    /// believed, else by the host's.
+    /// Seconds that each of the dispatches `range` takes for `step`: by the device's own clock, if it has one that can
+    /// be believed, else by the host's.
     ///
     /// # Errors
     /// As [`Pending::wait`].
@@ -407,8 +408,8 @@ impl Engine {
         self.submit_and_map(encoder, &[(&self.buffers[slice.buffer], slice.offset, slice.bytes)], slice.bytes).wait()
     }
 
-    /// Submits what was recorded, and copies of parts of buffers, one behind the other, to where the host can read them.
-    /// `work` is what was submitted for it.
+    /// Submits what was recorded, and copies of parts of buffers, one behind the other, to where the host can read
+    /// them. `work` is what was submitted for it.
     fn submit_and_map(
         &self,
         mut encoder: wgpu::CommandEncoder,
@@ -436,8 +437,8 @@ impl Engine {
     }
 }
 
-/// Cuts a row of dispatches into pieces of at most `most` work, as few as that takes from the left. A dispatch with more is a
-/// piece of its own. There is always a piece.
+/// Cuts a row of dispatches into pieces of at most `most` work, as few as that takes from the left. A dispatch with
+/// more is a piece of its own. There is always a piece.
 fn pieces(work: impl IntoIterator<Item = u64>, most: u64) -> Vec<Range<usize>> {
     let (mut pieces, mut piece, mut sum) = (vec![], 0..0, 0u64);
     for (i, work) in work.into_iter().enumerate() {
@@ -466,8 +467,8 @@ impl Pending {
     /// Waits for the submission and gives the result.
     ///
     /// # Errors
-    /// [`Error::Gpu`] for anything that went wrong on the way, [`Error::DeviceLost`] if the device is gone or takes longer
-    /// than the slowest would ([`Gpu::patience`]).
+    /// [`Error::Gpu`] for anything that went wrong on the way, [`Error::DeviceLost`] if the device is gone or takes
+    /// longer than the slowest would ([`Gpu::patience`]).
     pub fn wait<T: bytemuck::Pod>(self) -> Result<Vec<T>> {
         let patience = self.patience;
         self.wait_at_most(patience)
@@ -523,7 +524,8 @@ mod tests {
         }
     }
 
-    /// Catches a submission that is too long, a dispatch that is left out or done twice, and a cut where none is needed.
+    /// Catches a submission that is too long, a dispatch that is left out or done twice, and a cut where none is
+    /// needed.
     #[test]
     fn work_is_cut_where_it_is_too_much_and_nowhere_else() {
         assert_eq!(pieces([], 5), [Range { start: 0, end: 0 }]);

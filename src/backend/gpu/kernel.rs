@@ -87,8 +87,8 @@ impl Gpu {
         };
         let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
         let module = if shader.own {
-            // SAFETY: the only check given up is the one that ends infinite loops. Every loop of our shaders counts up to (or
-            // halves down from) a bound that does not change in the loop, so each of them ends.
+            // SAFETY: the only check given up is the one that ends infinite loops. Every loop of our shaders counts up
+            // to (or halves down from) a bound that does not change in the loop, so each of them ends.
             unsafe { self.device.create_shader_module_trusted(descriptor, checks) }
         } else {
             self.device.create_shader_module(descriptor)

@@ -1,4 +1,5 @@
-//! The GPU path: choosing a device, building kernels, and carrying out plans. The only part of the crate that knows wgpu.
+//! The GPU path: choosing a device, building kernels, and carrying out plans. The only part of the crate that knows
+//! wgpu.
 
 pub mod advice;
 pub mod autotune;

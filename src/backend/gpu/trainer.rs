@@ -55,7 +55,8 @@ pub enum Residence {
 }
 
 impl Residence {
-    /// For a data set whose loss has `row` numbers for each image, when at most `max_bytes` of either may be on the device.
+    /// For a data set whose loss has `row` numbers for each image, when at most `max_bytes` of either may be on the
+    /// device.
     pub fn new(data: &Dataset, row: usize, batch_size: usize, max_bytes: u64) -> Self {
         let image = data.pixels().max(row.saturating_mul(size_of::<f32>())).max(1);
         if data.len().saturating_mul(image) as u64 <= max_bytes {
@@ -138,8 +139,8 @@ pub fn compile_for(
     })
 }
 
-/// What `compiled` makes for a batch of `batch_size`, with its plan, if that fits a device with `limits` and at most `memory`
-/// bytes.
+/// What `compiled` makes for a batch of `batch_size`, with its plan, if that fits a device with `limits` and at most
+/// `memory` bytes.
 ///
 /// # Errors
 /// As [`compile_for`].

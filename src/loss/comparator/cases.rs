@@ -36,8 +36,8 @@ pub fn case(n: usize, scale: f32, loss: ComparatorLoss) -> LossCase {
     let mut want = vec![0.0; n];
     reference::forward(&loss, &wide(&logits), &targets, &mut want);
 
-    // As for the simple loss: of a logarithm of p, and relative, of p itself. WGSL grants pow what exp2(gamma log2 m) has,
-    // and log2 an absolute error of 2^-21 near 1.
+    // As for the simple loss: of a logarithm of p, and relative, of p itself. WGSL grants pow what exp2(gamma log2 m)
+    // has, and log2 an absolute error of 2^-21 near 1.
     let (gamma, beta) = (loss.gamma(), loss.beta());
     let spread = 4.0 * f64::from(scale) + (classes as f64).ln();
     let of_log = sum_tolerance(classes.div_ceil(64) + 16, spread) + 2e-6;

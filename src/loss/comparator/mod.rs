@@ -1,5 +1,5 @@
-//! Two losses that label smoothing is compared with, fused with log-softmax and their gradient. The target is a class index
-//! y; with p = softmax of the logits, H(p) its entropy in nats:
+//! Two losses that label smoothing is compared with, fused with log-softmax and their gradient. The target is a class
+//! index y; with p = softmax of the logits, H(p) its entropy in nats:
 //!
 //! ```text
 //! confidence penalty   -ln p[y] - beta H(p)              Pereyra et al. 2017, "Regularizing Neural Networks by
@@ -7,9 +7,9 @@
 //! focal loss           -(1 - p[y])^gamma ln p[y]         Lin et al. 2017, "Focal Loss for Dense Object Detection"
 //! ```
 //!
-//! The kernel computes `-(1 - p[y])^gamma ln p[y] - beta H(p)`; with both 0 it is plain cross-entropy. A sample whose index
-//! is no class ([`crate::ops::IGNORED`]) has loss 0 and gradient 0. Reductions are in the upstream gradient, as in
-//! [`super::weighted`].
+//! The kernel computes `-(1 - p[y])^gamma ln p[y] - beta H(p)`; with both 0 it is plain cross-entropy. A sample whose
+//! index is no class ([`crate::ops::IGNORED`]) has loss 0 and gradient 0. Reductions are in the upstream gradient, as
+//! in [`super::weighted`].
 
 pub mod cases;
 pub mod fast;

@@ -56,8 +56,8 @@ pub fn backward<T: Real>(loss: &ComparatorLoss, logits: &[T], targets: &[u32], d
         }
         let row = Row::new(row, target);
         let (miss, log_p, one) = (row.miss, row.log_p(target), T::one());
-        // As miss goes to 0, ln p[y] / miss goes to -1, so that miss^(gamma-1) ln p[y] goes to 0 for every gamma above 0.
-        // (As it goes to 1, ln(1 - miss) is lost where ln p[y] is not.)
+        // As miss goes to 0, ln p[y] / miss goes to -1, so that miss^(gamma-1) ln p[y] goes to 0 for every gamma above
+        // 0. (As it goes to 1, ln(1 - miss) is lost where ln p[y] is not.)
         let ratio = if miss == T::zero() {
             -one
         } else if miss < T::of(0.5) {

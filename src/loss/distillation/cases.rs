@@ -25,7 +25,8 @@ pub fn case(n: usize, scale: f32, loss: DistillationLoss) -> LossCase {
         student[row * classes..][..classes].fill(f32::NAN);
     }
 
-    // Of a logarithm of a softmax: absolute. Of a softmax: relative to itself. As for the simple loss, at both temperatures.
+    // Of a logarithm of a softmax: absolute. Of a softmax: relative to itself. As for the simple loss, at both
+    // temperatures.
     let of_log = |spread: f64| sum_tolerance(classes.div_ceil(64) + 16, spread) + 2e-6;
     let of_p = |spread: f64| spread.max(8.0) * 8.0 * 2f64.powi(-24);
     let spread = 2.0 * f64::from(scale) + (classes as f64).ln();

@@ -4,8 +4,8 @@ use super::DistillationLoss;
 use crate::loss::smoothed;
 use crate::real::Real;
 
-/// Loss and nll of a row of logits whose class is `label`, `teacher` being the teacher's; and the gradient for an upstream
-/// gradient of 1 into `d`.
+/// Loss and nll of a row of logits whose class is `label`, `teacher` being the teacher's; and the gradient for an
+/// upstream gradient of 1 into `d`.
 pub fn row<T: Real>(loss: &DistillationLoss, x: &[T], label: u32, teacher: &[T], d: &mut [T]) -> [T; 2] {
     let classes = x.len();
     let [hard, nll] = smoothed::fast::row(loss.smoothing().masses(classes), x, label, d);

@@ -1,6 +1,6 @@
 //! Distillation from a teacher, fused with both softmaxes and its gradient: Hinton, Vinyals, Dean 2015, "Distilling the
-//! Knowledge in a Neural Network". The target is a class index, smoothed as in [`super::smoothed`]. With x the student's
-//! logits, v the teacher's, T the temperature:
+//! Knowledge in a Neural Network". The target is a class index, smoothed as in [`super::smoothed`]. With x the
+//! student's logits, v the teacher's, T the temperature:
 //!
 //! ```text
 //! u = softmax(x / T),  t = softmax(v / T)
@@ -8,9 +8,9 @@
 //! dlogits[n,c] = dloss[n] * ((1 - alpha) (softmax(x)[c] - q[c]) + alpha T (u[c] - t[c]))
 //! ```
 //!
-//! The second term is the Kullback-Leibler divergence; the cross-entropy of t and u, which the paper has, differs from it by
-//! the entropy of t, and so by nothing in the gradient. T^2 keeps the share of both terms in the gradient when T changes
-//! (section 2 there). A sample whose index is no class ([`crate::ops::IGNORED`]) has loss 0 and gradient 0.
+//! The second term is the Kullback-Leibler divergence; the cross-entropy of t and u, which the paper has, differs from
+//! it by the entropy of t, and so by nothing in the gradient. T^2 keeps the share of both terms in the gradient when T
+//! changes (section 2 there). A sample whose index is no class ([`crate::ops::IGNORED`]) has loss 0 and gradient 0.
 
 pub mod cases;
 pub mod fast;

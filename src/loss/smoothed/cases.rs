@@ -27,7 +27,8 @@ pub fn case(n: usize, classes: usize, scale: f32, smoothing: Smoothing) -> LossC
         labels[row] = IGNORED;
         logits[row * classes..][..classes].fill(f32::NAN);
     }
-    // Both are a difference of numbers as large as the logits; `log` and `exp` are off by a few units in the last place.
+    // Both are a difference of numbers as large as the logits; `log` and `exp` are off by a few units in the last
+    // place.
     let spread = 2.0 * f64::from(scale) + (classes as f64).ln();
     let of_loss = sum_tolerance(classes.div_ceil(64) + 16, spread) + 2e-6;
     let mut gradient_tolerance = vec![];
@@ -38,8 +39,8 @@ pub fn case(n: usize, classes: usize, scale: f32, smoothing: Smoothing) -> LossC
                 return 0.0;
             }
             let mass = if class == label as usize { masses.on } else { masses.off };
-            // p = exp(z - s) inherits the absolute error of its argument as a relative one, and WGSL grants exp 3 + 2 |x|
-            // units.
+            // p = exp(z - s) inherits the absolute error of its argument as a relative one, and WGSL grants exp 3 + 2
+            // |x| units.
             (softmax[class] * spread.max(8.0) * 8.0 + 4.0 * mass) * 2f64.powi(-24) + 1e-12
         }));
     }

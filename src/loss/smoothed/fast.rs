@@ -1,4 +1,5 @@
-//! The loss on the fast CPU path: a row's loss, nll and gradient at once, with one exponential a class. Formulas: [`super`].
+//! The loss on the fast CPU path: a row's loss, nll and gradient at once, with one exponential a class. Formulas:
+//! [`super`].
 
 use crate::loss::smoothing::Masses;
 use crate::real::Real;

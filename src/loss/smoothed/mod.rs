@@ -1,8 +1,9 @@
 //! Log-softmax fused with the smoothed cross-entropy, and its gradient. The target is a class index; the smoothed
-//! distribution is two numbers ([`crate::loss::smoothing::Masses`]) and never a tensor. The device has them from the step
-//! ([`Masses::fill`]), so that they may change from one step to the next.
+//! distribution is two numbers ([`crate::loss::smoothing::Masses`]) and never a tensor. The device has them from the
+//! step ([`Masses::fill`]), so that they may change from one step to the next.
 //!
-//! With z = x - max(x), s = ln(sum of exp z), and q the target with `on` at class y and `off` elsewhere (they sum to 1):
+//! With z = x - max(x), s = ln(sum of exp z), and q the target with `on` at class y and `off` elsewhere (they sum to
+//! 1):
 //!
 //! ```text
 //! loss[n]      = -sum over c of q[c] * (z[c] - s)  =  s - (on - off) * z[y] - off * sum over c of z[c]

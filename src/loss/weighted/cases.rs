@@ -68,8 +68,8 @@ impl Features {
         .expect("weights and prior are numbers from 0 on, and a class takes part")
     }
 
-    /// Class indices for `n` rows of `loss`. The ignored ones are every kind of index that is: [`IGNORED`], others beyond the
-    /// classes, and a class that takes no part.
+    /// Class indices for `n` rows of `loss`. The ignored ones are every kind of index that is: [`IGNORED`], others
+    /// beyond the classes, and a class that takes no part.
     pub fn targets(&self, loss: &WeightedLoss, n: usize) -> Vec<u32> {
         let drawn = random_targets(n, loss.classes(), 13).into_iter().enumerate();
         let mut no_class = vec![IGNORED, loss.classes() as u32];

@@ -1,10 +1,11 @@
-//! The loss on the fast CPU path: a row's loss, nll and gradient at once, with one exponential a class. Formulas: [`super`].
+//! The loss on the fast CPU path: a row's loss, nll and gradient at once, with one exponential a class. Formulas:
+//! [`super`].
 
 use super::{WeightedLoss, Weighting};
 use crate::real::Real;
 
-/// Loss and nll of a row of logits whose target is the class `label`, or a distribution if there is one in `soft`; and the
-/// gradient for an upstream gradient of 1 into `d`.
+/// Loss and nll of a row of logits whose target is the class `label`, or a distribution if there is one in `soft`; and
+/// the gradient for an upstream gradient of 1 into `d`.
 pub fn row<T: Real>(loss: &WeightedLoss, x: &[T], label: u32, soft: &[T], d: &mut [T]) -> [T; 2] {
     let (allowed, class) = (loss.allowed(), label as usize);
     if soft.is_empty() && !allowed.get(class).is_some_and(|allowed| *allowed) {

@@ -2,8 +2,8 @@
 //! ignored samples, classes that take no part, and targets that are distributions. Where a target is a class index its
 //! distribution is one number per class of a table that all rows share, and never a tensor `[n, classes]`.
 //!
-//! With A the classes that take part, z = x - max over A of x, s = ln(sum over A of exp z), p = exp(z - s), the target t
-//! (one-hot at y, or given), a prior u over A, and class weights w (1 where there are none):
+//! With A the classes that take part, z = x - max over A of x, s = ln(sum over A of exp z), p = exp(z - s), the target
+//! t (one-hot at y, or given), a prior u over A, and class weights w (1 where there are none):
 //!
 //! ```text
 //! q[k]         = (1 - e) t[k] + e u[k]                              the smoothed target, over A
@@ -205,8 +205,8 @@ impl WeightedLoss {
         labels.iter().enumerate().map(target).collect()
     }
 
-    /// A sample's weight in the mean: that of its class, 0 where it is ignored; of a distribution the expected weight, or 1
-    /// with PyTorch's weighting.
+    /// A sample's weight in the mean: that of its class, 0 where it is ignored; of a distribution the expected weight,
+    /// or 1 with PyTorch's weighting.
     pub fn weight(&self, target: u32, soft: Option<&[f32]>) -> f64 {
         let class = target as usize;
         match soft {
@@ -220,8 +220,8 @@ impl WeightedLoss {
         }
     }
 
-    /// What the device knows of the classes, `[classes, 2]`: the weight (negative where a class takes no part) and the prior
-    /// (with PyTorch's weighting: times the weight).
+    /// What the device knows of the classes, `[classes, 2]`: the weight (negative where a class takes no part) and the
+    /// prior (with PyTorch's weighting: times the weight).
     pub fn class_table(&self) -> Vec<f32> {
         let row = |class: usize| {
             if self.allowed[class] {
@@ -283,8 +283,8 @@ impl Formula for WeightedLoss {
         self.weight(label, row)
     }
 
-    /// Of a sample of weight 1 without its own class's mass: `-sum of a ln a`, and the sum of a. Between two indices the sum
-    /// of [`Self::entropy`] differs at two classes only.
+    /// Of a sample of weight 1 without its own class's mass: `-sum of a ln a`, and the sum of a. Between two indices
+    /// the sum of [`Self::entropy`] differs at two classes only.
     fn shared_entropy(&self, classes: usize) -> [f64; 2] {
         let mass = |class: usize| self.shared_mass(class);
         [(0..classes).map(|class| entropy_term(mass(class))).sum(), (0..classes).map(mass).sum()]

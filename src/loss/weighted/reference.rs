@@ -71,8 +71,8 @@ impl<'a, T: Real> Target<'a, T> {
     }
 }
 
-/// A row's target with the weights in it: a of the formulas, 0 for classes that take no part. `None` where the sample is
-/// ignored.
+/// A row's target with the weights in it: a of the formulas, 0 for classes that take no part. `None` where the sample
+/// is ignored.
 pub fn masses<T: Real>(loss: &WeightedLoss, targets: Targets<T>, n: usize) -> Option<Vec<T>> {
     let target = Target::new(loss, targets, n)?;
     Some((0..loss.classes()).map(|class| target.mass(class)).collect())

@@ -1,5 +1,5 @@
-//! Awkward convolutions: single elements, primes, kernels as large as the image, strides that leave pixels out, and the seed
-//! network's own.
+//! Awkward convolutions: single elements, primes, kernels as large as the image, strides that leave pixels out, and the
+//! seed network's own.
 
 use super::{Conv2d, Settings};
 use crate::layer::{Layer, Shape};

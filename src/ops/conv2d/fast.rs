@@ -1,5 +1,5 @@
-//! A convolution with the ReLU and the pooling that follow it, as a node of the fast path: [`super::fast_block`] says how its numbers
-//! lie, [`super::fast_forward`] and [`super::fast_backward`] compute one image.
+//! A convolution with the ReLU and the pooling that follow it, as a node of the fast path: [`super::fast_block`] says
+//! how its numbers lie, [`super::fast_forward`] and [`super::fast_backward`] compute one image.
 
 use pulp::Arch;
 use rayon::prelude::*;
@@ -12,7 +12,8 @@ use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::relu::Relu;
 use crate::real::Real;
 
-/// The node of a convolution, with the ReLU and the pooling that follow it, in either order; how many layers it takes along.
+/// The node of a convolution, with the ReLU and the pooling that follow it, in either order; how many layers it takes
+/// along.
 pub fn node<T: Real>(dims: &Conv2d, following: &Following) -> (Box<dyn Node<T>>, usize) {
     let (mut relu, mut pool, mut taken) = (false, None, 0);
     for op in following.ops {

@@ -8,20 +8,20 @@
 //! dx[where + tap][c] += gradient * w[o][tap][c]     the terms of one place after another: dx there stays in registers
 //! ```
 //!
-//! For a network's first layer, with its one or three channels, collecting the terms would cost more than it saves: there
-//! vectors run along the output's channels, and each element of a window takes the gradients of the channels that it won,
-//! and zeros for the others (see [`ConvBlock::is_narrow`]).
+//! For a network's first layer, with its one or three channels, collecting the terms would cost more than it saves:
+//! there vectors run along the output's channels, and each element of a window takes the gradients of the channels that
+//! it won, and zeros for the others (see [`ConvBlock::is_narrow`]).
 //!
-//! A collected gradient of exactly zero adds nothing, whatever it would be multiplied with: an infinite or NaN input does
-//! not turn it into a NaN here. (The loss shows such an input anyway.)
+//! A collected gradient of exactly zero adds nothing, whatever it would be multiplied with: an infinite or NaN input
+//! does not turn it into a NaN here. (The loss shows such an input anyway.)
 
 use pulp::{Arch, Simd, WithSimd};
 
 use super::fast_block::{ConvBlock, Packed};
 use crate::real::{Real, lanes};
 
-/// How many windows' terms are collected before they are used: few enough that they, and the part of the image that they
-/// touch, stay in cache; enough that loading and storing `dw[o]` once for all of them is a small part of the work.
+/// How many windows' terms are collected before they are used: few enough that they, and the part of the image that
+/// they touch, stay in cache; enough that loading and storing `dw[o]` once for all of them is a small part of the work.
 const WINDOWS_AT_ONCE: usize = 32;
 
 /// A gradient and what it is to be multiplied with.
@@ -317,8 +317,9 @@ fn weight_tile<S: Simd, T: Real, const ROWS: usize, const WIDTH: usize>(
     }
 }
 
-/// `dw[tap][c][o] += (gradient of o, if this element of the window won) * x` for every element of every window, in vectors
-/// of o. Each tile of `dw`, up to 3 kernel rows by 6 elements of a row, is held in registers for the whole image.
+/// `dw[tap][c][o] += (gradient of o, if this element of the window won) * x` for every element of every window, in
+/// vectors of o. Each tile of `dw`, up to 3 kernel rows by 6 elements of a row, is held in registers for the whole
+/// image.
 #[inline(always)]
 fn add_weight_narrow<S: Simd, T: Real>(simd: S, stage: &ConvBlock, image: &Image<T>, sums: &mut ConvSums<T>) {
     let lanes = const { lanes::<T, S>() };

@@ -76,7 +76,8 @@ impl ConvBlock {
         }
     }
 
-    /// Whether a pooling can be part of a stage: each element is in one window at most, and a byte holds an index in it.
+    /// Whether a pooling can be part of a stage: each element is in one window at most, and a byte holds an index in
+    /// it.
     pub fn takes(pool: &MaxPool2d) -> bool {
         let disjoint = pool.stride[0] >= pool.kernel[0] && pool.stride[1] >= pool.kernel[1];
         disjoint && pool.kernel[0] * pool.kernel[1] <= 256

@@ -63,7 +63,8 @@ impl<T: Real> WithSimd for Forward<'_, T> {
                     let row = (i * stage.pool.stride[0] + p) * d.stride[0] * stage.input.row_stride;
                     let mut column = 0;
                     for tile in 0..tiles {
-                        // Tiles as even as possible: 14 columns are 7 and 7, which keeps more registers busy than 8 and 6.
+                        // Tiles as even as possible: 14 columns are 7 and 7, which keeps more registers busy than 8 and
+                        // 6.
                         let width = (columns * (tile + 1)).div_ceil(tiles) - column;
                         let step = d.stride[1] * stage.input.column_stride;
                         let tile = Tile {

@@ -1,4 +1,5 @@
-//! The pooling at the end of a [`ConvBlock`], with its ReLU. Formulas: [`crate::ops::max_pool2d`], [`crate::ops::relu`].
+//! The pooling at the end of a [`ConvBlock`], with its ReLU. Formulas: [`crate::ops::max_pool2d`],
+//! [`crate::ops::relu`].
 
 use pulp::Simd;
 

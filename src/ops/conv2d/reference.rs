@@ -1,13 +1,15 @@
-//! The convolution as its formula says: seven loops, over images, channels, rows, columns and taps, the columns innermost. Only
-//! the images or the output channels, which share nothing, are spread over the threads, so these change no bit.
+//! The convolution as its formula says: seven loops, over images, channels, rows, columns and taps, the columns
+//! innermost. Only the images or the output channels, which share nothing, are spread over the threads, so these change
+//! no bit.
 
 use rayon::prelude::*;
 
 use super::Conv2d;
 use crate::real::Real;
 
-/// Calls `each(tap, output row's first and last position, input position of the first)` for every row of an image's output and
-/// every tap, as far as the windows' taps fall inside the image. Taps in the padding are left out: they are zeros.
+/// Calls `each(tap, output row's first and last position, input position of the first)` for every row of an image's
+/// output and every tap, as far as the windows' taps fall inside the image. Taps in the padding are left out: they are
+/// zeros.
 fn for_each_row(d: &Conv2d, mut each: impl FnMut(usize, std::ops::Range<usize>, usize)) {
     let [c_in, h, w] = d.input;
     let [rows, columns] = d.output_plane();

@@ -29,8 +29,8 @@ use crate::plan::shaders::{
 use crate::plan::tuning::{LANES, Tiles, Tuning};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 
-/// Threads that the split of a weight gradient aims at: enough for a large device. It depends on nothing but the shapes,
-/// so that every device sums in the same order.
+/// Threads that the split of a weight gradient aims at: enough for a large device. It depends on nothing but the
+/// shapes, so that every device sums in the same order.
 const SPLIT_THREADS: usize = 4096;
 
 /// About so many parts, and less than twice as many: the optimizer adds them one after the other.
@@ -167,7 +167,8 @@ impl Conv2dPool {
         (all.div_ceil(rows), rows)
     }
 
-    /// What the optimizer does for the weight and for the bias, which begin at `weight` and `bias`, for a batch of up to `n`.
+    /// What the optimizer does for the weight and for the bias, which begin at `weight` and `bias`, for a batch of up
+    /// to `n`.
     pub fn segments(&self, n: usize, [weight, bias]: [usize; 2], at: Places) -> [Segment; 2] {
         let weights = self.conv.weight_len();
         let of_weight = Segment {

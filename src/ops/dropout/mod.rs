@@ -1,4 +1,5 @@
-//! Dropout, as `torch.nn.Dropout`: Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".
+//! Dropout, as `torch.nn.Dropout`: Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from
+//! Overfitting".
 //!
 //! ```text
 //! training    y = x / (1 - p) with probability 1 - p, else 0;    dx = dy / (1 - p) where y was kept, else 0

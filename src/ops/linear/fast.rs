@@ -1,7 +1,7 @@
 //! A fully connected layer on the fast CPU path: matrix products. Formulas: [`crate::ops::linear`].
 //!
-//! With many inputs the forward pass goes vector by vector instead: for few images a matrix product spends most of its time
-//! bringing the weights into its own order; here both sides are read as they lie, along the inputs.
+//! With many inputs the forward pass goes vector by vector instead: for few images a matrix product spends most of its
+//! time bringing the weights into its own order; here both sides are read as they lie, along the inputs.
 
 use gemm::Parallelism;
 use pulp::{Arch, Simd, WithSimd};
@@ -39,8 +39,8 @@ impl<T: Real> Node<T> for Dense {
 
 /// From so many inputs on, bringing them into a matrix product's order costs more than the product gains.
 const WIDE: usize = 8192;
-/// Inputs of one part: a tile's rows of both sides, 1024 x 8 values, stay in a core's first cache. A task owns a part, and
-/// the parts are added in order: the bits do not depend on the threads.
+/// Inputs of one part: a tile's rows of both sides, 1024 x 8 values, stay in a core's first cache. A task owns a part,
+/// and the parts are added in order: the bits do not depend on the threads.
 const INPUTS_PER_PART: usize = 1024;
 /// Images, and outputs, of a tile: 16 sums in registers.
 const TILE: usize = 4;
@@ -207,8 +207,8 @@ fn matmul<T: Real>(a: Matrix<T>, b: Matrix<T>, c: &mut [T], into: Into, threads:
     assert_eq!(a.columns, b.rows);
     assert_eq!(c.len(), a.rows * b.columns);
     // SAFETY: a `Matrix` covers its slice exactly (`new` checks rows * columns, `transposed` swaps both), so every
-    // element that gemm addresses, row * row_stride + column * column_stride, lies inside `data`; `c` has rows * columns
-    // elements with row stride `columns`, is borrowed mutably, and so overlaps neither.
+    // element that gemm addresses, row * row_stride + column * column_stride, lies inside `data`; `c` has rows *
+    // columns elements with row stride `columns`, is borrowed mutably, and so overlaps neither.
     unsafe {
         gemm::gemm(
             a.rows,

@@ -1,4 +1,5 @@
-//! A fully connected layer as its formula says. The rows of each result, which share nothing, are spread over the threads.
+//! A fully connected layer as its formula says. The rows of each result, which share nothing, are spread over the
+//! threads.
 
 use rayon::prelude::*;
 

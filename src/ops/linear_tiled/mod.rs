@@ -35,7 +35,8 @@ pub struct LinearTiled {
     /// ReLU comes before: backward gives the gradient of that ReLU's input.
     pub mask: bool,
     /// Backward stores an image's gradient with its channels last. This is how many positions a channel has; 1 changes
-    /// nothing. In halves it also says how `x` is stored: as the block below does, two channels of one position in a word.
+    /// nothing. In halves it also says how `x` is stored: as the block below does, two channels of one position in a
+    /// word.
     pub plane: usize,
     /// In what `x` is stored.
     pub x: Storage,

@@ -18,8 +18,8 @@ struct Dense {
     gives: Gradient,
 }
 
-/// The stage of a fully connected layer, where [`LinearTiled::new`] takes it: the last one of a network of few classes, or one
-/// whose outputs come in fours, because its gradient comes in rows of them.
+/// The stage of a fully connected layer, where [`LinearTiled::new`] takes it: the last one of a network of few classes,
+/// or one whose outputs come in fours, because its gradient comes in rows of them.
 pub fn matches(site: &Site) -> Option<(Box<dyn Stage>, usize)> {
     let [linear, above @ ..] = site.ops else { return None };
     let dims = linear.is::<Linear>()?;

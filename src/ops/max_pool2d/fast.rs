@@ -36,8 +36,8 @@ impl<T: Real> Node<T> for Pool {
     }
 }
 
-/// `x [n, channels, h, w]` to `y` and `argmax`, both `[n, channels, rows, columns]`; an argmax is `row * w + column` in its
-/// plane. A NaN wins its window, as in PyTorch.
+/// `x [n, channels, h, w]` to `y` and `argmax`, both `[n, channels, rows, columns]`; an argmax is `row * w + column` in
+/// its plane. A NaN wins its window, as in PyTorch.
 fn forward<T: Real>(d: &MaxPool2d, x: &[T], y: &mut [T], argmax: &mut [u32]) {
     let [_, h, w] = d.input;
     let [rows, columns] = d.output_plane();

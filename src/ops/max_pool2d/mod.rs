@@ -1,5 +1,5 @@
-//! MaxPool2d without padding, as `torch.nn.MaxPool2d`: floor rule, the first maximum of a window wins a tie, and the first
-//! NaN wins all.
+//! MaxPool2d without padding, as `torch.nn.MaxPool2d`: floor rule, the first maximum of a window wins a tie, and the
+//! first NaN wins all.
 //!
 //! ```text
 //! y[n,c,i,j]      = max over p,q of x[n, c, i*s+p, j*s+q]

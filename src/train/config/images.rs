@@ -64,10 +64,12 @@ pub struct Flip {
 
 /// The data set: with other labels where they are asked for; without classes that take no part and labels that are
 /// ignored; then split; then with noise among the labels that are left and count. In this order, so that a share is
-/// always one of what counts. `progress` is told how far a long reading is. In the training set such labels are [`IGNORED`]; the other sets are without their images.
+/// always one of what counts. `progress` is told how far a long reading is. In the training set such labels are
+/// [`IGNORED`]; the other sets are without their images.
 ///
 /// # Errors
-/// [`Error::Data`] where a file is missing, damaged or changed, [`Error::Usage`] where nothing is left to train or to measure on.
+/// [`Error::Data`] where a file is missing, damaged or changed, [`Error::Usage`] where nothing is left to train or to
+/// measure on.
 pub fn images(config: &Config, note: Note, progress: ReadProgress) -> Result<Images> {
     config.check()?;
     config.named(read_images(config, note, progress))

@@ -12,8 +12,8 @@ const RENAMED: [(&str, &str, &str); 3] =
 const TABLES: [&str; 4] = ["labels", "loss", "optimizer", "pictures"];
 
 impl Config {
-    /// Refuses the first of `flags` (`--lr`) that `asked` has another value of than this run. Gives those of which `asked` has
-    /// none: they are no settings of a run.
+    /// Refuses the first of `flags` (`--lr`) that `asked` has another value of than this run. Gives those of which
+    /// `asked` has none: they are no settings of a run.
     ///
     /// # Errors
     /// [`Error::Usage`] with the flag, what was found and what the run has.
@@ -89,7 +89,8 @@ mod tests {
         has.refuse_changes(asked, &[flag]).unwrap_err().to_string()
     }
 
-    /// Catches a setting that changes in mid-run, a default that is taken for a change, and a flag that nobody knows and is taken.
+    /// Catches a setting that changes in mid-run, a default that is taken for a change, and a flag that nobody knows
+    /// and is taken.
     #[test]
     fn each_setting_is_held_to_its_own() {
         let has = Config { mean: vec![0.5, 0.5], ..Config::default() };

@@ -81,7 +81,8 @@ pub struct LossSettings {
     /// Epochs that the schedule takes; it needs them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smoothing_epochs: Option<usize>,
-    /// A weight for each class: `balanced` (images / (classes * images of the class)), numbers with commas, or a file of numbers.
+    /// A weight for each class: `balanced` (images / (classes * images of the class)), numbers with commas, or a file
+    /// of numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<String>,
     /// What a class weight multiplies; without one, its class's term.
@@ -93,8 +94,8 @@ pub struct LossSettings {
     /// Only these classes take part, if any is named; images of the others count for nothing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub class_mask: Vec<usize>,
-    /// A distribution over the classes for each training image, in place of its label: counts as an IDX file of two dimensions
-    /// (CIFAR-10H), or safetensors `[images, classes]`; the first ones where there are more.
+    /// A distribution over the classes for each training image, in place of its label: counts as an IDX file of two
+    /// dimensions (CIFAR-10H), or safetensors `[images, classes]`; the first ones where there are more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft_labels: Option<PathBuf>,
     /// The model of the same data that is distilled: it is asked once, before the training (Hinton et al. 2015).
@@ -269,8 +270,8 @@ impl LossConfig<'_> {
         Ok(())
     }
 
-    /// The loss over these training images, at its full epsilon, and without a teacher's logits. `kept` are their indices into
-    /// the training set as its files have it.
+    /// The loss over these training images, at its full epsilon, and without a teacher's logits. `kept` are their
+    /// indices into the training set as its files have it.
     ///
     /// # Errors
     /// [`Error::Usage`] for what does not fit the data, [`Error::Data`] for a file that is not what it should be.

@@ -1,8 +1,8 @@
-//! For whoever trains a run into a folder: all that it depends on, as its `config.toml` records it. The default is what the
-//! program does without flags.
+//! For whoever trains a run into a folder: all that it depends on, as its `config.toml` records it. The default is what
+//! the program does without flags.
 //!
-//! What is refused is named by the flag that gives it, or, where the configuration was read from a file, by the file and its
-//! key.
+//! What is refused is named by the flag that gives it, or, where the configuration was read from a file, by the file
+//! and its key.
 
 pub mod images;
 mod kept;

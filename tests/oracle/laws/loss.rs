@@ -211,8 +211,8 @@ fn a_nan_reaches_the_loss() {
     }
 }
 
-/// Catches an nll that some form smooths, weighs, or takes from the teacher: whatever the loss is, it is -ln p of the label, or
-/// of a distribution the mean of that, over the classes that take part; 0 where the sample is ignored.
+/// Catches an nll that some form smooths, weighs, or takes from the teacher: whatever the loss is, it is -ln p of the
+/// label, or of a distribution the mean of that, over the classes that take part; 0 where the sample is ignored.
 #[test]
 fn the_nll_is_the_same_for_every_loss() {
     let (n, classes) = (6, 5);

@@ -91,7 +91,8 @@ fn sgd_follows_the_geometric_series() {
     }
 }
 
-/// Catches a weight decay that reaches what it should not, in either form of the CPU, around a task's and a vector's end.
+/// Catches a weight decay that reaches what it should not, in either form of the CPU, around a task's and a vector's
+/// end.
 #[test]
 fn weight_decay_reaches_the_first_parameters_alone() {
     let (len, lr, weight_decay) = (40_000 / 64 * 64, 0.1, 0.5);

@@ -1,5 +1,5 @@
-//! Laws of a whole training step: the same bits with any number of threads, and no memory of earlier batches. And of a whole
-//! training: where a schedule of epsilon leads to.
+//! Laws of a whole training step: the same bits with any number of threads, and no memory of earlier batches. And of a
+//! whole training: where a schedule of epsilon leads to.
 
 use std::ops::ControlFlow;
 
@@ -206,8 +206,8 @@ fn a_batch_is_the_mean_of_its_images() {
 /// Learning rate of [`gaps`]: the curvature of the loss is at most 1/2.
 const RATE: f64 = 2.0;
 
-/// Trains biases alone on one black image of class 1, whose logits they are, and gives the gap between its logit and the
-/// largest other one after each of these numbers of updates.
+/// Trains biases alone on one black image of class 1, whose logits they are, and gives the gap between its logit and
+/// the largest other one after each of these numbers of updates.
 fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> {
     let net = Network::new([1, 1, 1], &[Layer::flatten(), Layer::linear(classes)]).unwrap();
     let data = Dataset { shape: [1, 1, 1], classes, images: vec![0], labels: vec![1], files: vec![] };
@@ -237,8 +237,8 @@ fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> 
     updates.iter().map(gap_after).collect()
 }
 
-/// The losses with this epsilon and schedule over `classes` classes, in both forms that have them; each with the logit gap of
-/// its optimum at the full epsilon.
+/// The losses with this epsilon and schedule over `classes` classes, in both forms that have them; each with the logit
+/// gap of its optimum at the full epsilon.
 fn scheduled(classes: usize, e: f64, schedule: EpsilonSchedule) -> Vec<(Loss, f64)> {
     let c = classes as f64;
     let uniform = ((1.0 - e + e / c) / (e / c)).ln();
@@ -255,8 +255,8 @@ fn scheduled(classes: usize, e: f64, schedule: EpsilonSchedule) -> Vec<(Loss, f6
     kinds.into_iter().flat_map(both).collect()
 }
 
-/// Catches a warm-up that stays below its full epsilon, or passes it: on its way the gap grows beyond the full epsilon's, and in
-/// the end it comes back to it.
+/// Catches a warm-up that stays below its full epsilon, or passes it: on its way the gap grows beyond the full
+/// epsilon's, and in the end it comes back to it.
 #[test]
 fn after_a_warm_up_the_optimum_is_that_of_the_full_epsilon() {
     const OVER: usize = 600;
@@ -271,9 +271,9 @@ fn after_a_warm_up_the_optimum_is_that_of_the_full_epsilon() {
     }
 }
 
-/// Catches a decay that stops above 0, where the gap would stay finite. Without smoothing gradient descent lets it grow for ever,
-/// as the logarithm of the updates t (Soudry et al. 2018): the gradient is p - onehot, so that gap' = rate C exp(-gap) where
-/// the others' p are small, and exp(gap) grows by rate C with each update.
+/// Catches a decay that stops above 0, where the gap would stay finite. Without smoothing gradient descent lets it grow
+/// for ever, as the logarithm of the updates t (Soudry et al. 2018): the gradient is p - onehot, so that gap' = rate C
+/// exp(-gap) where the others' p are small, and exp(gap) grows by rate C with each update.
 #[test]
 fn after_a_decay_the_gap_grows_as_without_smoothing() {
     const OVER: usize = 600;

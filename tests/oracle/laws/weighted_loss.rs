@@ -278,8 +278,8 @@ fn optimum(loss: &WeightedLoss, class: u32) -> Vec<f64> {
     bias
 }
 
-/// Catches a target whose least loss lies elsewhere than theory says: the gap between the true class's logit and another
-/// one's is finite, ln(q[y] / q[k]) (Müller, Kornblith, Hinton 2019, "When does label smoothing help?").
+/// Catches a target whose least loss lies elsewhere than theory says: the gap between the true class's logit and
+/// another one's is finite, ln(q[y] / q[k]) (Müller, Kornblith, Hinton 2019, "When does label smoothing help?").
 #[test]
 fn the_optimum_has_the_logit_gap_of_theory() {
     for (classes, e) in [(2, 0.1), (3, 0.3), (10, 0.1), (10, 0.5), (37, 0.05)] {
@@ -305,8 +305,8 @@ fn the_optimum_has_the_logit_gap_of_theory() {
     }
 }
 
-/// Catches an entropy that is not the least the loss can be: it is reached where p goes as the masses do. A class without
-/// mass has a logit so low that its p is 0.
+/// Catches an entropy that is not the least the loss can be: it is reached where p goes as the masses do. A class
+/// without mass has a logit so low that its p is 0.
 #[test]
 fn the_entropy_of_the_targets_is_the_least_loss() {
     let (n, classes) = (7, 9);
