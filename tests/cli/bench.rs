@@ -101,8 +101,8 @@ fn one_file_has_all_of_the_cpu_path() {
     assert_eq!(table.lines().count(), 6, "{table}");
 }
 
-/// The same on the best adapter there is, with every kernel checked and every form timed: two minutes on a software driver, so that
-/// `SMOOTHCNN_THOROUGH` asks for it. `tests/gpu` checks and times the same.
+/// The same on the best adapter there is, with every kernel checked and every form timed: two minutes on a software
+/// driver, so that `SMOOTHCNN_THOROUGH` asks for it. `tests/gpu` checks and times the same.
 #[test]
 fn one_file_has_all_of_an_adapter() {
     if std::env::var_os("SMOOTHCNN_THOROUGH").is_none_or(|value| value.is_empty()) {

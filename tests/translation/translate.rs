@@ -124,8 +124,9 @@ fn msl(module: &Module, info: &ModuleInfo, entry: &EntryPoint) -> Result<String,
     Ok(text)
 }
 
-/// For shader model 5.1, which is the last that FXC takes. Subgroups are not in it: wgpu gives those shaders to DXC only, here for
-/// 6.0. (With DXC it takes the newest model that the device has, for all shaders; what is written is the same.)
+/// For shader model 5.1, which is the last that FXC takes. Subgroups are not in it: wgpu gives those shaders to DXC
+/// only, here for 6.0. (With DXC it takes the newest model that the device has, for all shaders; what is written is
+/// the same.)
 pub fn hlsl(
     module: &Module,
     info: &ModuleInfo,

@@ -1,12 +1,14 @@
 //! Dispatches that may take longer than a driver's watchdog allows, cut by ranges of their workgroups.
 //!
-//! A workgroup does the same wherever it is dispatched, so that a cut changes no bit. It must know its place in the whole:
-//! a shader of this crate asks for it in one way, as `group` and `groups`, and [`source`] puts another origin there.
+//! A workgroup does the same wherever it is dispatched, so that a cut changes no bit. It must know its place in the
+//! whole: a shader of this crate asks for it in one way, as `group` and `groups`, and [`source`] puts another origin
+//! there.
 
 use crate::plan::shaders::Shader;
 
-/// How much work ([`crate::plan::Dispatch::work`]) a dispatch may hold: a tenth of a second on a GPU of 160 GFLOP/s. Many
-/// systems end what takes longer than a second or two. What is shorter is not cut: each piece is launched by itself.
+/// How much work ([`crate::plan::Dispatch::work`]) a dispatch may hold: a tenth of a second on a GPU of 160 GFLOP/s.
+/// Many systems end what takes longer than a second or two. What is shorter is not cut: each piece is launched by
+/// itself.
 pub const PIECE_WORK: u64 = 16_000_000_000;
 
 /// How every pass asks for its place.
@@ -24,8 +26,8 @@ pub struct Piece {
 /// Bytes of a [`Piece`] in the shader.
 pub const BLOCK_BYTES: usize = 16;
 
-/// The pieces of a dispatch of so much work, of at most `most` each where it has workgroups enough: along x, or where there is
-/// more than one row, row by row.
+/// The pieces of a dispatch of so much work, of at most `most` each where it has workgroups enough: along x, or where
+/// there is more than one row, row by row.
 pub fn pieces(workgroups: [u32; 3], work: u64, most: u64) -> Vec<Piece> {
     let [x, y, z] = workgroups;
     let axis = usize::from(y > 1);
@@ -41,8 +43,8 @@ pub fn pieces(workgroups: [u32; 3], work: u64, most: u64) -> Vec<Piece> {
     (0..count).map(piece).collect()
 }
 
-/// The shader with its passes' places counted from `whole_dispatch`, at binding 0 of group 1; `None` for one that asks for its
-/// place in another way.
+/// The shader with its passes' places counted from `whole_dispatch`, at binding 0 of group 1; `None` for one that asks
+/// for its place in another way.
 pub fn source(shader: &Shader) -> Option<String> {
     let whole = shader.source();
     if whole.matches("@builtin(workgroup_id)").count() != whole.matches(PLACE).count() {

@@ -23,8 +23,8 @@ pub struct Kernel {
     pub cut_layout: Option<wgpu::BindGroupLayout>,
 }
 
-/// Every kernel built so far, by shader, pass and whether it is built to be cut. Shaders are static: where one lies is what
-/// it is, and two of one name are two.
+/// Every kernel built so far, by shader, pass and whether it is built to be cut. Shaders are static: where one lies is
+/// what it is, and two of one name are two.
 type Kernels = Mutex<HashMap<(usize, &'static str, bool), Arc<Kernel>>>;
 
 /// How long a device may be silent beyond what its work may take.
