@@ -11,7 +11,7 @@ use smoothcnn::plan::shaders::{Binding, BindingKind, EntryPoint};
 
 use crate::translate;
 
-/// Lines of a pass, with every loop of a known number of turns written out. The longest has 805; nobody here has FXC,
+/// Lines of a pass, with every loop of a known number of turns written out. The longest has 1418; nobody here has FXC,
 /// and what it would say of more is not known.
 const MOST_LINES: usize = 1600;
 
