@@ -33,12 +33,12 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     store_part(7u, local, acc.r7);
     workgroupBarrier();
     if split >= VECTORS { return; }
-    // The vector of the tile that this thread owns: half `split % 2` of row `split / 2`. Each begins with another part,
-    // because the same part of all vectors lies in the same banks of the memory.
+    // The vector of the tile that this thread owns: half `split % 2` of row `split / 2`. All rows add in one order, so that
+    // what an image gets does not depend on its place in the batch.
     let columns = o + split % 2u * 4u;
     var sum = bias(columns);
-    for (var s = split; s < split + dims.splits; s++) {
-        sum += parts[split * WORKGROUP + local - split + (s & (dims.splits - 1u))];
+    for (var s = 0u; s < dims.splits; s++) {
+        sum += parts[split * WORKGROUP + local - split + s];
     }
     if n + split / 2u < batch.count { store_y4(n + split / 2u, columns, sum); }
 }
