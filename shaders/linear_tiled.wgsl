@@ -33,8 +33,8 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     store_part(7u, local, acc.r7);
     workgroupBarrier();
     if split >= VECTORS { return; }
-    // The vector of the tile that this thread owns: half `split % 2` of row `split / 2`. All rows add in one order, so that
-    // what an image gets does not depend on its place in the batch.
+    // The vector of the tile that this thread owns: half `split % 2` of row `split / 2`. All rows add in one order, so
+    // that what an image gets does not depend on its place in the batch.
     let columns = o + split % 2u * 4u;
     var sum = bias(columns);
     for (var s = 0u; s < dims.splits; s++) {
