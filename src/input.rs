@@ -8,6 +8,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::memory::available;
+use crate::parse::hex;
 use crate::{Error, Result};
 
 /// The most that a file of text may hold: configurations, plans, reports.
@@ -67,7 +68,7 @@ pub fn sha256(path: &Path, expected: &str) -> Result<String> {
     let mut buffer = vec![0; 1 << 18];
     loop {
         match file.read(&mut buffer).map_err(Error::io(path))? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => return Ok(hex(&hash.finalize())),
             n => hash.update(&buffer[..n]),
         }
     }

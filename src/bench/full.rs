@@ -20,6 +20,7 @@ use crate::data::digits::{self, Digits};
 use crate::loss::smoothing::{Smoothing, Variant};
 use crate::network::Network;
 use crate::optimizer::{Adam, Optimizer};
+use crate::parse::hex;
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
 use crate::train::{EpochReport, Observer, Progress, Schedule, run};
@@ -447,5 +448,5 @@ fn digest(state: &State) -> String {
     for numbers in [&state.params, &state.buffers].into_iter().chain(&state.slots) {
         numbers.iter().for_each(|number| hash.update(number.to_le_bytes()));
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }

@@ -70,8 +70,8 @@ pub fn run(command: Command) -> Result<u8> {
 
 impl From {
     fn load(&self) -> Result<(ModelFile, Exportable)> {
-        let temperature = temperature(&self.model, self.temperature.as_deref())?;
         let file = ModelFile::open(&self.model)?;
+        let temperature = temperature(&self.model, &file, self.temperature.as_deref())?;
         let divided = temperature.map_or(String::new(), |t| format!("; temperature {t:.4}"));
         common::note(format_args!("model: {}{divided}", file.describe()));
         let model = Exportable::new(&file, temperature.unwrap_or(1.0))?;

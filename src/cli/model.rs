@@ -6,7 +6,7 @@ use smoothcnn::Result;
 use smoothcnn::backend::device::Precision;
 use smoothcnn::data::Dataset;
 use smoothcnn::data::record::Part;
-use smoothcnn::train::model::{Found, Inference, Model, ModelFile, find, weights_of};
+use smoothcnn::train::model::{Found, Inference, Model, ModelFile, find};
 use smoothcnn::train::temperature_file;
 
 use super::common::{self, DeviceArgs};
@@ -38,12 +38,12 @@ pub struct ModelArgs {
 }
 
 /// What a model's logits are divided by: what is `given`, else what `calibrate` left in the run's folder that `model`
-/// is, else what an exported model has in it.
-pub fn temperature(model: &Path, given: Option<&str>) -> Result<Option<f64>> {
+/// is, else what the model's `file` has in it.
+pub fn temperature(model: &Path, file: &ModelFile, given: Option<&str>) -> Result<Option<f64>> {
     match given {
         Some(given) => temperature_file::read(given).map(Some),
-        None if model.is_dir() => temperature_file::of_run(model, &weights_of(model)?),
-        None => ModelFile::open(model)?.temperature(),
+        None if model.is_dir() => temperature_file::of_run(model, &file.path),
+        None => file.temperature(),
     }
 }
 

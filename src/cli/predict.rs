@@ -68,7 +68,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         }
     }
     let file = ModelFile::open(&args.model.model)?;
-    let temperature = temperature(&args.model.model, args.model.temperature.as_deref())?;
+    let temperature = temperature(&args.model.model, &file, args.model.temperature.as_deref())?;
     let answerer = Answerer::new(&file, temperature.unwrap_or(1.0))?;
     common::note(format_args!("model: {}; pictures: {}", file.describe(), answerer.describe()));
     let topk = args.topk.unwrap_or(1).min(answerer.classes().len());
@@ -194,9 +194,10 @@ fn written(table: csv::Writer<Vec<u8>>) -> Vec<u8> {
 
 /// Answers a data set's test images.
 fn data_set(args: &Args) -> Result<u8> {
-    let temperature = temperature(&args.model.model, args.model.temperature.as_deref())?.unwrap_or(1.0);
     let asked = args.model.load()?;
     let Asked { model, test, .. } = &asked;
+    let given = args.model.temperature.as_deref();
+    let temperature = temperature(&args.model.model, &model.file, given)?.unwrap_or(1.0);
     if args.model.temperature.is_none() && temperature != 1.0 {
         common::note(format_args!("model: temperature {temperature:.4}, which `calibrate` found"));
     }

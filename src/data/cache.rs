@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::fs::write_atomic;
-use crate::parse::to_json;
+use crate::parse::{hex, to_json};
 
 const MAGIC: &[u8; 8] = b"smoothcp";
 
@@ -56,7 +56,7 @@ impl Cache {
             let changed = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
             hash.update(format!("{file}\n{} {}\n", metadata.len(), changed.as_nanos()));
         }
-        let name: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let name = hex(&hash.finalize()[..16]);
         Some(Self(folder.join(name).with_extension(EXTENSION)))
     }
 

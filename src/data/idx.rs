@@ -10,9 +10,10 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
+use super::Dataset;
 use super::idx_files::SetFiles;
-use super::{Dataset, hex};
 use crate::ops::IGNORED;
+use crate::parse::hex;
 use crate::{Error, Result, input};
 
 /// The most data a file may announce: 2 GiB. The largest sets in this format (EMNIST) have about 0.5 GiB.

@@ -32,6 +32,7 @@ pub mod table;
 use sha2::{Digest, Sha256};
 
 use crate::ops::IGNORED;
+use crate::parse::hex;
 
 /// Labelled images of one shape, as bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,11 +139,6 @@ impl Dataset {
         self.labels.truncate(n);
         self.files.truncate(n);
     }
-}
-
-/// Bytes in hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

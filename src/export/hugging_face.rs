@@ -11,7 +11,7 @@ use crate::fs::write_atomic;
 use crate::parse::to_json;
 use crate::train::config::{Config, read_config};
 use crate::train::model::ModelFile;
-use crate::train::run_folder::{CONFIG, run_of};
+use crate::train::run_folder::{CONFIG, name_of, run_of};
 use crate::train::saved::read_record;
 use crate::{Error, Result};
 
@@ -44,8 +44,7 @@ pub fn write(model: &Exportable, file: &ModelFile, folder: &Path) -> Result<()> 
     };
     let config = read_config(&run.join(CONFIG))?;
     let figures = figures(&read_record(run)?, file);
-    let name = std::path::absolute(run).ok().and_then(|run| Some(run.file_name()?.to_string_lossy().into_owned()));
-    let name = name.unwrap_or_else(|| "smoothcnn".into());
+    let name = name_of(run);
     pytorch::write(model, file, folder)?;
     let write = |name: &str, text: String| write_atomic(&folder.join(name), text.as_bytes());
     write(MODEL_CONFIG, pretty(&model_config(model)))?;

@@ -41,12 +41,13 @@ pub fn html(runs: &[RunReport]) -> Result<String> {
     for run in runs {
         pictures.extend(diagrams(run, &run.name())?);
     }
+    let gains: Vec<_> = runs.iter().map(|run| gain(run, first)).collect();
     let title = format!("{} runs side by side", runs.len());
     let body = html! {
         h1 { (title) }
         p.under { "Every other run is held against " b { (first.name()) } "." }
-        div.cards { @for run in others { (verdict(run, first)) } }
-        (measures(runs, first))
+        div.cards { @for (run, gain) in runs.iter().zip(&gains).skip(1) { (verdict(run, first, *gain)) } }
+        (measures(runs, &gains))
         h2 { "What was set differently" }
         (settings(runs))
         h2 { "Over the epochs" }
@@ -67,8 +68,8 @@ fn few(runs: &[RunReport]) -> Error {
 }
 
 /// Whether a run is better than the first one, as far as their answers tell.
-fn verdict(run: &RunReport, first: &RunReport) -> Markup {
-    let Some([difference, low, high]) = gain(run, first) else {
+fn verdict(run: &RunReport, first: &RunReport, gain: Option<[f64; 3]>) -> Markup {
+    let Some([difference, low, high]) = gain else {
         let about = html! { "Not the same test images as " (first.name()) ": no difference can be told." };
         return card(&run.name(), &percent(run.answer().accuracy), &about);
     };
@@ -90,7 +91,7 @@ fn verdict(run: &RunReport, first: &RunReport) -> Markup {
     )
 }
 
-fn measures(runs: &[RunReport], first: &RunReport) -> Markup {
+fn measures(runs: &[RunReport], gains: &[Option<[f64; 3]>]) -> Markup {
     let number = |value: f64, digits: usize| html! { td.number { (format!("{value:.digits$}")) } };
     let names = [
         "accuracy",
@@ -111,12 +112,11 @@ fn measures(runs: &[RunReport], first: &RunReport) -> Markup {
             tbody { @for (i, run) in runs.iter().enumerate() {
                 @let m = run.answer();
                 @let [low, high] = wilson(right(m), m.images);
-                @let seconds: f64 = run.lines("epoch").filter_map(|line| line["seconds"].as_f64()).sum();
                 tr {
                     th.legend { span class=(format!("line{}", i % 6)) { (run.name()) } }
                     td.number { (percent(m.accuracy)) }
                     td.number { (format!("{:.2} to {:.2}", 100.0 * low, 100.0 * high)) }
-                    td.number { @match gain(run, first) {
+                    td.number { @match gains[i] {
                         Some([difference, ..]) if i > 0 => (format!("{:+.2}", 100.0 * difference)),
                         _ => "–",
                     } }
@@ -124,7 +124,7 @@ fn measures(runs: &[RunReport], first: &RunReport) -> Markup {
                     (number(m.brier, 4)) (number(m.aurc, 5))
                     td.number { (run.temperature.map_or("–".into(), |t| format!("{t:.3}"))) }
                     td.number { (run.epoch().unwrap_or(run.epochs())) " of " (run.epochs()) }
-                    td.number { (format!("{seconds:.1} s")) }
+                    td.number { (format!("{:.1} s", run.seconds())) }
                 }
             } }
         }

@@ -37,7 +37,7 @@ use crate::measure::{Metrics, predictions, temperature};
 use crate::train::config::{Config, read_config};
 use crate::train::marked::Marked;
 use crate::train::model::{Found, Inference, Model, ModelFile, find};
-use crate::train::run_folder::CONFIG;
+use crate::train::run_folder::{CONFIG, name_of};
 use crate::train::runs::Trained;
 use crate::train::saved::read_record;
 use crate::train::temperature_file;
@@ -161,8 +161,7 @@ impl RunReport {
 
     /// The name of the folder, which tells runs apart.
     pub fn name(&self) -> String {
-        let whole = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
-        whole.file_name().map_or_else(|| self.path.display().to_string(), |name| name.to_string_lossy().into_owned())
+        name_of(&self.path)
     }
 
     /// The lines of that kind in the record: `step`, `epoch`, `test`.
@@ -174,6 +173,11 @@ impl RunReport {
     pub fn curve(&self, measure: &str) -> Vec<(f64, f64)> {
         let point = |line: &Value| Some((line["epoch"].as_f64()?, line[measure].as_f64()?));
         self.lines("epoch").filter_map(point).collect()
+    }
+
+    /// Seconds of all epochs that a clock was read for.
+    pub fn seconds(&self) -> f64 {
+        self.lines("epoch").filter_map(|line| line["seconds"].as_f64()).sum()
     }
 
     /// What was measured after every epoch: `val`, images held out, or `test`.

@@ -320,7 +320,7 @@ fn facts(run: &RunReport) -> Markup {
     let config = &run.config;
     let net = &run.model.net;
     let record = config.data_set.as_ref();
-    let seconds: f64 = run.lines("epoch").filter_map(|line| line["seconds"].as_f64()).sum();
+    let seconds = run.seconds();
     let mut speeds: Vec<f64> = run.lines("epoch").filter_map(|line| line["images_per_second"].as_f64()).collect();
     speeds.sort_by(f64::total_cmp);
     let speed = speeds.get(speeds.len() / 2).map_or(String::new(), |speed| format!(", {speed:.0} images/s"));

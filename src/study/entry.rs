@@ -16,7 +16,7 @@ use crate::data::Dataset;
 use crate::fs::{remove, write_atomic};
 use crate::loss::smoothing::Smoothing;
 use crate::measure::{self, calibration, temperature};
-use crate::parse::{self, to_json};
+use crate::parse::{self, hex, to_json};
 use crate::train::config::{Config, read_config};
 use crate::train::listener::Listener;
 use crate::train::run_folder::{CHECKPOINT, CONFIG, OwnFolder, PROJECTION, RESULT, RUN_FILES};
@@ -38,7 +38,7 @@ pub struct SweepEntry {
 impl SweepEntry {
     /// The entry of a configuration, below the sweep's folder.
     pub fn new(sweep: &Path, config: Config) -> Self {
-        let id = Sha256::digest(to_json(&config)).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let id = hex(&Sha256::digest(to_json(&config))[..8]);
         let out = sweep.join("runs").join(&id);
         Self { id, out, config }
     }

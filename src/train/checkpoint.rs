@@ -14,6 +14,7 @@ use safetensors::{SafeTensorError, SafeTensors};
 use sha2::{Digest, Sha256};
 
 use crate::fs::write_output;
+use crate::parse::hex;
 use crate::{Error, Result, input};
 
 /// Free text by key, in the file's header.
@@ -50,7 +51,7 @@ fn seal(bytes: &[u8], at: usize) -> String {
     hash.update(&bytes[..at]);
     hash.update(NO_SEAL);
     hash.update(&bytes[at + NO_SEAL.len()..]);
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }
 
 /// Where the digits of a seal are: behind its key, in the file's header.
@@ -137,7 +138,7 @@ pub fn tensors_sha256(path: &Path) -> Result<String> {
         hash.update(format!("{name} {:?} {:?}\n", tensor.dtype(), tensor.shape()));
         hash.update(tensor.data());
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()))
 }
 
 /// Reads the weights at `path`: exactly the tensors `expected` (name, shape), and gives their elements in that order,

@@ -237,6 +237,12 @@ fn holder(mark: &mut File) -> String {
     "another process".into()
 }
 
+/// What a run's folder is called, also where it is named as `.`: it tells runs apart.
+pub fn name_of(run: &Path) -> String {
+    let whole = std::path::absolute(run).unwrap_or_else(|_| run.to_owned());
+    whole.file_name().map_or_else(|| run.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
 /// The folder of the run that a file of weights is of, if it is of one.
 pub fn run_of(model: &Path) -> Option<&Path> {
     let folder = folder_of(model);
