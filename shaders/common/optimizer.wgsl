@@ -25,6 +25,8 @@ struct Optimizer {
     l2: f32,           // the L2 term's factor in the gradient
     step_size: f32,    // Adam: lr / (1 - b1^t); SGD: lr
     denominator: f32,  // Adam: sqrt(1 - b2^t); SGD: 1
+    momentum: f32,     // Adam: b1; SGD: its momentum
+    rest: f32,         // 1 - momentum, rounded once, from the exact value
 }
 @group(0) @binding(11) var<uniform> optimizer: Optimizer;
 @group(0) @binding(2) var<storage, read_write> params: array<vec4f>;     // [len / 4]

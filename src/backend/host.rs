@@ -55,7 +55,7 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
         updates: u64,
         on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let Setup { net, train, batch_size, loss, optimizer, .. } = &self.setup;
+        let Setup { net, train, batch_size, loss, .. } = &self.setup;
         loss.check(net.classes, train.len())?;
         let mut labels = vec![];
         let mut rows = vec![];
@@ -70,7 +70,8 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
             }
             let [weight, counted] = loss.weights(&train.labels, train.classes, indices);
             let batch = Batch { labels: &labels, rows: &rows, weight, counted };
-            if on_losses(&[self.network.train_step(&loss.at(t), batch, optimizer, t)])?.is_break() {
+            let optimizer = self.setup.optimizer_at(t);
+            if on_losses(&[self.network.train_step(&loss.at(t), batch, &optimizer, t)])?.is_break() {
                 break;
             }
         }

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use crate::data::Dataset;
 use crate::loss::{BatchLoss, Loss};
 use crate::network::Network;
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Optimizer, Recipe};
 use crate::{Error, Result};
 
 /// What is trained, on what, how.
@@ -27,12 +27,21 @@ pub struct Setup<'a> {
     pub loss: Loss,
     /// The optimizer.
     pub optimizer: Optimizer,
+    /// What is done beside its plain updates.
+    pub recipe: Recipe,
     /// Each channel's mean and standard deviation, of pixels scaled to 0..1.
     pub normalisation: Vec<[f64; 2]>,
     /// The training set.
     pub train: &'a Dataset,
     /// The test set.
     pub test: &'a Dataset,
+}
+
+impl Setup<'_> {
+    /// The optimizer of update `t`, from 1.
+    pub fn optimizer_at(&self, t: u64) -> Optimizer {
+        self.recipe.at(self.optimizer, t)
+    }
 }
 
 /// Parameters and the optimizer's memory, each a flat vector (see [`crate::network::NamedParameter::range`]).

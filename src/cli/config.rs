@@ -16,6 +16,7 @@ use super::common;
 use super::dataset::DataArgs;
 use super::given::Given;
 use super::loss::{LossArgs, Spread};
+use super::recipe::RecipeArgs;
 
 /// SGD's momentum where nobody says.
 const MOMENTUM: f64 = 0.9;
@@ -52,6 +53,8 @@ pub struct RunArgs {
     /// Weight decay: an L2 term for adam and sgd, decoupled for adamw
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub weight_decay: f64,
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
     /// Over which classes epsilon is spread
     #[arg(long, value_enum, default_value = "uniform")]
     pub smoothing_variant: Spread,
@@ -151,6 +154,7 @@ impl RunArgs {
             },
             loss,
             optimizer,
+            recipe: self.recipe.recorded(),
             ..Config::default()
         })
     }

@@ -24,6 +24,7 @@ mod model;
 mod plan;
 mod predict;
 mod preview;
+mod recipe;
 mod report;
 mod screen;
 mod signals;

@@ -30,7 +30,7 @@ use crate::{Error, Result};
 
 /// How long, and in which order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Schedule {
+pub struct Course {
     /// How many times through the training set.
     pub epochs: usize,
     /// The run's seed.
@@ -39,7 +39,7 @@ pub struct Schedule {
     pub shuffle: bool,
 }
 
-impl Schedule {
+impl Course {
     /// The order of epoch `epoch`, from 1, over `images` images: a pure function of the seed and the epoch.
     pub fn order(&self, epoch: usize, images: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..images as u32).collect();
@@ -142,7 +142,7 @@ impl Observer for () {}
 pub fn run(
     backend: &mut dyn Trainer,
     setup: &Setup,
-    schedule: Schedule,
+    schedule: Course,
     from: Progress,
     observer: &mut dyn Observer,
 ) -> Result<()> {
@@ -169,11 +169,12 @@ pub fn run(
                 at.steps += 1;
                 let step = first_step + at.steps;
                 let BatchLoss { loss, nll, diverged } = means;
+                let lr = || setup.optimizer_at(step as u64).lr();
                 if !loss.is_finite() {
-                    return Err(Error::NonFinite { epoch, step, loss, lr: setup.optimizer.lr() });
+                    return Err(Error::NonFinite { epoch, step, loss, lr: lr() });
                 }
                 if diverged {
-                    return Err(Error::Diverged { epoch, step, lr: setup.optimizer.lr() });
+                    return Err(Error::Diverged { epoch, step, lr: lr() });
                 }
                 let Setup { loss: form, train, .. } = setup;
                 let [weight, counted] = form.weights(&train.labels, train.classes, batch);
@@ -194,7 +195,7 @@ pub fn run(
         let logits = backend.test_logits()?;
         let test = of_validation(setup.loss.form(), &logits, &setup.test.labels, setup.net.classes);
         if !test.loss.is_finite() {
-            return Err(Error::NonFinite { epoch, step, loss: test.loss, lr: setup.optimizer.lr() });
+            return Err(Error::NonFinite { epoch, step, loss: test.loss, lr: setup.optimizer_at(step as u64).lr() });
         }
         let Sums { loss, nll, weight, counted, entropy, seconds } = at.sums;
         let report = EpochReport {

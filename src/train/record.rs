@@ -25,7 +25,7 @@ use crate::fs::{remove, write_atomic};
 use crate::loss::BatchLoss;
 use crate::measure::Metrics;
 use crate::network::Network;
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Optimizer, Recipe};
 use crate::parse::to_json;
 use crate::{Error, Result};
 
@@ -36,6 +36,11 @@ struct StepLine {
     step: usize,
     loss: f64,
     nll: f64,
+    /// The learning rate of its update.
+    lr: f64,
+    /// Its momentum (Adam's first beta), where it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    momentum: Option<f64>,
 }
 
 /// An epoch's line. The measures' names begin with what they were measured on: `test` or `val`.
@@ -94,6 +99,7 @@ pub(super) struct Recorder<'a> {
     pub events: Option<EventFile>,
     pub net: &'a Network,
     pub optimizer: Optimizer,
+    pub recipe: Recipe,
     pub dtype: Dtype,
     /// A model's, after so many epochs.
     pub metadata: &'a dyn Fn(usize) -> Metadata,
@@ -234,7 +240,9 @@ impl Observer for Recorder<'_> {
         self.listener.step(epoch, &means, recorded);
         if recorded {
             let BatchLoss { loss, nll, .. } = means;
-            self.record(&StepLine { kind: "step", epoch, step, loss, nll })?;
+            let optimizer = self.recipe.at(self.optimizer, step as u64);
+            let momentum = self.recipe.momentum.map(|_| optimizer.update(step as u64).momentum);
+            self.record(&StepLine { kind: "step", epoch, step, loss, nll, lr: optimizer.lr(), momentum })?;
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ use super::record::Recorder;
 use super::run_folder::{BEST, CHECKPOINT, CONFIG, EVENTS, FLIPPED, MODEL, OwnFolder};
 use super::saved::{self, SavedRun};
 use super::tensorboard::EventFile;
-use super::{Observer, Progress, Schedule};
+use super::{Course, Observer, Progress};
 use crate::backend::cpu::memory;
 use crate::backend::device::{Device, Note, Opened, check_activations, finite};
 use crate::backend::{Asked, ImageSet, Setup, State};
@@ -202,12 +202,14 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     let Images { train, validation, test, flipped, .. } = &images;
     let measured = validation.as_ref().unwrap_or(test);
     choosing(&mut config, validation.is_some())?;
-    let net = Network::seed(train.shape, train.classes)?;
+    let net = config.recipe.sparing(Network::seed(train.shape, train.classes)?);
     memory::check_state(&net, true)?;
     let loss = images.loss(&config)?;
     let normalisation = config.normalisation(&images.normalisation)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
     let steps_per_epoch = train.len().div_ceil(config.batch_size);
+    config.recipe.settle(config.epochs);
+    let recipe = config.named(config.recipe.recipe(&config.optimizer, steps_per_epoch, config.epochs))?;
     let SavedRun { state, progress, epochs, best } = match &folder {
         Folder::Resumed(folder) => {
             from_checkpoint(&config, folder.path(), &net, steps_per_epoch, &|line| listener.note(line))?
@@ -250,6 +252,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         batch_size: config.batch_size,
         loss: loss.clone(),
         optimizer: config.optimizer,
+        recipe,
         normalisation,
         train,
         test: measured,
@@ -293,7 +296,10 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     ));
     let loss_name = config.loss_config().describe(net.classes);
     listener.note(&format!("loss: {loss_name}; run in {}", out.display()));
-    let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
+    if !config.recipe.is_default() {
+        listener.note(&format!("optimizer: {}", config.describe_updates()));
+    }
+    let schedule = Course { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
     let metadata = |epoch: usize| metadata(&config, &loss, epoch);
     let tensorboard = options.tensorboard || out.join(EVENTS).exists();
     let mut recorder = Recorder {
@@ -301,6 +307,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         events: tensorboard.then(|| EventFile::of_record(out)).transpose()?,
         net: &net,
         optimizer: config.optimizer,
+        recipe,
         dtype: config.dtype.into(),
         metadata: &metadata,
         out,

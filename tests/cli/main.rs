@@ -15,6 +15,7 @@ mod labels;
 mod loss;
 mod pictures;
 mod predict;
+mod recipe;
 mod refuse;
 mod report;
 mod sets;

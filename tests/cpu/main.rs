@@ -6,6 +6,7 @@ mod predictor;
 mod random;
 #[path = "../common/random_network.rs"]
 mod random_network;
+mod recipe;
 mod recorded;
 mod run;
 mod stage;

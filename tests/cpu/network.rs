@@ -112,7 +112,17 @@ fn train_with(loss: Loss, net: &Network, optimizer: Optimizer, [batch_size, step
     let train = random_data(images, net.input, net.classes);
     let test = random_data(batch_size + 1, net.input, net.classes);
     let normalisation = vec![[0.4, 0.25]; net.input[0]];
-    let setup = Setup { net, seed: 0, batch_size, loss, optimizer, normalisation, train: &train, test: &test };
+    let setup = Setup {
+        net,
+        seed: 0,
+        batch_size,
+        loss,
+        optimizer,
+        recipe: Default::default(),
+        normalisation,
+        train: &train,
+        test: &test,
+    };
     let mut backend = make(setup, &net.initial_parameters(1));
     let order: Vec<u32> = (0..images as u32).rev().collect();
     let mut losses = vec![];
@@ -285,6 +295,7 @@ fn going_on_from_a_state_is_going_on() {
         batch_size: 8,
         loss: SMOOTHING.into(),
         optimizer: Optimizer::Adam(Adam::default()),
+        recipe: Default::default(),
         normalisation: vec![[0.4, 0.25]; net.input[0]],
         train: &data,
         test: &data,

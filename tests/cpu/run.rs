@@ -7,13 +7,14 @@ use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::data::Dataset;
 use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::distillation::DistillationLoss;
-use smoothcnn::loss::smoothing::{Epsilon, EpsilonSchedule as Epsilons, Prior, Smoothing, Variant};
+use smoothcnn::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{BatchLoss, Form, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::optimizer::{Optimizer, Sgd};
-use smoothcnn::train::{self, EpochReport, Observer, Progress, Schedule, Sums};
+use smoothcnn::schedule::Schedule;
+use smoothcnn::train::{self, Course, EpochReport, Observer, Progress, Sums};
 use smoothcnn::{Error, Result};
 
 /// Tells losses and logits that it was given.
@@ -131,12 +132,13 @@ fn run(
         batch_size: BATCH,
         loss: loss.clone(),
         optimizer,
+        recipe: Default::default(),
         normalisation,
         train: &data(),
         test: &test,
     };
     let mut told = Told { batch_size: BATCH, means: means.to_vec().into(), logits: logits.to_vec(), asked: vec![] };
-    let schedule = Schedule { epochs, seed: 1, shuffle: false };
+    let schedule = Course { epochs, seed: 1, shuffle: false };
     let outcome = train::run(&mut told, &setup, schedule, from, seen);
     (outcome, told)
 }
@@ -228,7 +230,7 @@ fn an_ignored_image_has_no_entropy_and_no_weight() {
         }
     }
     // Schedules count updates, and so does the entropy.
-    let loss = Loss::from(smoothing).scheduled(Epsilons::Decay { over: 2 });
+    let loss = Loss::from(smoothing).scheduled(Schedule::falling(2));
     assert!(
         loss.entropy(&data().labels, data().classes, &[0], 1) > loss.entropy(&data().labels, data().classes, &[0], 2)
     );
@@ -245,10 +247,20 @@ fn an_epoch_in_which_every_image_is_ignored_is_zero() {
     let test = Dataset { labels: vec![1, 2], images: vec![0; 2], ..data() };
     let optimizer = Optimizer::Sgd(Sgd { lr: 0.25, momentum: 0.0, nesterov: false, weight_decay: 0.0 });
     let normalisation = vec![[0.5, 0.25]];
-    let setup = Setup { seed: 0, net: &net, batch_size: 2, loss, optimizer, normalisation, train: &train, test: &test };
+    let setup = Setup {
+        seed: 0,
+        net: &net,
+        batch_size: 2,
+        loss,
+        optimizer,
+        recipe: Default::default(),
+        normalisation,
+        train: &train,
+        test: &test,
+    };
     let mut told = Told { batch_size: 2, means: [mean(0.0, 0.0)].into(), logits: LOGITS.to_vec(), asked: vec![] };
     let mut seen = Seen::default();
-    let schedule = Schedule { epochs: 1, seed: 1, shuffle: false };
+    let schedule = Course { epochs: 1, seed: 1, shuffle: false };
     train::run(&mut told, &setup, schedule, Progress::default(), &mut seen).unwrap();
     let report = &seen.epochs[0];
     assert_eq!([report.train_loss, report.train_nll, report.train_excess_loss], [0.0; 3]);

@@ -178,6 +178,7 @@ fn its_buffer_is_part_of_the_state() {
         batch_size: 6,
         loss: Smoothing::NONE.into(),
         optimizer,
+        recipe: Default::default(),
         normalisation: normalisation.clone(),
         train: &data,
         test: &data,

@@ -348,7 +348,7 @@ impl<'a> GpuTrainer<'a> {
         Step {
             batch: BatchBlock { count, first, slot, stamp, seed_low, seed_high, step_low, step_high },
             loss: plan::Block::new(&self.setup.loss.at(t).fill(self.setup.net.classes, block)),
-            optimizer: plan::Block::new(&optimizer::OptimizerBlock::from(self.setup.optimizer.update(t))),
+            optimizer: plan::Block::new(&optimizer::OptimizerBlock::from(self.setup.optimizer_at(t).update(t))),
         }
     }
 

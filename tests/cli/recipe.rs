@@ -1,0 +1,121 @@
+//! The flags of the recipe: each does something, is recorded, goes on after --resume, and is refused where it makes no
+//! sense.
+
+use std::fs;
+use std::path::Path;
+
+use tempfile::tempdir;
+
+use super::{TRAIN, assert_fails, metrics, number, read_tensors, run};
+
+/// Every form, by its flags. An epoch has three steps.
+const FORMS: [&str; 15] = [
+    "",
+    "--warmup-epochs 1",
+    "--warmup-steps 2 --warmup-lr 0.0001",
+    "--lr-schedule cosine",
+    "--lr-schedule cosine --lr-epochs 3 --min-lr 0.0005",
+    "--lr-schedule cosine --warmup-steps 4",
+    "--lr-schedule one-cycle",
+    "--lr-schedule one-cycle --opt sgd --lr 0.02",
+    "--lr-schedule one-cycle --warmup-steps 4 --warmup-lr 0.0005 --min-lr 0.0001",
+    "--lr-schedule step --decay-epochs 1",
+    "--lr-schedule step --decay-epochs 1 --decay-rate 0.5",
+    "--lr-schedule exponential --decay-rate 0.5",
+    "--opt adamw --weight-decay 0.5",
+    "--opt adamw --weight-decay 0.5 --no-decay bias",
+    "--opt sgd --lr 0.02 --weight-decay 0.5 --no-decay norm,bias",
+];
+
+fn model(dir: &Path, run: &str) -> Vec<u8> {
+    fs::read(dir.join(run).join("model.safetensors")).unwrap()
+}
+
+/// Catches a flag that is read and changes nothing, and one that a resumed run forgets: every form leaves other
+/// weights, and the same as in one go where it is stopped between its epochs.
+#[test]
+fn every_form_trains_and_goes_on_where_it_stopped() {
+    let dir = tempdir().unwrap();
+    let mut seen: Vec<(&str, Vec<u8>)> = vec![];
+    for (i, flags) in FORMS.into_iter().enumerate() {
+        let (whole, parts) = (format!("whole{i}"), format!("parts{i}"));
+        run(dir.path(), &format!("{TRAIN} --epochs 2 --out {whole} {flags}")).success();
+        // The length of a schedule follows from the run's epochs unless it is given.
+        let finite = flags.contains("cosine") || flags.contains("one-cycle");
+        let length = if finite && !flags.contains("lr-epochs") { "--lr-epochs 2" } else { "" };
+        run(dir.path(), &format!("{TRAIN} --epochs 1 --out {parts} {flags} {length}")).success();
+        run(dir.path(), &format!("train --device cpu --resume {parts} --epochs 2 {flags}")).success();
+        assert!(model(dir.path(), &whole) == model(dir.path(), &parts), "{flags:?}: a resumed run is another one");
+        let tensors = read_tensors(&dir.path().join(&whole).join("model.safetensors")).0;
+        let bytes: Vec<u8> = tensors.into_values().flat_map(|(_, _, bytes)| bytes).collect();
+        let same = seen.iter().find(|(_, other)| *other == bytes);
+        assert!(same.is_none(), "{flags:?} gives the weights of {:?}", same.map(|(flags, _)| flags));
+        seen.push((flags, bytes));
+    }
+}
+
+/// Catches a rate that is not in the record, or not that of its step, a schedule that a resumed run has another length
+/// of, and one that a GPU does not follow.
+#[test]
+fn each_step_names_its_rate_on_every_path() {
+    let dir = tempdir().unwrap();
+    let flags = "--lr 0.01 --lr-schedule one-cycle --log-every 1";
+    for device in ["cpu", "gpu"] {
+        let train = TRAIN.replace("cpu", device);
+        run(dir.path(), &format!("{train} --epochs 3 --out {device} {flags}")).success();
+        run(dir.path(), &format!("{train} --epochs 1 --lr-epochs 3 --out {device}-parts {flags}")).success();
+        let resume = format!("train --device {device} --log-every 1 --resume {device}-parts --epochs");
+        run(dir.path(), &format!("{resume} 2")).success();
+        run(dir.path(), &format!("{resume} 3")).success();
+        assert!(model(dir.path(), device) == model(dir.path(), &format!("{device}-parts")), "{device}");
+        let steps = metrics(&dir.path().join(device), "step");
+        let config: toml::Table =
+            fs::read_to_string(dir.path().join(device).join("config.toml")).unwrap().parse().unwrap();
+        assert_eq!(config["recipe"]["lr-schedule"].as_str(), Some("one-cycle"));
+        assert_eq!(config["recipe"]["lr-epochs"].as_integer(), Some(3));
+        // Up within 0.3 * 9 - 1 steps, down from there to the ninth.
+        let half_cosine =
+            |from: f64, to: f64, share: f64| to + (from - to) / 2.0 * (1.0 + (share * std::f64::consts::PI).cos());
+        let top = 1.7;
+        for (t, line) in steps.iter().enumerate() {
+            let (t, first) = (t as f64, 0.01 / 25.0);
+            let [lr, momentum] = match t <= top {
+                true => [[first, 0.01], [0.95, 0.85]].map(|[a, b]| half_cosine(a, b, t / top)),
+                false => [[0.01, first / 1e4], [0.85, 0.95]].map(|[a, b]| half_cosine(a, b, (t - top) / (8.0 - top))),
+            };
+            assert!((number(line, "lr") - lr).abs() < 1e-15, "{line}: {lr}");
+            assert!((number(line, "momentum") - momentum).abs() < 1e-12, "{line}: {momentum}");
+        }
+        assert_eq!(steps, metrics(&dir.path().join(format!("{device}-parts")), "step"));
+        let page = fs::read_to_string(dir.path().join(device).join("report.html")).unwrap();
+        assert!(page.contains(">learning rate</text>"), "a curve");
+    }
+    let [cpu, gpu] = ["cpu", "gpu"].map(|device| metrics(&dir.path().join(device), "epoch"));
+    for (cpu, gpu) in cpu.iter().zip(&gpu) {
+        assert!((number(cpu, "train_loss") - number(gpu, "train_loss")).abs() <= 2e-3, "{cpu}, {gpu}");
+    }
+}
+
+/// Catches a flag that is dropped without a word, and a schedule that changes in mid-run.
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let dir = tempdir().unwrap();
+    let cases: [(&str, &[&str]); 7] = [
+        ("--no-decay norm,bias", &["--no-decay: found norm,bias", "--weight-decay"]),
+        ("--min-lr 0.0001", &["--min-lr: found 0.0001", "--lr-schedule"]),
+        ("--lr-schedule step", &["--decay-epochs: found none"]),
+        ("--lr-schedule cosine --warmup-epochs 1 --warmup-steps 2", &["--warmup-steps: found 2", "one of the two"]),
+        ("--lr-schedule cosine --warmup-epochs 1", &["--warmup-epochs: found 3 steps", "fewer than"]),
+        ("--lr-schedule cosine --min-lr 1", &["--min-lr: found 1", "0.001"]),
+        ("--lr-schedule exponential --decay-rate 2", &["--decay-rate: found 2"]),
+    ];
+    for (flags, parts) in cases {
+        assert_fails(run(dir.path(), &format!("{TRAIN} --epochs 1 --out refused {flags}")), 2, parts);
+        assert!(!dir.path().join("refused").exists(), "{flags}");
+    }
+    run(dir.path(), &format!("{TRAIN} --epochs 1 --lr-schedule cosine --out run")).success();
+    let resume = "train --device cpu --resume run --epochs 2";
+    assert_fails(run(dir.path(), &format!("{resume} --lr-schedule step")), 2, &["--lr-schedule", "the run has cosine"]);
+    assert_fails(run(dir.path(), &format!("{resume} --lr-epochs 2")), 2, &["--lr-epochs", "the run has 1"]);
+    assert_fails(run(dir.path(), &format!("{resume} --warmup-steps 2")), 2, &["--warmup-steps", "the run has none"]);
+}
