@@ -13,7 +13,7 @@
 //! use smoothcnn::loss::smoothing::{Smoothing, Variant};
 //! use smoothcnn::measure::evaluate;
 //! use smoothcnn::network::Network;
-//! use smoothcnn::optimizer::{Adam, Optimizer, Recipe};
+//! use smoothcnn::optimizer::{Adam, Optimizer, recipe::Recipe};
 //! use smoothcnn::plan::Storage;
 //! use smoothcnn::train::checkpoint::{Dtype, Metadata};
 //! use smoothcnn::train::{Course, Progress, run, store};

@@ -68,6 +68,8 @@ const HEADINGS: [(&str, &[&str]); 5] = [
             "min-lr",
             "decay-epochs",
             "decay-rate",
+            "clip-grad-norm",
+            "ema",
             "init",
             "no-shuffle",
             "best-by",

@@ -126,6 +126,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     let net = Network::seed(input, args.classes)?;
     let (loss, described) = loss(&args, &net)?;
     let compiled = compile(&Job {
+        recipe: Default::default(),
         net: &net,
         batch_size: args.batch_size,
         loss: &loss,

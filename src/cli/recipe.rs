@@ -37,6 +37,13 @@ pub struct RecipeArgs {
     /// What weight decay spares: parameters of normalisations, biases. norm,bias is timm's default [default: nothing]
     #[arg(long, value_enum, value_name = "norm,bias", value_delimiter = ',')]
     pub no_decay: Vec<Spared>,
+    /// Make the gradient of a step shorter where its norm is more than this (as PyTorch's clip_grad_norm_)
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
+    pub clip_grad_norm: Option<f64>,
+    /// Keep a moving average of the weights with this decay, as timm's ModelEmaV2; it is measured beside them after each
+    /// epoch, and saved as model-ema.safetensors
+    #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]
+    pub ema: Option<f64>,
 }
 
 impl RecipeArgs {
@@ -54,6 +61,8 @@ impl RecipeArgs {
             decay_epochs,
             decay_rate,
             no_decay: self.no_decay.clone(),
+            clip_grad_norm: self.clip_grad_norm,
+            ema: self.ema,
         }
     }
 }

@@ -14,6 +14,8 @@
 //! the flat vector, from [`decayed`](Values::decayed) on.
 
 pub mod adam;
+pub mod clip;
+pub mod ema;
 pub mod recipe;
 pub mod sgd;
 mod update;
@@ -21,7 +23,6 @@ mod update;
 use pulp::Arch;
 
 pub use adam::Adam;
-pub use recipe::Recipe;
 pub use sgd::Sgd;
 pub use update::{Slots, Update, Values};
 

@@ -15,6 +15,10 @@ pub struct Recipe {
     pub lr: Schedule,
     /// How momentum, or Adam's first beta, changes, where it does; the full one is [`LEAST_MOMENTUM`].
     pub momentum: Option<Schedule>,
+    /// The most that the gradient's norm may be ([`super::clip`]).
+    pub clip_grad_norm: Option<f64>,
+    /// The decay of the weights' moving average, where one is kept ([`super::ema`]).
+    pub ema: Option<f64>,
 }
 
 impl Recipe {

@@ -98,6 +98,8 @@ pub struct EpochReport {
     pub test: Metrics,
     /// The logits `[images, classes]` that [`Self::test`] measures.
     pub logits: Vec<f64>,
+    /// On the test set, by the weights' moving average, where there is one.
+    pub ema: Option<Metrics>,
     /// Training time, without the test.
     pub seconds: f64,
 }
@@ -168,7 +170,7 @@ pub fn run(
                 let batch = order.chunks(setup.batch_size).nth(at.steps).unwrap_or_default();
                 at.steps += 1;
                 let step = first_step + at.steps;
-                let BatchLoss { loss, nll, diverged } = means;
+                let BatchLoss { loss, nll, diverged, .. } = means;
                 let lr = || setup.optimizer_at(step as u64).lr();
                 if !loss.is_finite() {
                     return Err(Error::NonFinite { epoch, step, loss, lr: lr() });
@@ -197,6 +199,8 @@ pub fn run(
         if !test.loss.is_finite() {
             return Err(Error::NonFinite { epoch, step, loss: test.loss, lr: setup.optimizer_at(step as u64).lr() });
         }
+        let measured = |logits: &[f64]| of_validation(setup.loss.form(), logits, &setup.test.labels, setup.net.classes);
+        let ema = setup.recipe.ema.map(|_| averaged_logits(backend)).transpose()?.map(|logits| measured(&logits));
         let Sums { loss, nll, weight, counted, entropy, seconds } = at.sums;
         let report = EpochReport {
             epoch,
@@ -207,9 +211,19 @@ pub fn run(
             train_excess_loss: setup.loss.excess(loss, entropy, weight),
             test,
             logits,
+            ema,
             seconds,
         };
         observer.epoch(&report, backend)?;
     }
     Ok(())
+}
+
+/// The logits of the test set by the weights' moving average. The state is what it was.
+fn averaged_logits(backend: &mut dyn Trainer) -> Result<Vec<f64>> {
+    let state = backend.state()?;
+    backend.set_state(&state.averaged());
+    let logits = backend.test_logits()?;
+    backend.set_state(&state);
+    Ok(logits)
 }

@@ -58,7 +58,7 @@ use super::config::{Config, read_config};
 use super::listener::{Begun, Listener};
 use super::model::{self, Model};
 use super::record::Recorder;
-use super::run_folder::{BEST, CHECKPOINT, CONFIG, EVENTS, FLIPPED, MODEL, OwnFolder};
+use super::run_folder::{BEST, CHECKPOINT, CONFIG, EVENTS, FLIPPED, MODEL, MODEL_EMA, OwnFolder};
 use super::saved::{self, SavedRun};
 use super::tensorboard::EventFile;
 use super::{Course, Observer, Progress};
@@ -353,6 +353,12 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     let state = backend.state()?;
     let dtype = config.dtype.into();
     super::store::save_model(&out.join(MODEL), &net, &state, dtype, &metadata(done))?;
+    if let Some(decay) = config.recipe.ema {
+        let mut metadata = metadata(done);
+        metadata.insert("ema".into(), decay.to_string());
+        super::store::save_model(&out.join(MODEL_EMA), &net, &state.averaged(), dtype, &metadata)?;
+        recorder.listener.note(&format!("moving average of the weights in {}", out.join(MODEL_EMA).display()));
+    }
     recorder.listener.saved();
     if let Some(signal) = recorder.listener.wants_stop() {
         return Err(Error::Interrupted(signal));
@@ -417,6 +423,13 @@ fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: 
     let Some(saved) = saved::read(out, (net, &config.optimizer), steps_per_epoch, every)? else {
         return beginning(config, net, note);
     };
+    if config.recipe.ema.is_some() == saved.state.averages.is_empty() {
+        let [found, expected] = match config.recipe.ema {
+            Some(_) => ["none", "the averages of --ema"],
+            None => ["some", "none: the run has no --ema"],
+        };
+        return Err(Error::data(out.join(CHECKPOINT), format!("averages: found {found}, expected {expected}")));
+    }
     let expected = config.best_by.and_then(|by| Best::of(&saved.epochs, by)).map(|best| best.epoch);
     let found = saved.best.as_ref().map(|best| best.epoch);
     if found != expected {

@@ -4,12 +4,13 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
 use tempfile::tempdir;
 
-use super::{TRAIN, assert_fails, metrics, number, read_tensors, run};
+use super::{TRAIN, assert_fails, metrics, number, read_tensors, run, stdout};
 
 /// Every form, by its flags. An epoch has three steps.
-const FORMS: [&str; 15] = [
+const FORMS: [&str; 16] = [
     "",
     "--warmup-epochs 1",
     "--warmup-steps 2 --warmup-lr 0.0001",
@@ -22,6 +23,7 @@ const FORMS: [&str; 15] = [
     "--lr-schedule step --decay-epochs 1",
     "--lr-schedule step --decay-epochs 1 --decay-rate 0.5",
     "--lr-schedule exponential --decay-rate 0.5",
+    "--opt sgd --lr 0.02 --clip-grad-norm 0.5",
     "--opt adamw --weight-decay 0.5",
     "--opt adamw --weight-decay 0.5 --no-decay bias",
     "--opt sgd --lr 0.02 --weight-decay 0.5 --no-decay norm,bias",
@@ -96,11 +98,98 @@ fn each_step_names_its_rate_on_every_path() {
     }
 }
 
+/// Catches a norm that is not in the record, one of a part of the gradient, on a GPU or on the CPU, and a gradient that
+/// changes though it is not too long.
+#[test]
+fn each_step_names_its_gradients_norm_on_every_path() {
+    let dir = tempdir().unwrap();
+    let flags = "--opt sgd --momentum 0 --epochs 1 --log-every 1 --limit-train 32";
+    for device in ["cpu", "gpu"] {
+        let train = TRAIN.replace("cpu", device);
+        let trained = |name: &str, more: &str| {
+            let name = format!("{device}-{name}");
+            run(dir.path(), &format!("{train} --out {name} {flags} {more}")).success();
+            (model(dir.path(), &name), metrics(&dir.path().join(&name), "step"))
+        };
+        let (plain, lines) = trained("plain", "--lr 1");
+        assert!(lines[0].get("grad_norm").is_none(), "{lines:?}");
+        let (long, lines) = trained("long", "--lr 1 --clip-grad-norm 1e30");
+        assert!(long == plain, "{device}: a gradient that is not too long has changed");
+        let (short, clipped) = trained("short", "--lr 1 --clip-grad-norm 0.25");
+        assert_eq!(number(&clipped[0], "grad_norm"), number(&lines[0], "grad_norm"));
+        assert!(short != plain && number(&clipped[0], "grad_norm") > 0.25, "{clipped:?}");
+        trained("still", "--lr 0");
+    }
+    let [cpu, gpu] = ["cpu", "gpu"]
+        .map(|device| number(&metrics(&dir.path().join(format!("{device}-short")), "step")[0], "grad_norm"));
+    assert!((cpu - gpu).abs() <= 1e-4 * cpu, "{cpu}, {gpu}");
+    let weights = |name: String| -> Vec<f64> {
+        let tensors = read_tensors(&dir.path().join(name).join("model.safetensors")).0;
+        let bytes: Vec<u8> = tensors.into_values().flat_map(|(_, _, bytes)| bytes).collect();
+        bytes.as_chunks().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect()
+    };
+    // At a rate of 1 the step moves the weights by as much as its gradient is long.
+    for device in ["cpu", "gpu"] {
+        let [short, still] = ["short", "still"].map(|name| weights(format!("{device}-{name}")));
+        let moved = short.iter().zip(&still).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+        assert!((moved - 0.25).abs() < 1e-4, "{device}: {moved}");
+    }
+}
+
+/// Catches an average that changes the training, that a resumed run begins anew, that is not measured, or not timm's.
+#[test]
+fn the_average_of_the_weights_is_measured_saved_and_kept() {
+    let dir = tempdir().unwrap();
+    let file = |name: &str, file: &str| dir.path().join(name).join(file);
+    let weights = |path: &Path| -> Vec<f64> {
+        let bytes: Vec<u8> = read_tensors(path).0.into_values().flat_map(|(_, _, bytes)| bytes).collect();
+        bytes.as_chunks().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect()
+    };
+    for device in ["cpu", "gpu"] {
+        let train = TRAIN.replace("cpu", device);
+        let trained = |name: &str, flags: &str| {
+            run(dir.path(), &format!("{train} --out {device}-{name} {flags}")).success();
+            format!("{device}-{name}")
+        };
+        let plain = trained("plain", "--epochs 3");
+        let whole = trained("whole", "--epochs 3 --ema 0.8");
+        let parts = trained("parts", "--epochs 1 --ema 0.8");
+        run(dir.path(), &format!("train --device {device} --resume {parts} --epochs 3 --ema 0.8")).success();
+        let average = |run: &str| fs::read(file(run, "model-ema.safetensors")).unwrap();
+        assert!(average(&whole) == average(&parts), "{device}: a resumed run is another one");
+        assert!(average(&whole) != model(dir.path(), &whole));
+        let model = |run: &str| weights(&file(run, "model.safetensors"));
+        assert!(model(&plain) == model(&whole), "{device}: the average changes the training");
+        assert!(!file(&plain, "model-ema.safetensors").exists());
+
+        let last = metrics(&dir.path().join(&whole), "epoch").pop().unwrap();
+        let eval = format!("eval --device {device} --json --limit-test 40 --model {whole}/model-ema.safetensors");
+        let measured: Value = serde_json::from_str(&stdout(&run(dir.path(), &eval).success())).unwrap();
+        for measure in ["nll", "accuracy", "ece"] {
+            let [found, expected] = [number(&last, &format!("test_ema_{measure}")), number(&measured, measure)];
+            assert!((found - expected).abs() < 1e-5, "{device}: {measure} {found}, {expected}");
+        }
+
+        // A step from known weights.
+        let still = trained("still", "--epochs 1 --lr 0 --limit-train 32");
+        let step = trained("step", "--epochs 1 --ema 0.8 --limit-train 32");
+        let averages = weights(&file(&step, "model-ema.safetensors"));
+        for ((found, before), after) in averages.iter().zip(model(&still)).zip(model(&step)) {
+            let expected = 0.8 * before + 0.2 * after;
+            assert!((found - expected).abs() <= 2e-7 * expected.abs(), "{device}: {found}, {expected}");
+        }
+    }
+    let resume = "train --device cpu --resume cpu-whole --epochs 4";
+    assert_fails(run(dir.path(), &format!("{resume} --ema 0.9")), 2, &["--ema", "the run has 0.8"]);
+    assert_fails(run(dir.path(), &format!("{TRAIN} --epochs 1 --ema 1")), 2, &["--ema: found 1, expected"]);
+}
+
 /// Catches a flag that is dropped without a word, and a schedule that changes in mid-run.
 #[test]
 fn what_makes_no_sense_is_refused() {
     let dir = tempdir().unwrap();
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 8] = [
+        ("--clip-grad-norm 0", &["--clip-grad-norm: found 0", "above 0"]),
         ("--no-decay norm,bias", &["--no-decay: found norm,bias", "--weight-decay"]),
         ("--min-lr 0.0001", &["--min-lr: found 0.0001", "--lr-schedule"]),
         ("--lr-schedule step", &["--decay-epochs: found none"]),

@@ -21,7 +21,7 @@ use smoothcnn::loss::{Form, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::{self, conv2d, max_pool2d};
-use smoothcnn::optimizer::{Adam, Optimizer, Recipe, Sgd};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd, recipe::Recipe};
 use smoothcnn::plan::tuning::Tiles;
 use smoothcnn::rng::Philox;
 use smoothcnn::schedule::{Curve, Schedule};
@@ -331,7 +331,14 @@ impl Case {
         let means = means.concat();
         let tolerance = 2e-4 * size(&means);
         add("losses and nlls".into(), means, tolerance);
-        let State { params: last, slots, .. } = backend.state().unwrap();
+        let State { params: last, slots, averages, .. } = backend.state().unwrap();
+        assert_eq!(averages.len(), if self.recipe.ema.is_some() { 2 } else { 0 });
+        if let [averages, _] = &averages[..] {
+            let values = moved(averages, params);
+            let rounding = 2f64.powi(-23) * (self.train.len() as f64 + 1.0) * norm(&last);
+            let tolerance = 2e-3 * norm(&values) + rounding;
+            add("how far the averages moved".into(), values, tolerance);
+        }
         let steps = self.train.len().div_ceil(self.batch_size) as f64 + 1.0;
         let rounding = 2f64.powi(-23) * steps * norm(&last);
         let values = moved(&last, params);
@@ -500,12 +507,14 @@ fn recipe(rng: &mut Rng, optimizer: &Optimizer) -> Recipe {
         1 => Curve::Step { every: over, factor: 0.3 },
         2 => Curve::Exponential { every: over, factor: 0.1 },
         3 => Curve::OneCycle { total: over, rise: 0.4 },
-        _ => return Recipe::default(),
+        _ => Curve::Constant,
     };
     let warm_up = if matches!(curve, Curve::OneCycle { .. }) { 0 } else { rng.of(0..3) as u64 };
     let momentum = Schedule { first: 0.95, warm_up, curve, end: 0.95 };
     let lr = Schedule { first: lr / 25.0, warm_up, curve, end: lr / 100.0 };
-    Recipe { lr, momentum: rng.once_in(2).then_some(momentum) }
+    // Most gradients are longer than the one, none than the other.
+    let clip_grad_norm = rng.one(&[None, None, Some(0.2), Some(1e6)]);
+    Recipe { lr, momentum: rng.once_in(2).then_some(momentum), clip_grad_norm, ema: rng.once_in(2).then_some(0.7) }
 }
 
 fn dataset(net: &Network, images: usize, rng: &mut Philox) -> Dataset {

@@ -8,7 +8,7 @@ use smoothcnn::data::Dataset;
 use smoothcnn::loss::BatchLoss;
 use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::network::Network;
-use smoothcnn::optimizer::{Adam, Optimizer, Recipe, Sgd};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd, recipe::Recipe};
 
 const BATCH: usize = 4;
 
@@ -47,6 +47,34 @@ fn trained(setup: &Setup) -> [(Vec<BatchLoss>, State); 2] {
 fn values<'a>(net: &Network, state: &'a State, name: &str) -> &'a [f64] {
     let parameter = net.parameters.iter().find(|p| p.name == name).unwrap();
     &state.params[parameter.range()]
+}
+
+/// Catches a norm that is not the gradient's, a factor that is not PyTorch's, and what is too short and changes.
+#[test]
+fn a_gradient_is_made_no_longer_than_asked() {
+    let (net, data) = (network(), data(2 * BATCH + 1));
+    let optimizer = Optimizer::Sgd(Sgd { lr: 0.5, momentum: 0.0, nesterov: false, weight_decay: 0.0 });
+    let clipped = |most: f64| Recipe { clip_grad_norm: Some(most), ..Recipe::default() };
+    let (first, all) = (data.subset(&[0, 1, 2, 3]), &data);
+    let start: Vec<f64> = net.initial_parameters(1).into_iter().map(f64::from).collect();
+    let moved = |state: &State| state.params.iter().zip(&start).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+    let plain = trained(&setup(&net, &first, optimizer, Recipe::default()));
+    let short = trained(&setup(&net, &first, optimizer, clipped(0.1)));
+    for ((plain_means, plain), (means, short)) in plain.iter().zip(&short) {
+        let norm = moved(plain) / 0.5;
+        assert_eq!(plain_means[0].grad_norm, None);
+        assert!((means[0].grad_norm.unwrap() - norm).abs() < 1e-12 * norm, "{means:?}, {norm}");
+        let expected = 0.5 * norm * (0.1 / (norm + 1e-6));
+        assert!(norm > 0.1 && (moved(short) - expected).abs() < 1e-12, "{}, {expected}", moved(short));
+    }
+    // With momentum, over several steps, both paths.
+    let optimizer = Optimizer::Sgd(Sgd { lr: 0.5, momentum: 0.9, nesterov: false, weight_decay: 0.01 });
+    let [plain, fast] = trained(&setup(&net, all, optimizer, clipped(0.3)));
+    let furthest = plain.1.params.iter().zip(&fast.1.params).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(furthest < 1e-12, "{furthest}");
+    let long = trained(&setup(&net, all, optimizer, clipped(1e9)));
+    let without = trained(&setup(&net, all, optimizer, Recipe::default()));
+    assert!(long.iter().zip(&without).all(|(long, without)| long.1 == without.1));
 }
 
 /// Catches weight decay of what is spared, none of what is not, and parameters that lose their values with their place:

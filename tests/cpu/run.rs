@@ -110,7 +110,7 @@ fn weighted(weighting: Weighting, epsilon: f64) -> Loss {
 }
 
 fn mean(loss: f64, nll: f64) -> BatchLoss {
-    BatchLoss { loss, nll, diverged: false }
+    BatchLoss { loss, nll, diverged: false, grad_norm: None }
 }
 
 /// Runs `epochs` epochs of these means from `from`.
@@ -144,9 +144,9 @@ fn run(
 }
 
 const MEANS: [BatchLoss; 3] = [
-    BatchLoss { loss: 2.0, nll: 1.5, diverged: false },
-    BatchLoss { loss: 3.0, nll: 1.0, diverged: false },
-    BatchLoss { loss: 5.0, nll: 4.0, diverged: false },
+    BatchLoss { loss: 2.0, nll: 1.5, diverged: false, grad_norm: None },
+    BatchLoss { loss: 3.0, nll: 1.0, diverged: false, grad_norm: None },
+    BatchLoss { loss: 5.0, nll: 4.0, diverged: false, grad_norm: None },
 ];
 const LOGITS: [f64; 6] = [2.0, 0.0, 0.0, 0.0, 0.0, 0.0];
 

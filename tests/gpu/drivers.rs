@@ -156,7 +156,7 @@ fn one_number_among_all_is_seen() {
     let places = [0, 1, 2, 3, 255, 256, 4095, 4096, 16_383, 16_384, last / 2, last - 3, last - 1, last];
     for place in places.into_iter().map(Some).chain([None]) {
         let zeros = vec![0.0; params.len()];
-        let mut state = State { params: params.clone(), slots: vec![zeros.clone(), zeros], buffers: vec![] };
+        let mut state = State { params: params.clone(), slots: vec![zeros.clone(), zeros], ..State::default() };
         if let Some(place) = place {
             (state.params[place], state.slots[0][place]) = (0.0, 3e38);
         }

@@ -8,7 +8,7 @@ use smoothcnn::check::network::random_data;
 use smoothcnn::loss::BatchLoss;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::network::Network;
-use smoothcnn::optimizer::{Adam, Optimizer, Recipe};
+use smoothcnn::optimizer::{Adam, Optimizer, recipe::Recipe};
 use smoothcnn::schedule::{Curve, Schedule};
 use smoothcnn::train::{self, Course, EpochReport, Observer, Progress};
 
@@ -68,7 +68,8 @@ fn a_run_stopped_within_an_epoch_goes_on_to_the_same_bits() {
     // Stopped where the rate rises, and where it falls.
     let curve = Curve::OneCycle { total: 3 * 41, rise: 0.3 };
     let cycled = |first, end| Schedule { first, curve, end, ..Schedule::CONSTANT };
-    let scheduled = Recipe { lr: cycled(1e-4, 1e-6), momentum: Some(cycled(0.95, 0.95)) };
+    let (lr, momentum) = (cycled(1e-4, 1e-6), Some(cycled(0.95, 0.95)));
+    let scheduled = Recipe { lr, momentum, clip_grad_norm: Some(0.5), ema: Some(0.9) };
     // All of the set on the device, and a window of it.
     for (max_data_bytes, recipe) in [(u64::MAX, Recipe::default()), (u64::MAX, scheduled), (20 * 64, scheduled)] {
         let setup = Setup { recipe, ..setup.clone() };

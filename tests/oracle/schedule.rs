@@ -1,7 +1,7 @@
 //! Schedules against PyTorch's, whose values tests/golden/make_schedules.py recorded.
 
 use smoothcnn::optimizer::recipe::MOST_MOMENTUM;
-use smoothcnn::optimizer::{Adam, Optimizer, Recipe, Sgd, Values};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd, Values, recipe::Recipe};
 use smoothcnn::schedule::{Curve, Schedule};
 
 use super::recorded::{Case, Golden};
@@ -36,7 +36,7 @@ fn recipe(case: &Case) -> Recipe {
     // OneCycleLR's defaults.
     let first = lr / 25.0;
     let momentum = Schedule { first: MOST_MOMENTUM, warm_up, curve, end: MOST_MOMENTUM };
-    Recipe { lr: Schedule { first, warm_up, curve, end: first / 1e4 }, momentum: Some(momentum) }
+    Recipe { lr: Schedule { first, warm_up, curve, end: first / 1e4 }, momentum: Some(momentum), ..Recipe::default() }
 }
 
 /// Catches a rate of another step, a rise of another length, a momentum that is cycled the wrong way round, and, by the

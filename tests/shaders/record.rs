@@ -33,6 +33,7 @@ fn job<'a>(
     (kernels, tiles, activations): (Kernels, Tiles, Storage),
 ) -> Job<'a> {
     Job {
+        recipe: Default::default(),
         net,
         batch_size: 7,
         loss,

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::network::{NamedParameter, Network};
-use crate::optimizer::recipe::MOST_MOMENTUM;
-use crate::optimizer::{Optimizer, Recipe};
+use crate::optimizer::Optimizer;
+use crate::optimizer::recipe::{MOST_MOMENTUM, Recipe};
 use crate::schedule::{Curve, Schedule};
 use crate::{Error, Result};
 
@@ -107,6 +107,12 @@ pub struct RecipeSettings {
     /// What weight decay spares; it spares nothing where nothing is named.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub no_decay: Vec<Spared>,
+    /// The most that the gradient's norm may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_grad_norm: Option<f64>,
+    /// The decay of the weights' moving average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
 }
 
 fn usage<T>(message: String) -> Result<T> {
@@ -178,6 +184,13 @@ impl RecipeSettings {
                 return usage(format!("{flag}: found {value}, expected a number from 0 to --lr, which is {lr}"));
             }
         }
+        if let Some(most) = self.clip_grad_norm.filter(|most| !(*most > 0.0 && *most <= f32::MAX.into())) {
+            let expected = format!("a number above 0, at most {:.0e}", f32::MAX);
+            return usage(format!("--clip-grad-norm: found {most}, expected {expected}"));
+        }
+        if let Some(decay) = self.ema.filter(|decay| !(0.0..1.0).contains(decay)) {
+            return usage(format!("--ema: found {decay}, expected a number from 0 on, below 1"));
+        }
         match self.decay_rate {
             Some(rate) if !(rate > 0.0 && rate <= 1.0) => {
                 usage(format!("--decay-rate: found {rate}, expected a number above 0, at most 1"))
@@ -202,8 +215,8 @@ impl RecipeSettings {
         let every = steps(self.decay_epochs.unwrap_or(1));
         let factor = self.decay_rate.unwrap_or(STEP_RATE);
         let (first, end) = (self.warmup_lr.unwrap_or(0.0), self.min_lr.unwrap_or(0.0));
-        let of =
-            |curve| Recipe { lr: Schedule { first, warm_up: warm_up.unwrap_or(0), curve, end }, ..Recipe::default() };
+        let plain = Recipe { clip_grad_norm: self.clip_grad_norm, ema: self.ema, ..Recipe::default() };
+        let of = |curve| Recipe { lr: Schedule { first, warm_up: warm_up.unwrap_or(0), curve, end }, ..plain };
         Ok(match self.lr_schedule {
             LrSchedule::Constant => of(Curve::Constant),
             LrSchedule::Cosine => of(Curve::Cosine { over: rest }),
@@ -215,7 +228,7 @@ impl RecipeSettings {
                 let first = self.warmup_lr.unwrap_or(optimizer.lr() / DIV_FACTOR);
                 let end = self.min_lr.unwrap_or(first / FINAL_DIV_FACTOR);
                 let momentum = Schedule { first: MOST_MOMENTUM, warm_up: 0, curve, end: MOST_MOMENTUM };
-                Recipe { lr: Schedule { first, warm_up: 0, curve, end }, momentum: Some(momentum) }
+                Recipe { lr: Schedule { first, warm_up: 0, curve, end }, momentum: Some(momentum), ..plain }
             }
         })
     }
@@ -255,7 +268,9 @@ impl RecipeSettings {
             (None, None) => {}
         }
         text += &self.warmup_lr.map_or(String::new(), |first| format!(" from {first}"));
-        text + &self.names().map_or(String::new(), |names| format!(", no weight decay of {names}"))
+        text += &self.names().map_or(String::new(), |names| format!(", no weight decay of {names}"));
+        text += &self.clip_grad_norm.map_or(String::new(), |most| format!(", gradient clipped at a norm of {most}"));
+        text + &self.ema.map_or(String::new(), |decay| format!(", weights averaged with a decay of {decay}"))
     }
 }
 
