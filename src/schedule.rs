@@ -1,7 +1,7 @@
 //! How a number changes over training: the learning rate, momentum, the epsilon of label smoothing.
 //!
-//! A [`Schedule`] is a pure function of the time, which counts updates from 0. So a run that goes on has the values that
-//! it would have had. With `f` the full value, `w` the warm-up, `s` its first value and `e` the end:
+//! A [`Schedule`] is a pure function of the time, which counts updates from 0. So a run that goes on has the values
+//! that it would have had. With `f` the full value, `w` the warm-up, `s` its first value and `e` the end:
 //!
 //! ```text
 //! warm-up       s + (f - s) t / w                                 t < w; after it t counts from its end

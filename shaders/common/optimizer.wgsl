@@ -1,5 +1,5 @@
-// What the optimizers share: who else wants a parameter's new value, and the batch's loss, which is added here because no
-// dispatch of its own is then needed. (Where a parameter's gradient is: common/segments.wgsl.)
+// What the optimizers share: who else wants a parameter's new value, and the batch's loss, which is added here because
+// no dispatch of its own is then needed. (Where a parameter's gradient is: common/segments.wgsl.)
 //
 //   step_losses[slot].losses[i] = (dloss, dnll) * sum over n = i, i + WORKGROUP, ... of losses[n]; together the batch's
 //   means

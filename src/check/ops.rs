@@ -1,5 +1,5 @@
-//! The operations that are no layers against the plain form, for one case: the optimizers, clipping, the gather, the seal.
-//! Inputs are rounded to f32 first, so that both sides start from the same numbers.
+//! The operations that are no layers against the plain form, for one case: the optimizers, clipping, the gather, the
+//! seal. Inputs are rounded to f32 first, so that both sides start from the same numbers.
 
 use std::sync::Arc;
 
@@ -16,7 +16,9 @@ use crate::ops::gather;
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::seal::{self, Extent};
 use crate::ops::stage::{Layout, Places, Segment};
-use crate::optimizer::{self, Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Sgd, Values, clip};
+use crate::optimizer::{
+    self, Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Sgd, Values, clip, ema,
+};
 use crate::plan::{BatchBlock, Block, Step};
 
 /// The optimizers that are checked.
@@ -52,7 +54,8 @@ pub fn optimizer_segments(gpu: &Arc<Gpu>, optimizer: &Optimizer, wants_dx: bool)
     case.run(gpu, &format!("{} in segments, copy for backward: {wants_dx}, {optimizer:?}", case.len), optimizer)
 }
 
-/// The norm of a gradient of `len` elements, or of one in segments, and the gradient clipped: to a half, and not at all.
+/// The norm of a gradient of `len` elements, or of one in segments, and the gradient clipped: to a half, and not at
+/// all.
 ///
 /// # Errors
 /// What the device reports.
@@ -90,6 +93,22 @@ pub fn clip(gpu: &Arc<Gpu>, len: Option<usize>) -> Result<Vec<Row>> {
         )?);
     }
     Ok(rows)
+}
+
+/// The moving average of `len` numbers.
+///
+/// # Errors
+/// What the device reports.
+pub fn ema(gpu: &Arc<Gpu>, len: usize) -> Result<Vec<Row>> {
+    let (values, before) = (random(len, 1), random(len, 2));
+    let mut want = wide(&before);
+    ema::update(0.9, &wide(&values), &mut want);
+    let mut probe = Probe::new(gpu);
+    let values = probe.floats("values", &values)?;
+    // Both factors, both products and the sum are rounded, numbers of up to 1.
+    let averages = probe.updated("averages", &before, want, vec![4.0 * 2f64.powi(-24); len])?;
+    ema::record(&mut probe.plan, "check", 0.9, len, values, averages)?;
+    probe.run("ema", &len.to_string(), Step::default())
 }
 
 struct OptimizerCase {

@@ -40,8 +40,8 @@ pub struct RecipeArgs {
     /// Make the gradient of a step shorter where its norm is more than this (as PyTorch's clip_grad_norm_)
     #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
     pub clip_grad_norm: Option<f64>,
-    /// Keep a moving average of the weights with this decay, as timm's ModelEmaV2; it is measured beside them after each
-    /// epoch, and saved as model-ema.safetensors
+    /// Keep a moving average of the weights with this decay, as timm's ModelEmaV2; it is measured beside them after
+    /// each epoch, and saved as model-ema.safetensors
     #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]
     pub ema: Option<f64>,
 }

@@ -80,8 +80,8 @@ pub struct Compiled {
     pub logits: Slice,
     /// The logits' seal ([`seal`]).
     pub logits_seal: Slice,
-    /// Parameters, each of the optimizer's slots, the layers' buffers if they have some, and the averages: each with its
-    /// seal.
+    /// Parameters, each of the optimizer's slots, the layers' buffers if they have some, and the averages: each with
+    /// its seal.
     pub state: Vec<[Slice; 2]>,
     /// The layers' buffers.
     pub buffers: Option<Slice>,

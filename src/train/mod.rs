@@ -7,6 +7,7 @@ pub mod best;
 pub mod checkpoint;
 pub mod config;
 pub mod listener;
+pub mod lr_find;
 pub mod marked;
 pub mod model;
 mod names;

@@ -90,7 +90,7 @@ fn each_step_names_its_rate_on_every_path() {
         }
         assert_eq!(steps, metrics(&dir.path().join(format!("{device}-parts")), "step"));
         let page = fs::read_to_string(dir.path().join(device).join("report.html")).unwrap();
-        assert!(page.contains(">learning rate</text>"), "a curve");
+        assert!(page.contains("learning rate\n</text>"), "a curve");
     }
     let [cpu, gpu] = ["cpu", "gpu"].map(|device| metrics(&dir.path().join(device), "epoch"));
     for (cpu, gpu) in cpu.iter().zip(&gpu) {
@@ -207,4 +207,31 @@ fn what_makes_no_sense_is_refused() {
     assert_fails(run(dir.path(), &format!("{resume} --lr-schedule step")), 2, &["--lr-schedule", "the run has cosine"]);
     assert_fails(run(dir.path(), &format!("{resume} --lr-epochs 2")), 2, &["--lr-epochs", "the run has 1"]);
     assert_fails(run(dir.path(), &format!("{resume} --warmup-steps 2")), 2, &["--warmup-steps", "the run has none"]);
+}
+
+/// Catches a rate that is not tried, a suggestion out of the range, files that a test leaves, and a flag that is
+/// dropped.
+#[test]
+fn lr_find_tries_rates_and_suggests_one() {
+    let dir = tempdir().unwrap();
+    let flags = "--limit-train 400 --limit-test 10 --batch-size 10 --steps 40";
+    for device in ["cpu", "gpu"] {
+        let command = format!("lr-find --device {device} {flags} --from 1e-5 --to 10 --svg {device}.svg");
+        let found: Value =
+            serde_json::from_str(&stdout(&run(dir.path(), &format!("{command} --json")).success())).unwrap();
+        let steps = found["steps"].as_array().unwrap();
+        assert_eq!(number(&steps[0], "lr"), 1e-5);
+        assert!((number(&steps[1], "lr") / (1e-5 * 1e6f64.powf(1.0 / 39.0)) - 1.0).abs() < 1e-12);
+        assert!(steps.len() == 40 || found["ended_early"] == true, "{found}");
+        let suggestion = found["suggestion"].as_f64().unwrap();
+        assert!((1e-5..10.0).contains(&suggestion), "{suggestion}");
+        assert!(fs::read_to_string(dir.path().join(format!("{device}.svg"))).unwrap().starts_with("<svg"));
+        let shown = stdout(&run(dir.path(), &command).success());
+        assert_eq!(shown.lines().count(), steps.len() + 2, "{shown}");
+        assert!(shown.contains(&format!("suggestion: --lr {suggestion:.2e}")), "{shown}");
+    }
+    assert!(!dir.path().join("runs").exists());
+    assert_fails(run(dir.path(), "lr-find --device cpu --lr 0.1"), 2, &["--lr: found with lr-find"]);
+    assert_fails(run(dir.path(), "lr-find --device cpu --from 0"), 2, &["--from: found 0"]);
+    assert_fails(run(dir.path(), "lr-find --device cpu --to 1e-9"), 2, &["--to: found 0.000000001", "--from"]);
 }

@@ -30,7 +30,9 @@ CASES = {
     "cosine": NONE | ADAM | {"curve": "cosine", "total": 23},
     "cosine_warm_up": NONE | SGD | {"curve": "cosine", "total": 31, "warm_up": 6, "first": 1e-5, "end": 0.003},
     "step": NONE | SGD | {"curve": "step", "total": 17, "every": 4, "factor": 0.3},
-    "step_warm_up": NONE | ADAM | {"curve": "step", "total": 17, "warm_up": 3, "first": 1e-6, "every": 5, "factor": 0.1},
+    "step_warm_up": NONE
+    | ADAM
+    | {"curve": "step", "total": 17, "warm_up": 3, "first": 1e-6, "every": 5, "factor": 0.1},
     "exponential": NONE | SGD | {"curve": "exponential", "total": 19, "every": 6, "factor": 0.25},
     "one_cycle": NONE | ADAM | {"curve": "one-cycle", "total": 37, "rise": 0.3},
     "one_cycle_sgd": NONE | SGD | {"curve": "one-cycle", "total": 40, "rise": 0.3},
@@ -107,9 +109,11 @@ def main():
             error = max(abs(a - b) for a, b in zip(rates, timm, strict=True))
             print(f"{name}: timm differs by {error:.1e}")
             assert error < 1e-15
-        tensors = {"lr": torch.tensor(rates, dtype=torch.float64), "momentum": torch.tensor(momenta, dtype=torch.float64)}
+        tensors = {"lr": rates, "momentum": momenta}
+        tensors = {key: torch.tensor(values, dtype=torch.float64) for key, values in tensors.items()}
         golden.case(name, c | {"len": length}, p0=p0, grads=grads, p=parameter.detach().clone(), **tensors)
     golden.write()
 
 
-main()
+if __name__ == "__main__":
+    main()

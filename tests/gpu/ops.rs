@@ -83,6 +83,11 @@ fn clipping_cases() {
 }
 
 #[test]
+fn average_cases() {
+    cases::OPTIMIZER.iter().for_each(|&len| assert_rows(ops::ema(&GPU, len)));
+}
+
+#[test]
 fn optimizer_cases() {
     for &len in cases::OPTIMIZER {
         ops::optimizers().iter().for_each(|optimizer| assert_rows(ops::optimizer(&GPU, len, optimizer)));

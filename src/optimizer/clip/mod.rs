@@ -4,8 +4,8 @@
 //! norm = sqrt(sum of g^2);  g *= min(1, most / (norm + 1e-6))
 //! ```
 //!
-//! Source: Pascanu et al. 2013. On a device it stands between the backward passes and the optimizer: the norm is that of
-//! the whole gradient, so what comes in parts is added first.
+//! Source: Pascanu et al. 2013. On a device it stands between the backward passes and the optimizer: the norm is that
+//! of the whole gradient, so what comes in parts is added first.
 
 pub mod fast;
 pub mod reference;
