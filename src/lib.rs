@@ -13,6 +13,7 @@
 //! use smoothcnn::loss::smoothing::{Smoothing, Variant};
 //! use smoothcnn::measure::evaluate;
 //! use smoothcnn::network::Network;
+//! use smoothcnn::ops::augment::Augment;
 //! use smoothcnn::optimizer::{Adam, Optimizer, recipe::Recipe};
 //! use smoothcnn::plan::Storage;
 //! use smoothcnn::train::checkpoint::{Dtype, Metadata};
@@ -31,8 +32,10 @@
 //! let norm = [[0.4, 0.4]]; // mean and standard deviation of the channel
 //! let normalisation = norm.to_vec();
 //! let recipe = Recipe::default(); // a constant learning rate
+//! let augment = Augment::NONE;
 //! let (train, test) = (&data, &data);
-//! let setup = Setup { net: &net, seed: 0, batch_size: 16, loss, optimizer, recipe, normalisation, train, test };
+//! let (seed, batch_size) = (0, 16);
+//! let setup = Setup { net: &net, seed, batch_size, loss, optimizer, recipe, normalisation, augment, train, test };
 //!
 //! // A hardware GPU if there is one, else the CPU path.
 //! let note = |line: &str| println!("{line}");

@@ -15,7 +15,6 @@ use super::listener::Listener;
 use crate::backend::device::Device;
 use crate::backend::{Setup, State};
 use crate::loss::BatchLoss;
-use crate::network::Network;
 use crate::optimizer::recipe::Recipe;
 use crate::schedule::{Curve, Schedule};
 use crate::{Error, Result};
@@ -95,7 +94,9 @@ pub fn find(mut config: Config, device: &Device, test: RangeTest, listener: &dyn
     }
     let images = images(&config, &note, &|done, all| listener.reading(done, all))?;
     let Images { train, test: tested, .. } = &images;
-    let net = config.recipe.sparing(Network::seed(train.shape, train.classes)?);
+    let net = config.recipe.sparing(config.network.network(train.shape, train.classes)?);
+    net.check_batches(train.len(), config.batch_size)?;
+    config.augment.check(train.shape)?;
     let loss = images.loss(&config)?;
     let normalisation = config.normalisation(&images.normalisation)?;
     let steps = test.steps.min(train.len().div_ceil(config.batch_size));
@@ -111,6 +112,7 @@ pub fn find(mut config: Config, device: &Device, test: RangeTest, listener: &dyn
         optimizer: config.optimizer.with(test.from, None),
         recipe,
         normalisation,
+        augment: config.augment,
         train,
         test: tested,
     };

@@ -80,7 +80,7 @@ fn block(rng: &mut Rng) -> Vec<Layer> {
 }
 
 fn conv(out_channels: usize, kernel_size: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Layer {
-    Layer::new(conv2d::Settings { in_channels: None, out_channels, kernel_size, stride, padding })
+    Layer::new(conv2d::Settings { in_channels: None, out_channels, kernel_size, stride, padding, bias: true })
 }
 
 fn pool(kernel_size: [usize; 2], stride: [usize; 2]) -> Layer {
@@ -276,6 +276,7 @@ impl Case {
             optimizer: self.optimizer,
             recipe: self.recipe,
             normalisation: vec![[0.45, 0.3]; self.net.input[0]],
+            augment: smoothcnn::ops::augment::Augment::NONE,
             train: &self.train,
             test: &self.test,
         }

@@ -21,7 +21,7 @@ const SMOOTHING: Smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1
 fn networks() -> Vec<Network> {
     let (relu, flatten) = (Layer::relu, Layer::flatten);
     let conv = |out_channels, kernel_size, stride, padding| {
-        Layer::new(conv2d::Settings { in_channels: None, out_channels, kernel_size, stride, padding })
+        Layer::new(conv2d::Settings { in_channels: None, out_channels, kernel_size, stride, padding, bias: true })
     };
     let pool = |kernel_size, stride| Layer::new(max_pool2d::Settings { kernel_size, stride });
     let stacks: [([usize; 3], Vec<Layer>); 8] = [
@@ -120,6 +120,7 @@ fn train_with(loss: Loss, net: &Network, optimizer: Optimizer, [batch_size, step
         optimizer,
         recipe: Default::default(),
         normalisation,
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &train,
         test: &test,
     };
@@ -297,6 +298,7 @@ fn going_on_from_a_state_is_going_on() {
         optimizer: Optimizer::Adam(Adam::default()),
         recipe: Default::default(),
         normalisation: vec![[0.4, 0.25]; net.input[0]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
         test: &data,
     };

@@ -24,6 +24,7 @@ fn a_predictor_answers_as_a_trainer_does() {
         optimizer: Optimizer::Adam(Adam::default()),
         recipe: Default::default(),
         normalisation: normalisation.to_vec(),
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &images,
         test: &images,
     };

@@ -8,6 +8,7 @@ use smoothcnn::data::Dataset;
 use smoothcnn::loss::BatchLoss;
 use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::network::Network;
+use smoothcnn::ops::augment::Augment;
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd, recipe::Recipe};
 
 const BATCH: usize = 4;
@@ -21,8 +22,8 @@ fn data(images: usize) -> Dataset {
 }
 
 fn setup<'a>(net: &'a Network, data: &'a Dataset, optimizer: Optimizer, recipe: Recipe) -> Setup<'a> {
-    let (loss, normalisation) = (Smoothing::NONE.into(), vec![[0.5, 0.25]]);
-    Setup { seed: 0, net, batch_size: BATCH, loss, optimizer, recipe, normalisation, train: data, test: data }
+    let (loss, normalisation, augment) = (Smoothing::NONE.into(), vec![[0.5, 0.25]], Augment::NONE);
+    Setup { seed: 0, net, batch_size: BATCH, loss, optimizer, recipe, normalisation, augment, train: data, test: data }
 }
 
 /// The means of each step of an epoch in the data's order, and the state after it, on the plain form and on the fast

@@ -134,6 +134,7 @@ fn run(
         optimizer,
         recipe: Default::default(),
         normalisation,
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data(),
         test: &test,
     };
@@ -255,6 +256,7 @@ fn an_epoch_in_which_every_image_is_ignored_is_zero() {
         optimizer,
         recipe: Default::default(),
         normalisation,
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &train,
         test: &test,
     };

@@ -38,6 +38,7 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
         optimizer: Optimizer::Adam(Adam::default()),
         recipe: Default::default(),
         normalisation: vec![[0.5, 0.25]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
         test: &data,
     };
@@ -97,6 +98,7 @@ fn where_nothing_can_be_kept_the_adapter_decides() {
             optimizer: Optimizer::Adam(Adam::default()),
             recipe: Default::default(),
             normalisation: vec![[0.5, 0.25]],
+            augment: smoothcnn::ops::augment::Augment::NONE,
             train: &data,
             test: &data,
         };
@@ -120,6 +122,7 @@ fn every_loss_can_be_tried() {
             optimizer: Optimizer::Adam(Adam::default()),
             recipe: Default::default(),
             normalisation: vec![[0.5, 0.25]],
+            augment: smoothcnn::ops::augment::Augment::NONE,
             train: &data,
             test: &data,
         };

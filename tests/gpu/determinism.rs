@@ -37,6 +37,7 @@ fn train_with(
         optimizer: Optimizer::Adam(Adam::default()),
         recipe: Default::default(),
         normalisation: vec![[0.5, 0.25]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &train,
         test: &test,
     };
@@ -107,6 +108,7 @@ fn a_dispatch_that_is_cut_gives_the_same_bits() {
         optimizer: Optimizer::Adam(Adam::default()),
         recipe: Default::default(),
         normalisation: vec![[0.5, 0.25]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &train,
         test: &test,
     };

@@ -35,6 +35,7 @@ fn setup<'a>(net: &'a Network, data: &'a Dataset, optimizer: Optimizer) -> Setup
         optimizer,
         recipe: Default::default(),
         normalisation: vec![[0.5, 0.25]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: data,
         test: data,
     }

@@ -25,6 +25,7 @@ fn a_plan_that_does_not_fit_names_the_batch_size_that_would() {
         optimizer: Optimizer::Adam(Adam::default()),
         recipe: Default::default(),
         normalisation: vec![[0.5, 0.5]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
         test: &data,
     };

@@ -39,6 +39,7 @@ fn train(activations: Storage, tiles: Tiles, lit: usize, weight: f32) -> (Vec<f6
         optimizer: Optimizer::Adam(Adam::default()),
         recipe: Default::default(),
         normalisation: vec![[0.0, 1.0]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
         test: &data,
     };

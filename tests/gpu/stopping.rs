@@ -61,6 +61,7 @@ fn a_run_stopped_within_an_epoch_goes_on_to_the_same_bits() {
         optimizer: Optimizer::Adam(Adam::default()),
         recipe: Default::default(),
         normalisation: vec![[0.5, 0.25]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &train,
         test: &test,
     };
@@ -116,6 +117,7 @@ fn logits_of_other_images_leave_the_test_set_alone() {
         optimizer: Optimizer::Adam(Adam::default()),
         recipe: Default::default(),
         normalisation: vec![[0.5, 0.25]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &train,
         test,
     };

@@ -180,6 +180,7 @@ fn its_buffer_is_part_of_the_state() {
         optimizer,
         recipe: Default::default(),
         normalisation: normalisation.clone(),
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
         test: &data,
     };

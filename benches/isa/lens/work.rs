@@ -54,6 +54,7 @@ fn step(batch: usize, (form, kernels, tiles, activations): (&'static str, Kernel
         recipe: Default::default(),
         net: &net,
         batch_size: batch,
+        augment: smoothcnn::ops::augment::Augment::NONE,
         loss: &loss,
         optimizer,
         train_images,

@@ -506,6 +506,7 @@ mod tests {
             recipe: Default::default(),
             net: &net,
             batch_size: 1024,
+            augment: crate::ops::augment::Augment::NONE,
             loss: &crate::loss::smoothing::Smoothing::NONE.into(),
             optimizer: Optimizer::Adam(Adam::default()),
             train_images: 1024,

@@ -220,6 +220,7 @@ fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> 
         optimizer: Optimizer::Sgd(Sgd { lr: RATE, momentum: 0.0, nesterov: false, weight_decay: 0.0 }),
         recipe: Default::default(),
         normalisation: vec![[0.0, 1.0]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
         test: &data,
     };
