@@ -130,6 +130,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     let net = Architecture::parse(&args.network)?.network(input, args.classes)?;
     let (loss, described) = loss(&args, &net)?;
     let compiled = compile(&Job {
+        recipe: Default::default(),
         net: &net,
         batch_size: args.batch_size,
         augment: Augment::NONE,

@@ -79,6 +79,16 @@ fn weighted_loss_features() {
 }
 
 #[test]
+fn clipping_cases() {
+    cases::OPTIMIZER.iter().copied().map(Some).chain([None]).for_each(|len| assert_rows(ops::clip(&GPU, len)));
+}
+
+#[test]
+fn average_cases() {
+    cases::OPTIMIZER.iter().for_each(|&len| assert_rows(ops::ema(&GPU, len)));
+}
+
+#[test]
 fn optimizer_cases() {
     for &len in cases::OPTIMIZER {
         ops::optimizers().iter().for_each(|optimizer| assert_rows(ops::optimizer(&GPU, len, optimizer)));
