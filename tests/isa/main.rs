@@ -31,11 +31,7 @@ const MOST_CODE: u64 = 32 * 1024;
 type Found = BTreeMap<String, u64>;
 
 /// Large dispatches with too few workgroups.
-const FEW_WORKGROUPS: &[(&str, u64)] = &[
-    ("conv2+relu2+pool2.forward at batch 64", 196),
-    ("fc1+relu3.backward at batch 64", 147),
-    ("fc1+relu3.forward at batch 64", 128),
-];
+const FEW_WORKGROUPS: &[(&str, u64)] = &[];
 
 /// The driver that the figures below are of. Another one makes other code.
 const DRIVER: &str = "radv Mesa 22.3.6";

@@ -151,6 +151,10 @@ fn all_plans() -> Vec<Compiled> {
             plans.extend(KERNELS.map(|kernels| compile(&job(net, &loss, optimizer, kernels)).unwrap()));
         }
     }
+    // Work for more workgroups than some kernels have larger parts for.
+    let net = &networks()[0];
+    let large = |kernels| Job { batch_size: 512, train_images: 512, ..job(net, &loss, optimizers()[0], kernels) };
+    plans.extend(KERNELS.map(|kernels| compile(&large(kernels)).unwrap()));
     plans
 }
 
