@@ -28,7 +28,7 @@ test: driver
 #                             "skipped" and passes otherwise
 #   SMOOTHCNN_THOROUGH=1      tint builds every pipeline, validation tries every form, bench --full runs on the adapter: a
 #                             minute or two each
-#   SMOOTHCNN_LOW_LIMITS=1    the GPU tests' device has the limits of a small GPU: less than 16 KiB a workgroup, 128 MiB a buffer
+#   SMOOTHCNN_LOW_LIMITS=1    the GPU tests' device has the limits of a small GPU: less than 16 KiB a workgroup
 #   RANDOM_NETWORKS=1000      so many random networks; RANDOM_NETWORK=17 only that of seed 17
 #   PROPTEST_CASES=1000       so many cases of each property, PROPTEST_RNG_SEED=5 other ones
 SWIFTSHADER = /usr/lib/chromium/vk_swiftshader_icd.json

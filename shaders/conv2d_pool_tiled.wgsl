@@ -499,8 +499,8 @@ fn part(at: u32) -> Part {
     return Part(at / (dims.c_in * eights_out), at / dims.c_in % eights_out * 8u, at % dims.c_in);
 }
 
-// Windows whose patches lie in `tile` at a time, a unit each: a thread loads one row of one window. The eight threads of
-// a window read one vector, and those beside them the unit beside it.
+// Windows whose patches lie in `tile` at a time, a unit each: a thread loads one row of one window. The eight threads
+// of a window read one vector, and those beside them the unit beside it.
 const PART_WINDOWS = 16u;
 
 // What a thread has: a block's taps and its bias.
@@ -531,8 +531,9 @@ fn weight_part_bytes(at: u32, local: u32) {
     for (var first = range.x; first < range.y; first += PART_WINDOWS) {
         workgroupBarrier();
         let source = pixels_at(at_x, first + local % PART_WINDOWS < range.y);
+        let plane = source.start + p.c * dims.h_in * dims.w_in;
         tile[local % PART_WINDOWS / 8u][local % 8u][local / PART_WINDOWS] =
-            pixel_row(source.start + p.c * dims.h_in * dims.w_in, source.row + local / PART_WINDOWS, source.column, affine);
+            pixel_row(plane, source.row + local / PART_WINDOWS, source.column, affine);
         workgroupBarrier();
         s = correlate_part(s, first, range.y, block, local / 8u);
         at_x = further(at_x, step);
@@ -568,8 +569,8 @@ fn weight_part_planes(at: u32, local: u32) {
     store_part(p, local, s);
 }
 
-// Adds what the eight threads of each block have, and stores it. A thread's taps are a unit, and two threads' biases one
-// behind all of these.
+// Adds what the eight threads of each block have, and stores it. A thread's taps are a unit, and two threads' biases
+// one behind all of these.
 fn store_part(p: Part, local: u32, s: Sum) {
     workgroupBarrier();
     tile[local / 8u][local % 8u][0] = s.taps.t00;

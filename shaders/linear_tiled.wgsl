@@ -1,15 +1,15 @@
 // Linear in register tiles (common/linear_tiled.wgsl has the formulas).
 //
-// Which rows and which columns a workgroup owns follows from its number alone. So where all of its threads want the same
-// elements, a compiler sees it and loads them once, into registers that the threads share.
+// Which rows and which columns a workgroup owns follows from its number alone. So where all of its threads want the
+// same elements, a compiler sees it and loads them once, into registers that the threads share.
 
 fn tiles(len: u32) -> u32 { return (len + TILE - 1u) / TILE; }
 
 // Forward splits the inputs, so that a small batch has threads enough for a large device: a thread owns the sums of a
 // tile, of eight rows or four and eight columns, over every 64th vector of the inputs. Then the parts of four rows at a
-// time are added: 64 of each of their eight vectors, in eight runs of eight. Part s of vector v lies at (s + v) % 64, so
-// that the threads that read one part each of eight vectors find them in eight groups of banks. All rows and both forms
-// add in one order, so that what an image gets does not depend on its place in the batch.
+// time are added: 64 of each of their eight vectors, in eight runs of eight. Part s of vector v lies at (s + v) % 64,
+// so that the threads that read one part each of eight vectors find them in eight groups of banks. All rows and both
+// forms add in one order, so that what an image gets does not depend on its place in the batch.
 const VECTORS = 8u;
 var<workgroup> parts: array<vec4f, WORKGROUP * VECTORS>;  // [row, half, part]
 

@@ -11,8 +11,8 @@ use smoothcnn::plan::order::{least_waves, waits, waves};
 use smoothcnn::plan::tuning::{Tiles, Tuning};
 
 /// Catches a step that could run in fewer waves by another order of its dispatches, and one that wgpu drags out: by
-/// hand, the fused step is a chain of nine. Of the plain kernels' 27 dispatches, the gradients of weight, bias and input
-/// of a layer need nothing of each other.
+/// hand, the fused step is a chain of nine. Of the plain kernels' dispatches, the gradients of weight, bias and input of
+/// a layer need nothing of each other.
 #[test]
 fn a_fused_step_is_a_chain_and_a_plain_one_is_not() {
     let net = Network::seed([1, 28, 28], 10).unwrap();
@@ -35,8 +35,8 @@ fn a_fused_step_is_a_chain_and_a_plain_one_is_not() {
     let dispatches = &fused.plan.dispatches[fused.train.clone()];
     let all = waits(dispatches);
     assert_eq!((waves(&all).len(), least_waves(&all), dispatches.len()), (9, 9, 9));
-    // The first layer's gradient needs that of its output, and its codes; the gradients of others are in one buffer with
-    // its own.
+    // The first layer's gradient needs that of its output, and its codes; the gradients of others are in one buffer
+    // with its own.
     let names = |buffers: &[usize]| buffers.iter().map(|&i| fused.plan.buffers[i].name.as_str()).collect::<Vec<_>>();
     let found: Vec<_> =
         all[7].iter().map(|w| (dispatches[w.on].label.as_str(), names(&w.data), names(&w.whole))).collect();
