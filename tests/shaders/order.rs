@@ -5,6 +5,7 @@ use smoothcnn::compile::{Job, compile};
 use smoothcnn::loss::Loss;
 use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::network::Network;
+use smoothcnn::ops::augment::Augment;
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::order::{least_waves, waits, waves};
@@ -20,6 +21,7 @@ fn a_fused_step_is_a_chain_and_a_plain_one_is_not() {
         compile(&Job {
             net: &net,
             batch_size: 64,
+            augment: Augment::NONE,
             loss: &Loss::from(Smoothing::NONE),
             optimizer: Optimizer::Adam(Adam::default()),
             train_images: 64,
