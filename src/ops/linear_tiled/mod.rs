@@ -19,7 +19,8 @@ const TILE: usize = 8;
 /// the rows. That depends on nothing but the shapes, so that every device has the same parts.
 const FEW: usize = 256;
 
-/// Besides the layer's own cases, one of more tiles than [`FEW`], whose rows and columns end in the middle of tiles.
+/// Besides the layer's own cases, one of so many tiles that they are of eight rows. Its rows and columns end in the
+/// middle of tiles.
 pub const CASES: &[(usize, Linear)] = &[(131, Linear { inputs: 268, outputs: 124 })];
 
 /// A layer, and what is fused with it.
