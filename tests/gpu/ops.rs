@@ -15,6 +15,7 @@ use smoothcnn::loss::{FORMS, LossCase, comparator, distillation, smoothed, weigh
 use smoothcnn::ops::augment::Augment;
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::linear::{self, Linear};
+use smoothcnn::ops::linear_tiled::CASES;
 use smoothcnn::ops::{self as layers, Case, conv2d_pool};
 use smoothcnn::rng::Philox;
 
@@ -122,7 +123,7 @@ fn conv2d_pool_of_a_nan() {
 
 #[test]
 fn linear_tiled_and_head_cases() {
-    for (n, dims) in linear::DIMS.iter().filter(|(_, dims)| dims.inputs.is_multiple_of(4)) {
+    for (n, dims) in linear::DIMS.iter().chain(CASES).filter(|(_, dims)| dims.inputs.is_multiple_of(4)) {
         assert_rows(linear_tiled(&GPU, *n, dims));
         for variant in [Variant::Uniform, Variant::OffTarget] {
             if dims.outputs <= 64 {

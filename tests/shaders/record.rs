@@ -158,6 +158,10 @@ fn all_plans() -> Vec<Compiled> {
         let with = |kernels| compile(&Job { recipe, ..job(net, &loss, optimizers()[0], kernels) }).unwrap();
         plans.extend(KERNELS.map(with));
     }
+    // Work for more workgroups than some kernels have larger parts for.
+    let net = &networks()[0];
+    let large = |kernels| Job { batch_size: 512, train_images: 512, ..job(net, &loss, optimizers()[0], kernels) };
+    plans.extend(KERNELS.map(|kernels| compile(&large(kernels)).unwrap()));
     // Batch norms, additions, tensors of two readers; images that are augmented.
     let residual = Architecture::Preset(Preset::Resnet8).network([3, 32, 32], 10).unwrap();
     for net in [&residual, &networks()[0]] {
