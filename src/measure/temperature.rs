@@ -305,6 +305,7 @@ mod tests {
         // Sure already: nothing left to gain, and nothing to divide by zero.
         let found = fit(&[1e4, -1e4, -1e4, 1e4], &[0, 1], 2).unwrap();
         assert_eq!((found.end, found.nll_before, found.nll_after), (End::Coldest, 0.0, 0.0));
+        assert_eq!(found.value, RANGE[0], "the end of the range, although nothing is gained there");
     }
 
     #[test]
@@ -363,6 +364,8 @@ mod tests {
         for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.1 * LARGEST_LOGIT] {
             let message = refused(&[1.0, 2.0, 3.0, bad], &[0, 1], 2);
             assert!(message.starts_with("image 1, class 1: found a logit of"), "{message}");
+            let message = refused(&[0.0, 0.0, 0.0, 0.0, 0.0, bad], &[0, 1], 3);
+            assert!(message.starts_with("image 1, class 2: found a logit of"), "{message}");
         }
     }
 }

@@ -264,3 +264,78 @@ pub fn projected(out: &Path) -> Result<Vec<Projected>> {
     let text = input::read_text(&path, "the projection of a sweep's run")?;
     projection::from_csv(&text).map_err(|message| Error::data(&path, message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::outcome;
+    use super::*;
+
+    fn entry(seed: u64) -> SweepEntry {
+        SweepEntry::new(Path::new("sweep"), Config { seed, ..Config::default() })
+    }
+
+    fn refused<T>(result: Result<T>) -> String {
+        result.err().expect("it is refused").to_string()
+    }
+
+    #[test]
+    fn an_entry_is_named_by_its_configuration() {
+        let (one, other) = (entry(1), entry(2));
+        assert!(one.check().is_ok() && one.id.len() == 16 && one.id != other.id);
+        assert_eq!(one.out, Path::new("sweep/runs").join(&one.id));
+        let renamed = SweepEntry { id: other.id.clone(), ..one.clone() };
+        assert!(refused(renamed.check()).contains(&format!("expected {}, its configuration's", one.id)));
+        let moved = SweepEntry { out: "sweep/runs/x".into(), ..one.clone() };
+        assert!(refused(moved.check()).contains(&format!("expected one called {}", one.id)));
+        // The same run in a plan that has moved.
+        assert!(SweepEntry { out: Path::new("/other").join(&one.id), ..one }.check().is_ok());
+    }
+
+    #[test]
+    fn an_entry_is_found_by_its_number() {
+        let path = Path::new("plan.json");
+        let plan = |entries: &[SweepEntry]| to_json(&entries.to_vec());
+        let of = |text: &str, index| parse(path, text, index).map(|entry| (entry.id, entry.config.file));
+        let found = |seed| (entry(seed).id, Some(path.to_owned()));
+        let two = plan(&[entry(1), entry(2)]);
+        assert_eq!((of(&two, Some(0)).unwrap(), of(&two, Some(1)).unwrap()), (found(1), found(2)));
+        assert!(refused(of(&two, Some(2))).contains("found 2 entries and --index 2"));
+        assert!(refused(of(&two, Some(3))).contains("found 2 entries and --index 3"));
+        assert!(refused(of(&two, None)).contains("found 2 entries and no --index"));
+        assert_eq!(of(&plan(&[entry(1)]), None).unwrap(), found(1));
+        assert_eq!(of(&to_json(&entry(2)), None).unwrap(), found(2));
+        assert!(refused(of(&to_json(&entry(2)), Some(0))).contains("found one entry and --index 0"));
+        assert_eq!(entries(path, &two).unwrap(), [entry(1), entry(2)]);
+        let bad = SweepEntry { config: Config { epochs: 0, ..Config::default() }, ..entry(1) };
+        assert!(refused(of(&to_json(&bad), None)).contains("plan.json: epochs: found 0"));
+    }
+
+    #[test]
+    fn a_result_is_there_or_not_or_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = SweepEntry { out: folder.path().join("run"), ..entry(1) };
+        let lines = std::cell::RefCell::new(vec![]);
+        let read = || entry.outcome(&|line| lines.borrow_mut().push(line.to_owned()));
+        assert_eq!(read().unwrap(), None);
+        // A file where the folder should be.
+        fs::write(&entry.out, "").unwrap();
+        assert_eq!(read().unwrap(), None);
+        fs::remove_file(&entry.out).unwrap();
+        fs::create_dir_all(entry.out.join(RESULT)).unwrap();
+        assert!(matches!(read(), Err(Error::Io { .. })), "a folder in its place");
+        fs::remove_dir(entry.out.join(RESULT)).unwrap();
+        let done = outcome([0.1, 0.0], 3, 20, 1.0);
+        fs::write(entry.out.join(RESULT), to_json(&done)).unwrap();
+        assert_eq!((read().unwrap(), lines.borrow().len()), (Some(done), 0));
+        fs::write(entry.out.join(RESULT), "{").unwrap();
+        assert_eq!(read().unwrap(), None);
+        assert!(lines.borrow()[0].ends_with("this run counts as not done"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_study_holds_images_out() {
+        let none = SweepEntry { out: "/nowhere/at/all".into(), ..entry(1) };
+        assert_eq!(none.config.labels.val_split, 0.0);
+        assert!(refused(run(&none, &Options::default(), &mut ())).contains("found a val-split of 0"));
+    }
+}

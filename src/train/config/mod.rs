@@ -7,6 +7,8 @@
 pub mod images;
 mod kept;
 pub mod loss;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
