@@ -8,7 +8,7 @@
 use super::comparator::{self, ComparatorLoss};
 use super::distillation::{self, DistillationLoss};
 use super::smoothed;
-use super::smoothing::{Smoothing, Variant};
+use super::smoothing::{EpsilonSchedule, Smoothing, Variant};
 use super::weighted::cases::{FEATURES, Features, case as weighted};
 use super::weighted::{Weighting, reference};
 use super::*;
@@ -180,6 +180,9 @@ fn of_four_rows_the_last_is_ignored() {
         for (row, logits) in case.logits.chunks(6).enumerate() {
             assert_eq!(logits.iter().all(|v| v.is_nan()), ignored[row], "{}", case.name);
         }
+        // An upstream gradient of less than nothing: a kernel that drops its sign is found out.
+        assert!(case.dloss == 0.125 || case.dloss < 0.0, "{}: {}", case.name, case.dloss);
+        assert_eq!(case.dloss < 0.0, case.form.classes().is_some(), "{}", case.name);
         let largest = case.logits.iter().filter(|v| !v.is_nan()).map(|v| v.abs()).fold(0.0, f32::max);
         assert!(largest > 2.5, "{}: {largest}", case.name);
         if case.form.needs().is_some() {
@@ -238,15 +241,91 @@ fn the_weighted_cases_cover_what_they_name() {
         near("dloss", case.dloss.into(), f64::from((1.0 / weights) as f32));
     }
     // Two or three classes, or an odd number: class 1 takes no part, and class 0 does.
-    for classes in [2, 3, 5] {
-        let allowed = Features { masked: true, ..FEATURES[0] }.loss(classes);
-        assert_eq!(allowed.allowed()[..2], [true, false], "{classes}");
+    for (classes, first) in [(2, [true, false]), (3, [true, false]), (4, [false, true]), (5, [true, false])] {
+        let loss = Features { masked: true, weighting: Some(Weighting::Sample), ..FEATURES[0] }.loss(classes);
+        assert_eq!(loss.allowed()[..2], first, "{classes}");
+        assert_eq!(loss.weights()[classes / 2], 0.0, "the class in the middle weighs nothing");
     }
+    // No class of a distribution is next to nothing: 0.01 of at most 8 * 1.01.
+    assert!(FEATURES[0].distributions(500, 8).iter().all(|share| *share > 0.01 / 8.08));
     // 3 weightings of 16 with three epsilons each, less those with an index to ignore in a distribution (4 of 16), less
     // a prior where no mass moves: 12 * 3 - 6.
     let all = Features::all();
     assert_eq!(all.len(), 3 * 30);
     let has = |wanted: &dyn Fn(&Features) -> bool| all.iter().filter(|&f| wanted(f)).count();
     assert_eq!([has(&|f| f.soft), has(&|f| f.ignored == Some(3)), has(&|f| f.masked), has(&|f| f.prior)], [30, 30, 45, 36]);
+    assert_eq!([0.0, 0.1, -0.4].map(|e| has(&|f| f.epsilon == e)), [18, 36, 36]);
     assert_eq!((has(&|f| f.soft && f.ignored.is_some()), has(&|f| f.prior && f.epsilon == 0.0)), (0, 0));
+}
+
+/// What the seven cases are for: one that is lost would not be missed anywhere else.
+#[test]
+fn the_weighted_cases_are_of_seven_kinds() {
+    let (pytorch, sample) = (Some(Weighting::PyTorch), Some(Weighting::Sample));
+    let indices = FEATURES.iter().filter(|f| !f.soft).map(|f| (f.ignored, f.masked, f.prior, f.weighting, f.epsilon));
+    assert_eq!(indices.collect::<Vec<_>>(), [
+        (None, false, false, None, 0.1),
+        (Some(3), false, true, pytorch, 0.1),
+        (Some(3), true, false, sample, 0.1),
+        (None, false, true, None, -0.4),
+    ]);
+    let distributions = FEATURES.iter().filter(|f| f.soft).map(|f| (f.masked, f.prior, f.weighting, f.epsilon));
+    assert_eq!(distributions.collect::<Vec<_>>(), [
+        (false, false, pytorch, 0.1),
+        (false, false, pytorch, -0.8),
+        (true, true, sample, 0.1),
+    ]);
+}
+
+#[test]
+fn a_softmax_is_of_differences() {
+    let near = |found: Vec<f64>, expected: [f64; 2]| {
+        found.iter().zip(expected).for_each(|(found, expected)| assert!((found - expected).abs() < 1e-15, "{found}"));
+    };
+    near(smoothed::cases::softmax(&[0.0, 2.0 * 3f64.ln()], 2.0), [0.25, 0.75]);
+    near(smoothed::cases::softmax(&[900.0, 900.0], 1.0), [0.5, 0.5]);
+}
+
+/// What whole training steps are tried with: each loss is of its classes and images, and differs from the others.
+#[test]
+fn trainings_try_each_loss() {
+    let mut names = vec![];
+    for listed in FORMS {
+        for (name, loss) in (listed.trainings)(5, 7).unwrap() {
+            assert!(loss.check(5, 7).is_ok(), "{name}");
+            names.push(name);
+            let [scheduled, soft, taught] = ["warm-up", "soft", "distillation"].map(|part| name.contains(part));
+            assert_eq!(loss.schedule() != EpsilonSchedule::Constant, scheduled || name.contains("decay"), "{name}");
+            assert_eq!(loss.rows().is_some(), soft || taught, "{name}");
+            if let Form::Weighted(form) = loss.form() {
+                let uneven = |values: &[f64]| values.iter().any(|v| (v - values[0]).abs() > 1e-9);
+                let prior = name.starts_with("prior") || name == "soft targets";
+                assert_eq!(uneven(form.prior()), prior || name.contains("mask"), "{name}");
+                assert_eq!(uneven(form.weights()), name.contains("weights"), "{name}");
+                assert_eq!(form.weighting() == Weighting::Sample, name.contains("sample") || name.contains("targets, class"));
+                assert_eq!(form.allowed()[1], !name.contains("mask"), "{name}");
+                assert_eq!(form.epsilon() == 0.0, name == "soft targets, class weights", "{name}");
+                assert!((form.epsilon() - 0.1 * 4.0 / 3.0).abs() < 1e-12 || !name.contains("off-target"));
+            }
+            if taught {
+                let largest = loss.rows().unwrap().iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
+                assert!((3.0..=4.0).contains(&largest), "a teacher that is sure of some images: {largest}");
+            }
+        }
+    }
+    names.sort_unstable();
+    assert_eq!(names, [
+        "class mask, off-target",
+        "class weights, pytorch",
+        "class weights, sample",
+        "confidence penalty",
+        "distillation, warm-up",
+        "focal",
+        "negative",
+        "off-target, decay",
+        "prior, decay",
+        "soft targets",
+        "soft targets, class weights",
+        "uniform, warm-up",
+    ]);
 }

@@ -338,4 +338,63 @@ mod tests {
         assert_eq!(none.config.labels.val_split, 0.0);
         assert!(refused(run(&none, &Options::default(), &mut ())).contains("found a val-split of 0"));
     }
+
+    /// Catches a share that is of other images than the flipped ones, and an entry that is trained twice.
+    #[test]
+    fn an_entry_is_trained_and_measured_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config { limit_train: Some(60), limit_test: Some(30), epochs: 3, batch_size: 8, ..Config::default() };
+        (config.labels.val_split, config.labels.label_noise) = (0.2, 0.4);
+        let entry = SweepEntry::new(folder.path(), config.clone());
+        let device = crate::backend::device::Device { kind: crate::backend::gpu::DeviceKind::Cpu, ..Default::default() };
+        let options = Options { device, ..Options::default() };
+        run(&entry, &options, &mut ()).unwrap();
+        let found = entry.outcome(&|_| ()).unwrap().unwrap();
+        assert_eq!((found.test.plain.images, found.validation.plain.images, found.classes), (30, 10, 10));
+        assert!(!entry.out.join(CHECKPOINT).exists(), "nobody goes on from here");
+        for of in [&found.test, &found.validation] {
+            for (bins, metrics) in [(&of.reliability, &of.plain), (&of.reliability_scaled, &of.scaled)] {
+                assert!(bins.iter().all(|bin| bin.images > 0));
+                assert_eq!(bins.iter().map(|bin| bin.images).sum::<usize>(), metrics.images);
+            }
+        }
+        // The same run again: of its flipped images so many have the label that they were given.
+        let other = Folder::New(folder.path().join("other"));
+        let trained = runs::train(config, other, &options, &mut ()).unwrap();
+        let images = &trained.images;
+        let logits = trained.logits(&images.train).unwrap();
+        let learnt = images.flipped.iter().filter(|flip| {
+            let (row, label) = (&logits[flip.index as usize * 10..][..10], images.train.labels[flip.index as usize]);
+            (0..10).all(|k| k == label as usize || row[k] < row[label as usize])
+        });
+        let (learnt, flipped) = (learnt.count(), images.flipped.len());
+        assert!(flipped > 10 && found.memorised == Some(learnt as f64 / flipped as f64), "{learnt} of {flipped}");
+        // Every image of the first three classes, by its features.
+        let points = projected(&entry.out).unwrap();
+        for (set, images) in [(Set::Train, &images.train), (Set::Test, &images.test)] {
+            for class in 0..4 {
+                let expected = images.labels.iter().filter(|&&label| label == class && class < 3).count();
+                assert_eq!(points.iter().filter(|p| p.set == set && p.class == class).count(), expected);
+            }
+        }
+        // The first template is the origin, and the second one along the first axis.
+        let (templates, inputs) = trained.last_weight(3).unwrap();
+        let row = |k: usize| &templates[k * inputs..][..inputs];
+        let of_class = (0..images.test.len() as u32).find(|&i| images.test.labels[i as usize] == 1).unwrap();
+        let features = trained.features(&images.test.subset(&[of_class])).unwrap();
+        let [x, y] = projection::project([row(0), row(1), row(2)], &features)[0];
+        let point = points.iter().find(|p| p.set == Set::Test && p.class == 1).unwrap();
+        // Alone in its batch its features are rounded in another way.
+        assert!((point.x - x).abs() < 1e-5 && (point.y - y).abs() < 1e-5, "{point:?}, expected {x} {y}");
+
+        let notes = std::sync::Mutex::new(vec![]);
+        struct Notes<'a>(&'a std::sync::Mutex<Vec<String>>);
+        impl Listener for Notes<'_> {
+            fn note(&self, line: &str) {
+                self.0.lock().unwrap().push(line.to_owned());
+            }
+        }
+        run(&entry, &options, &mut Notes(&notes)).unwrap();
+        assert_eq!(*notes.lock().unwrap(), [format!("{}: done before", entry.id)]);
+    }
 }

@@ -151,4 +151,11 @@ mod tests {
         assert!(refused(&base(), &bad, folder.path()).contains("--label-smoothing: found 1"));
         assert!(!folder.path().join(PLAN).exists());
     }
+
+    #[test]
+    fn the_most_runs_are_still_a_plan() {
+        let folder = tempfile::tempdir().unwrap();
+        let grid = SweepGrid { label_smoothing: vec![1.0], label_noise: vec![0.0], seeds: MOST_RUNS };
+        assert!(refused(&base(), &grid, folder.path()).contains("--label-smoothing: found 1"), "and not their number");
+    }
 }

@@ -387,3 +387,13 @@ fn a_configuration_says_where_its_data_is() {
     let source = moved.source();
     assert_eq!((source.data, source.data_dir, source.limit_test), (mnist, "/d".into(), Some(7)));
 }
+
+/// A run of every epoch's checkpoints says nothing of them, so that its entry's name is what it always was.
+#[test]
+fn a_checkpoint_after_each_epoch_is_left_out_of_the_file() {
+    let text = |checkpoint_every| toml::to_string(&Config { checkpoint_every, ..Config::default() }).unwrap();
+    assert_eq!(Config::default().checkpoint_every, 1);
+    assert!(!text(1).contains("checkpoint-every") && text(0).contains("checkpoint-every = 0"));
+    let read = |text: &str| toml::from_str::<Config>(text).unwrap().checkpoint_every;
+    assert_eq!([read(&text(0)), read(&text(1)), read(&text(5))], [0, 1, 5]);
+}
