@@ -47,9 +47,8 @@ fn a_batch_weighs_what_its_images_do() {
     let masked = of_weights(Weighting::PyTorch, Some(vec![true, true, false]));
     assert_eq!(of(masked.into(), &[0, 1, 2], &[0, 1, 2]), [3.0, 2.0]);
     // Distributions: the expected weight, 1.5 and 0.5; with PyTorch's weighting 1 each. Labels count for nothing.
-    let soft = |form: WeightedLoss| {
-        Loss::new(form, 0.0).with_soft_targets([0.5, 0.5, 0.0, 0.0, 0.0, 1.0].into()).unwrap()
-    };
+    let soft =
+        |form: WeightedLoss| Loss::new(form, 0.0).with_soft_targets([0.5, 0.5, 0.0, 0.0, 0.0, 1.0].into()).unwrap();
     assert_eq!(soft(sample.clone()).weights(&[9, 9], 3, &[1]), [0.5, 1.0]);
     assert_eq!(soft(sample).weights(&[9, 9], 3, &[0, 1, 1]), [2.5, 3.0]);
     assert_eq!(soft(pytorch).weights(&[9, 9], 3, &[0]), [1.0, 1.0]);
@@ -107,7 +106,10 @@ fn the_least_is_the_entropy_of_the_targets() {
     let plain = Loss::from(smoothing(0.3));
     near(plain.entropy(&[0, 2, IGNORED, 3], 3, &[0, 1, 1, 2, 3], 1), 3.0 * h);
     let later = plain.clone().scheduled(EpsilonSchedule::WarmUp { over: 1 });
-    assert_eq!((later.entropy(&[0], 3, &[0], 1), later.entropy(&[0], 3, &[0], 2)), (0.0, plain.entropy(&[0], 3, &[0], 1)));
+    assert_eq!(
+        (later.entropy(&[0], 3, &[0], 1), later.entropy(&[0], 3, &[0], 2)),
+        (0.0, plain.entropy(&[0], 3, &[0], 1))
+    );
     // A teacher's share of the loss is 0 at its least.
     let distilled = Loss::new(distillation(), 0.3).with_teacher([0.0; 6].into()).unwrap();
     near(distilled.entropy(&[0, 7], 3, &[0, 1], 1), 0.75 * h);
@@ -205,11 +207,10 @@ fn a_part_of_a_batch_has_its_rows_and_the_whole_ones_divisors() {
 #[test]
 fn variants_have_names_and_bounds() {
     assert_eq!([Variant::Uniform, Variant::OffTarget].map(Variant::name), ["uniform", "off-target"]);
-    assert_eq!(["uniform", "off-target", "x"].map(Variant::from_name), [
-        Some(Variant::Uniform),
-        Some(Variant::OffTarget),
-        None
-    ]);
+    assert_eq!(
+        ["uniform", "off-target", "x"].map(Variant::from_name),
+        [Some(Variant::Uniform), Some(Variant::OffTarget), None]
+    );
     // Off-target over four classes: from 3/4 on the true class is not the largest.
     let of = |variant, epsilon| Smoothing::negative_allowed(variant, epsilon, 4).is_ok();
     assert!(of(Variant::OffTarget, 0.7499) && !of(Variant::OffTarget, 0.75) && of(Variant::Uniform, 0.99));

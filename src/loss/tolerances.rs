@@ -51,9 +51,8 @@ fn of_the_smoothed_loss() {
 /// logits spread over 24 + ln 4.
 #[test]
 fn of_distillation() {
-    let of = |temperature, scale| {
-        distillation::cases::case(1, scale, DistillationLoss::new(4, temperature, 0.25).unwrap())
-    };
+    let of =
+        |temperature, scale| distillation::cases::case(1, scale, DistillationLoss::new(4, temperature, 0.25).unwrap());
     let case = of(2.0, 0.0);
     near("loss", case.loss_tolerance[0][0], 1.976_823_518_294_148e-5);
     near("nll", case.loss_tolerance[0][1], 3.342_417_660_185_7e-6);
@@ -73,9 +72,7 @@ fn of_the_comparators() {
     near("loss", focal.loss_tolerance[0][0], 1.968_556_219_244_806e-5);
     near("nll", focal.loss_tolerance[0][1], 3.342_417_660_185_7e-6);
     gradient(&focal, 0, 1.532_598_567_215_27e-4, 5.108_661_957_384_23e-5);
-    let penalty = |classes| {
-        comparator::cases::case(1, 0.0, ComparatorLoss::confidence_penalty(classes, 0.5).unwrap())
-    };
+    let penalty = |classes| comparator::cases::case(1, 0.0, ComparatorLoss::confidence_penalty(classes, 0.5).unwrap());
     near("loss", penalty(4).loss_tolerance[0][0], 9.974_560_522_047_73e-6);
     gradient(&penalty(4), 0, 9.506_339_925_708_13e-6, 5.927_782_462_802_78e-6);
     near("loss of two classes", penalty(2).loss_tolerance[0][0], 7.249_766_292_998_2e-6);
@@ -155,9 +152,15 @@ fn what_is_not_read_is_exact() {
                 for (k, &allowed) in allowed.iter().enumerate() {
                     let (logit, tolerance) = (case.logits[row * 6 + k], case.gradient_tolerance[row * 6 + k]);
                     if counts && allowed {
-                        assert!(logit.abs() <= 9.0 && tolerance > 0.0 && tolerance < 1e-2, "{what}: {logit} {tolerance}");
+                        assert!(
+                            logit.abs() <= 9.0 && tolerance > 0.0 && tolerance < 1e-2,
+                            "{what}: {logit} {tolerance}"
+                        );
                     } else {
-                        assert!((logit.is_nan() || logit == f32::MAX) && tolerance == 0.0, "{what}: {logit} {tolerance}");
+                        assert!(
+                            (logit.is_nan() || logit == f32::MAX) && tolerance == 0.0,
+                            "{what}: {logit} {tolerance}"
+                        );
                     }
                 }
                 assert!(case.loss_tolerance[row].iter().all(|t| (0.0..1e-2).contains(t)), "{what}");
@@ -253,7 +256,10 @@ fn the_weighted_cases_cover_what_they_name() {
     let all = Features::all();
     assert_eq!(all.len(), 3 * 30);
     let has = |wanted: &dyn Fn(&Features) -> bool| all.iter().filter(|&f| wanted(f)).count();
-    assert_eq!([has(&|f| f.soft), has(&|f| f.ignored == Some(3)), has(&|f| f.masked), has(&|f| f.prior)], [30, 30, 45, 36]);
+    assert_eq!(
+        [has(&|f| f.soft), has(&|f| f.ignored == Some(3)), has(&|f| f.masked), has(&|f| f.prior)],
+        [30, 30, 45, 36]
+    );
     assert_eq!([0.0, 0.1, -0.4].map(|e| has(&|f| f.epsilon == e)), [18, 36, 36]);
     assert_eq!((has(&|f| f.soft && f.ignored.is_some()), has(&|f| f.prior && f.epsilon == 0.0)), (0, 0));
 }
@@ -263,18 +269,20 @@ fn the_weighted_cases_cover_what_they_name() {
 fn the_weighted_cases_are_of_seven_kinds() {
     let (pytorch, sample) = (Some(Weighting::PyTorch), Some(Weighting::Sample));
     let indices = FEATURES.iter().filter(|f| !f.soft).map(|f| (f.ignored, f.masked, f.prior, f.weighting, f.epsilon));
-    assert_eq!(indices.collect::<Vec<_>>(), [
-        (None, false, false, None, 0.1),
-        (Some(3), false, true, pytorch, 0.1),
-        (Some(3), true, false, sample, 0.1),
-        (None, false, true, None, -0.4),
-    ]);
+    assert_eq!(
+        indices.collect::<Vec<_>>(),
+        [
+            (None, false, false, None, 0.1),
+            (Some(3), false, true, pytorch, 0.1),
+            (Some(3), true, false, sample, 0.1),
+            (None, false, true, None, -0.4),
+        ]
+    );
     let distributions = FEATURES.iter().filter(|f| f.soft).map(|f| (f.masked, f.prior, f.weighting, f.epsilon));
-    assert_eq!(distributions.collect::<Vec<_>>(), [
-        (false, false, pytorch, 0.1),
-        (false, false, pytorch, -0.8),
-        (true, true, sample, 0.1),
-    ]);
+    assert_eq!(
+        distributions.collect::<Vec<_>>(),
+        [(false, false, pytorch, 0.1), (false, false, pytorch, -0.8), (true, true, sample, 0.1),]
+    );
 }
 
 #[test]
@@ -302,7 +310,10 @@ fn trainings_try_each_loss() {
                 let prior = name.starts_with("prior") || name == "soft targets";
                 assert_eq!(uneven(form.prior()), prior || name.contains("mask"), "{name}");
                 assert_eq!(uneven(form.weights()), name.contains("weights"), "{name}");
-                assert_eq!(form.weighting() == Weighting::Sample, name.contains("sample") || name.contains("targets, class"));
+                assert_eq!(
+                    form.weighting() == Weighting::Sample,
+                    name.contains("sample") || name.contains("targets, class")
+                );
                 assert_eq!(form.allowed()[1], !name.contains("mask"), "{name}");
                 assert_eq!(form.epsilon() == 0.0, name == "soft targets, class weights", "{name}");
                 assert!((form.epsilon() - 0.1 * 4.0 / 3.0).abs() < 1e-12 || !name.contains("off-target"));
@@ -314,18 +325,21 @@ fn trainings_try_each_loss() {
         }
     }
     names.sort_unstable();
-    assert_eq!(names, [
-        "class mask, off-target",
-        "class weights, pytorch",
-        "class weights, sample",
-        "confidence penalty",
-        "distillation, warm-up",
-        "focal",
-        "negative",
-        "off-target, decay",
-        "prior, decay",
-        "soft targets",
-        "soft targets, class weights",
-        "uniform, warm-up",
-    ]);
+    assert_eq!(
+        names,
+        [
+            "class mask, off-target",
+            "class weights, pytorch",
+            "class weights, sample",
+            "confidence penalty",
+            "distillation, warm-up",
+            "focal",
+            "negative",
+            "off-target, decay",
+            "prior, decay",
+            "soft targets",
+            "soft targets, class weights",
+            "uniform, warm-up",
+        ]
+    );
 }

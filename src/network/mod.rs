@@ -352,7 +352,10 @@ mod tests {
     fn parameters_are_parts_of_one_vector() {
         let layers = [Layer::flatten(), Layer::linear(2), Layer::relu(), Layer::linear(35)];
         let net = Network::new([1, 1, 2], &layers).unwrap();
-        assert_eq!(net.parameters.iter().map(NamedParameter::range).collect::<Vec<_>>(), [0..4, 64..66, 128..198, 256..291]);
+        assert_eq!(
+            net.parameters.iter().map(NamedParameter::range).collect::<Vec<_>>(),
+            [0..4, 64..66, 128..198, 256..291]
+        );
         assert_eq!((net.flat_len(), net.buffers_len(), net.decayed_len(), net.first_trained()), (320, 0, 320, 1));
         assert!(net.initial_buffers(1).is_empty() && net.parameters.iter().all(|p| !p.is_empty()));
         let none = NamedParameter { shape: vec![3, 0], ..net.parameters[0].clone() };

@@ -193,7 +193,9 @@ mod tests {
         assert_eq!(remark(2, 0.1, -0.3).as_deref(), Some(over));
         assert_eq!(remark(2, -0.1, -0.3).as_deref(), Some(under));
         // As far on the other side, nearer, or still on this side: no overshoot.
-        assert!([(0.1, -0.1), (0.3, -0.1), (0.1, 0.3)].iter().all(|&(before, after)| remark(2, before, after).is_none()));
+        assert!(
+            [(0.1, -0.1), (0.3, -0.1), (0.1, 0.3)].iter().all(|&(before, after)| remark(2, before, after).is_none())
+        );
         let nothing = Some("there was no overfitting to begin with");
         assert_eq!([0.0, -0.1, 0.1].map(|before| remark(1, before, 0.0).is_some()), [true, true, false]);
         assert_eq!((remark(1, 0.0, 0.0).as_deref(), remark(3, -0.1, -0.3)), (nothing, None));

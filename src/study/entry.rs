@@ -343,10 +343,12 @@ mod tests {
     #[test]
     fn an_entry_is_trained_and_measured_once() {
         let folder = tempfile::tempdir().unwrap();
-        let mut config = Config { limit_train: Some(60), limit_test: Some(30), epochs: 3, batch_size: 8, ..Config::default() };
+        let mut config =
+            Config { limit_train: Some(60), limit_test: Some(30), epochs: 3, batch_size: 8, ..Config::default() };
         (config.labels.val_split, config.labels.label_noise) = (0.2, 0.4);
         let entry = SweepEntry::new(folder.path(), config.clone());
-        let device = crate::backend::device::Device { kind: crate::backend::gpu::DeviceKind::Cpu, ..Default::default() };
+        let device =
+            crate::backend::device::Device { kind: crate::backend::gpu::DeviceKind::Cpu, ..Default::default() };
         let options = Options { device, ..Options::default() };
         run(&entry, &options, &mut ()).unwrap();
         let found = entry.outcome(&|_| ()).unwrap().unwrap();

@@ -490,7 +490,10 @@ mod tests {
         let of = |bits: u16| f16_to_f64(bits);
         assert_eq!([of(0x7c00), of(0xfc00), of(0x7bff)], [f64::INFINITY, f64::NEG_INFINITY, 65504.0]);
         assert!(of(0x7c01).is_nan() && of(0xfe00).is_nan());
-        assert_eq!([of(0x0000), of(0x8001), of(0x0400), of(0x3c01)], [0.0, -2f64.powi(-24), 2f64.powi(-14), 1.0 + 2f64.powi(-10)]);
+        assert_eq!(
+            [of(0x0000), of(0x8001), of(0x0400), of(0x3c01)],
+            [0.0, -2f64.powi(-24), 2f64.powi(-14), 1.0 + 2f64.powi(-10)]
+        );
     }
 
     #[test]

@@ -467,7 +467,9 @@ mod tests {
         assert_eq!(loss(&trained, Some(0.2), Some(Variant::Uniform)).unwrap(), smoothing(Variant::Uniform, 0.2));
         assert!(loss(&trained, Some(-0.2), None).is_err(), "nobody trained with that");
         for bad in ["1", "inf", "x"] {
-            assert!(loss(&[("label_smoothing", bad)], None, None).unwrap_err().to_string().contains("metadata label_smo"));
+            assert!(
+                loss(&[("label_smoothing", bad)], None, None).unwrap_err().to_string().contains("metadata label_smo")
+            );
         }
         let prior = [("smoothing_prior", "0.5,0.25,0.125,0.125")];
         let found = weighted(loss(&prior, None, None).unwrap());
@@ -485,7 +487,10 @@ mod tests {
     #[test]
     fn what_training_left_is_read_or_refused() {
         let none = file(&[]).1;
-        assert_eq!((none.class_mask(4).unwrap(), none.ignore_index().unwrap(), none.temperature().unwrap()), (None, None, None));
+        assert_eq!(
+            (none.class_mask(4).unwrap(), none.ignore_index().unwrap(), none.temperature().unwrap()),
+            (None, None, None)
+        );
         let left = file(&[("class_mask", "1,2"), ("ignore_index", "-1"), ("temperature", "1000"), ("epoch", "7")]).1;
         assert_eq!(left.class_mask(3).unwrap(), Some(vec![false, true, true]));
         assert_eq!((left.ignore_index().unwrap(), left.temperature().unwrap()), (Some(-1), Some(1000.0)));
@@ -503,7 +508,10 @@ mod tests {
         let usual = [[0.5, 0.25]; 3];
         let of = |entries: &[(&str, &str)], mean: &[f64]| file(entries).1.normalisation([mean, &[]], &usual);
         assert_eq!(of(&[], &[]).unwrap(), usual);
-        assert_eq!(of(&[("mean", "0.1,0.2,0.3"), ("std", "2,2,2")], &[]).unwrap(), [[0.1, 2.0], [0.2, 2.0], [0.3, 2.0]]);
+        assert_eq!(
+            of(&[("mean", "0.1,0.2,0.3"), ("std", "2,2,2")], &[]).unwrap(),
+            [[0.1, 2.0], [0.2, 2.0], [0.3, 2.0]]
+        );
         let of_file = of(&[("mean", "0.1,0.2")], &[]).unwrap_err();
         assert!(matches!(of_file, Error::Data { .. }) && of_file.to_string().contains("metadata mean"), "{of_file}");
         let of_flag = of(&[], &[0.1, 0.2]).unwrap_err();

@@ -294,7 +294,10 @@ mod tests {
         };
         checkpoint::save(&path, &renamed("module."), Dtype::F32, &Metadata::new()).unwrap();
         let (found, how) = load_foreign(&path, &net).unwrap();
-        assert_eq!((found, how.unwrap()), (state.clone(), "the prefix \"module.\" of its names is left out".to_owned()));
+        assert_eq!(
+            (found, how.unwrap()),
+            (state.clone(), "the prefix \"module.\" of its names is left out".to_owned())
+        );
         let mut more = tensors(&net, None, &state);
         more.extend(renamed("optimizer."));
         checkpoint::save(&path, &more, Dtype::F32, &Metadata::new()).unwrap();

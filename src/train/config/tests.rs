@@ -135,9 +135,10 @@ fn the_kind_makes_the_loss() {
     assert_eq!(of(&teacher, 0.2), Form::from(distilled(4.0, 0.9)));
     let numbers = LossSettings { distill_temperature: Some(2.0), distill_alpha: Some(0.5), ..teacher };
     assert_eq!(of(&numbers, 0.2), Form::from(distilled(2.0, 0.5)));
-    assert_eq!([LossKind::CrossEntropy, LossKind::Focal, LossKind::ConfidencePenalty].map(LossKind::usual_epsilon), [
-        0.1, 0.0, 0.0
-    ]);
+    assert_eq!(
+        [LossKind::CrossEntropy, LossKind::Focal, LossKind::ConfidencePenalty].map(LossKind::usual_epsilon),
+        [0.1, 0.0, 0.0]
+    );
 }
 
 #[test]
@@ -148,7 +149,10 @@ fn a_prior_and_a_mask_change_where_epsilon_goes() {
     assert!(unigram.prior().iter().zip(shares).all(near), "the ignored image is none of them");
     let masked = with(|s| s.class_mask = vec![2, 0, 2]);
     let found = weighted(&masked, 0.1);
-    assert_eq!((found.allowed(), found.prior(), found.epsilon()), (&[true, false, true][..], &[0.5, 0.0, 0.5][..], 0.1));
+    assert_eq!(
+        (found.allowed(), found.prior(), found.epsilon()),
+        (&[true, false, true][..], &[0.5, 0.0, 0.5][..], 0.1)
+    );
     // Off-target over the two that take part: e C/(C-1).
     let off_target = LossConfig { variant: Variant::OffTarget, ..config(&masked, 0.1) };
     let Form::Weighted(found) = off_target.loss(&train(), &kept()).unwrap().form().clone() else { panic!() };
@@ -268,9 +272,7 @@ fn a_negative_epsilon_has_a_flag_of_its_own() {
 
 #[test]
 fn schedules_last_epochs_of_steps() {
-    let of = |kind, epochs| {
-        with(|s| (s.smoothing_schedule, s.smoothing_epochs) = (kind, epochs)).schedule_over(5)
-    };
+    let of = |kind, epochs| with(|s| (s.smoothing_schedule, s.smoothing_epochs) = (kind, epochs)).schedule_over(5);
     assert_eq!(of(ScheduleKind::Constant, None), EpsilonSchedule::Constant);
     assert_eq!(of(ScheduleKind::Warmup, Some(3)), EpsilonSchedule::WarmUp { over: 15 });
     assert_eq!(of(ScheduleKind::Decay, Some(3)), EpsilonSchedule::Decay { over: 15 });
@@ -293,12 +295,14 @@ fn a_loss_is_described_in_words() {
         (s.smoothing_prior, s.class_weights) = (Some("unigram".into()), Some("balanced".into()));
         (s.smoothing_schedule, s.smoothing_epochs) = (ScheduleKind::Warmup, Some(3));
     });
-    let expected =
-        "label smoothing 0.1 by the prior unigram, from 0 over 3 epochs, class weights balanced (pytorch)";
+    let expected = "label smoothing 0.1 by the prior unigram, from 0 over 3 epochs, class weights balanced (pytorch)";
     assert_eq!(of(&prior, 0.1), expected);
     let falling = LossSettings { smoothing_schedule: ScheduleKind::Decay, ..prior };
     assert_eq!(config(&falling, 0.1).schedule(), ", falling to 0 over 3 epochs");
-    assert_eq!((config(&falling, 0.1).spread(), off_target.spread()), ("by the prior unigram".into(), "off-target".into()));
+    assert_eq!(
+        (config(&falling, 0.1).spread(), off_target.spread()),
+        ("by the prior unigram".into(), "off-target".into())
+    );
     let focal = with(|s| s.kind = LossKind::Focal);
     assert_eq!((of(&focal, 0.0), config(&focal, 0.0).describe_all()), ("focal loss, gamma 2".into(), of(&focal, 0.0)));
     let penalty = with(|s| (s.kind, s.confidence_beta) = (LossKind::ConfidencePenalty, Some(0.3)));
@@ -307,11 +311,10 @@ fn a_loss_is_described_in_words() {
     let expected =
         "cross-entropy with label smoothing, distilled from old (temperature 4, alpha 0.9), soft labels of soft";
     assert_eq!(config(&taught, 0.1).describe_all(), expected);
-    assert_eq!([LossKind::CrossEntropy, LossKind::Focal, LossKind::ConfidencePenalty].map(LossKind::name), [
-        "cross-entropy",
-        "focal",
-        "confidence-penalty"
-    ]);
+    assert_eq!(
+        [LossKind::CrossEntropy, LossKind::Focal, LossKind::ConfidencePenalty].map(LossKind::name),
+        ["cross-entropy", "focal", "confidence-penalty"]
+    );
 }
 
 #[test]
@@ -365,7 +368,9 @@ fn a_files_refusals_name_its_keys() {
     let labels = Labels { val_split: 2.0, ..Labels::default() };
     assert!(read(Config { labels, ..Config::default() }).starts_with("run/config.toml: labels.val-split: found 2"));
     let loss = with(|s| s.class_weighting = Some(Weighting::Sample));
-    assert!(read(Config { loss, ..Config::default() }).starts_with("run/config.toml: loss.class-weighting: found sample"));
+    assert!(
+        read(Config { loss, ..Config::default() }).starts_with("run/config.toml: loss.class-weighting: found sample")
+    );
     let config = Config::default();
     assert_eq!(config.named(Err::<(), _>(Error::Usage("--x: y".into()))).unwrap_err().to_string(), "--x: y");
     let config = config.read_from(Path::new("a.toml")).unwrap();

@@ -102,7 +102,8 @@ fn a_run_leaves_its_files_and_answers_for_itself() {
     assert_eq!((watch.steps.len(), recorded, watch.steps[4].0, watch.steps[5].0), (10, vec![3, 6, 9], 1, 2));
     assert_eq!(watch.checkpoints, [Some("1".into()), Some("2".into())]);
     let record = text(out.join(METRICS));
-    let kinds: Vec<&str> = record.lines().map(|line| if line.contains("\"kind\":\"step\"") { "s" } else { "e" }).collect();
+    let kinds: Vec<&str> =
+        record.lines().map(|line| if line.contains("\"kind\":\"step\"") { "s" } else { "e" }).collect();
     assert_eq!(kinds.concat(), "sesse", "steps 3; 6 and 9, with the epochs behind them");
     for (line, seconds) in watch.lines.iter().zip(&watch.seconds) {
         assert!(*seconds > 0.0, "a run takes its time");
@@ -111,10 +112,20 @@ fn a_run_leaves_its_files_and_answers_for_itself() {
     let table = text(out.join(RESULTS));
     let rows: Vec<&str> = table.lines().collect();
     assert!(rows.len() == 3 && rows[0].starts_with("epoch,step,label_smoothing,test_accuracy,"), "{table}");
-    assert!(rows[1].starts_with("1,5,0.1,") && rows[2].starts_with("2,10,0.1,") && !table.contains("seconds"), "{table}");
-    assert!(watch.said("40 training and 20 test images, batch size 8") && watch.said("loss: label smoothing 0.1 uniform"));
+    assert!(
+        rows[1].starts_with("1,5,0.1,") && rows[2].starts_with("2,10,0.1,") && !table.contains("seconds"),
+        "{table}"
+    );
+    assert!(
+        watch.said("40 training and 20 test images, batch size 8") && watch.said("loss: label smoothing 0.1 uniform")
+    );
     assert!(!watch.said("ignored") && !watch.said("no locks") && !watch.said("finished before"));
-    assert!(out.join(MODEL).exists() && !out.join(BEST).exists() && !out.join(FLIPPED).exists() && !out.join(EVENTS).exists());
+    assert!(
+        out.join(MODEL).exists()
+            && !out.join(BEST).exists()
+            && !out.join(FLIPPED).exists()
+            && !out.join(EVENTS).exists()
+    );
 
     // The last layer gives the logits from what it sees.
     let (test, classes) = (&trained.images.test, trained.net.classes);
@@ -149,18 +160,23 @@ fn a_run_that_is_stopped_goes_on_to_the_same_bits() {
     let [whole, parts] = ["whole", "parts"].map(|name| parent.path().join(name));
     drop(run(with_validation(), Folder::New(whole.clone()), &mut Watch::default()).unwrap());
     let mut watch = Watch { stop_after: Some(6), ..Watch::default() };
-    let error = train(with_validation(), Folder::New(parts.clone()), &Options { tensorboard: true, ..options() }, &mut watch);
+    let error =
+        train(with_validation(), Folder::New(parts.clone()), &Options { tensorboard: true, ..options() }, &mut watch);
     assert!(matches!(error.err(), Some(Error::Interrupted(15))));
     let (steps, events) = (watch.steps.len(), std::fs::metadata(parts.join(EVENTS)).unwrap().len());
     assert!((6..8).contains(&steps) && !parts.join(MODEL).exists());
     // Fewer epochs than are begun.
     let (folder, config) = Folder::resume(&parts).unwrap();
     let fewer = Config { epochs: 1, ..config.clone() };
-    assert!(refused(run(fewer, folder, &mut Watch::default())).contains("expected at least the 2 that are done or begun"));
+    assert!(
+        refused(run(fewer, folder, &mut Watch::default())).contains("expected at least the 2 that are done or begun")
+    );
     // A step within an epoch of other images.
     let (folder, _) = Folder::resume(&parts).unwrap();
     let other = Config { limit_train: Some(39), allow_changed_data: true, ..config.clone() };
-    assert!(refused(run(other, folder, &mut Watch::default())).contains("--allow-changed-data: found a checkpoint of step"));
+    assert!(
+        refused(run(other, folder, &mut Watch::default())).contains("--allow-changed-data: found a checkpoint of step")
+    );
     let (folder, _) = Folder::resume(&parts).unwrap();
     let mut rest = Watch::default();
     drop(run(config, folder, &mut rest).unwrap());
@@ -195,7 +211,10 @@ fn held_out_images_choose_the_best_epoch() {
     assert!(watch.said("ended by --patience 2 after epoch 3 of 5: the last 2 have no better val nll than epoch 1"));
     assert!(watch.said("the best epoch is 1, by a val nll of") && watch.said("30 training, 10 validation and 20 test"));
     let last: serde_json::Value = serde_json::from_str(text(out.join(METRICS)).lines().last().unwrap()).unwrap();
-    assert_eq!((last["kind"].as_str(), last["ended_by"].as_str(), last["epoch"].as_u64()), (Some("test"), Some("patience"), Some(1)));
+    assert_eq!(
+        (last["kind"].as_str(), last["ended_by"].as_str(), last["epoch"].as_u64()),
+        (Some("test"), Some("patience"), Some(1))
+    );
     assert!(last["accuracy"].as_f64() == watch.accuracy && last.get("loss").is_none() && last.get("nll").is_some());
     // The weights never changed, so that the best ones give what the last ones give.
     assert_eq!(*trained.test_logits().unwrap(), trained.logits(&trained.images.test).unwrap()[..]);
@@ -273,7 +292,10 @@ fn a_model_says_what_took_part() {
     let lines: Vec<u32> = flipped.lines().map(|line| line.parse().unwrap()).collect();
     assert!(!lines.is_empty() && lines == images.flipped.iter().map(|flip| flip.file_index).collect::<Vec<_>>());
     let metadata = load_metadata(&out.join(MODEL)).unwrap();
-    assert_eq!((&metadata["class_mask"][..], &metadata["ignore_index"][..], &metadata["epoch"][..]), ("1,2,3,7", "3", "1"));
+    assert_eq!(
+        (&metadata["class_mask"][..], &metadata["ignore_index"][..], &metadata["epoch"][..]),
+        ("1,2,3,7", "3", "1")
+    );
     let share = |class: u32| counted.iter().filter(|label| **label == class).count() as f64 / counted.len() as f64;
     for (class, text) in metadata["smoothing_prior"].split(',').enumerate() {
         assert!((text.parse::<f64>().unwrap() - share(class as u32)).abs() < 1e-12, "{class}");
