@@ -359,7 +359,7 @@ mod tests {
         assert_eq!((net.flat_len(), net.buffers_len(), net.decayed_len(), net.first_trained()), (320, 0, 320, 1));
         assert!(net.initial_buffers(1).is_empty() && net.parameters.iter().all(|p| !p.is_empty()));
         let none = NamedParameter { shape: vec![3, 0], ..net.parameters[0].clone() };
-        assert!(none.is_empty() && none.len() == 0);
+        assert!(none.is_empty() && none.range().is_empty());
         let mut values: Vec<usize> = (0..320).collect();
         let sizes = |parts: &[&[usize]]| parts.iter().map(|part| (part[0], part.len())).collect::<Vec<_>>();
         assert_eq!(sizes(&net.params(&values, 0..3)), [(0, 4), (64, 2)]);

@@ -350,7 +350,7 @@ mod tests {
         write(&run, &[CONFIG]);
         assert_eq!((run_of(&run.join(MODEL)), run_of(&run.join("other.safetensors"))), (Some(&*run), None));
         // What is no folder, and cannot become one.
-        let error = OwnFolder::first_free(&run.join(CONFIG), "x").err().expect("a file is in its place");
+        let error = OwnFolder::first_free(&run.join(CONFIG), "x").expect_err("a file is in its place");
         assert!(matches!(error, Error::Io { .. }), "{error}");
     }
 
