@@ -33,6 +33,7 @@ fn setup<'a>(net: &'a Network, data: &'a Dataset, batch_size: usize) -> Setup<'a
         loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.13, 0.31]; net.input[0]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: data,
         test: data,
     }

@@ -16,6 +16,10 @@ pub mod kernels {}
 #[doc = include_str!("docs/label_smoothing.md")]
 pub mod label_smoothing {}
 
+/// Networks by name and by file, and training images that change.
+#[doc = include_str!("docs/networks.md")]
+pub mod networks {}
+
 /// A layer of your own, from outside the crate.
 #[doc = include_str!("docs/own_layer.md")]
 ///

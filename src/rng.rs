@@ -21,6 +21,8 @@ pub enum Stream {
     Split(usize),
     /// Which images of a class become the test set of data that has none.
     TestSplit(usize),
+    /// What is done to the images of an update ([`Philox::of_update`]).
+    Augment,
     /// What a layer draws in training, by its place in the network ([`Philox::of_layer`]).
     Layer(usize),
 }
@@ -37,6 +39,7 @@ impl Stream {
             Self::Split(which) => (6, which),
             Self::Layer(which) => (7, which),
             Self::TestSplit(which) => (8, which),
+            Self::Augment => (9, 0),
         };
         assert!(u32::try_from(which).is_ok(), "{self:?} would run into the next stream");
         what << 32 | which as u64
@@ -77,6 +80,14 @@ impl Philox {
         let above = (step >> 32) as u32;
         let counter = [(i / 4) as u32, step as u32, stream as u32, (stream >> 32) as u32 | above << 8];
         Self::rounds(counter, [seed as u32, (seed >> 32) as u32])[i % 4]
+    }
+
+    /// 128 random bits for image `k` of the batch of update `step`: block `step * 2^32 + k` of the stream
+    /// [`Stream::Augment`], as [`Self::of_layer`] has it. `shaders/common/random.wgsl` gives the same.
+    pub fn of_update(seed: u64, step: u64, k: usize) -> [u32; 4] {
+        let stream = Stream::Augment.number();
+        let counter = [k as u32, step as u32, stream as u32, (stream >> 32) as u32 | ((step >> 32) as u32) << 8];
+        Self::rounds(counter, [seed as u32, (seed >> 32) as u32])
     }
 
     /// Ten rounds of Philox over one counter.

@@ -23,6 +23,11 @@ fn philox(counter: vec4u, seed: vec2u) -> vec4u {
     return c;
 }
 
+// 128 random bits for image `k` of this update's batch (`Stream::Augment`).
+fn image_random(k: u32) -> vec4u {
+    return philox(vec4u(k, batch.step_low, 0u, 9u | (batch.step_high << 8u)), vec2u(batch.seed_low, batch.seed_high));
+}
+
 // 32 random bits of element `i` of what a layer draws in this update: a word of its stream (`Stream::Layer`).
 fn layer_random(layer: u32, i: u32) -> u32 {
     let counter = vec4u(i / 4u, batch.step_low, layer, 7u | (batch.step_high << 8u));

@@ -3,6 +3,8 @@
 
 use std::ops::ControlFlow;
 
+use rayon::prelude::*;
+
 use crate::Result;
 use crate::backend::{Asked, ImageSet, Predictor, Setup, State, Trainer};
 use crate::data::Dataset;
@@ -55,12 +57,31 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
         updates: u64,
         on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let Setup { net, train, batch_size, loss, optimizer, .. } = &self.setup;
+        let Setup { net, train, batch_size, loss, optimizer, augment, seed, .. } = &self.setup;
+        augment.check(train.shape)?;
         loss.check(net.classes, train.len())?;
+        net.check_batches(order.len(), *batch_size)?;
         let mut labels = vec![];
         let mut rows = vec![];
+        let mut augmented =
+            Dataset { shape: train.shape, classes: train.classes, images: vec![], labels: vec![], files: vec![] };
         for (t, indices) in (updates + 1..).zip(order.chunks(*batch_size)) {
-            self.network.gather(train, indices, &self.normalised);
+            if augment.is_none() {
+                self.network.gather(train, indices, &self.normalised);
+            } else {
+                augmented.images.resize(indices.len() * train.pixels(), 0);
+                let images = augmented.images.par_chunks_mut(train.pixels()).zip(indices).enumerate();
+                images.for_each(|(k, (to, &index))| {
+                    augment.apply(
+                        &augment.draw(*seed, t, k, train.shape),
+                        train.shape,
+                        train.image(index as usize),
+                        to,
+                    );
+                });
+                let all: Vec<u32> = (0..indices.len() as u32).collect();
+                self.network.gather(&augmented, &all, &self.normalised);
+            }
             labels.clear();
             labels.extend(indices.iter().map(|&i| train.labels[i as usize]));
             if let Some(all) = loss.rows() {

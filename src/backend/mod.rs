@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use crate::data::Dataset;
 use crate::loss::{BatchLoss, Loss};
 use crate::network::Network;
+use crate::ops::augment::Augment;
 use crate::optimizer::Optimizer;
 use crate::{Error, Result};
 
@@ -23,6 +24,8 @@ pub struct Setup<'a> {
     pub seed: u64,
     /// Images in a batch; the epoch's last batch may be smaller.
     pub batch_size: usize,
+    /// What is done to training images.
+    pub augment: Augment,
     /// The loss.
     pub loss: Loss,
     /// The optimizer.

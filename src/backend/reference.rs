@@ -81,13 +81,14 @@ impl<T: Element> ReferenceNetwork<T> {
         let Self { net, params, buffers, n, seed, step, .. } = self;
         for (i, layer) in net.layers.iter().enumerate() {
             let (before, after) = self.activations.split_at_mut(i + 1);
-            let (x, y, kept) = (&before[i], &mut after[0], &mut self.kept[i]);
+            let (x, y, kept) = (&before[layer.from], &mut after[0], &mut self.kept[i]);
             y.resize(*n * layer.output.len(), T::zero());
             kept.fit(&*layer.op, *n);
             layer.op.twin().forward(Forward {
                 n: *n,
                 mode,
                 x,
+                skip: layer.skip.map_or(&[], |skip| &before[skip]),
                 params: &net.params(params, i..i + 1),
                 buffers: &mut net.buffers_mut(buffers, i..i + 1),
                 y,
@@ -102,15 +103,18 @@ impl<T: Element> ReferenceNetwork<T> {
     /// nothing is computed.
     pub fn backward(&mut self, dlogits: &[T]) {
         let Self { net, params, grads, n, seed, step, .. } = self;
-        let last = net.layers.len();
-        self.gradients[last].clear();
-        self.gradients[last].extend_from_slice(dlogits);
+        // What several layers read has a gradient from each, which add up.
+        for (gradient, values) in self.gradients.iter_mut().zip(&self.activations) {
+            gradient.clear();
+            gradient.resize(values.len(), T::zero());
+        }
+        self.gradients[net.layers.len()].copy_from_slice(dlogits);
         let first = net.first_trained();
         for (i, layer) in net.layers.iter().enumerate().skip(first).rev() {
             let (before, after) = self.gradients.split_at_mut(i + 1);
-            let (dx, dy) = (&mut before[i], &after[0]);
-            let x = &self.activations[i];
-            dx.resize(x.len(), T::zero());
+            let dy = &after[0];
+            let x = &self.activations[layer.from];
+            let mut dx = vec![T::zero(); x.len()];
             layer.op.twin().backward(Backward {
                 n: *n,
                 x,
@@ -118,10 +122,14 @@ impl<T: Element> ReferenceNetwork<T> {
                 params: &net.params(params, i..i + 1),
                 kept: &self.kept[i],
                 dy,
-                dx: (i > first).then_some(&mut dx[..]),
+                dx: net.wants_gradient(layer.from).then_some(&mut dx[..]),
                 grads: &mut net.params_mut(grads, i..i + 1),
                 random: Random { seed: *seed, step: *step, layer: i },
             });
+            let parts = [(layer.from, &dx)].into_iter().chain(layer.skip.map(|skip| (skip, dy)));
+            for (tensor, part) in parts {
+                before[tensor].iter_mut().zip(part).for_each(|(sum, &part)| *sum += part);
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use crate::check::{Row, every};
 use crate::data::Dataset;
 use crate::data::digits::{self, Digits};
 use crate::loss::smoothing::{Smoothing, Variant};
-use crate::network::Network;
+use crate::network::{Architecture, Network};
 use crate::optimizer::{Adam, Optimizer};
 use crate::parse::hex;
 use crate::plan::Storage;
@@ -280,6 +280,7 @@ impl FullBench {
         note: Note,
     ) -> Result<Report> {
         let bench = Bench {
+            network: Architecture::default(),
             gpu: self.device.gpu.clone(),
             kernels: self.device.kernels,
             tuning,
@@ -364,6 +365,7 @@ impl Data {
             loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),
             optimizer: Optimizer::Adam(Adam::default()),
             normalisation: vec![[mean, deviation]],
+            augment: crate::ops::augment::Augment::NONE,
             train: &self.train,
             test: &self.test,
         }

@@ -10,7 +10,7 @@ use crate::backend::cpu::plain::Plain;
 use crate::backend::gpu::{Engine, Gpu};
 use crate::check::batch::{CaseBatch, Given};
 use crate::check::{layers, steps};
-use crate::layer::{At, Following, ImageLayout, Mode, Node, NodeBatch, Role, Scratch, Shape};
+use crate::layer::{At, Following, ImageLayout, Mode, Node, NodeBatch, NodeGradients, Role, Scratch, Shape};
 use crate::ops::Case;
 use crate::plan::{Plan, Slice};
 use crate::{Error, Result};
@@ -109,6 +109,7 @@ impl LayerBench {
             from: *from,
             to,
             x,
+            skip: batch.op.adds().then_some((&batch.skip[..], planes(batch.op.output()))),
             params: &params(batch),
             random: batch.random,
             scratch,
@@ -130,12 +131,14 @@ impl LayerBench {
             from: *from,
             to: planes(batch.op.output()),
             x,
+            skip: batch.op.adds().then_some((&batch.skip[..], planes(batch.op.output()))),
             params: &params(batch),
             random: batch.random,
             scratch,
         };
         let grads = &mut grads.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>();
-        node.backward(of, &given.y, &batch.dy, Some(&mut dx), grads);
+        let to = NodeGradients { dx: Some(&mut dx), dskip: None, params: grads };
+        node.backward(of, &given.y, &batch.dy, to);
         dx
     }
 
@@ -188,8 +191,10 @@ fn record(gpu: &Arc<Gpu>, name: &str, batch: &CaseBatch<f32>) -> Result<(Engine,
     let [x, dx] = ["x", "dx"].map(|what| plan.buffer(what, batch.x.len()));
     let [y, dy] = ["y", "dy"].map(|what| plan.buffer(what, batch.dy.len()));
     let (x, dx, y, dy) = (x?, dx?, y?, dy?);
+    let skip = if op.adds() { Some(plan.buffer("skip", batch.skip.len())?) } else { None };
     let saved = op.saved(n).map(|saved| plan.buffer(saved.name, saved.len)).transpose()?;
     let (mut params, mut grads, mut values) = (vec![], vec![], vec![(x, &batch.x), (y, &batch.dy), (dy, &batch.dy)]);
+    values.extend(skip.map(|skip| (skip, &batch.skip)));
     let (mut trained, mut buffers) = (batch.params.iter(), batch.buffers.iter());
     for parameter in op.parameters() {
         let own = if parameter.role == Role::Buffer { buffers.next() } else { trained.next() };
@@ -199,7 +204,7 @@ fn record(gpu: &Arc<Gpu>, name: &str, batch: &CaseBatch<f32>) -> Result<(Engine,
         values.push((params[params.len() - 1], own));
     }
     let mode = Mode::Training;
-    let at = At { name, n, mode, x, y, params: &params, grads: &grads, saved, layer: batch.random.layer };
+    let at = At { name, n, mode, x, skip, y, params: &params, grads: &grads, saved, layer: batch.random.layer };
     op.record_forward(&mut plan, &at)?;
     let forward = 0..plan.dispatches.len();
     op.record_backward(&mut plan, &at, dy, Some(dx))?;

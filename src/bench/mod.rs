@@ -21,7 +21,7 @@ use crate::backend::{Setup, Trainer, cpu};
 use crate::check::network::{against_oracle_rounding, random_data, tensors_in_halves};
 use crate::compile::fuse::Kernels;
 use crate::loss::smoothing::{Smoothing, Variant};
-use crate::network::Network;
+use crate::network::{Architecture, Network};
 use crate::ops::ceiling;
 use crate::optimizer::{Adam, Optimizer};
 use crate::plan::Storage;
@@ -38,6 +38,9 @@ pub struct Report {
     pub unix_time: u64,
     /// What was measured: the adapter, or the CPU path with its threads.
     pub device: String,
+    /// The network.
+    #[serde(default, skip_serializing_if = "Architecture::is_default")]
+    pub network: Architecture,
     /// In what activations were stored.
     #[serde(default, skip_serializing_if = "Storage::is_default")]
     pub activations: Storage,
@@ -127,6 +130,8 @@ const WINDOWS: usize = 5;
 
 /// What is measured, on what.
 pub struct Bench {
+    /// The network.
+    pub network: Architecture,
     /// The GPU, or `None` for the CPU path.
     pub gpu: Option<Arc<Gpu>>,
     /// The fast ones, or those they are held against.
@@ -150,6 +155,7 @@ impl Bench {
             version: env!("CARGO_PKG_VERSION").into(),
             unix_time: std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_secs()),
             device: self.gpu.as_ref().map_or_else(cpu, |gpu| describe(&gpu.info)),
+            network: self.network.clone(),
             activations: self.activations,
             ceilings: self.gpu.as_ref().map(ceilings).transpose()?.flatten(),
             results: vec![],
@@ -162,7 +168,7 @@ impl Bench {
     /// # Errors
     /// [`Error::OverLimit`].
     pub fn fits(&self, input: [usize; 3], batch_size: usize) -> Result<()> {
-        let net = Network::seed(input, 10)?;
+        let net = self.network.network(input, 10)?;
         cpu::memory::check_state(&net, false)?;
         let of = |kernels, train, infer| cpu::memory::of_backend::<f32>(&net, kernels, train, infer).total();
         let pixels = input.iter().product::<usize>() as u64;
@@ -183,12 +189,12 @@ impl Bench {
         }
     }
 
-    /// Training and inference of the seed network on `input`.
+    /// Training and inference on `input`.
     ///
     /// # Errors
     /// What the device reports; [`Error::Check`] if its answer is wrong.
     pub fn measure(&self, input: [usize; 3], batch_size: usize) -> Result<[Measurement; 2]> {
-        let net = Network::seed(input, 10)?;
+        let net = self.network.network(input, 10)?;
         let smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };
         let tolerance_used = self.verify(&net, smoothing, batch_size)?;
 
@@ -204,6 +210,7 @@ impl Bench {
             loss: smoothing.into(),
             optimizer: Optimizer::Adam(Adam::default()),
             normalisation: vec![[0.5, 0.25]; input[0]],
+            augment: crate::ops::augment::Augment::NONE,
             train: &train,
             test: &train,
         };

@@ -9,6 +9,7 @@ use crate::compile::fuse::Kernels;
 use crate::loss::smoothing::{Smoothing, Variant};
 use crate::network::Network;
 use crate::ops::ALL;
+use crate::ops::augment::Augment;
 
 /// Every operation over every case.
 ///
@@ -31,7 +32,10 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
         }
     }
     for image in [[1, 1, 1], [1, 28, 28], [3, 5, 7]] {
-        each(ops::gather(gpu, 3, image)?);
+        each(ops::gather(gpu, 3, image, &Augment::NONE)?);
+    }
+    for (image, augment) in ops::GATHERS {
+        each(ops::gather(gpu, 7, *image, augment)?);
     }
     each(ops::seal(gpu)?);
     fused::all(gpu, each)

@@ -27,12 +27,18 @@ pub fn all(gpu: &Arc<Gpu>, name: &str, cases: &[Case], mut each: impl FnMut(Vec<
 /// # Errors
 /// As [`all`].
 pub fn layer(gpu: &Arc<Gpu>, name: &str, case: &Case) -> Result<Vec<Row>> {
-    let batch = CaseBatch::<f64>::new(case)?;
-    let CaseBatch { op, n, .. } = &batch;
+    of_batch(gpu, name, &CaseBatch::new(case)?)
+}
+
+/// A layer's passes over numbers that are given.
+///
+/// # Errors
+/// What the device reports.
+pub fn of_batch(gpu: &Arc<Gpu>, name: &str, batch: &CaseBatch<f64>) -> Result<Vec<Row>> {
+    let CaseBatch { op, n, .. } = batch;
     if op.is_view() {
         return Ok(vec![]);
     }
-    let absolute = batch.map(f64::abs);
     let text = format!("{n}x{}, {op:?}", op.input());
     let step = drawing(step(*n), batch.random);
     let mut rows = vec![];
@@ -42,11 +48,14 @@ pub fn layer(gpu: &Arc<Gpu>, name: &str, case: &Case) -> Result<Vec<Row>> {
         if mode == Mode::Inference && want.y == trained.y && want.buffers == trained.buffers {
             continue;
         }
-        let magnitude = absolute.forward(mode);
+        let magnitude = batch.forward_terms(mode);
         let mut probe = Probe::new(gpu);
         let x = probe.floats("x", &narrow(&batch.x))?;
+        let skip = if op.adds() { Some(probe.floats("skip", &narrow(&batch.skip))?) } else { None };
         let y = probe.output("y", want.y.clone(), batch.tolerance(0, &want.y, &magnitude.y))?;
         let saved = match op.saved(*n) {
+            // No backward pass will want it.
+            Some(saved) if mode == Mode::Inference => Some(probe.words(saved.name, &vec![0; saved.len])?),
             Some(saved) if saved.numbers => {
                 let tolerance = batch.tolerance(0, &want.kept.numbers, &magnitude.kept.numbers);
                 Some(probe.output(saved.name, want.kept.numbers.clone(), tolerance)?)
@@ -59,15 +68,15 @@ pub fn layer(gpu: &Arc<Gpu>, name: &str, case: &Case) -> Result<Vec<Row>> {
             probe.updated("buffer", &narrow(before), after.clone(), batch.tolerance(0, after, magnitude))
         });
         let buffers: Vec<Slice> = buffers.by_ref().collect::<Result<_>>()?;
-        let params = places(&batch, &mut probe, &buffers)?;
+        let params = places(batch, &mut probe, &buffers)?;
         let layer = batch.random.layer;
-        let at = At { name, n: n + 1, mode, x, y, params: &params, grads: &[], saved, layer };
+        let at = At { name, n: n + 1, mode, x, skip, y, params: &params, grads: &[], saved, layer };
         op.record_forward(&mut probe.plan, &at)?;
         rows.extend(probe.run(name, &text, step)?);
     }
 
     let want = batch.backward(&trained);
-    let size = absolute.backward(&trained);
+    let size = batch.backward_terms(&trained);
     for wanted in [true, false] {
         if !wanted && !op.is_trained() {
             continue;
@@ -82,7 +91,7 @@ pub fn layer(gpu: &Arc<Gpu>, name: &str, case: &Case) -> Result<Vec<Row>> {
         };
         let buffers: Vec<Slice> =
             batch.buffers.iter().map(|values| probe.floats("buffer", &narrow(values))).collect::<Result<_>>()?;
-        let params = places(&batch, &mut probe, &buffers)?;
+        let params = places(batch, &mut probe, &buffers)?;
         let dy = probe.floats("dy", &narrow(&batch.dy))?;
         let at_dx = match wanted {
             true => Some(probe.output("dx", want.dx.clone(), batch.tolerance(1, &want.dx, &size.dx))?),
@@ -99,7 +108,7 @@ pub fn layer(gpu: &Arc<Gpu>, name: &str, case: &Case) -> Result<Vec<Row>> {
             });
         }
         let (mode, layer) = (Mode::Training, batch.random.layer);
-        let at = At { name, n: n + 1, mode, x, y, params: &params, grads: &at_grads, saved, layer };
+        let at = At { name, n: n + 1, mode, x, skip: None, y, params: &params, grads: &at_grads, saved, layer };
         op.record_backward(&mut probe.plan, &at, dy, at_dx)?;
         rows.extend(probe.run(name, &text, step)?);
     }

@@ -53,7 +53,18 @@ pub fn max_pool2d(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
         let y = probe.output_exact(Storage::F32, "y", y)?;
         let argmax = probe.output_words("argmax", argmax)?;
         let (n, saved) = (N + 1, Some(argmax));
-        let at = At { name: "max_pool2d", n, mode: Mode::Training, x, y, params: &[], grads: &[], saved, layer: 0 };
+        let at = At {
+            name: "max_pool2d",
+            n,
+            mode: Mode::Training,
+            x,
+            skip: None,
+            y,
+            params: &[],
+            grads: &[],
+            saved,
+            layer: 0,
+        };
         d.record_forward(&mut probe.plan, &at)?;
         rows.extend(probe.run(
             "max_pool2d",
@@ -69,7 +80,14 @@ pub fn max_pool2d(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
 /// # Errors
 /// What the device reports.
 pub fn conv2d_pool(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
-    let d = Conv2d { input: [4, PLANE[0], PLANE[1]], c_out: 12, kernel: [3, 3], stride: [1, 1], padding: [1, 1] };
+    let d = Conv2d {
+        input: [4, PLANE[0], PLANE[1]],
+        c_out: 12,
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: [1, 1],
+        bias: true,
+    };
     let pool = MaxPool2d { input: [d.c_out, PLANE[0], PLANE[1]], kernel: [2, 2], stride: [2, 2] };
     let mut rows = vec![];
     for x in [Layout::Planes, Layout::ChannelsLast, Layout::Bytes] {

@@ -129,6 +129,7 @@ pub fn against_oracle_rounding(
         loss,
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.5, 0.25]; net.input[0]],
+        augment: crate::ops::augment::Augment::NONE,
         train: &train,
         test: &test,
     };

@@ -10,6 +10,7 @@ use super::{Row, random};
 use crate::Result;
 use crate::backend::gpu::Gpu;
 use crate::cases::wide;
+use crate::ops::augment::{Augment, Border};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::conv2d_pool::Conv2dPool;
 use crate::ops::gather;
@@ -51,7 +52,7 @@ pub fn optimizer(gpu: &Arc<Gpu>, len: usize, optimizer: &Optimizer) -> Result<Ve
 pub fn optimizer_segments(gpu: &Arc<Gpu>, optimizer: &Optimizer, wants_dx: bool) -> Result<Vec<Row>> {
     const LEN: usize = 512;
     const N: usize = 3;
-    let conv = Conv2d { input: [5, 4, 4], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1] };
+    let conv = Conv2d { input: [5, 4, 4], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1], bias: true };
     let pool = MaxPool2d { input: [4, 4, 4], kernel: [2, 2], stride: [2, 2] };
     let block = Conv2dPool::new(&conv, &pool, wants_dx, Layout::Planes, Layout::Planes).expect("a block");
     let params = [64, 256];
@@ -196,11 +197,31 @@ pub fn seal(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The gather of a batch from the middle of an order, with its normalisation.
+/// The seed and the update whose random numbers are drawn.
+const DRAWN: BatchBlock = BatchBlock {
+    count: 0,
+    first: 0,
+    slot: 0,
+    stamp: 0,
+    seed_low: 0x9abc_def0,
+    seed_high: 7,
+    step_low: 11,
+    step_high: 3,
+};
+
+/// What is done to images, and shapes that it fits.
+pub const GATHERS: &[([usize; 3], Augment)] = &[
+    ([3, 8, 8], Augment::CIFAR),
+    ([1, 5, 7], Augment { shift: 4, border: Border::Reflect, flip: true, cutout: 3 }),
+    ([2, 6, 3], Augment { shift: 2, border: Border::Zero, flip: false, cutout: 2 }),
+    ([1, 4, 4], Augment { shift: 0, border: Border::Zero, flip: true, cutout: 1 }),
+];
+
+/// The gather of a batch from the middle of an order, with its normalisation, of images augmented so.
 ///
 /// # Errors
 /// What the device reports.
-pub fn gather(gpu: &Arc<Gpu>, n: usize, image: [usize; 3]) -> Result<Vec<Row>> {
+pub fn gather(gpu: &Arc<Gpu>, n: usize, image: [usize; 3], augment: &Augment) -> Result<Vec<Row>> {
     const IMAGES: usize = 11;
     const FIRST: usize = 2;
     let pixels: usize = image.iter().product();
@@ -213,10 +234,23 @@ pub fn gather(gpu: &Arc<Gpu>, n: usize, image: [usize; 3]) -> Result<Vec<Row>> {
         (0..image[0]).map(|c| [0.1307 + c as f64 * 0.1, 0.3081 + c as f64 * 0.05]).collect();
     let normalisation: Vec<[f32; 2]> = statistics.iter().map(|&channel| gather::affine(channel)).collect();
     let batch = &order[FIRST..FIRST + n];
+    let step = from(FIRST, n, shares(n));
+    let BatchBlock { seed_low, seed_high, step_low, step_high, .. } = DRAWN;
+    let step = Step { batch: BatchBlock { seed_low, seed_high, step_low, step_high, ..step.batch }, ..step };
+    let [seed, update] =
+        [[seed_low, seed_high], [step_low, step_high]].map(|[low, high]| u64::from(high) << 32 | u64::from(low));
+    let changed = |(k, &i): (usize, &u32)| {
+        let mut to = vec![0; pixels];
+        let drawn = augment.draw(seed, update, k, image);
+        augment.apply(&drawn, image, &bytes[i as usize * pixels..][..pixels], &mut to);
+        to
+    };
     let want: Vec<f64> = batch
         .iter()
-        .flat_map(|&i| bytes[i as usize * pixels..][..pixels].iter().enumerate())
-        .map(|(pixel, &byte)| {
+        .enumerate()
+        .map(changed)
+        .flat_map(|image| image.into_iter().enumerate())
+        .map(|(pixel, byte)| {
             let channel = pixel / (image[1] * image[2]);
             let [mean, std] = statistics[channel];
             (f64::from(byte) / 255.0 - mean) / std
@@ -236,6 +270,7 @@ pub fn gather(gpu: &Arc<Gpu>, n: usize, image: [usize; 3]) -> Result<Vec<Row>> {
         x: probe.output("x", want, tolerance)?,
         targets: probe.output_words("targets", batch.iter().map(|&i| labels[i as usize]).collect())?,
     };
-    gather::gather(&mut probe.plan, "check", n + 1, image, &at)?;
-    probe.run("gather", &format!("{n} of {IMAGES} images {image:?}"), from(FIRST, n, shares(n)))
+    gather::gather(&mut probe.plan, "check", n + 1, image, augment, &at)?;
+    let how = if augment.is_none() { String::new() } else { format!(", {augment:?}") };
+    probe.run("gather", &format!("{n} of {IMAGES} images {image:?}{how}"), step)
 }

@@ -7,6 +7,7 @@ use smoothcnn::backend::gpu::clock::Clock;
 use smoothcnn::bench::full::{FullPart, FullReport};
 use smoothcnn::bench::{Bench, Measurement, Report};
 use smoothcnn::fs::write_output;
+use smoothcnn::network::Architecture;
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::Tuning;
 use smoothcnn::{Error, Result, input, memory, parse};
@@ -24,6 +25,9 @@ pub struct Args {
     /// Batch sizes
     #[arg(short, long, value_delimiter = ',', default_values_t = [32, 64, 128, 256, 1024], value_parser = common::at_least_one)]
     batch_size: Vec<usize>,
+    /// The network: a name, or a file of layers that ends in .toml
+    #[arg(long, value_name = "NAME|FILE.toml", default_value = "seed")]
+    network: String,
     /// Images' shapes
     #[arg(long, value_name = "CxHxW", value_delimiter = ',', default_values_t = ["1x28x28".to_owned(), "1x112x112".to_owned()])]
     input: Vec<String>,
@@ -80,7 +84,9 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     let gpu = opened.gpu;
     let kernels = device.kernels.unwrap_or_default();
     check_activations(args.activations, gpu.is_some(), kernels)?;
-    let bench = Bench { gpu, kernels, tuning: device.tiles.map(Tuning::all), activations: args.activations, seconds };
+    let tuning = device.tiles.map(Tuning::all);
+    let network = Architecture::parse(&args.network)?;
+    let bench = Bench { network, gpu, kernels, tuning, activations: args.activations, seconds };
     busy().into_iter().for_each(common::note);
     let mut report = bench.report()?;
     let show = |text: String| if args.json { Ok(()) } else { common::print(text) };

@@ -7,6 +7,8 @@ use smoothcnn::backend::device::Precision;
 use smoothcnn::data::labels::Noise;
 use smoothcnn::data::source::{DataChoice, Source, recorded};
 use smoothcnn::loss::smoothing::Variant;
+use smoothcnn::network::Architecture;
+use smoothcnn::ops::augment::Augment;
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
 use smoothcnn::plan::Storage;
 use smoothcnn::train::config::{Config, EPOCHS, Labels};
@@ -31,6 +33,14 @@ pub struct RunArgs {
     /// Keep only the first N test images
     #[arg(long, value_name = "N", value_parser = common::at_least_one)]
     pub limit_test: Option<usize>,
+    /// The network: seed, lenet5, mlp, cifar, resnet8, resnet20, or a file of layers that ends in .toml [default: that
+    /// of --init, else seed]
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub network: Option<String>,
+    /// What is done to training images, anew in each update: none, light (shifts of up to 2 pixels), cifar (shifts of up
+    /// to 4, mirrored images), or a file with shift, border (zero, reflect), flip, cutout that ends in .toml
+    #[arg(long, value_name = "NAME|FILE.toml", default_value = "none")]
+    pub augment: String,
     /// Times through the training set [default: 10]
     #[arg(long, value_name = "N", value_parser = common::at_least_one)]
     pub epochs: Option<usize>,
@@ -132,6 +142,8 @@ impl RunArgs {
             limit_train: self.limit_train,
             limit_test: self.limit_test,
             pictures,
+            network: self.network.as_deref().map_or(Ok(Architecture::default()), Architecture::parse)?,
+            augment: Augment::parse(&self.augment)?,
             init: path("--init", &self.init)?,
             epochs,
             batch_size: self.batch_size,

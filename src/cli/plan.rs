@@ -8,7 +8,8 @@ use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::compile::{Job, compile};
 use smoothcnn::data::Dataset;
 use smoothcnn::loss::Loss;
-use smoothcnn::network::Network;
+use smoothcnn::network::{Architecture, Network};
+use smoothcnn::ops::augment::Augment;
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
@@ -21,11 +22,14 @@ use super::common;
 use super::given::Given;
 use super::loss::{LossArgs, Spread};
 
-/// Prints what a training step of the seed network does.
+/// Prints what a training step does.
 // A plan's --classes are how many there are.
 #[derive(Debug, clap::Args)]
 #[command(mut_arg("class_mask", |arg| arg.visible_alias(Resettable::Reset)))]
 pub struct Args {
+    /// The network: a name, or a file of layers that ends in .toml
+    #[arg(long, value_name = "NAME|FILE.toml", default_value = "seed")]
+    network: String,
     /// Channels x height x width of an image
     #[arg(long, value_name = "CxHxW", default_value = "1x28x28")]
     input: String,
@@ -123,11 +127,12 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         return Err(Error::Usage(format!("--classes: found {}, expected 2 to 65536", args.classes)));
     }
     check_activations(args.activations, true, args.kernels)?;
-    let net = Network::seed(input, args.classes)?;
+    let net = Architecture::parse(&args.network)?.network(input, args.classes)?;
     let (loss, described) = loss(&args, &net)?;
     let compiled = compile(&Job {
         net: &net,
         batch_size: args.batch_size,
+        augment: Augment::NONE,
         loss: &loss,
         optimizer: Optimizer::Adam(Adam::default()),
         train_images: args.train_images,

@@ -40,21 +40,18 @@ fn progress_bar(images: usize, epochs: usize, done: u64) -> ProgressBar {
 /// The network, a line a layer: what it gives, and how many trained numbers it has.
 fn summary(net: &Network) -> String {
     let [c, h, w] = net.input;
-    let mut text = format!(
-        "{:<12} {:<16} {:>12}\n{:<12} {:<16}",
-        "layer",
-        "output",
-        "parameters",
-        "images",
-        format!("{c}x{h}x{w}")
-    );
+    let wide = net.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(0).max(12);
+    let row = |name: &str, output: &str, parameters: &str| format!("{name:<wide$} {output:<16} {parameters:>12}");
+    let mut text = row("layer", "output", "parameters");
+    let mut add = |line: String| text += &format!("\n{}", line.trim_end());
+    add(row("images", &format!("{c}x{h}x{w}"), ""));
     for layer in &net.layers {
         let parameters: usize = net.parameters[layer.parameters.clone()].iter().map(|parameter| parameter.len()).sum();
         let parameters = if parameters == 0 { String::new() } else { parameters.to_string() };
-        let line = format!("\n{:<12} {:<16} {parameters:>12}", layer.name, layer.output.to_string());
-        text += line.trim_end();
+        add(row(&layer.name, &layer.output.to_string(), &parameters));
     }
-    text + &format!("\n{:<12} {:<16} {:>12}", "in all", "", net.parameter_count())
+    add(row("in all", "", &net.parameter_count().to_string()));
+    text
 }
 
 /// Prints results, and shows the progress.

@@ -49,8 +49,12 @@ pub fn stages(net: &Network, batch: Layout, kernels: Kernels, tuning: Tuning, ac
     let mut stages: Vec<Staged> = vec![];
     let mut first = 0;
     while first < ops.len() {
-        let below = stages.last().map(|below| &*below.stage);
-        let site = Site { ops: &ops[first..], below, wants_dx: first > net.first_trained(), tuning, batch };
+        let from = net.layers[first].from;
+        let below = giver(net, &stages, from).map(|below| &*stages[below].stage);
+        // Only where nobody else reads them can the first layers take their images as bytes.
+        let batch = if from == 0 && !net.reads_alone(first) { Layout::Planes } else { batch };
+        let wants_dx = net.wants_gradient(from);
+        let site = Site { ops: &ops[net.run(first)], below, wants_dx, tuning, batch };
         let found = FUSED.iter().find_map(|pattern| pattern(&site)).filter(|_| kernels == Kernels::Fused);
         let fused = found.is_some();
         let (stage, len) = found.unwrap_or_else(|| (Box::new(Single(ops[first].clone())), 1));
@@ -60,29 +64,31 @@ pub fn stages(net: &Network, batch: Layout, kernels: Kernels, tuning: Tuning, ac
         stages.push(Staged { name: names.join("+"), layers, fused, stage });
     }
     for i in 1..stages.len() {
-        neighbours(&ops, &mut stages, i, |below, above| below.hand_over(above));
+        neighbours(net, &mut stages, i, |below, above| below.hand_over(above));
     }
     if activations == Storage::F16 {
         // A block gives halves if the stage above reads them, so blocks are settled from above; a linear layer does if
         // it reads some and so does the one above, so these are settled from below.
         for i in (1..stages.len()).rev().chain(1..stages.len()) {
-            neighbours(&ops, &mut stages, i, |below, above| below.store_halves(above));
+            neighbours(net, &mut stages, i, |below, above| below.store_halves(above));
         }
     }
     stages
 }
 
-/// Stage `i`, and the one whose output it reads. What only renames has no part in it.
-fn neighbours(
-    ops: &[Arc<dyn Op>],
-    stages: &mut [Staged],
-    i: usize,
-    settle: impl FnOnce(&mut dyn Stage, &mut dyn Stage),
-) {
-    let (below, rest) = stages.split_at_mut(i);
-    if let Some(below) = below.iter_mut().rev().find(|below| !ops[below.layers.start].is_view()) {
-        settle(&mut *below.stage, &mut *rest[0].stage);
+/// Stage `i`, and the one whose output it alone reads. What only renames has no part in it.
+fn neighbours(net: &Network, stages: &mut [Staged], i: usize, settle: impl FnOnce(&mut dyn Stage, &mut dyn Stage)) {
+    let from = net.layers[stages[i].layers.start].from;
+    if let Some(below) = giver(net, stages, from) {
+        let (below, rest) = stages[below..].split_at_mut(i - below);
+        settle(&mut *below[0].stage, &mut *rest[0].stage);
     }
+}
+
+/// The stage that gives a tensor to one reader alone.
+fn giver(net: &Network, stages: &[Staged], tensor: usize) -> Option<usize> {
+    let layer = net.sole_giver(tensor)?;
+    stages.iter().position(|staged| staged.layers.contains(&layer))
 }
 
 /// One layer, on the reference kernels.
@@ -91,8 +97,8 @@ struct Single(Arc<dyn Op>);
 
 impl Single {
     fn at<'a>(&self, at: &'a StageAt, params: &'a [Slice], grads: &'a [Slice]) -> At<'a> {
-        let StageAt { name, n, mode, x, y, saved, layer, .. } = *at;
-        At { name, n, mode, x, y, params, grads, saved, layer }
+        let StageAt { name, n, mode, x, skip, y, saved, layer, .. } = *at;
+        At { name, n, mode, x, skip, y, params, grads, saved, layer }
     }
 
     /// Trained parameters and buffers, in the order of the layer.

@@ -8,6 +8,7 @@ use super::recorder::{Recorder, check_batch, places};
 use crate::Result;
 use crate::layer::Mode;
 use crate::network::Network;
+use crate::ops::augment::Augment;
 use crate::ops::gather;
 use crate::ops::seal::{self, Extent};
 use crate::ops::stage::Layout;
@@ -87,20 +88,20 @@ pub fn inference(job: &InferenceJob) -> Result<CompiledInference> {
         buffers,
         stages: &stages,
         places,
-        tensors: vec![batch],
+        tensors: vec![Some(batch)],
         saved: vec![],
         data,
         normalisation,
         mode: Mode::Inference,
     };
     recorder.allocate(&mut plan)?;
-    let logits = recorder.tensors[stages.len()];
+    let logits = recorder.logits();
     if images.is_some() && !reads_bytes {
         // The labels come along: the kernel that gathers is the training's.
         let targets = plan.buffer("batch.labels", n)?;
         let Data { images, labels, order } = data;
         let at = gather::Buffers { images, labels, order, normalisation, x: batch, targets };
-        gather::gather(&mut plan, "data", n, net.input, &at)?;
+        gather::gather(&mut plan, "data", n, net.input, &Augment::NONE, &at)?;
     }
     recorder.forward(&mut plan, stages.len())?;
     let extent = Extent::Rows(net.classes, n);

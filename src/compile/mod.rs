@@ -19,6 +19,7 @@ use crate::compile::recorder::{Recorder, check_batch, places};
 use crate::layer::Mode;
 use crate::loss::{self, Form, Loss, Pass};
 use crate::network::Network;
+use crate::ops::augment::Augment;
 use crate::ops::gather;
 use crate::ops::head::Head;
 use crate::ops::seal::{self, Extent};
@@ -35,6 +36,8 @@ pub struct Job<'a> {
     pub net: &'a Network,
     /// Images in a batch.
     pub batch_size: usize,
+    /// What is done to training images.
+    pub augment: Augment,
     /// The loss. What changes from step to step is in the step.
     pub loss: &'a Loss,
     /// The optimizer.
@@ -118,7 +121,9 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let step_losses = plan.buffer("step_losses", job.loss_slots.saturating_mul(SLOT_WORDS))?;
 
     let flat_len = net.flat_len();
-    let stages = stages(net, Layout::Bytes, job.kernels, job.tuning, job.activations);
+    // Augmented images are gathered by a kernel of its own.
+    let batch = if job.augment.is_none() { Layout::Bytes } else { Layout::Planes };
+    let stages = stages(net, batch, job.kernels, job.tuning, job.activations);
     let reads_bytes = stages.first().is_some_and(|staged| staged.stage.reads() == Layout::Bytes);
     let head =
         stages.last().and_then(|staged| staged.stage.head()).filter(|_| matches!(job.loss.form(), Form::Smoothed(_)));
@@ -155,22 +160,23 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         buffers,
         stages: &stages,
         places,
-        tensors: vec![x],
+        tensors: vec![Some(x)],
         saved: vec![],
         data: train_data,
         normalisation,
         mode: Mode::Training,
     };
     recorder.allocate(&mut plan)?;
-    let logits = recorder.tensors[stages.len()];
-    let gather = |plan: &mut Plan, name: &str, data: &Data| {
+    let logits = recorder.logits();
+    let gather = |plan: &mut Plan, name: &str, data: &Data, augment: Augment| {
         let Data { images, labels, order } = *data;
-        gather::gather(plan, name, n, net.input, &gather::Buffers { images, labels, order, normalisation, x, targets })
+        let at = gather::Buffers { images, labels, order, normalisation, x, targets };
+        gather::gather(plan, name, n, net.input, &augment, &at)
     };
 
     let Data { labels, order, .. } = train_data;
     if !reads_bytes {
-        gather(&mut plan, "train", &train_data)?;
+        gather(&mut plan, "train", &train_data, job.augment)?;
     } else if !looks_up_labels {
         gather::labels(&mut plan, "train", n, labels, order, targets)?;
     }
@@ -198,7 +204,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let train = 0..plan.dispatches.len();
 
     if !reads_bytes {
-        gather(&mut plan, "test", &test_data)?;
+        gather(&mut plan, "test", &test_data, Augment::NONE)?;
     }
     (recorder.data, recorder.mode) = (test_data, Mode::Inference);
     recorder.forward(&mut plan, stages.len())?;

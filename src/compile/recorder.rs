@@ -1,10 +1,12 @@
 //! Records a network's passes, stage by stage: what a plan that trains and one that only answers have in common.
 
+use std::ops::Range;
+
 use crate::compile::fuse::Staged;
 use crate::layer::Mode;
-use crate::network::{NamedParameter, Network, PARAMETER_ALIGNMENT};
-use crate::ops::AffineBuffers;
-use crate::ops::stage::{self, Places, Shares, StageAt};
+use crate::network::{FittedLayer, NamedParameter, Network, PARAMETER_ALIGNMENT};
+use crate::ops::stage::{self, Gradient, Places, Shares, StageAt};
+use crate::ops::{AffineBuffers, residual};
 use crate::plan::{Plan, Slice};
 use crate::{Error, Result};
 
@@ -93,8 +95,8 @@ pub(super) struct Recorder<'a> {
     pub buffers: Option<Slice>,
     pub stages: &'a [Staged],
     pub places: Vec<(Shares, Places)>,
-    /// What each stage reads, and last the logits.
-    pub tensors: Vec<Slice>,
+    /// Each tensor of the network ([`Network::layers`]) that lies in memory.
+    pub tensors: Vec<Option<Slice>>,
     /// What a stage's forward pass leaves to its backward pass.
     pub saved: Vec<Option<Slice>>,
     /// What a first stage reads that gathers its own input.
@@ -113,18 +115,34 @@ struct Parameters {
 impl Recorder<'_> {
     /// Allocates what every stage gives. What only renames gives what it reads.
     pub fn allocate(&mut self, plan: &mut Plan) -> Result<()> {
-        for (i, Staged { layers, name, stage, .. }) in self.stages.iter().enumerate() {
-            let last = &self.net.layers[layers.end - 1];
+        self.tensors.resize(self.net.layers.len() + 1, None);
+        for Staged { layers, name, stage, .. } in self.stages {
+            let [first, last] = self.ends(layers);
             let len = self.n.saturating_mul(last.output.len());
             let output = match last.op.is_view() {
-                true => self.tensors[i],
+                true => self.tensor(first.from),
                 false => plan.buffer(format!("{name}.out"), len.div_ceil(stage.stored().per_word()))?,
             };
             let saved = stage.saved(self.n);
             self.saved.push(saved.map(|saved| plan.buffer(format!("{name}.{}", saved.name), saved.len)).transpose()?);
-            self.tensors.push(output);
+            self.tensors[layers.end] = Some(output);
         }
         Ok(())
+    }
+
+    /// The first and the last of some layers.
+    fn ends(&self, layers: &Range<usize>) -> [&FittedLayer; 2] {
+        [layers.start, layers.end - 1].map(|i| &self.net.layers[i])
+    }
+
+    /// A tensor that a stage reads or gives.
+    pub fn tensor(&self, tensor: usize) -> Slice {
+        self.tensors[tensor].expect("only inside a stage there is a tensor without a place")
+    }
+
+    /// `[batch, classes]`.
+    pub fn logits(&self) -> Slice {
+        self.tensor(self.net.layers.len())
     }
 
     fn parameters(&self, i: usize) -> Parameters {
@@ -155,9 +173,10 @@ impl Recorder<'_> {
             name,
             n: self.n,
             mode: self.mode,
-            x: self.tensors[i],
+            x: self.tensor(self.net.layers[layers.start].from),
+            skip: self.skip(layers).map(|skip| self.tensor(skip)),
             bytes: stage::Bytes { images, order, normalisation: self.normalisation },
-            y: self.tensors[i + 1],
+            y: self.tensor(layers.end),
             params: &own.params,
             buffers: &own.buffers,
             grads: &own.grads,
@@ -172,11 +191,12 @@ impl Recorder<'_> {
     /// The buffers of a stage with a weight and a bias.
     pub fn affine(&self, i: usize) -> AffineBuffers {
         let Parameters { params, grads, .. } = self.parameters(i);
+        let layers = &self.stages[i].layers;
         AffineBuffers {
-            x: self.tensors[i],
+            x: self.tensor(self.net.layers[layers.start].from),
             w: params[0],
             b: params[1],
-            y: self.tensors[i + 1],
+            y: self.tensor(layers.end),
             dw: grads[0],
             db: grads[1],
         }
@@ -186,7 +206,7 @@ impl Recorder<'_> {
     pub fn segments(&self) -> Vec<stage::Segment> {
         let of_stage = |(staged, (_, places)): (&Staged, &(Shares, Places))| {
             let layers = &self.net.layers[staged.layers.clone()];
-            let places_of = |layer: &crate::network::FittedLayer| layer.parameters.clone();
+            let places_of = |layer: &FittedLayer| layer.parameters.clone();
             let params: Vec<_> = layers.iter().flat_map(places_of).map(|i| self.net.parameters[i].offset).collect();
             staged.stage.segments(self.n, &params, *places)
         };
@@ -203,35 +223,69 @@ impl Recorder<'_> {
         (0..count).try_for_each(|i| self.stages[i].stage.forward(plan, &self.at(i, &self.parameters(i))))
     }
 
+    /// The tensor that a stage of these layers adds.
+    fn skip(&self, layers: &Range<usize>) -> Option<usize> {
+        self.net.layers[layers.clone()].iter().find_map(|layer| layer.skip)
+    }
+
     /// The backward passes, from the logits' gradient down to the first layer with parameters: below it nobody needs a
-    /// gradient.
+    /// gradient. An addition hands its gradient to both inputs as it is; what several stages read gets the sum of what
+    /// they give.
     pub fn backward(&self, plan: &mut Plan, dlogits: Slice) -> Result<()> {
-        let mut dy = dlogits;
-        let mut given = stage::Gradient::Plain;
+        let mut gradients: Vec<Option<(Slice, Gradient)>> = vec![None; self.tensors.len()];
+        gradients[self.net.layers.len()] = Some((dlogits, Gradient::Plain));
         for (i, Staged { layers, name, stage, .. }) in self.stages.iter().enumerate().rev() {
-            let [first, last] = [layers.start, layers.end - 1].map(|i| &self.net.layers[i]);
-            if layers.end <= self.net.first_trained() {
-                break;
+            let [first, last] = self.ends(layers);
+            let wanted = self.net.wants_gradient(first.from);
+            let Some((mut dy, given)) = gradients[layers.end] else { continue };
+            if last.op.is_view() || last.op.adds() && layers.len() == 1 {
+                for tensor in [Some(first.from), last.skip].into_iter().flatten() {
+                    self.give(plan, name, &mut gradients[tensor], tensor, (dy, given))?;
+                }
+                continue;
             }
-            if first.op.is_view() {
+            if layers.end <= self.net.first_trained() {
                 continue;
             }
             let buffer = |plan: &mut Plan, which: &str, len: usize| {
                 plan.buffer(format!("{name}.{which}.grad"), self.n.saturating_mul(len))
             };
-            let wanted = layers.start > self.net.first_trained();
             let dx = wanted.then(|| buffer(plan, "in", first.input.len())).transpose()?;
             let own = self.parameters(i);
             let at = self.at(i, &own);
-            if stage.takes_gradient() != given && stage.takes_gradient() != stage::Gradient::Plain {
+            if stage.takes_gradient() != given && stage.takes_gradient() != Gradient::Plain {
                 let converted = buffer(plan, "out", last.output.len())?;
                 stage.convert_gradient(plan, &at, dy, converted)?;
                 dy = converted;
             }
             stage.backward(plan, &at, dy, dx)?;
-            let Some(dx) = dx else { break };
-            (dy, given) = (dx, stage.gives_gradient());
+            if let Some(dx) = dx {
+                self.give(plan, name, &mut gradients[first.from], first.from, (dx, stage.gives_gradient()))?;
+            }
         }
+        Ok(())
+    }
+
+    /// Adds what a stage gives to the `gradient` of a tensor.
+    fn give(
+        &self,
+        plan: &mut Plan,
+        name: &str,
+        gradient: &mut Option<(Slice, Gradient)>,
+        tensor: usize,
+        (given, form): (Slice, Gradient),
+    ) -> Result<()> {
+        *gradient = Some(match *gradient {
+            _ if !self.net.wants_gradient(tensor) => return Ok(()),
+            None => (given, form),
+            // Tensors of several readers have plain gradients.
+            Some((before, _)) => {
+                let len = self.net.layers[tensor - 1].output.len();
+                let sum = plan.buffer(format!("{name}.in.grad_sum"), self.n.saturating_mul(len))?;
+                residual::add(plan, &format!("{name}.add_gradients"), self.n, len, [before, given, sum])?;
+                (sum, form)
+            }
+        });
         Ok(())
     }
 }

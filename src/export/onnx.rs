@@ -67,11 +67,17 @@ pub fn encode(model: &Exportable, softmax: bool) -> Result<Vec<u8>> {
     let offset: Vec<f64> = model.normalisation.iter().map(|[mean, std]| -mean / std).collect();
     graph.with("scale", "Mul", &[channels, 1, 1], &scale);
     graph.with("offset", "Add", &[channels, 1, 1], &offset);
+    // What computes each of the network's tensors.
+    let mut tensors = vec![graph.last.clone()];
     for (layer, Exported { onnx, .. }) in model.layers()? {
-        let Some(operator) = onnx else { continue };
-        let weights = model.parameters(layer).into_iter();
-        let weights = weights.map(|(p, values)| graph.weight(&p.name, &p.shape, values)).collect();
-        graph.node(&layer.name, operator, weights);
+        graph.last.clone_from(&tensors[layer.from]);
+        if let Some(operator) = onnx {
+            let weights = model.parameters(layer).into_iter();
+            let weights = weights.map(|(p, values)| graph.weight(&p.name, &p.shape, values));
+            let others = layer.skip.map(|skip| tensors[skip].clone()).into_iter().chain(weights).collect();
+            graph.node(&layer.name, operator, others);
+        }
+        tensors.push(graph.last.clone());
     }
     if model.temperature != 1.0 {
         graph.with("temperature", "Div", &[], &[model.temperature]);

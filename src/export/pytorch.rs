@@ -1,5 +1,6 @@
 //! A model as the source of a PyTorch module, and its weights beside it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -27,12 +28,29 @@ pub fn source(model: &Exportable) -> Result<String> {
     let classes = model.net.classes;
     let channel = |which: usize| to_json(&model.each_channel(which));
     let (mut layers, mut calls) = (String::new(), String::new());
-    for (layer, Exported { torch, .. }) in model.layers()? {
-        let name = &layer.name;
-        // Writing to a string cannot fail.
-        let _ = writeln!(layers, "        self.{name} = {torch}");
-        let _ = writeln!(calls, "        x = self.{name}(x)");
+    let branches = model.net.layers.iter().any(|layer| layer.skip.is_some());
+    // A variable for each tensor where some have several readers, else one for all.
+    let variable = |tensor: usize| if branches && tensor > 0 { format!("x{tensor}") } else { "x".to_owned() };
+    let mut scopes = BTreeSet::new();
+    // Writing to a string cannot fail.
+    for (i, (layer, Exported { torch, .. })) in model.layers()?.into_iter().enumerate() {
+        let (name, x, y) = (&layer.name, variable(layer.from), variable(i + 1));
+        for (end, _) in name.match_indices('.') {
+            if scopes.insert(name[..end].to_owned()) {
+                let _ = writeln!(layers, "        self.{} = nn.Module()", &name[..end]);
+            }
+        }
+        match layer.skip {
+            Some(skip) => {
+                let _ = writeln!(calls, "        {y} = {x} + {}", variable(skip));
+            }
+            None => {
+                let _ = writeln!(layers, "        self.{name} = {torch}");
+                let _ = writeln!(calls, "        {y} = self.{name}({x})");
+            }
+        }
     }
+    let logits = variable(model.net.layers.len());
     let [mut mask, mut masked] = [String::new(), String::new()];
     if let Some(allowed) = &model.allowed {
         let bits: Vec<u8> = allowed.iter().map(|&allowed| allowed.into()).collect();
@@ -73,7 +91,7 @@ class Net(nn.Module):
 {mask}{layers}
     def forward(self, pixels):
         x = (pixels.float() / 255 - self.mean) / self.std
-{calls}        return x / TEMPERATURE
+{calls}        return {logits} / TEMPERATURE
 
     def probabilities(self, pixels):
         logits = self(pixels)

@@ -31,6 +31,11 @@ impl ImageLayout {
         }
     }
 
+    /// Whether it is that of [`Self::planes`].
+    pub fn is_planes(&self) -> bool {
+        *self == Self::planes(self.dims)
+    }
+
     /// Pixel by pixel, with a border of `padding` zero pixels, `column_stride` values a pixel of which the first
     /// `channels` are used, and `slack` values after the last pixel that may be read but mean nothing.
     pub fn pixels([channels, h, w]: [usize; 3], [above, left]: [usize; 2], column_stride: usize, slack: usize) -> Self {
@@ -51,14 +56,13 @@ impl ImageLayout {
         self.origin + channel * self.channel_stride + row * self.row_stride + column * self.column_stride
     }
 
-    /// Calls `each(index in planes, index here)` for every element.
-    fn for_each(&self, mut each: impl FnMut(usize, usize)) {
+    /// Calls `each([channel, row, column], index)` for every element, in planes' order.
+    pub fn for_each(&self, mut each: impl FnMut([usize; 3], usize)) {
         let [channels, h, w] = self.dims;
         for c in 0..channels {
             for i in 0..h {
-                let (from, to) = ((c * h + i) * w, self.at(c, i, 0));
                 for j in 0..w {
-                    each(from + j, to + j * self.column_stride);
+                    each([c, i, j], self.at(c, i, j));
                 }
             }
         }
@@ -66,12 +70,14 @@ impl ImageLayout {
 
     /// Writes an image given channel by channel. Borders are left as they are.
     pub fn write<T: Copy>(&self, planes: &[T], image: &mut [T]) {
-        self.for_each(|from, to| image[to] = planes[from]);
+        let mut planes = planes.iter();
+        self.for_each(|_, at| image[at] = *planes.next().expect("an element for each"));
     }
 
     /// Reads an image into channel-by-channel order.
     pub fn read<T: Copy>(&self, image: &[T], planes: &mut [T]) {
-        self.for_each(|to, from| planes[to] = image[from]);
+        let mut planes = planes.iter_mut();
+        self.for_each(|_, at| *planes.next().expect("an element for each") = image[at]);
     }
 }
 

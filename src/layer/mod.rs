@@ -174,6 +174,8 @@ pub struct At<'a> {
     pub mode: Mode,
     /// Input, `[n, …]`.
     pub x: Slice,
+    /// What an operation that [adds](Op::adds) adds.
+    pub skip: Option<Slice>,
     /// Output, `[n, …]`.
     pub y: Slice,
     /// The parameters, in the order of [`Op::parameters`].
@@ -218,6 +220,20 @@ pub trait Fit: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Misfit`]: what reached the layer, and what it needs.
     fn fit(&self, input: Shape) -> Result<Arc<dyn Op>, Misfit>;
+
+    /// The layers of a residual block, whose operation is the addition at its end.
+    fn branches(&self) -> Option<Branches<'_>> {
+        None
+    }
+}
+
+/// What a residual block adds: two stacks of layers over the same input.
+#[derive(Clone, Copy, Debug)]
+pub struct Branches<'a> {
+    /// At least one layer.
+    pub branch: &'a [Layer],
+    /// None where the input itself is added.
+    pub shortcut: &'a [Layer],
 }
 
 /// Any layer's settings.
@@ -241,6 +257,11 @@ impl Layer {
     /// As [`Fit::fit`].
     pub fn fit(&self, input: Shape) -> Result<Arc<dyn Op>, Misfit> {
         self.0.fit(input)
+    }
+
+    /// As [`Fit::branches`].
+    pub fn branches(&self) -> Option<Branches<'_>> {
+        self.0.branches()
     }
 }
 
@@ -267,13 +288,34 @@ pub trait Op: Twin<f32> + Twin<f64> + Any + Debug + Send + Sync {
         false
     }
 
+    /// Whether it adds a second input, of its output's shape. That input's gradient is the output's.
+    fn adds(&self) -> bool {
+        false
+    }
+
     /// Floating-point operations of a forward pass over one image (two for each multiply-add of its products).
     fn flops(&self) -> u64 {
         0
     }
 
+    /// The smallest batch that it learns from.
+    fn least_batch(&self) -> usize {
+        1
+    }
+
     /// How exact the passes are over a batch of `n`.
     fn rounding(&self, n: usize) -> Rounding;
+
+    /// As [`Twin::forward`], with the size of the terms that each result adds in its place. False where the plain form
+    /// over absolute values gives it.
+    fn forward_terms(&self, _pass: Forward<f64>) -> bool {
+        false
+    }
+
+    /// As [`Twin::backward`], likewise.
+    fn backward_terms(&self, _pass: Backward<f64>) -> bool {
+        false
+    }
 
     /// Which inputs it is tested with.
     fn inputs(&self) -> Inputs {
@@ -379,6 +421,8 @@ pub struct Forward<'a, 'b, T> {
     pub mode: Mode,
     /// Input, `[n, …]`.
     pub x: &'a [T],
+    /// What an operation that [adds](Op::adds) adds; empty for others.
+    pub skip: &'a [T],
     /// The trained parameters, in the order of [`Op::parameters`].
     pub params: &'a [&'a [T]],
     /// The parameters that are buffers, in their order. Training may change them.
@@ -461,6 +505,8 @@ pub struct NodeBatch<'a, T> {
     pub to: ImageLayout,
     /// The input, `n` times `from.len`.
     pub x: &'a [T],
+    /// What is added, and how each image of it lies, where one of the layers [adds](Op::adds).
+    pub skip: Option<(&'a [T], ImageLayout)>,
     /// The trained parameters of all layers that the node computes, in order.
     pub params: &'a [&'a [T]],
     /// Random numbers of the first of these layers.
@@ -469,10 +515,26 @@ pub struct NodeBatch<'a, T> {
     pub scratch: &'a mut Scratch,
 }
 
+/// What a node's backward pass gives: every element is to be written.
+#[derive(Debug)]
+pub struct NodeGradients<'a, 'b, T> {
+    /// Of the input, if it is wanted.
+    pub dx: Option<&'a mut [T]>,
+    /// Of what is added, if there is something and its gradient is wanted.
+    pub dskip: Option<&'a mut [T]>,
+    /// Of the trained parameters of all layers that the node computes, summed over the batch.
+    pub params: &'a mut [&'b mut [T]],
+}
+
 /// One or more layers, as the fast path computes them.
 pub trait Node<T: Real>: Send + Sync {
     /// How it takes its input; `None` for planes, channel after channel.
     fn reads(&self) -> Option<ImageLayout> {
+        None
+    }
+
+    /// How it would like its input; it takes any layout all the same.
+    fn prefers(&self) -> Option<ImageLayout> {
         None
     }
 
@@ -487,8 +549,8 @@ pub trait Node<T: Real>: Send + Sync {
     /// The batch to `y`.
     fn forward(&mut self, batch: NodeBatch<T>, mode: Mode, buffers: &mut [&mut [T]], y: &mut [T]);
 
-    /// From the output `y` and its gradient `dy` to the gradients of the parameters, and of the input if it is wanted.
-    fn backward(&self, batch: NodeBatch<T>, y: &[T], dy: &[T], dx: Option<&mut [T]>, grads: &mut [&mut [T]]);
+    /// From the output `y` and its gradient `dy` to other gradients.
+    fn backward(&self, batch: NodeBatch<T>, y: &[T], dy: &[T], to: NodeGradients<T>);
 
     /// What it takes.
     fn bytes(&self) -> NodeBytes {

@@ -7,6 +7,7 @@
 //! ```
 
 use crate::Result;
+use crate::ops::augment::{Augment, Border};
 use crate::plan::shaders::GATHER;
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 
@@ -15,6 +16,11 @@ uniform! {
     struct Dims {
         channels: u32,
         plane: u32,
+        width: u32,
+        shift: u32,
+        reflect: u32,
+        flip: u32,
+        cutout: u32,
     }
 }
 
@@ -52,13 +58,22 @@ pub fn labels(plan: &mut Plan, name: &str, n: usize, labels: Slice, order: Slice
     )
 }
 
-/// Records a batch of up to `n` images of shape `image`.
-pub fn gather(plan: &mut Plan, name: &str, n: usize, image: [usize; 3], at: &Buffers) -> Result<()> {
+/// Records a batch of up to `n` images of shape `image`, augmented so.
+pub fn gather(plan: &mut Plan, name: &str, n: usize, image: [usize; 3], augment: &Augment, at: &Buffers) -> Result<()> {
     let [channels, h, w] = image;
+    let dims = Dims {
+        channels: word(channels),
+        plane: word(h * w),
+        width: word(w),
+        shift: word(augment.shift),
+        reflect: u32::from(augment.border == Border::Reflect),
+        flip: augment.flip.into(),
+        cutout: word(augment.cutout),
+    };
     plan.dispatch(
         format!("{name}.gather"),
-        (&GATHER, "gather"),
-        Dims { channels: word(channels), plane: word(h * w) },
+        (&GATHER, if augment.is_none() { "gather" } else { "gather_augmented" }),
+        dims,
         Grid::Threads(n * channels * h * w),
         0,
         &[

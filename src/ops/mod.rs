@@ -10,7 +10,9 @@
 //!
 //! A new layer is such a folder, its shader, and a line in [`ALL`].
 
+pub mod augment;
 pub mod avg_pool2d;
+pub mod batch_norm2d;
 pub mod ceiling;
 pub mod conv2d;
 pub mod conv2d_pool;
@@ -24,12 +26,13 @@ pub mod linear;
 pub mod linear_tiled;
 pub mod max_pool2d;
 pub mod relu;
+pub mod residual;
 pub mod seal;
 mod shared;
 pub mod stage;
 
-pub use shared::{AffineBuffers, Case, Entry, Golden, IGNORED};
-pub(crate) use shared::{WORKGROUP, pooled, windows};
+pub use shared::{AffineBuffers, Around, Case, Entry, Golden, IGNORED, Read};
+pub(crate) use shared::{Pooling, Stride, WORKGROUP, pair, plain, pooled, windows};
 
 use crate::plan::shaders::{self, Shader};
 
@@ -40,11 +43,13 @@ pub const ALL: &[Entry] = &[
     max_pool2d::ENTRY,
     avg_pool2d::ENTRY,
     global_avg_pool2d::ENTRY,
+    batch_norm2d::ENTRY,
     linear::ENTRY,
     relu::ENTRY,
     leaky_relu::ENTRY,
     dropout::ENTRY,
     flatten::ENTRY,
+    residual::ENTRY,
 ];
 
 /// Every fused operation.

@@ -1,5 +1,8 @@
 //! What the operations have in common: how one is listed, and what several of them use.
 
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
 use crate::layer::{Layer, Misfit, Shape};
 use crate::plan::Slice;
 use crate::plan::shaders::Shader;
@@ -14,12 +17,62 @@ pub struct Entry {
     pub summary: &'static str,
     /// What it runs on, on a GPU.
     pub shaders: &'static [&'static Shader],
+    /// Makes it of the settings in a file.
+    pub read: Read,
     /// The shapes that it is tested on.
     pub cases: fn() -> Vec<Case>,
     /// Random settings for this input, if any fit.
     pub draw: fn(&mut Philox, Shape) -> Option<Layer>,
     /// A case of `tests/golden/<name>.safetensors`, by its numbers; absent where PyTorch has nothing to say.
     pub golden: Option<Golden>,
+}
+
+/// Makes a layer of its settings, and of what is around it in its file.
+pub type Read = fn(Value, Around) -> serde_json::Result<Layer>;
+
+/// What is around a layer in the file of a network.
+#[derive(Clone, Debug)]
+pub struct Around {
+    /// The layers of its branch, if it is a residual block.
+    pub branch: Vec<Layer>,
+    /// Those of its shortcut.
+    pub shortcut: Vec<Layer>,
+    /// How many classes the network tells apart.
+    pub classes: usize,
+}
+
+/// A pooling in a file: its window, and its stride, which is the window's size where it is left out, as in PyTorch.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pooling {
+    #[serde(deserialize_with = "pair")]
+    pub kernel: [usize; 2],
+    pub stride: Option<Stride>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Stride(#[serde(deserialize_with = "pair")] pub [usize; 2]);
+
+/// A layer without settings.
+pub(crate) fn plain(settings: Value, layer: Layer) -> serde_json::Result<Layer> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct NoSettings {}
+    NoSettings::deserialize(settings).map(|NoSettings {}| layer)
+}
+
+/// Height and width: one number for both, or a pair.
+pub(crate) fn pair<'de, D: Deserializer<'de>>(from: D) -> Result<[usize; 2], D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a whole number, or two: [height, width]")]
+    enum Size {
+        Both(usize),
+        Each([usize; 2]),
+    }
+    Size::deserialize(from).map(|size| match size {
+        Size::Both(size) => [size; 2],
+        Size::Each(sizes) => sizes,
+    })
 }
 
 /// Makes a case from recorded numbers, which it asks for by name.

@@ -79,6 +79,8 @@ pub struct StageAt<'a> {
     pub mode: Mode,
     /// Input, `[n, …]`.
     pub x: Slice,
+    /// What is added, if one of its layers [adds](Op::adds).
+    pub skip: Option<Slice>,
     /// The data set, if the stage reads its bytes in place of `x`.
     pub bytes: Bytes,
     /// Output, `[n, …]`.
@@ -232,9 +234,9 @@ pub trait Stage: Debug + Send + Sync {
 /// A place in a network at which a fused operation may begin.
 #[derive(Debug)]
 pub struct Site<'a> {
-    /// The layer's operation and those above it.
+    /// The layer's operation and those above it that may run as one with it.
     pub ops: &'a [Arc<dyn Op>],
-    /// The stage below, if there is one.
+    /// The stage that gives its input, if it gives it to nobody else.
     pub below: Option<&'a dyn Stage>,
     /// Whether the gradient of the input is wanted.
     pub wants_dx: bool,

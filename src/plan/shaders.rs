@@ -103,7 +103,7 @@ shaders! {
     CONV2D_POOL_TILED = "conv2d_pool_tiled" with "conv2d_pool" & "f32" & "conv2d_pool_f32",
     CONV2D_POOL_TILED_F16 =
         "conv2d_pool_tiled" + "_f16" with "conv2d_pool" & "f16" & "conv2d_pool_f16",
-    GATHER = "gather",
+    GATHER = "gather" with "random",
     HEAD = "head" with "f32" & "loss_block",
     HEAD_F16 = "head" + "_f16" with "f16" & "loss_block",
     LINEAR_TILED = "linear_tiled" with "linear_tiled" & "linear_tiled_f32",

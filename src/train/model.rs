@@ -18,7 +18,7 @@ use crate::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use crate::loss::weighted::{Spec, WeightedLoss};
 use crate::loss::{Form, Loss};
 use crate::measure::{self, temperature};
-use crate::network::Network;
+use crate::network::{Architecture, Network};
 use crate::parse::to_json;
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
@@ -49,6 +49,9 @@ pub(crate) const DATA_SET: &str = "data_set";
 
 /// The key of an exported model's metadata that has what its logits are divided by.
 pub(crate) const TEMPERATURE: &str = "temperature";
+
+/// The key of a model's metadata that has its layers, as JSON; without it they are the seed network's.
+pub(super) const NETWORK: &str = "network";
 
 /// What a model's metadata says of its data.
 pub(super) fn data_set(trained_on: &TrainedOn) -> (String, String) {
@@ -149,6 +152,14 @@ impl ModelFile {
         self.left_by_training("ignore_index", |text| text.parse().ok().map(Some))
     }
 
+    /// The network's layers.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for what no training leaves.
+    pub fn architecture(&self) -> Result<Architecture> {
+        self.left_by_training(NETWORK, |text| serde_json::from_str(text).ok())
+    }
+
     /// What the logits of an exported model are divided by, if it says so.
     ///
     /// # Errors
@@ -227,16 +238,16 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads the model at `path`, of the seed network for images of `shape` (channels, height, width) in so many
-    /// classes.
+    /// Reads the model at `path`, for images of `shape` (channels, height, width) in so many classes.
     ///
     /// # Errors
-    /// As [`saved::load_params`]; [`Error::Layer`] for a shape that the network does not take.
+    /// As [`ModelFile::open`], [`ModelFile::architecture`] and [`saved::load_params`]; [`Error::Layer`] for a shape that
+    /// the network does not take.
     pub fn load(path: &Path, shape: [usize; 3], classes: usize) -> Result<Self> {
-        let net = Network::seed(shape, classes)?;
-        let path = weights_of(path)?;
-        let (state, metadata) = saved::load_params(&net, &path)?;
-        Ok(Self { file: ModelFile { path, metadata }, net, state })
+        let file = ModelFile::open(path)?;
+        let net = file.architecture()?.network(shape, classes)?;
+        let (state, metadata) = saved::load_params(&net, &file.path)?;
+        Ok(Self { file: ModelFile { metadata, ..file }, net, state })
     }
 
     /// Writes the file again with what its logits are to be divided by. A checkpoint is left as it is: a run goes on

@@ -56,7 +56,7 @@ use super::checkpoint::Metadata;
 use super::config::images::{Images, images};
 use super::config::{Config, read_config};
 use super::listener::{Begun, Listener};
-use super::model::{self, Model};
+use super::model::{self, Model, ModelFile, NETWORK};
 use super::record::Recorder;
 use super::run_folder::{BEST, CHECKPOINT, CONFIG, EVENTS, FLIPPED, MODEL, OwnFolder};
 use super::saved::{self, SavedRun};
@@ -70,6 +70,7 @@ use crate::fs::write_atomic;
 use crate::loss::{Form, Loss};
 use crate::network::Network;
 use crate::ops::IGNORED;
+use crate::parse::to_json;
 use crate::plan::Storage;
 use crate::{Error, Result};
 
@@ -202,7 +203,13 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     let Images { train, validation, test, flipped, .. } = &images;
     let measured = validation.as_ref().unwrap_or(test);
     choosing(&mut config, validation.is_some())?;
-    let net = Network::seed(train.shape, train.classes)?;
+    if let (Some(init), true) = (&config.init, config.network.is_default()) {
+        // Weights say what network they are of.
+        config.network = ModelFile::open(init)?.architecture()?;
+    }
+    let net = config.network.network(train.shape, train.classes)?;
+    net.check_batches(train.len(), config.batch_size)?;
+    config.augment.check(train.shape)?;
     memory::check_state(&net, true)?;
     let loss = images.loss(&config)?;
     let normalisation = config.normalisation(&images.normalisation)?;
@@ -251,6 +258,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         loss: loss.clone(),
         optimizer: config.optimizer,
         normalisation,
+        augment: config.augment,
         train,
         test: measured,
     };
@@ -475,6 +483,9 @@ fn metadata(config: &Config, loss: &Loss, epoch: usize) -> Metadata {
     }
     if let (Some(_), Form::Weighted(loss)) = (&config.loss.smoothing_prior, loss.form()) {
         metadata.insert("smoothing_prior".into(), list(loss.prior()));
+    }
+    if !config.network.is_default() {
+        metadata.insert(NETWORK.into(), to_json(&config.network));
     }
     metadata.extend([model::data_set(&config.trained_on())]);
     metadata

@@ -27,6 +27,8 @@ const VERSION: &str = "2";
 const KEY: &str = "format_version";
 /// The best epoch's key in the metadata.
 const BEST_EPOCH: &str = "best_epoch";
+/// How the names of the counters end that PyTorch keeps beside a batch norm's statistics. Nothing reads them here.
+const COUNTER: &str = ".num_batches_tracked";
 /// What the tensors of the best epoch are called before their name.
 const BEST: &str = "best.";
 
@@ -110,7 +112,8 @@ pub fn load_foreign(path: &Path, net: &Network) -> Result<(State, Option<String>
         [names(&net.parameters[layer.parameters.clone()]), names(&net.buffers[layer.buffers.clone()])].concat()
     };
     let layers: Vec<_> = net.layers.iter().map(of_layer).filter(|names| !names.is_empty()).collect();
-    let found = checkpoint::load_names(path)?;
+    let mut found = checkpoint::load_names(path)?;
+    found.retain(|name| !name.ends_with(COUNTER));
     let renamed = names::renamed(&found, &layers).map_err(|message| Error::data(path, message))?;
     let Some(renamed) = renamed else { return Ok((load_model(path, net)?.0, None)) };
     let by_own: BTreeMap<String, String> = layers.into_iter().flatten().zip(renamed.names).collect();
@@ -121,7 +124,8 @@ pub fn load_foreign(path: &Path, net: &Network) -> Result<(State, Option<String>
 
 fn load_expected(path: &Path, net: &Network, expected: &[(String, Vec<usize>)]) -> Result<(State, Metadata)> {
     let of_checkpoint = |metadata: &Metadata, name: &str| {
-        metadata.contains_key(KEY) && (name.starts_with("optimizer.") || name.starts_with(BEST))
+        name.ends_with(COUNTER)
+            || metadata.contains_key(KEY) && (name.starts_with("optimizer.") || name.starts_with(BEST))
     };
     let (tensors, metadata) = checkpoint::load_among(path, expected, &of_checkpoint)?;
     Ok((state(net, None, &tensors), metadata))
@@ -250,6 +254,24 @@ mod tests {
         let (own, found, _) = load_checkpoint(&path, &net, &adam).unwrap();
         assert_eq!((&own.params, found), (&state.params, Some(best)));
         assert_eq!(load_model(&path, &net).unwrap().0.params, state.params);
+    }
+
+    /// Catches weights of PyTorch's that are refused for what a batch norm counts there.
+    #[test]
+    fn the_counters_of_batch_norms_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let layers = [Layer::conv2d(2, 1, 0), Layer::batch_norm2d(), Layer::flatten(), Layer::linear(2)];
+        let net = Network::new([1, 2, 2], &layers).unwrap();
+        let state = State::initial(&net, 5);
+        let mut all = tensors(&net, None, &state);
+        all.push(Tensor { name: format!("bn1{COUNTER}"), shape: vec![], data: vec![3.0].into() });
+        checkpoint::save(&path, &all, Dtype::F32, &Metadata::new()).unwrap();
+        assert_eq!(load_model(&path, &net).unwrap().0.params, state.params);
+        all.iter_mut().for_each(|tensor| tensor.name = format!("module.{}", tensor.name));
+        checkpoint::save(&path, &all, Dtype::F32, &Metadata::new()).unwrap();
+        let (loaded, how) = load_foreign(&path, &net).unwrap();
+        assert_eq!((loaded.buffers, how.is_some()), (state.buffers, true));
     }
 
     /// Catches what is filled with zeros, cut or overlooked in silence.

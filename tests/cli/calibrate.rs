@@ -54,6 +54,7 @@ fn logits(folder: &Path, images: &Dataset) -> Vec<f64> {
         loss: Smoothing::NONE.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[MEAN_AND_STD.0, MEAN_AND_STD.1]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: images,
         test: images,
     };

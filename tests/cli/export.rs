@@ -102,6 +102,7 @@ fn networks(images: &Dataset) -> Vec<(Exportable, Vec<f64>)> {
             kernel_size: [3, 2],
             stride: [2, 1],
             padding: [2, 1],
+            bias: true,
         }),
         Layer::leaky_relu(0.1),
         Layer::new(avg_pool2d::Settings { kernel_size: [2, 3], stride: [1, 2] }),
@@ -116,7 +117,25 @@ fn networks(images: &Dataset) -> Vec<(Exportable, Vec<f64>)> {
     ];
     let with_global =
         [Layer::conv2d(6, 3, 1), Layer::global_avg_pool2d(), Layer::flatten(), Layer::linear(3), Layer::dropout(0.5)];
-    vec![untrained(images.shape, &layers, images), untrained(images.shape, &with_global, images)]
+    let halved = |out_channels, kernel_size, padding| {
+        let square = conv2d::Settings::square(out_channels, kernel_size, padding);
+        Layer::new(conv2d::Settings { stride: [2; 2], bias: false, ..square })
+    };
+    let residual = [
+        Layer::conv2d(4, 3, 1),
+        Layer::batch_norm2d(),
+        Layer::relu(),
+        Layer::residual_with(
+            vec![halved(6, 3, 1), Layer::batch_norm2d(), Layer::residual(vec![Layer::conv2d(6, 3, 1)])],
+            vec![halved(6, 1, 0), Layer::batch_norm2d()],
+        ),
+        Layer::relu(),
+        Layer::global_avg_pool2d(),
+        Layer::flatten(),
+        Layer::linear(3),
+    ];
+    let networks: [&[Layer]; 3] = [&layers, &with_global, &residual];
+    networks.map(|layers| untrained(images.shape, layers, images)).into()
 }
 
 /// The model with a temperature and without one of its classes; its probabilities then.

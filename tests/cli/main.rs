@@ -13,6 +13,7 @@ mod folders;
 mod given;
 mod labels;
 mod loss;
+mod networks;
 mod pictures;
 mod predict;
 mod refuse;

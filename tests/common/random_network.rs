@@ -79,7 +79,7 @@ fn block(rng: &mut Rng) -> Vec<Layer> {
 }
 
 fn conv(out_channels: usize, kernel_size: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Layer {
-    Layer::new(conv2d::Settings { in_channels: None, out_channels, kernel_size, stride, padding })
+    Layer::new(conv2d::Settings { in_channels: None, out_channels, kernel_size, stride, padding, bias: true })
 }
 
 fn pool(kernel_size: [usize; 2], stride: [usize; 2]) -> Layer {
@@ -256,6 +256,7 @@ impl Case {
             loss: self.loss.clone(),
             optimizer: self.optimizer,
             normalisation: vec![[0.45, 0.3]; self.net.input[0]],
+            augment: smoothcnn::ops::augment::Augment::NONE,
             train: &self.train,
             test: &self.test,
         }

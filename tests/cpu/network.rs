@@ -21,7 +21,7 @@ const SMOOTHING: Smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1
 fn networks() -> Vec<Network> {
     let (relu, flatten) = (Layer::relu, Layer::flatten);
     let conv = |out_channels, kernel_size, stride, padding| {
-        Layer::new(conv2d::Settings { in_channels: None, out_channels, kernel_size, stride, padding })
+        Layer::new(conv2d::Settings { in_channels: None, out_channels, kernel_size, stride, padding, bias: true })
     };
     let pool = |kernel_size, stride| Layer::new(max_pool2d::Settings { kernel_size, stride });
     let stacks: [([usize; 3], Vec<Layer>); 8] = [
@@ -112,7 +112,17 @@ fn train_with(loss: Loss, net: &Network, optimizer: Optimizer, [batch_size, step
     let train = random_data(images, net.input, net.classes);
     let test = random_data(batch_size + 1, net.input, net.classes);
     let normalisation = vec![[0.4, 0.25]; net.input[0]];
-    let setup = Setup { net, seed: 0, batch_size, loss, optimizer, normalisation, train: &train, test: &test };
+    let setup = Setup {
+        net,
+        seed: 0,
+        batch_size,
+        loss,
+        optimizer,
+        normalisation,
+        augment: smoothcnn::ops::augment::Augment::NONE,
+        train: &train,
+        test: &test,
+    };
     let mut backend = make(setup, &net.initial_parameters(1));
     let order: Vec<u32> = (0..images as u32).rev().collect();
     let mut losses = vec![];
@@ -286,6 +296,7 @@ fn going_on_from_a_state_is_going_on() {
         loss: SMOOTHING.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.4, 0.25]; net.input[0]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
         test: &data,
     };

@@ -132,6 +132,7 @@ fn run(
         loss: loss.clone(),
         optimizer,
         normalisation,
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data(),
         test: &test,
     };
@@ -245,7 +246,17 @@ fn an_epoch_in_which_every_image_is_ignored_is_zero() {
     let test = Dataset { labels: vec![1, 2], images: vec![0; 2], ..data() };
     let optimizer = Optimizer::Sgd(Sgd { lr: 0.25, momentum: 0.0, nesterov: false, weight_decay: 0.0 });
     let normalisation = vec![[0.5, 0.25]];
-    let setup = Setup { seed: 0, net: &net, batch_size: 2, loss, optimizer, normalisation, train: &train, test: &test };
+    let setup = Setup {
+        seed: 0,
+        net: &net,
+        batch_size: 2,
+        loss,
+        optimizer,
+        normalisation,
+        augment: smoothcnn::ops::augment::Augment::NONE,
+        train: &train,
+        test: &test,
+    };
     let mut told = Told { batch_size: 2, means: [mean(0.0, 0.0)].into(), logits: LOGITS.to_vec(), asked: vec![] };
     let mut seen = Seen::default();
     let schedule = Schedule { epochs: 1, seed: 1, shuffle: false };

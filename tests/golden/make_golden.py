@@ -25,6 +25,10 @@ max_pool2d     metadata n c h w kh kw stride_h stride_w oh ow
                No padding, floor rule. indices: flat position row * w + column in the h*w plane; the first of equals.
 avg_pool2d     metadata n c h w kh kw stride_h stride_w oh ow
                x, dx [n,c,h,w]  y, dy [n,c,oh,ow]. No padding, floor rule.
+batch_norm2d   metadata n c h w eps momentum
+               x, dx, y, dy [n,c,h,w]  w, dw, b, db [c]  mean, var [c]: running statistics before  mean_after, var_after:
+               after a batch in training  inferred [n,c,h,w]: the output in inference, by mean and var. x of far_from_zero
+               is around 1e4.
 global_avg_pool2d
                metadata n c h w
                x, dx [n,c,h,w]  y, dy [n,c,1,1]: adaptive_avg_pool2d(x, 1)
@@ -55,6 +59,7 @@ adam           metadata optimizer (adam | adamw | sgd) lr beta1 beta2 eps weight
                adam's and sgd's weight_decay is L2 (added to the gradient), adamw's is decoupled. SGD's dampening is 0.
                p0 [len]  grads [steps,len]  p [steps,len]: the parameters after each step
 seed_network   one network, no cases; see seed_network() for its metadata and tensors.
+resnet8        one training, no cases; see resnet8(). p.*: parameters after it, b.*: running statistics, logits: in inference
 """
 
 import json
@@ -221,6 +226,31 @@ def avg_pool2d():
         dy = random.normal(*y.shape)
         (dx,) = torch.autograd.grad(y, x, dy)
         golden.case(name, p | {"oh": y.shape[2], "ow": y.shape[3]}, x=x, y=y, dy=dy, dx=dx)
+    golden.write()
+
+
+def batch_norm2d():
+    golden = Golden("batch_norm2d")
+    keys = "n c h w eps momentum".split()
+    cases = {
+        "pixels": (5, 3, 1, 1, 1e-5, 0.1),
+        "planes": (3, 2, 5, 7, 1e-5, 0.1),
+        "one_image": (1, 2, 3, 3, 1e-3, 0.5),
+        "far_from_zero": (4, 2, 4, 4, 1e-5, 0.1),
+    }
+    for name, values in cases.items():
+        p = dict(zip(keys, values, strict=True))
+        random = Random(golden.name, name)
+        x = leaf(random.normal(p["n"], p["c"], p["h"], p["w"]) + (1e4 if name == "far_from_zero" else 0))
+        w, b = (leaf(random.normal(p["c"])) for _ in range(2))
+        mean, var = random.normal(p["c"]), random.normal(p["c"]).exp()
+        tensors = {"mean": mean, "var": var, "inferred": F.batch_norm(x, mean, var, w, b, eps=p["eps"])}
+        running = [mean.clone(), var.clone()]
+        y = F.batch_norm(x, *running, w, b, training=True, momentum=p["momentum"], eps=p["eps"])
+        tensors |= {"mean_after": running[0], "var_after": running[1]}
+        dy = random.normal(*y.shape)
+        dx, dw, db = torch.autograd.grad(y, (x, w, b), dy)
+        golden.case(name, p, x=x, w=w, b=b, y=y, dy=dy, dx=dx, dw=dw, db=db, **tensors)
     golden.write()
 
 
@@ -551,11 +581,92 @@ def seed_network():
     golden.write()
 
 
+class Resnet8(torch.nn.Module):
+    """He et al. 2015's network for CIFAR-10 with one block a stage; parameters in the order of the program's preset."""
+
+    def __init__(self, classes):
+        super().__init__()
+        nn = torch.nn
+
+        def conv_norm(into, c_in, c_out, kernel, stride):
+            into.conv1 = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
+            into.bn1 = nn.BatchNorm2d(c_out)
+
+        conv_norm(self, 3, 16, 3, 1)
+        for i, (c_in, c_out) in enumerate([(16, 16), (16, 32), (32, 64)], 1):
+            block = nn.Module()
+            if c_in != c_out:
+                block.shortcut = nn.Module()
+                conv_norm(block.shortcut, c_in, c_out, 1, 2)
+            conv_norm(block, c_in, c_out, 3, 1 if c_in == c_out else 2)
+            block.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+            block.bn2 = nn.BatchNorm2d(c_out)
+            setattr(self, f"res{i}", block)
+        self.fc1 = nn.Linear(64, classes)
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        for block in (self.res1, self.res2, self.res3):
+            y = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x)))))
+            shortcut = getattr(block, "shortcut", None)
+            x = F.relu(y + (x if shortcut is None else shortcut.bn1(shortcut.conv1(x))))
+        return self.fc1(x.mean((2, 3)))
+
+
+def resnet8():
+    """16 steps of SGD at a rate that falls by a cosine, from weights of hash01, over images of 3x16x16 bytes of hash01."""
+    golden = Golden("resnet8")
+    batch, steps, side, classes, images_index = 8, 16, 16, 10, 99
+    recipe = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+    for key, value in ({"batch": batch, "steps": steps, "side": side, "images_index": images_index, "epsilon": 0.1} | recipe).items():
+        golden.metadata[key] = text(value)
+    net = Resnet8(classes).double()
+    with torch.no_grad():
+        for index, (name, p) in enumerate(net.named_parameters()):
+            values = 2 * (hash01(p.numel(), index) - 0.5)
+            # Weights of a norm around 1, its bias around 0, the others as PyTorch draws them; all are numbers of f32.
+            inputs = p[0].numel() if p.dim() > 1 else 64
+            norm = ".bn" in f".{name}"
+            values = 1 + 0.25 * values if norm and name.endswith("weight") else values / np.sqrt(inputs)
+            p.copy_(torch.from_numpy(values.astype(np.float32).astype(np.float64)).reshape(p.shape))
+    count = batch * steps
+    pixels = np.floor(256 * hash01(count * 3 * side * side, images_index))
+    images = torch.from_numpy((pixels / 255 - 0.5) / 0.25).reshape(count, 3, side, side)
+    labels = torch.arange(count) * 7 % classes
+    optimizer = torch.optim.SGD(net.parameters(), **recipe)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    losses, rates = [], []
+    for step in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        part = slice(step * batch, (step + 1) * batch)
+        loss = F.cross_entropy(net(images[part]), labels[part], label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.detach())
+    golden.add("labels", labels)
+    golden.add("rates", torch.tensor(rates, dtype=torch.float64))
+    golden.add("losses", torch.stack(losses))
+    for name, p in net.named_parameters():
+        flat = p.detach().flatten()
+        stride = max(1, flat.numel() // 16)
+        golden.metadata[f"{name}.stride"] = text(stride)
+        golden.add(f"p.{name}.sample", flat[::stride])
+        golden.add(f"p.{name}.sum_sq", (flat * flat).sum())
+    for name, buffer in net.named_buffers():
+        if not name.endswith("num_batches_tracked"):
+            golden.add(f"b.{name}", buffer)
+    net.eval()
+    golden.add("logits", net(images[:batch]).detach())
+    golden.write()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     torch.use_deterministic_algorithms(True)
-    files = (conv2d, max_pool2d, avg_pool2d, global_avg_pool2d, relu, leaky_relu, linear, smoothed_loss, weighted_loss,
-             comparator_loss, distillation_loss, adam, seed_network)
+    files = (conv2d, max_pool2d, avg_pool2d, batch_norm2d, global_avg_pool2d, relu, leaky_relu, linear, smoothed_loss, weighted_loss,
+             comparator_loss, distillation_loss, adam, seed_network, resnet8)
     for file in files:
         if len(sys.argv) == 1 or file.__name__ in sys.argv[1:]:
             file()

@@ -37,6 +37,7 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
         loss: Smoothing::NONE.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.5, 0.25]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
         test: &data,
     };
@@ -95,6 +96,7 @@ fn where_nothing_can_be_kept_the_adapter_decides() {
             loss: Smoothing::NONE.into(),
             optimizer: Optimizer::Adam(Adam::default()),
             normalisation: vec![[0.5, 0.25]],
+            augment: smoothcnn::ops::augment::Augment::NONE,
             train: &data,
             test: &data,
         };
@@ -117,6 +119,7 @@ fn every_loss_can_be_tried() {
             loss,
             optimizer: Optimizer::Adam(Adam::default()),
             normalisation: vec![[0.5, 0.25]],
+            augment: smoothcnn::ops::augment::Augment::NONE,
             train: &data,
             test: &data,
         };

@@ -34,6 +34,7 @@ fn setup<'a>(net: &'a Network, data: &'a Dataset, optimizer: Optimizer) -> Setup
         loss: Smoothing::NONE.into(),
         optimizer,
         normalisation: vec![[0.5, 0.25]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: data,
         test: data,
     }

@@ -24,6 +24,7 @@ fn a_plan_that_does_not_fit_names_the_batch_size_that_would() {
         loss: Smoothing::NONE.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.5, 0.5]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
         test: &data,
     };

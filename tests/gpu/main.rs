@@ -7,6 +7,8 @@ mod determinism;
 mod drivers;
 mod failures;
 mod folded;
+#[path = "../common/golden.rs"]
+mod golden;
 mod halves;
 mod network;
 mod ops;
@@ -16,6 +18,9 @@ mod property;
 mod random;
 #[path = "../common/random_network.rs"]
 mod random_network;
+mod resnet;
+#[path = "../common/resnet8.rs"]
+mod resnet8;
 mod rng;
 #[path = "../common/skip.rs"]
 mod skip;

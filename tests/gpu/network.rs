@@ -33,6 +33,7 @@ fn twenty_steps_of_a_small_network() {
             kernel_size: [3, 2],
             stride: [1, 2],
             padding: [1, 1],
+            bias: true,
         }),
         Layer::relu(),
         Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 1] }),
@@ -133,6 +134,7 @@ fn the_gradient_is_that_of_the_reference_kernels() {
         loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.5, 0.25]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
         test: &data,
     };

@@ -12,6 +12,7 @@ use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::weighted::Weighting;
 use smoothcnn::loss::weighted::cases::Features;
 use smoothcnn::loss::{FORMS, LossCase, comparator, distillation, smoothed, weighted};
+use smoothcnn::ops::augment::Augment;
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::linear::{self, Linear};
 use smoothcnn::ops::{self as layers, Case, conv2d_pool};
@@ -91,7 +92,10 @@ fn optimizer_cases() {
 #[test]
 fn gather_cases() {
     for image in [[1, 1, 1], [1, 28, 28], [3, 5, 7], [2, 3, 3]] {
-        assert_rows(ops::gather(&GPU, 3, image));
+        assert_rows(ops::gather(&GPU, 3, image, &Augment::NONE));
+    }
+    for (image, augment) in ops::GATHERS {
+        assert_rows(ops::gather(&GPU, 9, *image, augment));
     }
 }
 
@@ -172,7 +176,7 @@ proptest! {
         n in 1usize..6, c_in in 1usize..10, fours in 1usize..6, h in 1usize..14, w in 1usize..14,
         padding in prop_oneof![Just([1usize, 1]), [0usize..3, 0usize..3]],
     ) {
-        let dims = Conv2d { input: [c_in, h, w], c_out: fours * 4, kernel: [3, 3], stride: [1, 1], padding };
+        let dims = Conv2d { input: [c_in, h, w], c_out: fours * 4, kernel: [3, 3], stride: [1, 1], padding, bias: true };
         prop_assume!(dims.output().is_ok_and(|[_, h, w]| h >= 2 && w >= 2));
         assert_rows(fused::conv2d_pool(&GPU, n, dims));
     }

@@ -36,6 +36,7 @@ fn a_predictor_answers_as_a_trainer_does() {
                     loss: Smoothing::NONE.into(),
                     optimizer: Optimizer::Adam(Adam::default()),
                     normalisation: normalisation.to_vec(),
+                    augment: smoothcnn::ops::augment::Augment::NONE,
                     train: test,
                     test,
                 };

@@ -59,6 +59,7 @@ fn a_run_stopped_within_an_epoch_goes_on_to_the_same_bits() {
         loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.5, 0.25]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &train,
         test: &test,
     };
@@ -107,6 +108,7 @@ fn logits_of_other_images_leave_the_test_set_alone() {
         loss: Smoothing::NONE.into(),
         optimizer: Optimizer::Adam(Adam::default()),
         normalisation: vec![[0.5, 0.25]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &train,
         test,
     };

@@ -5,7 +5,8 @@
 //! comparison here. The magnitudes come from the op itself, run on absolute values.
 
 use smoothcnn::backend::reference::ReferenceNetwork;
-use smoothcnn::layer::{First, Inputs, Mode};
+use smoothcnn::check::batch::CaseBatch;
+use smoothcnn::layer::{First, Inputs, Mode, Random, Role};
 use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::distillation::DistillationLoss;
 use smoothcnn::loss::smoothing::{Epsilon, Smoothing, Variant};
@@ -16,7 +17,7 @@ use smoothcnn::network::Network;
 use smoothcnn::ops;
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd, Values};
 
-use crate::op::{Op, Targets, largest, pass};
+use crate::op::{Op, Targets, largest};
 use crate::recorded::{Case, Golden};
 
 const EPSILON: f64 = f64::EPSILON;
@@ -58,22 +59,32 @@ fn layers_agree_with_pytorch() {
         for case in golden.cases() {
             let ops::Case { n, input, layer } = of_numbers(&|key| case.parse(key));
             let op = layer.fit(input).unwrap_or_else(|misfit| panic!("{}: {misfit:?}", case.name));
-            let inputs: Vec<Vec<f64>> =
-                ["x", "w", "b"][..1 + op.parameters().len()].iter().map(|name| case.f64(name)).collect();
-            let dy = case.f64("dy");
+            let mut trained = ["w", "b"].into_iter();
+            let mut running = ["mean", "var"].into_iter();
+            let (mut params, mut buffers) = (vec![], vec![]);
+            for parameter in op.parameters() {
+                match parameter.role {
+                    Role::Buffer => buffers.push(case.f64(running.next().unwrap())),
+                    _ => params.push(case.f64(trained.next().unwrap())),
+                }
+            }
+            let [x, dy] = ["x", "dy"].map(|name| case.f64(name));
             assert_eq!(dy.len(), n * op.output().len(), "{}", case.name);
-            let layer = Op::Layer(op.clone());
-            let (y, kept) = pass(&*op, &inputs);
-            if !kept.words.is_empty() {
-                let words: Vec<i64> = kept.words.into_iter().map(i64::from).collect();
+            let batch = CaseBatch { op, n, x, skip: vec![], dy, params, buffers, random: Random::default() };
+            let given = batch.forward(Mode::Training);
+            if !given.kept.words.is_empty() {
+                let words: Vec<i64> = given.kept.words.iter().copied().map(i64::from).collect();
                 assert_eq!(words, case.i64("indices"), "{}", case.name);
             }
             // Pooling and ReLU choose by their input: there only dy is made absolute.
-            let sizes = match op.inputs() {
-                Inputs::Any => inputs.iter().map(|v| absolute(v)).collect(),
-                Inputs::Zeros | Inputs::Ties => inputs.clone(),
+            let (size, of_gradients) = match batch.op.inputs() {
+                Inputs::Any => (batch.forward_terms(Mode::Training), batch.backward_terms(&given)),
+                Inputs::Zeros | Inputs::Ties => {
+                    let absolute = CaseBatch { dy: absolute(&batch.dy), ..batch.clone() };
+                    (given.clone(), absolute.backward(&given))
+                }
             };
-            let rounding = op.rounding(n);
+            let rounding = batch.op.rounding(n);
             let mut check = |name: &str, found: &[f64], size: &[f64], terms: usize| {
                 let relative = terms as f64 * EPSILON;
                 assert!(relative <= LIMIT);
@@ -82,10 +93,19 @@ fn layers_agree_with_pytorch() {
                 let allowed = |i: usize| relative * size[i].abs() + rounding.ulps * EPSILON * expected[i].abs();
                 worst = worst.max(compare(&what, found, &expected, allowed));
             };
-            check("y", &y, &layer.forward(&sizes), rounding.terms[0]);
-            let gradients = layer.backward(&inputs, &dy).into_iter().zip(layer.backward(&sizes, &absolute(&dy)));
-            for (i, (found, size)) in gradients.enumerate() {
-                check(["dx", "dw", "db"][i], &found, &size, rounding.terms[if i == 0 { 1 } else { 2 }]);
+            let [of_y, of_dx, of_params] = rounding.terms;
+            check("y", &given.y, &size.y, of_y);
+            let gradients = batch.backward(&given);
+            check("dx", &gradients.dx, &of_gradients.dx, of_dx);
+            for (i, (found, size)) in gradients.params.iter().zip(&of_gradients.params).enumerate() {
+                check(["dw", "db"][i], found, size, of_params);
+            }
+            for (i, (found, size)) in given.buffers.iter().zip(&size.buffers).enumerate() {
+                check(["mean_after", "var_after"][i], found, size, of_y);
+            }
+            if !given.buffers.is_empty() {
+                let [found, size] = [batch.forward(Mode::Inference), batch.forward_terms(Mode::Inference)];
+                check("inferred", &found.y, &size.y, of_y);
             }
         }
         println!("{}: worst error {worst:.3} of the bound", entry.name);

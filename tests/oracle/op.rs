@@ -144,6 +144,7 @@ pub fn pass<T: Element>(op: &dyn layer::Op, inputs: &[Vec<T>]) -> (Vec<T>, Kept<
         n,
         mode: Mode::Training,
         x: &inputs[0],
+        skip: &[],
         params: &inputs[1..].iter().map(Vec::as_slice).collect::<Vec<_>>(),
         buffers: &mut [],
         y: &mut y,
@@ -166,7 +167,7 @@ fn unwritten<T: Real>(len: usize) -> Vec<T> {
 
 /// A convolution from `[c_in, h, w, c_out, kernel, stride, padding]`, each pair vertical first.
 pub fn conv2d([c_in, h, w, c_out, kh, kw, sh, sw, ph, pw]: [usize; 10]) -> Conv2d {
-    Conv2d { input: [c_in, h, w], c_out, kernel: [kh, kw], stride: [sh, sw], padding: [ph, pw] }
+    Conv2d { input: [c_in, h, w], c_out, kernel: [kh, kw], stride: [sh, sw], padding: [ph, pw], bias: true }
 }
 
 /// A pooling from `[channels, h, w, kernel, stride]`, each pair vertical first.

@@ -179,6 +179,7 @@ fn its_buffer_is_part_of_the_state() {
         loss: Smoothing::NONE.into(),
         optimizer,
         normalisation: normalisation.clone(),
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
         test: &data,
     };

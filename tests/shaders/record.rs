@@ -8,9 +8,10 @@ use smoothcnn::compile::{Compiled, Job, compile};
 use smoothcnn::layer::{At, Mode};
 use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::loss::{self, FORMS, Loss};
-use smoothcnn::network::{Layer, Network};
+use smoothcnn::network::{Architecture, Layer, Network, Preset};
 use smoothcnn::ops;
 use smoothcnn::ops::AffineBuffers;
+use smoothcnn::ops::augment::Augment;
 use smoothcnn::ops::ceiling;
 use smoothcnn::ops::conv2d::{self, Conv2d};
 use smoothcnn::ops::conv2d_pool::Conv2dPool;
@@ -35,6 +36,7 @@ fn job<'a>(
     Job {
         net,
         batch_size: 7,
+        augment: Augment::NONE,
         loss,
         optimizer,
         train_images: 20,
@@ -75,6 +77,7 @@ fn networks() -> Vec<Network> {
         kernel_size: [2, 3],
         stride: [2, 1],
         padding: [0, 2],
+        bias: true,
     });
     let overlapping = Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [1, 2] });
     for layers in [
@@ -151,6 +154,12 @@ fn all_plans() -> Vec<Compiled> {
             plans.extend(KERNELS.map(|kernels| compile(&job(net, &loss, optimizer, kernels)).unwrap()));
         }
     }
+    // Batch norms, additions, tensors of two readers; images that are augmented.
+    let residual = Architecture::Preset(Preset::Resnet8).network([3, 32, 32], 10).unwrap();
+    for net in [&residual, &networks()[0]] {
+        let job = Job { augment: Augment::CIFAR, ..job(net, &loss, optimizers()[0], KERNELS[1]) };
+        plans.push(compile(&job).unwrap());
+    }
     plans
 }
 
@@ -186,8 +195,18 @@ fn layers_apart() -> Plan {
         let params = vec![at; op.parameters().len()];
         for mode in [Mode::Training, Mode::Inference] {
             let saved = op.saved(case.n).map(|_| at);
-            let at_layer =
-                At { name: "layer", n: case.n, mode, x: at, y: at, params: &params, grads: &params, saved, layer: 0 };
+            let at_layer = At {
+                name: "layer",
+                n: case.n,
+                mode,
+                x: at,
+                skip: Some(at),
+                y: at,
+                params: &params,
+                grads: &params,
+                saved,
+                layer: 0,
+            };
             op.record_forward(&mut plan, &at_layer).unwrap();
             if mode == Mode::Training {
                 op.record_backward(&mut plan, &at_layer, at, Some(at)).unwrap();
@@ -217,7 +236,7 @@ fn halves_apart() -> Plan {
         let layer = LinearTiled { x: Storage::F16, tiles, ..layer };
         layer.backward(&mut plan, "linear", 3, &buffers, at, None).unwrap();
     }
-    let conv = Conv2d { input: [1, 2, 2], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1] };
+    let conv = Conv2d { input: [1, 2, 2], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1], bias: true };
     let pool = MaxPool2d { input: [4, 2, 2], kernel: [2, 2], stride: [2, 2] };
     let mut block = Conv2dPool::new(&conv, &pool, false, Layout::Planes, Layout::Planes).unwrap();
     block.stored = Storage::F16;

@@ -53,6 +53,7 @@ fn step(batch: usize, (form, kernels, tiles, activations): (&'static str, Kernel
     let job = Job {
         net: &net,
         batch_size: batch,
+        augment: smoothcnn::ops::augment::Augment::NONE,
         loss: &loss,
         optimizer,
         train_images,

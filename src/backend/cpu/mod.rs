@@ -17,6 +17,7 @@
 
 pub mod memory;
 pub mod network;
+mod nodes;
 pub mod plain;
 pub mod trainer;
 

@@ -1,38 +1,60 @@
 //! A whole network on the fast path: forward, backward, and one training step.
 
-use std::ops::Range;
+use std::collections::HashSet;
 
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::plain::Plain;
-use crate::layer::{Element, Following, ImageLayout, MAX_CHUNKS, Mode, Node, NodeBatch, Random, Scratch, Shape, grow};
+use super::nodes::{NodeStage, nodes};
+use crate::layer::{Element, ImageLayout, MAX_CHUNKS, Mode, NodeBatch, NodeGradients, Random, Scratch, grow};
 use crate::loss;
 use crate::loss::{BatchLoss, Form, mean};
-use crate::network::{FittedLayer, Network};
+use crate::network::Network;
 use crate::optimizer::{Optimizer, Slots, Values};
 use crate::real::Real;
 
 /// Rows of logits that one task turns into losses.
 const LOSS_ROWS: usize = 16;
+/// Elements of two gradients that one task adds.
+const ADDED: usize = 1 << 14;
 
-/// What one pass does; one or more of the network's layers.
-struct Stage<T> {
-    node: Box<dyn Node<T>>,
-    layers: Range<usize>,
-}
-
-/// What flows between two nodes, for a whole batch.
+/// What flows between nodes, for a whole batch.
 #[derive(Clone, Debug)]
 struct Tensor<T> {
     layout: ImageLayout,
     values: Vec<T>,
     gradient: Vec<T>,
+    /// Whether a reader has given its part of the gradient in this backward pass.
+    has_gradient: bool,
 }
 
 impl<T: Real> Tensor<T> {
     fn new(layout: ImageLayout) -> Self {
-        Self { layout, values: vec![], gradient: vec![] }
+        Self { layout, values: vec![], gradient: vec![], has_gradient: false }
+    }
+
+    /// The values of `n` images.
+    fn images(&self, n: usize) -> &[T] {
+        &self.values[..n * self.layout.len]
+    }
+
+    /// Room for what one reader gives of the gradient, of `n` images: the gradient itself, or `spare` where another
+    /// reader's part is there.
+    fn take_gradient(&mut self, n: usize, spare: &mut Vec<T>) -> Vec<T> {
+        let mut given = std::mem::take(if self.has_gradient { spare } else { &mut self.gradient });
+        given.resize(n * self.layout.len, T::zero());
+        given
+    }
+
+    /// Adds what a reader gave.
+    fn put_gradient(&mut self, given: Vec<T>, spare: &mut Vec<T>) {
+        if std::mem::replace(&mut self.has_gradient, true) {
+            let sums = self.gradient.par_chunks_mut(ADDED).zip(given.par_chunks(ADDED));
+            sums.for_each(|(sums, given)| sums.iter_mut().zip(given).for_each(|(sum, &given)| *sum += given));
+            *spare = given;
+        } else {
+            self.gradient = given;
+        }
     }
 }
 
@@ -46,11 +68,11 @@ pub struct CpuNetwork<T> {
     slots: Slots<T>,
     /// What the layers keep from one step to the next.
     buffers: Vec<T>,
-    nodes: Vec<Stage<T>>,
-    /// `tensors[0]` is the batch, `tensors[i + 1]` what node i gives.
+    nodes: Vec<NodeStage<T>>,
+    /// `tensors[0]` is the batch, the last one the logits.
     tensors: Vec<Tensor<T>>,
-    /// The first node with parameters: the backward pass ends there.
-    first_trained: usize,
+    /// What a tensor's later readers give of its gradient, until it is added.
+    spare: [Vec<T>; 2],
     scratch: Scratch,
     /// The run's seed, and the update that the passes are part of: the random numbers of layers follow from them.
     seed: u64,
@@ -90,16 +112,16 @@ impl<T: Element> CpuNetwork<T> {
     fn with(net: &Network, params: Vec<T>, trained: usize) -> Self {
         assert_eq!(params.len(), net.flat_len());
         let arch = Arch::new();
-        let (nodes, layouts) = fuse(net, arch);
+        let (nodes, layouts) = nodes(net, arch);
         Self {
             arch,
             grads: vec![T::zero(); trained],
             slots: vec![],
             buffers: net.initial_buffers(0).into_iter().map(|v| T::of(v.into())).collect(),
             params,
-            first_trained: first_trained(net, &nodes),
             nodes,
             tensors: layouts.into_iter().map(Tensor::new).collect(),
+            spare: [vec![], vec![]],
             scratch: Scratch::default(),
             seed: 0,
             step: 0,
@@ -113,13 +135,15 @@ impl<T: Element> CpuNetwork<T> {
 
     /// How much memory a batch takes, worked out and not allocated.
     pub fn image_bytes(net: &Network) -> ImageBytes {
-        let (nodes, layouts) = fuse::<T>(net, Arch::new());
+        let (nodes, layouts) = nodes::<T>(net, Arch::new());
         let size = size_of::<T>();
         let of_nodes: Vec<_> = nodes.iter().map(|stage| stage.node.bytes()).collect();
         let forward = layouts.iter().map(|layout| layout.len * size).chain(of_nodes.iter().map(|bytes| bytes.image));
         let most = |of: fn(&crate::layer::NodeBytes) -> usize| of_nodes.iter().map(of).max().unwrap_or(0);
-        let first = first_trained(net, &nodes) + 1;
-        let backward = layouts.iter().skip(first).map(|layout| layout.len * size).sum::<usize>();
+        let wanted: HashSet<usize> = nodes.iter().flat_map(|stage| stage.wanted()).collect();
+        let largest = nodes.iter().filter_map(|stage| stage.skip).map(|skip| layouts[skip].len).max().unwrap_or(0);
+        let gradients = wanted.iter().map(|&tensor| layouts[tensor].len).sum::<usize>() + net.classes;
+        let backward = (gradients + 2 * largest) * size;
         // Losses and the logits' gradient.
         let losses = (2 + net.classes) * size;
         ImageBytes {
@@ -181,25 +205,30 @@ impl<T: Element> CpuNetwork<T> {
     pub fn forward(&mut self, mode: Mode) -> &[T] {
         self.pack();
         let Self { net, arch, params, buffers, seed, step, scratch, images: n, .. } = self;
-        for (i, Stage { node, layers }) in self.nodes.iter_mut().enumerate() {
-            let (before, after) = self.tensors.split_at_mut(i + 1);
-            let (from, to) = (&before[i], &mut after[0]);
-            grow(&mut to.values, *n * to.layout.len);
+        for NodeStage { node, layers, from, skip, to, .. } in &mut self.nodes {
+            let mut given = std::mem::take(&mut self.tensors[*to].values);
+            let (from, layout) = (&self.tensors[*from], self.tensors[*to].layout);
+            grow(&mut given, *n * layout.len);
             let batch = NodeBatch {
                 n: *n,
                 arch: *arch,
                 from: from.layout,
-                to: to.layout,
-                x: &from.values[..*n * from.layout.len],
+                to: layout,
+                x: from.images(*n),
+                skip: skip.map(|skip| &self.tensors[skip]).map(|skip| (skip.images(*n), skip.layout)),
                 params: &net.params(params, layers.clone()),
                 random: Random { seed: *seed, step: *step, layer: layers.start },
                 scratch,
             };
             let buffers = &mut net.buffers_mut(buffers, layers.clone());
-            node.forward(batch, mode, buffers, &mut to.values[..*n * to.layout.len]);
+            node.forward(batch, mode, buffers, &mut given[..*n * layout.len]);
+            self.tensors[*to].values = given;
         }
-        let logits = &self.tensors[self.nodes.len()];
-        &logits.values[..self.images * logits.layout.len]
+        self.logits()
+    }
+
+    fn logits(&self) -> &[T] {
+        self.tensors.last().expect("the logits'").images(self.images)
     }
 
     /// Brings the packed weights up to date.
@@ -208,36 +237,47 @@ impl<T: Element> CpuNetwork<T> {
             return;
         }
         let Self { net, params, nodes, .. } = self;
-        nodes.par_iter_mut().for_each(|Stage { node, layers }| node.pack(&net.params(params, layers.clone())));
+        nodes.par_iter_mut().for_each(|NodeStage { node, layers, .. }| node.pack(&net.params(params, layers.clone())));
     }
 
     /// From the gradient of the logits `[n, classes]` to the gradient of the parameters. Below the first layer with
     /// parameters nothing is computed.
     pub fn backward(&mut self, dlogits: &[T]) {
-        let last = &mut self.tensors[self.nodes.len()];
+        self.tensors.iter_mut().for_each(|tensor| tensor.has_gradient = false);
+        let last = self.tensors.last_mut().expect("the logits'");
         last.gradient.clear();
         last.gradient.extend_from_slice(dlogits);
-        let Self { net, arch, params, grads, seed, step, scratch, images: n, .. } = self;
-        for (i, Stage { node, layers }) in self.nodes.iter().enumerate().skip(self.first_trained).rev() {
-            let wanted = i > self.first_trained;
-            let (before, after) = self.tensors.split_at_mut(i + 1);
-            let (from, to) = (&mut before[i], &after[0]);
-            if wanted {
-                grow(&mut from.gradient, *n * from.layout.len);
-            }
+        let Self { net, arch, params, grads, seed, step, scratch, images: n, tensors, spare: [spare, other], .. } =
+            self;
+        let first = net.first_trained();
+        for stage in self.nodes.iter().rev().filter(|stage| stage.layers.end > first) {
+            let NodeStage { node, layers, from, skip, to, wants_dx, wants_dskip } = stage;
+            let mut dx = wants_dx.then(|| tensors[*from].take_gradient(*n, spare));
+            let mut dskip = skip.filter(|_| *wants_dskip).map(|skip| tensors[skip].take_gradient(*n, other));
             let batch = NodeBatch {
                 n: *n,
                 arch: *arch,
-                from: from.layout,
-                to: to.layout,
-                x: &from.values[..*n * from.layout.len],
+                from: tensors[*from].layout,
+                to: tensors[*to].layout,
+                x: tensors[*from].images(*n),
+                skip: skip.map(|skip| &tensors[skip]).map(|skip| (skip.images(*n), skip.layout)),
                 params: &net.params(params, layers.clone()),
                 random: Random { seed: *seed, step: *step, layer: layers.start },
                 scratch,
             };
-            let (y, dy) = (&to.values[..*n * to.layout.len], &to.gradient[..*n * to.layout.len]);
-            let dx = wanted.then_some(&mut from.gradient).map(|dx| &mut dx[..*n * from.layout.len]);
-            node.backward(batch, y, dy, dx, &mut net.params_mut(grads, layers.clone()));
+            let gradients = NodeGradients {
+                dx: dx.as_deref_mut(),
+                dskip: dskip.as_deref_mut(),
+                params: &mut net.params_mut(grads, layers.clone()),
+            };
+            let given = &tensors[*to];
+            node.backward(batch, given.images(*n), &given.gradient, gradients);
+            if let Some(dx) = dx {
+                tensors[*from].put_gradient(dx, spare);
+            }
+            if let (Some(dskip), Some(skip)) = (dskip, skip) {
+                tensors[*skip].put_gradient(dskip, other);
+            }
         }
     }
 
@@ -278,64 +318,4 @@ impl<T: Element> CpuNetwork<T> {
         self.stale = true;
         BatchLoss { loss, nll, diverged: !finite }
     }
-}
-
-/// The first node with parameters.
-fn first_trained<T>(net: &Network, nodes: &[Stage<T>]) -> usize {
-    let first = net.first_trained();
-    nodes.iter().position(|stage| stage.layers.contains(&first)).unwrap_or(nodes.len())
-}
-
-/// The network's layers as nodes, and the layouts between them.
-fn fuse<T: Element>(net: &Network, arch: Arch) -> (Vec<Stage<T>>, Vec<ImageLayout>) {
-    let ops: Vec<_> = net.layers.iter().map(|layer| layer.op.clone()).collect();
-    let mut nodes: Vec<Stage<T>> = vec![];
-    let mut layouts = vec![planes(Shape::Image(net.input))];
-    let mut at = 0;
-    while let Some(FittedLayer { op, .. }) = net.layers.get(at) {
-        at += 1;
-        // Planes are already flat.
-        if op.is_view() {
-            continue;
-        }
-        let following = Following { ops: &ops[at..], wants_dx: at - 1 > net.first_trained(), arch };
-        let (node, taken) = op.twin().fast(&following).unwrap_or_else(|| (Box::new(Plain::<T>::new(op)), 0));
-        let layers = at - 1..at + taken;
-        at += taken;
-        // Its own layout: straight from the node before, or the batch written so, or else brought into it.
-        if let Some(wanted) = node.reads() {
-            let given = nodes.last_mut().is_none_or(|before| before.node.give(&wanted));
-            if given {
-                *layouts.last_mut().expect("the batch's") = wanted;
-            } else {
-                nodes.push(Stage { node: Box::new(Repack), layers: layers.start..layers.start });
-                layouts.push(wanted);
-            }
-        }
-        layouts.push(planes(net.layers[layers.end - 1].output));
-        nodes.push(Stage { node, layers });
-    }
-    (nodes, layouts)
-}
-
-/// From one layout to another.
-struct Repack;
-
-impl<T: Real> Node<T> for Repack {
-    fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
-        let NodeBatch { from, to, x, .. } = batch;
-        y.par_chunks_mut(to.len).zip(x.par_chunks(from.len)).for_each(|(y, x)| to.write(x, y));
-    }
-
-    fn backward(&self, batch: NodeBatch<T>, _y: &[T], dy: &[T], dx: Option<&mut [T]>, _grads: &mut [&mut [T]]) {
-        let (NodeBatch { from, to, .. }, Some(dx)) = (batch, dx) else { return };
-        dx.par_chunks_mut(from.len).zip(dy.par_chunks(to.len)).for_each(|(dx, dy)| to.read(dy, dx));
-    }
-}
-
-fn planes(shape: Shape) -> ImageLayout {
-    ImageLayout::planes(match shape {
-        Shape::Image(dims) => dims,
-        Shape::Features(n) => [n, 1, 1],
-    })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::layer::{Backward, Element, Forward, Kept, Mode, Node, NodeBatch, NodeBytes, Op};
+use crate::layer::{Backward, Element, Forward, Kept, Mode, Node, NodeBatch, NodeBytes, NodeGradients, Op};
 
 /// An operation in its plain form, for the path that has no faster one.
 pub struct Plain<T> {
@@ -19,13 +19,18 @@ impl<T: Element> Plain<T> {
 
 impl<T: Element> Node<T> for Plain<T> {
     fn forward(&mut self, batch: NodeBatch<T>, mode: Mode, buffers: &mut [&mut [T]], y: &mut [T]) {
-        let NodeBatch { n, x, params, random, .. } = batch;
+        let NodeBatch { n, x, skip, params, random, .. } = batch;
+        let skip = skip.map_or(&[][..], |(skip, _)| skip);
         self.kept.fit(&*self.op, n);
-        self.op.twin().forward(Forward { n, mode, x, params, buffers, y, kept: &mut self.kept, random });
+        self.op.twin().forward(Forward { n, mode, x, skip, params, buffers, y, kept: &mut self.kept, random });
     }
 
-    fn backward(&self, batch: NodeBatch<T>, y: &[T], dy: &[T], dx: Option<&mut [T]>, grads: &mut [&mut [T]]) {
+    fn backward(&self, batch: NodeBatch<T>, y: &[T], dy: &[T], to: NodeGradients<T>) {
         let NodeBatch { n, x, params, random, .. } = batch;
+        let NodeGradients { dx, dskip, params: grads } = to;
+        if let Some(dskip) = dskip {
+            dskip.copy_from_slice(dy);
+        }
         self.op.twin().backward(Backward { n, x, y, params, kept: &self.kept, dy, dx, grads, random });
     }
 

@@ -505,6 +505,7 @@ mod tests {
         let compiled = compile(&Job {
             net: &net,
             batch_size: 1024,
+            augment: crate::ops::augment::Augment::NONE,
             loss: &crate::loss::smoothing::Smoothing::NONE.into(),
             optimizer: Optimizer::Adam(Adam::default()),
             train_images: 1024,

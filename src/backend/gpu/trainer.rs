@@ -111,6 +111,7 @@ pub fn job<'a>(setup: &'a Setup<'a>, batch_size: usize, options: GpuOptions) -> 
     let job = Job {
         net: setup.net,
         batch_size,
+        augment: setup.augment,
         loss: &setup.loss,
         optimizer: setup.optimizer,
         train_images: residences[0].images(setup.train),
@@ -433,6 +434,8 @@ impl Trainer for GpuTrainer<'_> {
         on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let batch_size = self.setup.batch_size;
+        self.setup.net.check_batches(order.len(), batch_size)?;
+        self.setup.augment.check(self.setup.train.shape)?;
         let step_work = self.engine.work(self.compiled.train.clone());
         let mut t = updates;
         let mut under_way = VecDeque::<UnderWay>::new();

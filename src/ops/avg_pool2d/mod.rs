@@ -11,7 +11,9 @@ mod reference;
 
 use std::sync::Arc;
 
-use super::{Entry, pooled};
+use serde::Deserialize;
+
+use super::{Entry, Pooling, Stride, pooled};
 use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
 use crate::real::Real;
 
@@ -20,6 +22,11 @@ pub const ENTRY: Entry = Entry {
     name: "avg_pool2d",
     summary: "`torch.nn.AvgPool2d` without padding: any window and stride",
     shaders: &[&record::SHADER],
+    read: |settings, _| {
+        Pooling::deserialize(settings).map(|Pooling { kernel, stride }| {
+            Layer::new(Settings { kernel_size: kernel, stride: stride.unwrap_or(Stride(kernel)).0 })
+        })
+    },
     cases: cases::all,
     draw: cases::draw,
     golden: Some(cases::golden),

@@ -14,7 +14,7 @@ const fn conv(
     stride: [usize; 2],
     padding: [usize; 2],
 ) -> (usize, Conv2d) {
-    (n, Conv2d { input, c_out, kernel, stride, padding })
+    (n, Conv2d { input, c_out, kernel, stride, padding, bias: true })
 }
 
 /// Images in a batch, and the convolution.
@@ -35,15 +35,16 @@ pub const DIMS: &[(usize, Conv2d)] = &[
 impl Conv2d {
     /// The case of this convolution, over a batch of `n`.
     pub fn case(&self, n: usize) -> Case {
-        let Self { input, c_out, kernel, stride, padding } = *self;
-        let settings = Settings { in_channels: None, out_channels: c_out, kernel_size: kernel, stride, padding };
+        let Self { input, c_out, kernel, stride, padding, bias } = *self;
+        let settings = Settings { in_channels: None, out_channels: c_out, kernel_size: kernel, stride, padding, bias };
         Case { n, input: Shape::Image(input), layer: Layer::new(settings) }
     }
 }
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    DIMS.iter().map(|(n, dims)| dims.case(*n)).collect()
+    let without_bias = DIMS[3..5].iter().map(|(n, dims)| Conv2d { bias: false, ..*dims }.case(*n));
+    DIMS.iter().map(|(n, dims)| dims.case(*n)).chain(without_bias).collect()
 }
 
 /// A random convolution of such images, if one fits.
@@ -52,8 +53,14 @@ pub fn draw(rng: &mut Philox, input: Shape) -> Option<Layer> {
     let mut upto = |most: usize| 1 + rng.below(most as u32) as usize;
     let padding = [upto(3) - 1, upto(3) - 1];
     let kernel_size = [upto(5.min(h + 2 * padding[0])), upto(5.min(w + 2 * padding[1]))];
-    let settings =
-        Settings { in_channels: None, out_channels: upto(9), kernel_size, stride: [upto(3), upto(3)], padding };
+    let settings = Settings {
+        in_channels: None,
+        out_channels: upto(9),
+        kernel_size,
+        stride: [upto(3), upto(3)],
+        padding,
+        bias: true,
+    };
     Some(Layer::new(settings))
 }
 
@@ -67,6 +74,7 @@ pub fn golden(number: &dyn Fn(&str) -> f64) -> Case {
         kernel: pair("kh", "kw"),
         stride: pair("stride_h", "stride_w"),
         padding: pair("pad_h", "pad_w"),
+        bias: true,
     }
     .case(number("n"))
 }

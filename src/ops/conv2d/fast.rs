@@ -7,7 +7,8 @@ use rayon::prelude::*;
 use super::Conv2d;
 use super::fast_backward::{ConvSums, Image};
 use super::fast_block::{ConvBlock, Packed};
-use crate::layer::{Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, chunk_len, grow};
+use super::fast_dense::DenseConvolution;
+use crate::layer::{Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, chunk_len, grow};
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::relu::Relu;
 use crate::real::Real;
@@ -23,6 +24,9 @@ pub fn node<T: Real>(dims: &Conv2d, following: &Following) -> (Box<dyn Node<T>>,
             _ => break,
         }
         taken += 1;
+    }
+    if taken == 0 {
+        return (Box::new(DenseConvolution::new(dims, following.wants_dx, following.lanes::<T>())), 0);
     }
     let stage = ConvBlock::new(*dims, relu, pool, following.wants_dx, following.lanes::<T>());
     (Box::new(Convolution { stage, packed: Packed::default(), argmax: vec![] }), taken)
@@ -53,7 +57,7 @@ impl<T: Real> Node<T> for Convolution<T> {
     }
 
     fn pack(&mut self, params: &[&[T]]) {
-        self.stage.pack(params[0], params[1], &mut self.packed);
+        self.stage.pack(params[0], params.get(1).copied().unwrap_or_default(), &mut self.packed);
     }
 
     fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
@@ -79,7 +83,8 @@ impl<T: Real> Node<T> for Convolution<T> {
             });
     }
 
-    fn backward(&self, batch: NodeBatch<T>, y: &[T], dy: &[T], dx: Option<&mut [T]>, grads: &mut [&mut [T]]) {
+    fn backward(&self, batch: NodeBatch<T>, y: &[T], dy: &[T], to: NodeGradients<T>) {
+        let NodeGradients { dx, params: grads, .. } = to;
         let NodeBatch { n, arch, from, to, x, scratch, .. } = batch;
         let Self { stage, packed, argmax } = self;
         let chunk_len = chunk_len(n);
@@ -110,9 +115,10 @@ impl<T: Real> Node<T> for Convolution<T> {
             add(arch, &mut total.sums.dw, &part.sums.dw);
             add(arch, &mut total.sums.db, &part.sums.db);
         }
-        let [dw, db] = grads else { unreachable!("a weight and a bias") };
-        stage.unpack(&total.sums.dw, dw);
-        db.copy_from_slice(&total.sums.db[..db.len()]);
+        stage.unpack(&total.sums.dw, grads[0]);
+        if let Some(db) = grads.get_mut(1) {
+            db.copy_from_slice(&total.sums.db[..db.len()]);
+        }
     }
 
     fn bytes(&self) -> NodeBytes {

@@ -108,13 +108,13 @@ impl ConvBlock {
         self.pool.kernel[0] * self.columns() * self.padded_c_out()
     }
 
-    /// Packs `w [c_out, c_in, kernel rows, kernel columns]` and `b [c_out]`.
+    /// Packs `w [c_out, c_in, kernel rows, kernel columns]` and `b [c_out]`, which is empty where there is no bias.
     pub fn pack<T: Real>(&self, w: &[T], b: &[T], packed: &mut Packed<T>) {
         let d = &self.dims;
         let ([c_in, ..], c_out, lanes) = (d.input, d.c_out, self.lanes);
         let taps = d.kernel[0] * d.kernel[1];
         packed.bias.resize(self.padded_c_out(), T::zero());
-        packed.bias[..c_out].copy_from_slice(b);
+        packed.bias[..b.len()].copy_from_slice(b);
         packed.forward.resize(self.padded_c_out() * d.fan_in(), T::zero());
         let block = TILE_VECTORS * lanes;
         for (o, w) in w.chunks(d.fan_in()).enumerate() {

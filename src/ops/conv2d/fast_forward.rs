@@ -11,7 +11,7 @@
 //! The weights are packed so that they are read from front to back, and those of 2 vectors of channels are used for a
 //! whole row of windows before the next ones are: they stay in the first-level cache.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
 
 use super::fast_block::{ConvBlock, Packed, TILE_VECTORS};
 use super::fast_pool;
@@ -53,33 +53,21 @@ impl<T: Real> WithSimd for Forward<'_, T> {
         let weights = T::vectors::<S>(&self.packed.forward);
         let bias = T::vectors::<S>(&self.packed.bias);
         let band = T::vectors_mut::<S>(self.band);
-        // Accumulators, a step's weights and the input value must fit the registers.
-        let widest = if S::REGISTER_COUNT >= 32 { 8 } else { 6 };
-        let tiles = columns.div_ceil(widest);
         for i in 0..stage.pool.output_plane()[0] {
             for first in (0..vectors).step_by(TILE_VECTORS) {
-                let weights = &weights[first * d.fan_in()..];
                 for p in 0..stage.pool.kernel[0] {
                     let row = (i * stage.pool.stride[0] + p) * d.stride[0] * stage.input.row_stride;
-                    let mut column = 0;
-                    for tile in 0..tiles {
-                        // Tiles as even as possible: 14 columns are 7 and 7, which keeps more registers busy than 8 and
-                        // 6.
-                        let width = (columns * (tile + 1)).div_ceil(tiles) - column;
-                        let step = d.stride[1] * stage.input.column_stride;
-                        let tile = Tile {
-                            x: &self.x[row + column * step..],
-                            step,
-                            runs: &stage.runs,
-                            run_len: stage.run_len,
-                            weights,
-                            bias: &bias[first..],
-                            out: &mut band[(p * columns + column) * vectors + first..],
-                            out_step: vectors,
-                        };
-                        tile.compute_any::<S>(simd, width, vectors - first);
-                        column += width;
-                    }
+                    let row = Row {
+                        x: &self.x[row..],
+                        step: d.stride[1] * stage.input.column_stride,
+                        runs: &stage.runs,
+                        run_len: stage.run_len,
+                        weights: &weights[first * d.fan_in()..],
+                        bias: &bias[first..],
+                        out: &mut band[p * columns * vectors + first..],
+                        out_step: vectors,
+                    };
+                    row.compute::<S>(simd, columns, vectors - first);
                 }
             }
             fast_pool::forward_row(simd, stage, columns, band, i, self.y, self.argmax);
@@ -87,42 +75,76 @@ impl<T: Real> WithSimd for Forward<'_, T> {
     }
 }
 
-/// Some neighbouring output pixels and vectors of output channels.
-struct Tile<'a, T, V> {
+/// A row of output pixels, and the vectors of output channels that a tile takes.
+pub(super) struct Row<'a, T, V> {
     /// From the first pixel's window on.
-    x: &'a [T],
+    pub x: &'a [T],
     /// From a pixel's window to the next one's.
-    step: usize,
-    runs: &'a [usize],
-    run_len: usize,
-    /// From the tile's first vector on.
-    weights: &'a [V],
-    bias: &'a [V],
-    out: &'a mut [V],
-    out_step: usize,
+    pub step: usize,
+    /// Where in a window the values lie that meet `run_len` successive weights.
+    pub runs: &'a [usize],
+    pub run_len: usize,
+    /// From the row's first vector on.
+    pub weights: &'a [V],
+    pub bias: &'a [V],
+    pub out: &'a mut [V],
+    /// From a pixel's vectors to the next one's.
+    pub out_step: usize,
 }
 
-impl<T: Real, V: bytemuck::Pod> Tile<'_, T, V> {
-    /// Computes `width` pixels and up to [`TILE_VECTORS`] of the `vectors` that are left.
-    #[inline(always)]
-    fn compute_any<S: Simd>(self, simd: S, width: usize, vectors: usize)
+impl<T: Real, V: bytemuck::Pod> Row<'_, T, V> {
+    /// Computes `columns` pixels and up to [`TILE_VECTORS`] of the `vectors` that are left. Every pass of every node
+    /// calls this one, for its many forms take long to compile.
+    #[inline(never)]
+    pub fn compute<S: Simd>(self, simd: S, columns: usize, vectors: usize)
     where
         T: Real<Vector<S> = V>,
     {
-        macro_rules! by_width {
-            ($($width:literal)*) => {
-                match (width, vectors) {
-                    $(($width, 1) => self.compute::<S, $width, 1>(simd),
-                    ($width, _) => self.compute::<S, $width, TILE_VECTORS>(simd),)*
-                    _ => unreachable!("tiles are 1 to 8 pixels wide"),
-                }
-            };
-        }
-        by_width!(1 2 3 4 5 6 7 8)
+        simd.vectorize(Tiles { row: self, simd, columns, vectors });
     }
+}
+
+/// A row in tiles.
+struct Tiles<'a, T, V, S> {
+    row: Row<'a, T, V>,
+    simd: S,
+    columns: usize,
+    vectors: usize,
+}
+
+impl<S: Simd, V: bytemuck::Pod, T: Real<Vector<S> = V>> NullaryFnOnce for Tiles<'_, T, V, S> {
+    type Output = ();
 
     #[inline(always)]
-    fn compute<S: Simd, const WIDTH: usize, const VECTORS: usize>(self, simd: S)
+    fn call(self) {
+        let Self { row: Row { x, step, runs, run_len, weights, bias, out, out_step }, simd, columns, vectors } = self;
+        // Accumulators, a step's weights and the input value must fit the registers.
+        let widest = if S::REGISTER_COUNT >= 32 { 8 } else { 6 };
+        let tiles = columns.div_ceil(widest);
+        let mut column = 0;
+        for tile in 0..tiles {
+            // Tiles as even as possible: 14 columns are 7 and 7, which keeps more registers busy than 8 and 6.
+            let width = (columns * (tile + 1)).div_ceil(tiles) - column;
+            let (x, out) = (&x[column * step..], &mut out[column * out_step..]);
+            let tile = Row { x, step, runs, run_len, weights, bias, out, out_step };
+            macro_rules! by_width {
+                ($($width:literal)*) => {
+                    match (width, vectors) {
+                        $(($width, 1) => tile.tile::<S, $width, 1>(simd),
+                        ($width, _) => tile.tile::<S, $width, TILE_VECTORS>(simd),)*
+                        _ => unreachable!("tiles are 1 to 8 pixels wide"),
+                    }
+                };
+            }
+            by_width!(1 2 3 4 5 6 7 8);
+            column += width;
+        }
+    }
+}
+
+impl<T: Real, V: bytemuck::Pod> Row<'_, T, V> {
+    #[inline(always)]
+    fn tile<S: Simd, const WIDTH: usize, const VECTORS: usize>(self, simd: S)
     where
         T: Real<Vector<S> = V>,
     {

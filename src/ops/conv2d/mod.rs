@@ -11,6 +11,7 @@ mod cases;
 pub mod fast;
 pub mod fast_backward;
 pub mod fast_block;
+mod fast_dense;
 pub mod fast_forward;
 mod fast_pool;
 mod record;
@@ -19,6 +20,8 @@ pub mod reference;
 pub use cases::DIMS;
 
 use std::sync::Arc;
+
+use serde::Deserialize;
 
 use super::{Entry, windows};
 use crate::Result;
@@ -30,36 +33,62 @@ pub const ENTRY: Entry = Entry {
     name: "conv2d",
     summary: "`torch.nn.Conv2d`: any kernel, stride and zero padding",
     shaders: &[&record::SHADER],
+    read: |settings, _| Settings::deserialize(settings).map(Layer::new),
     cases: cases::all,
     draw: cases::draw,
     golden: Some(cases::golden),
 };
 
 /// A convolution as its author writes it: `torch.nn.Conv2d`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Input channels, checked where given.
+    #[serde(rename = "in")]
     pub in_channels: Option<usize>,
     /// Output channels.
+    #[serde(rename = "out")]
     pub out_channels: usize,
     /// Height and width of the kernel.
+    #[serde(rename = "kernel", default = "one", deserialize_with = "super::pair")]
     pub kernel_size: [usize; 2],
     /// Vertical and horizontal stride.
+    #[serde(default = "one", deserialize_with = "super::pair")]
     pub stride: [usize; 2],
     /// Zero padding on each side of an axis.
+    #[serde(default, deserialize_with = "super::pair")]
     pub padding: [usize; 2],
+    /// Whether each output channel has a bias.
+    #[serde(default = "yes")]
+    pub bias: bool,
 }
 
-impl Layer {
-    /// A convolution with a square kernel, stride 1.
-    pub fn conv2d(out_channels: usize, kernel_size: usize, padding: usize) -> Self {
-        Self::new(Settings {
+fn one() -> [usize; 2] {
+    [1; 2]
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Settings {
+    /// A square kernel, stride 1, with bias.
+    pub fn square(out_channels: usize, kernel_size: usize, padding: usize) -> Self {
+        Self {
             in_channels: None,
             out_channels,
             kernel_size: [kernel_size; 2],
             stride: [1; 2],
             padding: [padding; 2],
-        })
+            bias: true,
+        }
+    }
+}
+
+impl Layer {
+    /// A convolution with a square kernel, stride 1.
+    pub fn conv2d(out_channels: usize, kernel_size: usize, padding: usize) -> Self {
+        Self::new(Settings::square(out_channels, kernel_size, padding))
     }
 }
 
@@ -69,10 +98,10 @@ impl Fit for Settings {
     }
 
     fn fit(&self, input: Shape) -> Result<Arc<dyn Op>, Misfit> {
-        let Self { in_channels, out_channels, kernel_size, stride, padding } = *self;
+        let Self { in_channels, out_channels, kernel_size, stride, padding, bias } = *self;
         let image = input.image()?;
         Misfit::check("input channels", in_channels, image[0], input)?;
-        let dims = Conv2d { input: image, c_out: out_channels, kernel: kernel_size, stride, padding };
+        let dims = Conv2d { input: image, c_out: out_channels, kernel: kernel_size, stride, padding, bias };
         dims.output()?;
         Ok(Arc::new(dims))
     }
@@ -91,6 +120,8 @@ pub struct Conv2d {
     pub stride: [usize; 2],
     /// Zero padding above and below, left and right.
     pub padding: [usize; 2],
+    /// Whether each output channel has a bias; without one it is 0.
+    pub bias: bool,
 }
 
 impl Conv2d {
@@ -149,11 +180,18 @@ impl Conv2d {
 
 impl<T: Real> Twin<T> for Conv2d {
     fn forward(&self, pass: Forward<T>) {
-        reference::forward(self, pass.x, pass.params[0], pass.params[1], pass.y);
+        let none = vec![T::zero(); self.c_out];
+        let bias = pass.params.get(1).copied().unwrap_or(&none);
+        reference::forward(self, pass.x, pass.params[0], bias, pass.y);
     }
 
     fn backward(&self, pass: Backward<T>) {
-        let [dw, db] = pass.grads else { unreachable!("a weight and a bias") };
+        let mut none = vec![T::zero(); self.c_out];
+        let (dw, db) = match pass.grads {
+            [dw, db] => (dw, &mut **db),
+            [dw] => (dw, &mut none[..]),
+            _ => unreachable!("a weight, and perhaps a bias"),
+        };
         reference::backward_weight(self, pass.x, pass.dy, dw, db);
         if let Some(dx) = pass.dx {
             reference::backward_input(self, pass.dy, pass.params[0], dx);

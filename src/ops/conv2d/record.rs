@@ -56,7 +56,10 @@ impl Op for Conv2d {
 
     fn parameters(&self) -> Vec<Parameter> {
         let [rows, columns] = self.kernel;
-        Parameter::weight_and_bias(vec![self.c_out, self.input[0], rows, columns], self.fan_in())
+        let shape = vec![self.c_out, self.input[0], rows, columns];
+        let mut both = Parameter::weight_and_bias(shape, self.fan_in());
+        both.truncate(if self.bias { 2 } else { 1 });
+        both
     }
 
     fn flops(&self) -> u64 {
@@ -70,9 +73,12 @@ impl Op for Conv2d {
     }
 
     fn exported(&self) -> Option<Exported> {
-        let Self { input: [c_in, ..], c_out, kernel: [h, w], stride: [down, right], padding: [rows, columns] } = *self;
-        let torch =
-            format!("nn.Conv2d({c_in}, {c_out}, ({h}, {w}), stride=({down}, {right}), padding=({rows}, {columns}))");
+        let Self { input: [c_in, ..], c_out, kernel: [h, w], stride: [down, right], padding: [rows, columns], bias } =
+            *self;
+        let bias = if bias { "" } else { ", bias=False" };
+        let torch = format!(
+            "nn.Conv2d({c_in}, {c_out}, ({h}, {w}), stride=({down}, {right}), padding=({rows}, {columns}){bias})"
+        );
         let attributes = vec![
             ("kernel_shape", OnnxValue::sizes(&self.kernel)),
             ("pads", OnnxValue::sizes(&[rows, columns, rows, columns])),
@@ -82,13 +88,16 @@ impl Op for Conv2d {
     }
 
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {
+        // A new buffer is zero, and nobody writes to this one.
+        let no_bias = || plan.buffer(format!("{}.no_bias", at.name), self.c_out);
+        let bias = at.params.get(1).copied().map_or_else(no_bias, Ok)?;
         plan.dispatch(
             format!("{}.forward", at.name),
             (&SHADER, "forward"),
             self.dims(),
             Grid::Threads(at.n * self.output_len()),
             self.flops() * at.n as u64,
-            &[("x", at.x), ("w", at.params[0]), ("b", at.params[1]), ("y", at.y)],
+            &[("x", at.x), ("w", at.params[0]), ("b", bias), ("y", at.y)],
         )?;
         plan.loops(&[self.input[0], self.kernel[0], self.kernel[1]]);
         Ok(())
@@ -106,15 +115,17 @@ impl Op for Conv2d {
         )?;
         let [h, w] = self.output_plane();
         plan.loops(&[n, h, w]);
-        plan.dispatch(
-            format!("{name}.backward_bias"),
-            (&SHADER, "backward_bias"),
-            self.dims(),
-            Grid::Threads(self.c_out),
-            (self.output_len() * n) as u64,
-            &[("dy", dy), ("db", at.grads[1])],
-        )?;
-        plan.loops(&[n, h * w]);
+        if let Some(&db) = at.grads.get(1) {
+            plan.dispatch(
+                format!("{name}.backward_bias"),
+                (&SHADER, "backward_bias"),
+                self.dims(),
+                Grid::Threads(self.c_out),
+                (self.output_len() * n) as u64,
+                &[("dy", dy), ("db", db)],
+            )?;
+            plan.loops(&[n, h * w]);
+        }
         let Some(dx) = dx else { return Ok(()) };
         plan.dispatch(
             format!("{name}.backward_input"),

@@ -102,13 +102,14 @@ pub struct Buffers {
 
 impl Conv2dPool {
     /// The block, if these kernels compute it: a 3x3 kernel at stride 1 with a padding of at most 2 (1, if the gradient
-    /// of its input is wanted), 2x2 windows that do not overlap, output channels in fours.
+    /// of its input is wanted), 2x2 windows that do not overlap, output channels in fours, with a bias.
     pub fn new(conv: &Conv2d, pool: &MaxPool2d, wants_dx: bool, x: Layout, y: Layout) -> Option<Self> {
         let kernels = conv.kernel == [3, 3] && conv.stride == [1, 1] && pool.kernel == [2, 2] && pool.stride == [2, 2];
         let padding = if wants_dx { conv.padding == [1, 1] } else { conv.padding.iter().all(|&p| p <= 2) };
         let fits = kernels
             && padding
             && conv.c_out.is_multiple_of(4)
+            && conv.bias
             // Only a block gives its channels last, and its parameters want a gradient.
             && (x != Layout::ChannelsLast || wants_dx && conv.input[0].is_multiple_of(4))
             // Nobody wants the gradient of bytes, and nobody stores any.

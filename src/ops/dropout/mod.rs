@@ -14,6 +14,8 @@ mod record;
 
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use super::Entry;
 use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Mode, Op, Random, Shape, Twin};
 use crate::real::Real;
@@ -23,6 +25,7 @@ pub const ENTRY: Entry = Entry {
     name: "dropout",
     summary: "`torch.nn.Dropout`: the same elements on every device",
     shaders: &[&record::SHADER],
+    read: |settings, _| Settings::deserialize(settings).map(Layer::new),
     cases: cases::all,
     draw: cases::draw,
     // PyTorch draws other numbers.
@@ -30,10 +33,17 @@ pub const ENTRY: Entry = Entry {
 };
 
 /// `torch.nn.Dropout`, as its author writes it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct Settings {
     /// The probability that an element is dropped, in [0, 1).
     pub p: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { p: 0.5 }
+    }
 }
 
 /// Dropout over images of a shape.

@@ -14,6 +14,7 @@ pub const ENTRY: Entry = Entry {
     name: "flatten",
     summary: "`torch.nn.Flatten`: a change of shape, and no work",
     shaders: &[],
+    read: |settings, _| super::plain(settings, Layer::flatten()),
     cases: || vec![Case { n: 3, input: Shape::Image([2, 3, 5]), layer: Layer::flatten() }],
     draw: |_: &mut Philox, _: Shape| Some(Layer::flatten()),
     golden: None,

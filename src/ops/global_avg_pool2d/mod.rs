@@ -19,6 +19,7 @@ pub const ENTRY: Entry = Entry {
     name: "global_avg_pool2d",
     summary: "`torch.nn.AdaptiveAvgPool2d(1)`: the average of each channel",
     shaders: &[&record::SHADER],
+    read: |settings, _| super::plain(settings, Layer::global_avg_pool2d()),
     cases: cases::all,
     draw: cases::draw,
     golden: Some(cases::golden),

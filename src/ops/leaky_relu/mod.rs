@@ -5,6 +5,8 @@ mod record;
 
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use super::Entry;
 use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
 use crate::real::Real;
@@ -14,16 +16,24 @@ pub const ENTRY: Entry = Entry {
     name: "leaky_relu",
     summary: "`torch.nn.LeakyReLU`",
     shaders: &[&record::SHADER],
+    read: |settings, _| Settings::deserialize(settings).map(Layer::new),
     cases: cases::all,
     draw: cases::draw,
     golden: Some(cases::golden),
 };
 
 /// `torch.nn.LeakyReLU`, as its author writes it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct Settings {
     /// What numbers below 0 are multiplied by; PyTorch's default is 0.01.
     pub negative_slope: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { negative_slope: 0.01 }
+    }
 }
 
 /// LeakyReLU over images of a shape.

@@ -8,7 +8,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Linear;
-use crate::layer::{Mode, Node, NodeBatch, NodeBytes};
+use crate::layer::{Mode, Node, NodeBatch, NodeBytes, NodeGradients};
 use crate::real::Real;
 
 /// The node of a fully connected layer.
@@ -24,8 +24,9 @@ impl<T: Real> Node<T> for Dense {
         forward(arch, &self.0, [x, params[0], params[1]], y, &mut scratch.of::<Parts<T>>().0);
     }
 
-    fn backward(&self, batch: NodeBatch<T>, _y: &[T], dy: &[T], dx: Option<&mut [T]>, grads: &mut [&mut [T]]) {
-        let [dw, db] = grads else { unreachable!("a weight and a bias") };
+    fn backward(&self, batch: NodeBatch<T>, _y: &[T], dy: &[T], to: NodeGradients<T>) {
+        let NodeGradients { dx, params, .. } = to;
+        let [dw, db] = params else { unreachable!("a weight and a bias") };
         backward_weight(&self.0, batch.x, dy, dw, db);
         if let Some(dx) = dx {
             backward_input(&self.0, dy, batch.params[0], dx);

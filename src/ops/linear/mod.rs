@@ -16,7 +16,10 @@ pub use cases::DIMS;
 
 use std::sync::Arc;
 
-use super::Entry;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Around, Entry};
 use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
@@ -25,10 +28,21 @@ pub const ENTRY: Entry = Entry {
     name: "linear",
     summary: "`torch.nn.Linear`",
     shaders: &[&record::SHADER],
+    read: read,
     cases: cases::all,
     draw: cases::draw,
     golden: Some(cases::golden),
 };
+
+/// Without `out` it has an output for each class.
+fn read(settings: Value, around: Around) -> serde_json::Result<Layer> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        out: Option<usize>,
+    }
+    File::deserialize(settings).map(|File { out }| Layer::linear(out.unwrap_or(around.classes)))
+}
 
 /// A fully connected layer as its author writes it: `torch.nn.Linear`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

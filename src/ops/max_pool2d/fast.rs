@@ -1,38 +1,122 @@
-//! A pooling on the fast CPU path, where no convolution takes it along: planes are spread over the threads.
+//! A pooling on the fast CPU path, where no convolution takes it along. In planes these are spread over the threads;
+//! pixel by pixel, images are, and the channels of a window's element are compared side by side.
 
 use rayon::prelude::*;
 
 use super::MaxPool2d;
-use crate::layer::{Mode, Node, NodeBatch, NodeBytes, grow};
+use crate::layer::{ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, grow};
 use crate::real::Real;
 
 /// A pooling, and where its maxima were.
 pub struct Pool {
     dims: MaxPool2d,
+    lanes: usize,
     argmax: Vec<u32>,
 }
 
 impl Pool {
-    /// The node of a pooling.
-    pub fn new(dims: &MaxPool2d) -> Self {
-        Self { dims: *dims, argmax: vec![] }
+    /// The node of a pooling, on a machine with so many values in a vector.
+    pub fn new(dims: &MaxPool2d, lanes: usize) -> Self {
+        Self { dims: *dims, lanes, argmax: vec![] }
     }
 }
 
 impl<T: Real> Node<T> for Pool {
-    fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
-        grow(&mut self.argmax, y.len());
-        forward(&self.dims, batch.x, y, &mut self.argmax[..y.len()]);
+    fn prefers(&self) -> Option<ImageLayout> {
+        let stride = self.dims.input[0].next_multiple_of(self.lanes);
+        Some(ImageLayout::pixels(self.dims.input, [0, 0], stride, 0))
     }
 
-    fn backward(&self, _batch: NodeBatch<T>, _y: &[T], dy: &[T], dx: Option<&mut [T]>, _grads: &mut [&mut [T]]) {
-        if let Some(dx) = dx {
-            backward(&self.dims, &self.argmax[..dy.len()], dy, dx);
+    fn give(&mut self, _layout: &ImageLayout) -> bool {
+        true
+    }
+
+    fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
+        let NodeBatch { n, arch, from, to, x, .. } = batch;
+        let len = self.dims.output_len();
+        grow(&mut self.argmax, n * len);
+        let argmax = &mut self.argmax[..n * len];
+        if [from, to] == [self.dims.input, self.dims.output_dims()].map(ImageLayout::planes) {
+            return forward(&self.dims, x, y, argmax);
         }
+        let images = y.par_chunks_mut(to.len).zip(x.par_chunks(from.len)).zip(argmax.par_chunks_mut(len));
+        images.for_each_init(Vec::new, |best, ((y, x), argmax)| {
+            arch.dispatch(
+                #[inline(always)]
+                || forward_pixels(&self.dims, [&from, &to], x, y, argmax, best),
+            );
+        });
+    }
+
+    fn backward(&self, batch: NodeBatch<T>, _y: &[T], dy: &[T], NodeGradients { dx, .. }: NodeGradients<T>) {
+        let NodeBatch { n, from, to, .. } = batch;
+        let (len, Some(dx)) = (self.dims.output_len(), dx) else { return };
+        let argmax = &self.argmax[..n * len];
+        if [from, to] == [self.dims.input, self.dims.output_dims()].map(ImageLayout::planes) {
+            return backward(&self.dims, argmax, dy, dx);
+        }
+        let images = dx.par_chunks_mut(from.len).zip(dy.par_chunks(to.len)).zip(argmax.par_chunks(len));
+        images.for_each(|((dx, dy), argmax)| backward_pixels(&self.dims, [&from, &to], argmax, dy, dx));
     }
 
     fn bytes(&self) -> NodeBytes {
         NodeBytes { image: self.dims.output_len() * size_of::<u32>(), ..NodeBytes::default() }
+    }
+}
+
+/// One image in any layouts. `argmax` is `[row][column][channel]`, each `row * w + column` in its plane. A NaN wins its
+/// window, as in PyTorch.
+#[inline(always)]
+fn forward_pixels<T: Real>(
+    d: &MaxPool2d,
+    [from, to]: [&ImageLayout; 2],
+    x: &[T],
+    y: &mut [T],
+    argmax: &mut [u32],
+    best: &mut Vec<T>,
+) {
+    let [channels, _, w] = d.input;
+    let columns = d.output_plane()[1];
+    best.resize(channels, T::zero());
+    let best = &mut best[..channels];
+    for (at, argmax) in argmax.chunks_mut(channels).enumerate() {
+        let [i, j] = [at / columns, at % columns];
+        let corner = [i * d.stride[0], j * d.stride[1]];
+        for p in 0..d.kernel[0] {
+            for q in 0..d.kernel[1] {
+                let [row, column] = [corner[0] + p, corner[1] + q];
+                let place = (row * w + column) as u32;
+                let values = &x[from.at(0, row, column)..];
+                let mut compare = |c: usize, value: T| {
+                    let wins = [p, q] == [0, 0] || value > best[c] || value.is_nan() && !best[c].is_nan();
+                    best[c] = if wins { value } else { best[c] };
+                    argmax[c] = if wins { place } else { argmax[c] };
+                };
+                match from.channel_stride {
+                    1 => values[..channels].iter().enumerate().for_each(|(c, &value)| compare(c, value)),
+                    stride => (0..channels).for_each(|c| compare(c, values[c * stride])),
+                }
+            }
+        }
+        let y = &mut y[to.at(0, i, j)..];
+        match to.channel_stride {
+            1 => y[..channels].copy_from_slice(best),
+            stride => best.iter().enumerate().for_each(|(c, &value)| y[c * stride] = value),
+        }
+    }
+}
+
+/// The same backward.
+fn backward_pixels<T: Real>(d: &MaxPool2d, [from, to]: [&ImageLayout; 2], argmax: &[u32], dy: &[T], dx: &mut [T]) {
+    let [channels, _, w] = d.input;
+    let columns = d.output_plane()[1];
+    dx.fill(T::zero());
+    for (at, argmax) in argmax.chunks(channels).enumerate() {
+        let dy = &dy[to.at(0, at / columns, at % columns)..];
+        for (c, &place) in argmax.iter().enumerate() {
+            let place = place as usize;
+            dx[from.at(c, place / w, place % w)] += dy[c * to.channel_stride];
+        }
     }
 }
 

@@ -14,7 +14,9 @@ pub mod reference;
 
 use std::sync::Arc;
 
-use super::{Entry, pooled};
+use serde::Deserialize;
+
+use super::{Entry, Pooling, Stride, pooled};
 use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
@@ -23,6 +25,11 @@ pub const ENTRY: Entry = Entry {
     name: "max_pool2d",
     summary: "`torch.nn.MaxPool2d` without padding: any window and stride",
     shaders: &[&record::SHADER],
+    read: |settings, _| {
+        Pooling::deserialize(settings).map(|Pooling { kernel, stride }| {
+            Layer::new(Settings { kernel_size: kernel, stride: stride.unwrap_or(Stride(kernel)).0 })
+        })
+    },
     cases: cases::all,
     draw: cases::draw,
     golden: Some(cases::golden),
@@ -80,6 +87,12 @@ impl MaxPool2d {
         [axis(0), axis(1)]
     }
 
+    /// The output's channels, height, width, likewise.
+    pub fn output_dims(&self) -> [usize; 3] {
+        let [rows, columns] = self.output_plane();
+        [self.input[0], rows, columns]
+    }
+
     /// Elements of one input image.
     pub fn input_len(&self) -> usize {
         self.input.iter().product()
@@ -102,7 +115,7 @@ impl<T: Real> Twin<T> for MaxPool2d {
         }
     }
 
-    fn fast(&self, _following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
-        Some((Box::new(fast::Pool::new(self)), 0))
+    fn fast(&self, following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
+        Some((Box::new(fast::Pool::new(self, following.lanes::<T>())), 0))
     }
 }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::layer::{Mode, Node, NodeBatch};
+use crate::layer::{Mode, Node, NodeBatch, NodeGradients};
 use crate::real::Real;
 
 /// Elements of one task.
@@ -18,7 +18,7 @@ impl<T: Real> Node<T> for Elementwise {
         chunks.for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, &x)| *y = positive(x)));
     }
 
-    fn backward(&self, _batch: NodeBatch<T>, y: &[T], dy: &[T], dx: Option<&mut [T]>, _grads: &mut [&mut [T]]) {
+    fn backward(&self, _batch: NodeBatch<T>, y: &[T], dy: &[T], NodeGradients { dx, .. }: NodeGradients<T>) {
         let Some(dx) = dx else { return };
         let chunks = dx.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
         chunks.for_each(|((dx, y), dy)| {

@@ -18,6 +18,7 @@ pub const ENTRY: Entry = Entry {
     name: "relu",
     summary: "`torch.nn.ReLU`",
     shaders: &[&record::SHADER],
+    read: |settings, _| super::plain(settings, Layer::relu()),
     cases: cases::all,
     draw: cases::draw,
     golden: Some(cases::golden),

@@ -21,6 +21,8 @@ use crate::data::labels::Noise;
 use crate::data::record::{Record, TrainedOn};
 use crate::data::source::{self, DataKind, Source, Wanted};
 use crate::loss::smoothing::Variant;
+use crate::network::Architecture;
+use crate::ops::augment::Augment;
 use crate::optimizer::{Adam, Optimizer};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
@@ -77,6 +79,12 @@ pub struct Config {
     /// How pictures become images.
     #[serde(default, skip_serializing_if = "Pictures::is_default")]
     pub pictures: Pictures,
+    /// The network. Left out where it is the seed network, so that the runs of a sweep keep their names.
+    #[serde(default, skip_serializing_if = "Architecture::is_default")]
+    pub network: Architecture,
+    /// What is done to training images. Left out where it is nothing.
+    #[serde(default, skip_serializing_if = "Augment::is_none")]
+    pub augment: Augment,
     /// Weights to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
@@ -155,6 +163,8 @@ impl Default for Config {
             limit_train,
             limit_test,
             pictures,
+            network: Architecture::default(),
+            augment: Augment::NONE,
             init: None,
             epochs: EPOCHS,
             best_by: None,

@@ -21,6 +21,7 @@ fn conv2d() -> impl Strategy<Value = Conv2d> {
             kernel: [kh, kw],
             stride: [sh, sw],
             padding: [ph, pw],
+            bias: true,
         })
         .prop_filter("the kernel fits", |d| d.output().is_ok())
 }

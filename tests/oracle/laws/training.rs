@@ -218,6 +218,7 @@ fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> 
         loss: loss.clone(),
         optimizer: Optimizer::Sgd(Sgd { lr: RATE, momentum: 0.0, nesterov: false, weight_decay: 0.0 }),
         normalisation: vec![[0.0, 1.0]],
+        augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
         test: &data,
     };
