@@ -22,6 +22,10 @@ pub mod form;
 pub mod formula;
 pub mod smoothed;
 pub mod smoothing;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tolerances;
 pub mod weighted;
 
 pub use batch::{Batch, BatchLoss, Buffers, LossBlock, mean, of_each};

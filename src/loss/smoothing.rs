@@ -239,6 +239,7 @@ mod tests {
         // All of it on the class that takes no part.
         assert!(given(&[1.0, 0.0]).over(&[false, true]).is_err());
         assert!(Prior::Uniform.over(&[false, false]).is_err());
+        assert!(given(&[2.0, -1.0]).over(&[true; 2]).is_err(), "a negative share, though the sum is positive");
         assert!(Prior::unigram(&[], 2).is_err() && Prior::unigram(&[2], 2).is_err());
     }
 

@@ -138,6 +138,9 @@ mod tests {
         let answered = Confusion::new(&[0, 0, 1, 1], &[0, 2, 1, 1], 3).measures();
         let means = macro_mean(&answered).map(|mean| (mean * 1e4).round());
         assert_eq!(means, [6667.0, 5000.0, 5556.0]);
+        // So does one that has an image and is never answered: of two images of one class each, both answered 0.
+        let never = macro_mean(&Confusion::new(&[0, 1], &[0, 0], 2).measures());
+        assert_eq!(never, [0.25, 0.5, 1.0 / 3.0]);
     }
 
     #[test]

@@ -48,5 +48,7 @@ mod tests {
         let [difference, low, high] = paired_difference(150, 86, 1600).map(|value| (value * 1e3).round());
         assert_eq!([difference, low, high], [40.0, 21.0, 59.0]);
         assert_eq!(paired_difference(0, 0, 5), [0.0; 3]);
+        // Where all five were gained, nothing is left to chance: 5 - 5^2 / 5 = 0.
+        assert_eq!(paired_difference(5, 0, 5), [1.0; 3]);
     }
 }

@@ -56,4 +56,25 @@ mod tests {
         assert_eq!((found.loss, found.excess_loss), (0.0, 0.0));
         assert!(found.nll > 0.0);
     }
+
+    /// Smoothing has a shorter way where no label is ignored. With one that is, whatever its number, the others count.
+    #[test]
+    fn ignored_labels_are_left_out_of_a_smoothed_loss() {
+        let smoothing = Smoothing { epsilon: 0.2, ..Smoothing::NONE };
+        let (loss, logits) = (Loss::from(smoothing), [1.0, 0.5, -1.0, 0.0, 2.0, 0.0]);
+        let all = of_loss(&loss, &logits, &[0, 1], 3);
+        let first = of_loss(&loss, &logits[..3], &[0], 3);
+        // s = ln(e^0 + e^-0.5 + e^-2); q = (1 - 0.2 + 0.2/3, 0.2/3, 0.2/3).
+        let s = (1.0 + (-0.5f64).exp() + (-2f64).exp()).ln();
+        let expected = s + (0.5 + 2.0) * 0.2 / 3.0;
+        assert!((first.loss - expected).abs() < 1e-15, "{} {expected}", first.loss);
+        assert!(all.loss != first.loss && all.images == 2);
+        for ignored in [3, 4, crate::ops::IGNORED] {
+            let found = of_loss(&loss, &logits, &[0, ignored], 3);
+            assert_eq!((found.images, found.nll), (1, first.nll));
+            assert!((found.loss - first.loss).abs() < 1e-15 && (found.excess_loss - first.excess_loss).abs() < 1e-15);
+            let none = of_loss(&loss, &logits[..3], &[ignored], 3);
+            assert_eq!((none.images, none.loss, none.excess_loss), (0, 0.0, 0.0));
+        }
+    }
 }

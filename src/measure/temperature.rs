@@ -305,6 +305,7 @@ mod tests {
         // Sure already: nothing left to gain, and nothing to divide by zero.
         let found = fit(&[1e4, -1e4, -1e4, 1e4], &[0, 1], 2).unwrap();
         assert_eq!((found.end, found.nll_before, found.nll_after), (End::Coldest, 0.0, 0.0));
+        assert_eq!(found.value, RANGE[0], "the end of the range, although nothing is gained there");
     }
 
     #[test]
@@ -363,6 +364,35 @@ mod tests {
         for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.1 * LARGEST_LOGIT] {
             let message = refused(&[1.0, 2.0, 3.0, bad], &[0, 1], 2);
             assert!(message.starts_with("image 1, class 1: found a logit of"), "{message}");
+            let message = refused(&[0.0, 0.0, 0.0, 0.0, 0.0, bad], &[0, 1], 3);
+            assert!(message.starts_with("image 1, class 2: found a logit of"), "{message}");
+        }
+    }
+
+    /// A search that falls back to halving is right as well, and needs some forty steps where Newton's needs a few.
+    #[test]
+    fn the_search_takes_few_steps() {
+        let steps = |slope: &dyn Fn(f64) -> [f64; 2]| {
+            let count = std::cell::Cell::new(0);
+            let found = minimum(|beta| {
+                count.set(count.get() + 1);
+                let [slope, curvature] = slope(beta);
+                At { nll: 0.0, slope, curvature, size: 1.0 }
+            });
+            (found, count.get())
+        };
+        // A parabola: one step, and a look at where it led.
+        let (found, taken) = steps(&|beta| [beta - 3.0, 1.0]);
+        assert!(found == 3.0 && taken == 2, "{found} after {taken}");
+        // 1 - 1/beta^2 and its kin, from both sides.
+        for at in [0.02, 0.3, 7.0, 90.0] {
+            let (found, taken) = steps(&|beta| [(beta / at).ln(), 1.0 / beta]);
+            assert!((found / at - 1.0).abs() < 1e-12 && taken <= 16, "{found} after {taken}, expected {at}");
+        }
+        // Newton's steps lead astray on an arc tangent, and the bracket brings them back.
+        for at in [0.05, 20.0, 400.0] {
+            let (found, taken) = steps(&|beta| [(beta - at).atan(), 1.0 / (1.0 + (beta - at).powi(2))]);
+            assert!((found / at - 1.0).abs() < 1e-12 && taken <= 20, "{found} after {taken}, expected {at}");
         }
     }
 }

@@ -136,6 +136,17 @@ fn the_ends_of_f64() {
     assert_eq!((found.loss, found.nll, found.accuracy, found.brier), (0.0, 0.0, 1.0, 0.0));
 }
 
+#[test]
+fn probabilities_are_those_of_each_row() {
+    let logits = [0.0, 3f64.ln(), 7.0, 7.0 + 4f64.ln(), f64::NAN, 0.0];
+    let found = prediction::probabilities(&logits, 2);
+    for (found, expected) in found.iter().zip([0.25, 0.75, 0.2, 0.8]) {
+        close(*found, expected, 1e-15, "softmax");
+    }
+    assert!(found.len() == 6 && found[4..].iter().all(|p| p.is_nan()), "{found:?}");
+    assert!(prediction::probabilities(&[], 0).is_empty());
+}
+
 fn image(confidence: f64, right: bool) -> Prediction {
     Prediction { right, confidence, loss: 0.0, nll: 0.0, brier: 0.0 }
 }
@@ -289,6 +300,8 @@ fn confidences_by_outcome() {
     close(found.above_99, 1.0 / 3.0, 1e-15, "above 0.99");
     close(found.confidence_right.unwrap(), (p(4.6) + p(1.0)) / 2.0, 1e-15, "right");
     close(found.confidence_wrong.unwrap(), p(4.59), 1e-15, "wrong");
+    let edge = evaluate(&[99f64.ln(), 0.0], &[0], 2, Smoothing::NONE);
+    assert_eq!((edge.mean_confidence, edge.above_99), (0.99, 0.0), "0.99 itself is not above it");
     assert_eq!(evaluate(&logits, &[0, 0, 1], 2, Smoothing::NONE).confidence_wrong, None);
     assert_eq!(evaluate(&logits, &[1, 1, 0], 2, Smoothing::NONE).confidence_right, None);
 }

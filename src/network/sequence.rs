@@ -409,4 +409,60 @@ mod tests {
         assert_eq!(flat, net.initial_parameters(7));
         assert_ne!(flat, net.initial_parameters(8));
     }
+
+    /// Parameters of 4, 2, 70 and 35 numbers: each begins at a multiple of 64.
+    #[test]
+    fn parameters_are_parts_of_one_vector() {
+        let layers = [Layer::flatten(), Layer::linear(2), Layer::relu(), Layer::linear(35)];
+        let net = Network::new([1, 1, 2], &layers).unwrap();
+        assert_eq!(
+            net.parameters.iter().map(NamedParameter::range).collect::<Vec<_>>(),
+            [0..4, 64..66, 128..198, 256..291]
+        );
+        assert_eq!((net.flat_len(), net.buffers_len(), net.decayed_len(), net.first_trained()), (320, 0, 320, 1));
+        assert!(net.initial_buffers(1).is_empty() && net.parameters.iter().all(|p| !p.is_empty()));
+        let none = NamedParameter { shape: vec![3, 0], ..net.parameters[0].clone() };
+        assert!(none.is_empty() && none.range().is_empty());
+        let mut values: Vec<usize> = (0..320).collect();
+        let sizes = |parts: &[&[usize]]| parts.iter().map(|part| (part[0], part.len())).collect::<Vec<_>>();
+        assert_eq!(sizes(&net.params(&values, 0..3)), [(0, 4), (64, 2)]);
+        assert_eq!(sizes(&net.params(&values, 3..4)), [(128, 70), (256, 35)]);
+        let parts = net.params_mut(&mut values, 1..4);
+        let found: Vec<_> = parts.iter().map(|part| (part[0], part.len())).collect();
+        assert_eq!(found, [(0, 4), (64, 2), (128, 70), (256, 35)]);
+        assert!(net.buffers_mut(&mut values, 0..4).is_empty());
+        // In the order that they are asked for, wherever they are.
+        let found: Vec<_> = parts_mut(&mut values, vec![100..103, 5..7]).iter().map(|part| part.to_vec()).collect();
+        assert_eq!(found, [vec![100, 101, 102], vec![5, 6]]);
+        let no_layer = Network::new([1, 1, 2], &[Layer::flatten(), Layer::relu()]).unwrap();
+        assert_eq!(no_layer.first_trained(), 2);
+    }
+
+    /// What no weight decay reaches stands behind the rest, and begins its own random numbers at its own number.
+    #[test]
+    fn undecayed_parameters_are_the_last() {
+        let of = |name: &str, role, len: usize| NamedParameter {
+            name: name.into(),
+            shape: vec![len],
+            first: First::FanIn(4),
+            role,
+            offset: 0,
+        };
+        let decayed = Network::seed([1, 28, 28], 10).unwrap().parameters[0].role;
+        let mut net = Network::new([1, 1, 2], &[Layer::flatten()]).unwrap();
+        net.parameters = vec![of("a", Role::Undecayed, 3), of("b", decayed, 65), of("c", Role::Undecayed, 1)];
+        net.buffers = vec![of("d", Role::Buffer, 5)];
+        place(&mut net.parameters);
+        assert_eq!(net.parameters.iter().map(|p| p.offset).collect::<Vec<_>>(), [128, 0, 192]);
+        assert_eq!((net.flat_len(), net.decayed_len(), net.buffers_len()), (256, 128, 64));
+        let (parameters, buffers) = (net.initial_parameters(3), net.initial_buffers(3));
+        // The buffer is number 3 of all: the stream behind those of the parameters.
+        let mut rng = Philox::of(3, Stream::Parameter(3));
+        let expected: Vec<f32> = (0..5).map(|_| rng.range(-0.5, 0.5) as f32).collect();
+        assert_eq!(buffers[..5], expected[..]);
+        assert!(parameters[128..131].iter().chain(&parameters[..65]).all(|v| *v != 0.0 && v.abs() <= 0.5));
+        assert!(parameters[65..128].iter().all(|v| *v == 0.0));
+        net.layers.clear();
+        assert_eq!(net.first_trained(), 0);
+    }
 }

@@ -185,6 +185,34 @@ mod tests {
     }
 
     #[test]
+    fn a_best_epsilon_at_the_end_of_the_grid_is_said_to_be_there() {
+        // Every pair differs by 5: told apart.
+        let ends = choose(&study(&[(0.0, [10, 12, 14]), (0.1, [5, 7, 9])]), 0.0, Criterion::Error).unwrap();
+        assert!(ends.epsilon == 0.1 && ends.reason.contains("it is the largest of this study"), "{}", ends.reason);
+        let inside = study(&[(0.0, [10, 12, 14]), (0.1, [5, 7, 9]), (0.2, [10, 12, 14])]);
+        let inside = choose(&inside, 0.0, Criterion::Error).unwrap();
+        assert!(inside.epsilon == 0.1 && inside.reason.contains("no smaller e is within one"), "{}", inside.reason);
+    }
+
+    /// 20 of 100 answers are wrong. Seed 0 is right as often as it says between 0 and 0.4, seed 1 between 0.4 and 0.8,
+    /// and seed 2 nowhere: it comes to 0 and no further.
+    #[test]
+    fn each_seed_crosses_where_its_own_line_does() {
+        let sure = [(0.0, [0.9, 0.95, 0.95]), (0.4, [0.7, 0.85, 0.9]), (0.8, [0.6, 0.75, 0.5])];
+        let of = |(epsilon, sure): (f64, [f64; 3])| {
+            (0..3).map(move |seed| {
+                let p: f64 = sure[seed as usize];
+                outcome([epsilon, 0.0], seed, if p == 0.5 { 50 } else { 20 }, (p / (1.0 - p)).ln())
+            })
+        };
+        let study = Study::new(sure.into_iter().flat_map(of).collect(), 0.95).unwrap();
+        let found = [0, 1, 2].map(|seed| crossing(&study, 0.0, &study.epsilons, seed));
+        // From 0.1 over to -0.1; from 0.05 over to -0.05.
+        assert!((found[0].unwrap() - 0.2).abs() < 1e-9 && (found[1].unwrap() - 0.6).abs() < 1e-9, "{found:?}");
+        assert_eq!(found[2], None);
+    }
+
+    #[test]
     fn the_prediction_is_held_against_the_grid() {
         // Two classes: a margin m is a confidence of 1 / (1 + exp(-m)). At e = 0: 99 % sure, 80 % right; at 0.4: 80 %
         // sure, 80 % right; at 0.8: 60 % sure. Predicted: 0.2 * 2 / 1 = 0.4.

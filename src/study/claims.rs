@@ -187,6 +187,27 @@ mod tests {
     }
 
     #[test]
+    fn remarks_say_what_a_verdict_hides() {
+        let over = "it overshoots: 30.0 points of underconfidence, 10.0 of overconfidence before";
+        let under = "it overshoots: 30.0 points of underconfidence, 10.0 of underconfidence before";
+        assert_eq!(remark(2, 0.1, -0.3).as_deref(), Some(over));
+        assert_eq!(remark(2, -0.1, -0.3).as_deref(), Some(under));
+        // As far on the other side, nearer, or still on this side: no overshoot.
+        assert!(
+            [(0.1, -0.1), (0.3, -0.1), (0.1, 0.3)].iter().all(|&(before, after)| remark(2, before, after).is_none())
+        );
+        let nothing = Some("there was no overfitting to begin with");
+        assert_eq!([0.0, -0.1, 0.1].map(|before| remark(1, before, 0.0).is_some()), [true, true, false]);
+        assert_eq!((remark(1, 0.0, 0.0).as_deref(), remark(3, -0.1, -0.3)), (nothing, None));
+    }
+
+    #[test]
+    fn without_smoothing_nothing_can_be_too_large() {
+        let plain = Study::new(vec![outcome([0.0, 0.0], 0, 1, 1.0)], 0.95).unwrap();
+        assert!(findings(&plain, 0.0).iter().all(|f| f.claim != 5));
+    }
+
+    #[test]
     fn one_seed_decides_nothing() {
         let one = study().outcomes().iter().filter(|o| o.seed == 0).cloned().collect();
         let study = Study::new(one, 0.95).unwrap();

@@ -264,3 +264,139 @@ pub fn projected(out: &Path) -> Result<Vec<Projected>> {
     let text = input::read_text(&path, "the projection of a sweep's run")?;
     projection::from_csv(&text).map_err(|message| Error::data(&path, message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::outcome;
+    use super::*;
+
+    fn entry(seed: u64) -> SweepEntry {
+        SweepEntry::new(Path::new("sweep"), Config { seed, ..Config::default() })
+    }
+
+    fn refused<T>(result: Result<T>) -> String {
+        result.err().expect("it is refused").to_string()
+    }
+
+    #[test]
+    fn an_entry_is_named_by_its_configuration() {
+        let (one, other) = (entry(1), entry(2));
+        assert!(one.check().is_ok() && one.id.len() == 16 && one.id != other.id);
+        assert_eq!(one.out, Path::new("sweep/runs").join(&one.id));
+        let renamed = SweepEntry { id: other.id.clone(), ..one.clone() };
+        assert!(refused(renamed.check()).contains(&format!("expected {}, its configuration's", one.id)));
+        let moved = SweepEntry { out: "sweep/runs/x".into(), ..one.clone() };
+        assert!(refused(moved.check()).contains(&format!("expected one called {}", one.id)));
+        // The same run in a plan that has moved.
+        assert!(SweepEntry { out: Path::new("/other").join(&one.id), ..one }.check().is_ok());
+    }
+
+    #[test]
+    fn an_entry_is_found_by_its_number() {
+        let path = Path::new("plan.json");
+        let plan = |entries: &[SweepEntry]| to_json(&entries.to_vec());
+        let of = |text: &str, index| parse(path, text, index).map(|entry| (entry.id, entry.config.file));
+        let found = |seed| (entry(seed).id, Some(path.to_owned()));
+        let two = plan(&[entry(1), entry(2)]);
+        assert_eq!((of(&two, Some(0)).unwrap(), of(&two, Some(1)).unwrap()), (found(1), found(2)));
+        assert!(refused(of(&two, Some(2))).contains("found 2 entries and --index 2"));
+        assert!(refused(of(&two, Some(3))).contains("found 2 entries and --index 3"));
+        assert!(refused(of(&two, None)).contains("found 2 entries and no --index"));
+        assert_eq!(of(&plan(&[entry(1)]), None).unwrap(), found(1));
+        assert_eq!(of(&to_json(&entry(2)), None).unwrap(), found(2));
+        assert!(refused(of(&to_json(&entry(2)), Some(0))).contains("found one entry and --index 0"));
+        assert_eq!(entries(path, &two).unwrap(), [entry(1), entry(2)]);
+        let bad = SweepEntry { config: Config { epochs: 0, ..Config::default() }, ..entry(1) };
+        assert!(refused(of(&to_json(&bad), None)).contains("plan.json: epochs: found 0"));
+    }
+
+    #[test]
+    fn a_result_is_there_or_not_or_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = SweepEntry { out: folder.path().join("run"), ..entry(1) };
+        let lines = std::cell::RefCell::new(vec![]);
+        let read = || entry.outcome(&|line| lines.borrow_mut().push(line.to_owned()));
+        assert_eq!(read().unwrap(), None);
+        // A file where the folder should be.
+        fs::write(&entry.out, "").unwrap();
+        assert_eq!(read().unwrap(), None);
+        fs::remove_file(&entry.out).unwrap();
+        fs::create_dir_all(entry.out.join(RESULT)).unwrap();
+        assert!(matches!(read(), Err(Error::Io { .. })), "a folder in its place");
+        fs::remove_dir(entry.out.join(RESULT)).unwrap();
+        let done = outcome([0.1, 0.0], 3, 20, 1.0);
+        fs::write(entry.out.join(RESULT), to_json(&done)).unwrap();
+        assert_eq!((read().unwrap(), lines.borrow().len()), (Some(done), 0));
+        fs::write(entry.out.join(RESULT), "{").unwrap();
+        assert_eq!(read().unwrap(), None);
+        assert!(lines.borrow()[0].ends_with("this run counts as not done"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_study_holds_images_out() {
+        let none = SweepEntry { out: "/nowhere/at/all".into(), ..entry(1) };
+        assert_eq!(none.config.labels.val_split, 0.0);
+        assert!(refused(run(&none, &Options::default(), &mut ())).contains("found a val-split of 0"));
+    }
+
+    /// Catches a share that is of other images than the flipped ones, and an entry that is trained twice.
+    #[test]
+    fn an_entry_is_trained_and_measured_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config =
+            Config { limit_train: Some(60), limit_test: Some(30), epochs: 3, batch_size: 8, ..Config::default() };
+        (config.labels.val_split, config.labels.label_noise) = (0.2, 0.4);
+        let entry = SweepEntry::new(folder.path(), config.clone());
+        let device =
+            crate::backend::device::Device { kind: crate::backend::gpu::DeviceKind::Cpu, ..Default::default() };
+        let options = Options { device, ..Options::default() };
+        run(&entry, &options, &mut ()).unwrap();
+        let found = entry.outcome(&|_| ()).unwrap().unwrap();
+        assert_eq!((found.test.plain.images, found.validation.plain.images, found.classes), (30, 10, 10));
+        assert!(!entry.out.join(CHECKPOINT).exists(), "nobody goes on from here");
+        for of in [&found.test, &found.validation] {
+            for (bins, metrics) in [(&of.reliability, &of.plain), (&of.reliability_scaled, &of.scaled)] {
+                assert!(bins.iter().all(|bin| bin.images > 0));
+                assert_eq!(bins.iter().map(|bin| bin.images).sum::<usize>(), metrics.images);
+            }
+        }
+        // The same run again: of its flipped images so many have the label that they were given.
+        let other = Folder::New(folder.path().join("other"));
+        let trained = runs::train(config, other, &options, &mut ()).unwrap();
+        let images = &trained.images;
+        let logits = trained.logits(&images.train).unwrap();
+        let learnt = images.flipped.iter().filter(|flip| {
+            let (row, label) = (&logits[flip.index as usize * 10..][..10], images.train.labels[flip.index as usize]);
+            (0..10).all(|k| k == label as usize || row[k] < row[label as usize])
+        });
+        let (learnt, flipped) = (learnt.count(), images.flipped.len());
+        assert!(flipped > 10 && found.memorised == Some(learnt as f64 / flipped as f64), "{learnt} of {flipped}");
+        // Every image of the first three classes, by its features.
+        let points = projected(&entry.out).unwrap();
+        for (set, images) in [(Set::Train, &images.train), (Set::Test, &images.test)] {
+            for class in 0..4 {
+                let expected = images.labels.iter().filter(|&&label| label == class && class < 3).count();
+                assert_eq!(points.iter().filter(|p| p.set == set && p.class == class).count(), expected);
+            }
+        }
+        // The first template is the origin, and the second one along the first axis.
+        let (templates, inputs) = trained.last_weight(3).unwrap();
+        let row = |k: usize| &templates[k * inputs..][..inputs];
+        let of_class = (0..images.test.len() as u32).find(|&i| images.test.labels[i as usize] == 1).unwrap();
+        let features = trained.features(&images.test.subset(&[of_class])).unwrap();
+        let [x, y] = projection::project([row(0), row(1), row(2)], &features)[0];
+        let point = points.iter().find(|p| p.set == Set::Test && p.class == 1).unwrap();
+        // Alone in its batch its features are rounded in another way.
+        assert!((point.x - x).abs() < 1e-5 && (point.y - y).abs() < 1e-5, "{point:?}, expected {x} {y}");
+
+        let notes = std::sync::Mutex::new(vec![]);
+        struct Notes<'a>(&'a std::sync::Mutex<Vec<String>>);
+        impl Listener for Notes<'_> {
+            fn note(&self, line: &str) {
+                self.0.lock().unwrap().push(line.to_owned());
+            }
+        }
+        run(&entry, &options, &mut Notes(&notes)).unwrap();
+        assert_eq!(*notes.lock().unwrap(), [format!("{}: done before", entry.id)]);
+    }
+}

@@ -221,6 +221,14 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn gaps_are_differences() {
+        // 20 of 100 test answers are wrong, each 3/4 sure; 5 of 100 training answers.
+        let of_test = outcome([0.1, 0.0], 0, 20, 3f64.ln());
+        let found = Outcome { train: outcome([0.1, 0.0], 0, 5, 1.0).train, ..of_test };
+        assert!(((GAP.of)(&found) - 0.15).abs() < 1e-15 && ((OVERCONFIDENCE.of)(&found) + 0.05).abs() < 1e-12);
+    }
+
+    #[test]
     fn what_cannot_be_compared_is_refused() {
         assert!(Study::new(vec![], 0.95).is_err());
         let other = Outcome { smoothing_variant: Variant::OffTarget, ..outcome([0.1, 0.0], 0, 1, 1.0) };

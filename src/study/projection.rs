@@ -130,5 +130,9 @@ mod tests {
         let found = project(on_line, &[3.0, 3.0]);
         assert!((found[0][0] - 18f64.sqrt()).abs() < 1e-12 && found[0][1].abs() < 1e-12, "{found:?}");
         assert_eq!(project([&[1.0], &[1.0], &[1.0]], &[5.0]), [[0.0, 0.0]]);
+        // Large ones are on a line up to rounding, which is small beside them and not beside 1.
+        let large = [1e9, 3e9, 7e9];
+        let found = project([&[0.0; 3], &large, &large.map(|v| v * 1.1)], &[0.0, 0.0, 1e9]);
+        assert_eq!(found[0][1], 0.0, "{found:?}");
     }
 }

@@ -107,3 +107,55 @@ pub fn read_plan(out: &Path) -> Result<Vec<SweepEntry>> {
     entries.iter().try_for_each(|entry| entry.check().map_err(|e| Error::data(&path, e.to_string())))?;
     Ok(entries)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> Config {
+        Config { labels: Labels { val_split: 0.1, ..Labels::default() }, ..Config::default() }
+    }
+
+    fn refused(base: &Config, grid: &SweepGrid, out: &Path) -> String {
+        plan(base, grid, out, &|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_plan_has_each_run_of_the_grid_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("sweep");
+        let grid = SweepGrid { label_smoothing: vec![0.0, 0.1, 0.0], label_noise: vec![0.0, 0.2], seeds: 2 };
+        let entries = plan(&base(), &grid, &out, &|_| ()).unwrap();
+        let found: Vec<_> = entries
+            .iter()
+            .map(|SweepEntry { config, .. }| (config.seed, config.labels.label_noise, config.label_smoothing))
+            .collect();
+        let of_seed = |seed| [(seed, 0.0, 0.0), (seed, 0.0, 0.1), (seed, 0.2, 0.0), (seed, 0.2, 0.1)];
+        assert_eq!(found, [of_seed(0), of_seed(1)].concat());
+        assert!(entries.iter().all(|entry| entry.config.labels.val_split == 0.1 && entry.check().is_ok()));
+        assert_eq!(read_plan(&out).unwrap(), entries);
+        let text = std::fs::read_to_string(out.join(PLAN)).unwrap();
+        std::fs::write(out.join(PLAN), text.replacen(&entries[0].id, &entries[1].id, 1)).unwrap();
+        assert!(read_plan(&out).unwrap_err().to_string().contains("plan.json: --entry: found an entry with the id"));
+    }
+
+    #[test]
+    fn what_is_no_plan_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let grid = |seeds| SweepGrid { label_smoothing: vec![0.0, 0.1], label_noise: vec![0.0], seeds };
+        assert!(refused(&Config::default(), &grid(1), folder.path()).contains("--val-split: found 0"));
+        let many = refused(&base(), &grid(MOST_RUNS / 2 + 1), folder.path());
+        assert!(many.contains("which makes 100002 runs, expected at most 100000"), "{many}");
+        assert!(refused(&base(), &grid(usize::MAX), folder.path()).contains("--seeds: found"));
+        let bad = SweepGrid { label_smoothing: vec![1.0], ..grid(1) };
+        assert!(refused(&base(), &bad, folder.path()).contains("--label-smoothing: found 1"));
+        assert!(!folder.path().join(PLAN).exists());
+    }
+
+    #[test]
+    fn the_most_runs_are_still_a_plan() {
+        let folder = tempfile::tempdir().unwrap();
+        let grid = SweepGrid { label_smoothing: vec![1.0], label_noise: vec![0.0], seeds: MOST_RUNS };
+        assert!(refused(&base(), &grid, folder.path()).contains("--label-smoothing: found 1"), "and not their number");
+    }
+}

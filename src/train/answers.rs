@@ -151,3 +151,25 @@ fn walk(folder: &Path, pictures: &mut Vec<PathBuf>) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folders_pictures_are_the_files_that_are_called_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        assert!(pictures_of(folder.path()).unwrap_err().to_string().contains("found a folder without pictures"));
+        std::fs::create_dir_all(path("b/.hidden")).unwrap();
+        for name in ["c.png", "b/d.JPG", "a.txt", ".e.png", "b/.hidden/f.png"] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        assert_eq!(pictures_of(folder.path()).unwrap(), [path("b/d.JPG"), path("c.png")]);
+        assert_eq!(pictures_of(&path("a.txt")).unwrap(), [path("a.txt")], "what is named is taken");
+        assert!(pictures_of(&path("z.png")).unwrap_err().to_string().contains("found nothing there"));
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(path("nowhere"), path("g.png")).unwrap();
+        assert_eq!(pictures_of(folder.path()).unwrap().len(), 2, "a link that leads nowhere is no picture");
+    }
+}

@@ -85,6 +85,12 @@ pub fn refined_nll(form: &Form, logits: &[f64], labels: &[u32], classes: usize) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn criteria_have_names() {
+        let all = [BestBy::Nll, BestBy::Accuracy, BestBy::Ece, BestBy::RefinedNll];
+        assert_eq!(all.map(BestBy::name), ["nll", "accuracy", "ece", "refined-nll"]);
+    }
     use crate::loss::smoothing::Smoothing;
     use crate::measure::evaluate;
     use serde_json::json;

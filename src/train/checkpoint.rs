@@ -483,4 +483,36 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), before);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
+
+    /// Infinity is all ones in the exponent and nothing behind it; NaN has something there.
+    #[test]
+    fn halves_have_their_numbers() {
+        let of = |bits: u16| f16_to_f64(bits);
+        assert_eq!([of(0x7c00), of(0xfc00), of(0x7bff)], [f64::INFINITY, f64::NEG_INFINITY, 65504.0]);
+        assert!(of(0x7c01).is_nan() && of(0xfe00).is_nan());
+        assert_eq!(
+            [of(0x0000), of(0x8001), of(0x0400), of(0x3c01)],
+            [0.0, -2f64.powi(-24), 2f64.powi(-14), 1.0 + 2f64.powi(-10)]
+        );
+    }
+
+    #[test]
+    fn a_matrix_stands_alone_in_its_file() {
+        let (_folder, path) = saved(Dtype::F64);
+        assert_eq!(load_names(&path).unwrap(), ["conv1.weight", "fc1.bias", "fc1.weight"]);
+        assert!(load_matrix(&path).unwrap_err().to_string().contains("found the tensors"));
+        save(&path, &sample()[1..2], Dtype::F64, &note()).unwrap();
+        assert!(load_matrix(&path).unwrap_err().to_string().contains("found the tensors \"fc1.bias\", expected one"));
+        save(&path, &sample()[..1], Dtype::F64, &note()).unwrap();
+        assert_eq!(load_matrix(&path).unwrap(), (2, 3, vec![0.1, -0.0, 1e-30, 4.0, -5.5, 6.25]));
+    }
+
+    #[test]
+    fn twelve_names_are_shown() {
+        let names: Vec<String> = (10..23).map(|i| i.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(|name| &name[..]).collect();
+        let twelve = r#""10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21""#;
+        assert_eq!((list(&names[..12]), list(&names)), (twelve.to_owned(), format!("{twelve} and 1 more")));
+        assert_eq!(list(&[]), "none");
+    }
 }

@@ -57,3 +57,15 @@ pub trait Listener: Sync {
 }
 
 impl Listener for () {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::Observer;
+
+    #[test]
+    fn where_nobody_watches_nobody_stops() {
+        assert_eq!(Listener::wants_stop(&()), None);
+        assert!(!Observer::wants_stop(&()) && !Observer::is_over(&()));
+    }
+}

@@ -55,3 +55,21 @@ impl Marked {
         self.images.labels.iter().zip(answers).map(|(&label, answer)| label as usize == answer).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_right_or_wrong_and_an_image_has_a_name() {
+        let labels = vec![0, 1, 1];
+        let images = Dataset { labels: labels.clone(), files: vec!["a.png".into()], ..Dataset::default() };
+        let probabilities = vec![0.75, 0.25, 0.5, 0.5, 0.0, 1.0];
+        let answers = answers(&probabilities, 2);
+        let confusion = Confusion::new(&labels, &answers, 2);
+        let (classes, mistakes) = (confusion.measures(), mistakes(&probabilities, &labels, &answers, 2));
+        let marked = Marked { images, places: vec![7, 8, 9], probabilities, confusion, classes, mistakes };
+        assert_eq!(marked.right(), [true, false, true]);
+        assert_eq!([0, 1, 2].map(|i| marked.name(i)), ["a.png", "image 8", "image 9"]);
+    }
+}

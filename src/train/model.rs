@@ -443,3 +443,144 @@ pub fn find(
     test.truncate(limit_test.or(known.limit_test).unwrap_or(usize::MAX));
     Ok(Found { source, own: true, train, test, classes, normalisation, notes, trained })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::format::Pictures;
+
+    /// A file of weights with this metadata.
+    fn file(entries: &[(&str, &str)]) -> (tempfile::TempDir, ModelFile) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let metadata = entries.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let tensor = checkpoint::Tensor { name: "w".into(), shape: vec![1], data: vec![1.0].into() };
+        checkpoint::save(&path, &[tensor], checkpoint::Dtype::F32, &metadata).unwrap();
+        let file = ModelFile::open(&path).unwrap();
+        (folder, file)
+    }
+
+    fn loss(entries: &[(&str, &str)], epsilon: Option<f64>, variant: Option<Variant>) -> Result<Loss> {
+        file(entries).1.loss(epsilon, variant, 4)
+    }
+
+    fn weighted(loss: Loss) -> WeightedLoss {
+        let Form::Weighted(loss) = loss.form() else { panic!("{loss:?}") };
+        loss.clone()
+    }
+
+    #[test]
+    fn a_model_is_measured_with_the_loss_that_it_was_trained_with() {
+        let smoothing = |variant, epsilon| Loss::from(Smoothing { variant, epsilon });
+        assert_eq!(loss(&[], None, None).unwrap(), smoothing(Variant::Uniform, 0.1));
+        let trained = [("label_smoothing", "-0.5"), ("smoothing_variant", "off-target")];
+        assert_eq!(loss(&trained, None, None).unwrap(), smoothing(Variant::OffTarget, -0.5));
+        assert_eq!(loss(&trained, Some(0.2), Some(Variant::Uniform)).unwrap(), smoothing(Variant::Uniform, 0.2));
+        assert!(loss(&trained, Some(-0.2), None).is_err(), "nobody trained with that");
+        for bad in ["1", "inf", "x"] {
+            assert!(
+                loss(&[("label_smoothing", bad)], None, None).unwrap_err().to_string().contains("metadata label_smo")
+            );
+        }
+        let prior = [("smoothing_prior", "0.5,0.25,0.125,0.125")];
+        let found = weighted(loss(&prior, None, None).unwrap());
+        assert_eq!((found.prior(), found.epsilon()), (&[0.5, 0.25, 0.125, 0.125][..], 0.1));
+        // Another variant has no prior.
+        assert_eq!(loss(&prior, None, Some(Variant::Uniform)).unwrap(), smoothing(Variant::Uniform, 0.1));
+        assert!(loss(&[("smoothing_prior", "0.5,0.5")], None, None).is_err());
+        let masked = [("class_mask", "0,2"), ("smoothing_variant", "off-target")];
+        let found = weighted(loss(&masked, Some(0.2), None).unwrap());
+        assert_eq!((found.allowed(), found.epsilon()), (&[true, false, true, false][..], 0.4));
+        let even = weighted(loss(&masked[..1], Some(0.2), None).unwrap());
+        assert_eq!((even.prior(), even.epsilon()), (&[0.5, 0.0, 0.5, 0.0][..], 0.2));
+    }
+
+    #[test]
+    fn what_training_left_is_read_or_refused() {
+        let none = file(&[]).1;
+        assert_eq!(
+            (none.class_mask(4).unwrap(), none.ignore_index().unwrap(), none.temperature().unwrap()),
+            (None, None, None)
+        );
+        let left = file(&[("class_mask", "1,2"), ("ignore_index", "-1"), ("temperature", "1000"), ("epoch", "7")]).1;
+        assert_eq!(left.class_mask(3).unwrap(), Some(vec![false, true, true]));
+        assert_eq!((left.ignore_index().unwrap(), left.temperature().unwrap()), (Some(-1), Some(1000.0)));
+        assert!(left.describe().ends_with("model.safetensors, the weights of epoch 7"));
+        for (key, bad) in [("class_mask", "1"), ("class_mask", "1,4"), ("class_mask", "1,1"), ("ignore_index", "x")] {
+            let file = file(&[(key, bad)]).1;
+            assert!(file.class_mask(3).is_err() || file.ignore_index().is_err(), "{key} {bad}");
+        }
+        assert!(file(&[("temperature", "1001")]).1.temperature().is_err());
+        assert!(none.interface().is_err() && none.trained_on().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_wrong_normalisation_is_the_files_or_the_flags() {
+        let usual = [[0.5, 0.25]; 3];
+        let of = |entries: &[(&str, &str)], mean: &[f64]| file(entries).1.normalisation([mean, &[]], &usual);
+        assert_eq!(of(&[], &[]).unwrap(), usual);
+        assert_eq!(
+            of(&[("mean", "0.1,0.2,0.3"), ("std", "2,2,2")], &[]).unwrap(),
+            [[0.1, 2.0], [0.2, 2.0], [0.3, 2.0]]
+        );
+        let of_file = of(&[("mean", "0.1,0.2")], &[]).unwrap_err();
+        assert!(matches!(of_file, Error::Data { .. }) && of_file.to_string().contains("metadata mean"), "{of_file}");
+        let of_flag = of(&[], &[0.1, 0.2]).unwrap_err();
+        assert!(matches!(of_flag, Error::Usage(_)) && of_flag.to_string().contains("--mean"), "{of_flag}");
+        for (key, bad) in [("mean", "inf,0,0"), ("std", "0,1,1"), ("std", "-1,1,1")] {
+            assert!(of(&[(key, bad)], &[]).unwrap_err().to_string().contains("cannot have left"), "{key} {bad}");
+        }
+    }
+
+    /// What is read of a set is what is asked for, but for what the model needs to know its images again.
+    #[test]
+    fn a_models_data_is_known_again_whatever_is_asked_for() {
+        let all = Source::default().load(None, &|_, _| ()).unwrap();
+        let of = |limits, known: Option<&TrainedOn>, parts: &[Part]| {
+            find(&Wanted::default(), limits, (known, parts), false, None, &|_, _| ()).unwrap()
+        };
+        let sizes = |found: &Found| (found.train.len(), found.test.len(), found.trained, found.own);
+        let limits = |found: &Found| (found.source.limit_train, found.source.limit_test);
+        let alone = of([Some(10), Some(5)], None, &[]);
+        assert_eq!((sizes(&alone), limits(&alone)), ((10, 5, 0, false), (Some(10), Some(5))));
+        let n = (all.train.len(), all.test.len());
+        let both = [Part::Train, Part::Test];
+        let known = |limit_train, limit_test, images| TrainedOn {
+            data: all_kind(),
+            dir: None,
+            limit_train,
+            limit_test,
+            pictures: Pictures::default(),
+            images,
+        };
+        let record = Record::new(&all);
+        // It knows all of them: all are read, and what was asked for is given.
+        let found = of([Some(10), Some(5)], Some(&known(None, None, Some(record.clone()))), &both);
+        assert_eq!((sizes(&found), limits(&found)), ((10, 5, n.0, true), (None, None)));
+        // A part that nobody looks at is read as asked.
+        let found = of([Some(10), Some(5)], Some(&known(None, None, Some(record.clone()))), &[Part::Test]);
+        assert_eq!((sizes(&found), limits(&found)), ((10, 5, 0, true), (Some(10), None)));
+        // It knows of no images: nothing has to be known again.
+        let found = of([Some(10), Some(5)], Some(&known(None, Some(8), None)), &both);
+        assert_eq!((sizes(&found), limits(&found)), ((10, 5, 0, true), (Some(10), Some(5))));
+        // It had so many, of which fewer or more are asked for.
+        let few = Source { limit_train: Some(20), limit_test: Some(8), ..Source::default() };
+        let few = known(Some(20), Some(8), Some(Record::new(&few.load(None, &|_, _| ()).unwrap())));
+        let found = of([Some(10), Some(30)], Some(&few), &both);
+        assert_eq!((sizes(&found), limits(&found)), ((10, 30, 20, true), (Some(20), Some(30))));
+        let found = of([None, None], Some(&few), &both);
+        assert_eq!((sizes(&found), limits(&found)), ((20, 8, 20, true), (Some(20), Some(8))));
+    }
+
+    fn all_kind() -> crate::data::source::DataKind {
+        Source::default().data
+    }
+
+    #[test]
+    fn a_folder_has_weights_of_a_run_or_none() {
+        let (folder, file) = file(&[]);
+        assert_eq!(weights_of(folder.path()).unwrap(), file.path);
+        std::fs::remove_file(&file.path).unwrap();
+        assert!(weights_of(folder.path()).unwrap_err().to_string().contains("found a folder, expected a file"));
+    }
+}

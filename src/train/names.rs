@@ -151,6 +151,13 @@ mod tests {
         assert!(of(&[]).unwrap().is_none());
     }
 
+    #[test]
+    fn twelve_numbers_are_shown() {
+        let of = |n: u32| numbers(&(0..n).map(|i| (i, Default::default())).collect());
+        let twelve = "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11";
+        assert_eq!((of(12), of(14)), (twelve.to_owned(), format!("{twelve} and 2 more")));
+    }
+
     /// Catches a guess where names can be read in two ways or do not fit.
     #[test]
     fn what_is_ambiguous_or_does_not_fit_is_an_error() {

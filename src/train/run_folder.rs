@@ -352,4 +352,29 @@ mod tests {
             fs::remove_file(path.join(whole)).unwrap();
         }
     }
+
+    #[test]
+    fn a_run_is_known_by_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("train1");
+        let own = OwnFolder::take(&run, &[]).unwrap();
+        assert!(own.is_locked(), "the file system of the tests has locks");
+        assert_eq!((own.path(), name_of(&run), name_of(&run.join("."))), (&*run, "train1".into(), "train1".into()));
+        // A folder of weights is a run's with a configuration, and weights are of it by their names.
+        assert_eq!(run_of(&run.join(MODEL)), None);
+        write(&run, &[CONFIG]);
+        assert_eq!((run_of(&run.join(MODEL)), run_of(&run.join("other.safetensors"))), (Some(&*run), None));
+        // What is no folder, and cannot become one.
+        let error = OwnFolder::first_free(&run.join(CONFIG), "x").expect_err("a file is in its place");
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn file_systems_without_locks_say_so() {
+        let of = |code| has_no_locks(&std::io::Error::from_raw_os_error(code));
+        // ENOLCK, ENOSYS; EIO, EACCES.
+        assert_eq!([37, 38, 5, 13].map(of), [true, true, false, false]);
+        assert!(has_no_locks(&ErrorKind::Unsupported.into()) && !has_no_locks(&ErrorKind::Other.into()));
+    }
 }

@@ -510,3 +510,6 @@ fn metadata(config: &Config, loss: &Loss, epoch: usize) -> Metadata {
     metadata.extend([model::data_set(&config.trained_on())]);
     metadata
 }
+
+#[cfg(test)]
+mod tests;

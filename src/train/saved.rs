@@ -224,3 +224,29 @@ fn sorted(text: &str) -> Sorted {
     }
     (steps, epochs, damaged)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optimizer::Adam;
+
+    /// A run that ended before its first checkpoint was due has none; one that lost it does not begin anew in silence.
+    #[test]
+    fn a_checkpoint_is_missed_where_it_was_due() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path();
+        let (net, adam) = (Network::seed([1, 8, 8], 10).unwrap(), Optimizer::Adam(Adam::default()));
+        let begun_anew = |every| read(out, (&net, &adam), 4, every).map(|run| run.is_none());
+        assert!(begun_anew(1).unwrap() && begun_anew(0).unwrap());
+        // Two epochs are recorded; a step, the test, a damaged line and one that was cut off are none.
+        let epoch = |epoch: usize| serde_json::json!({ "kind": "epoch", "epoch": epoch }).to_string();
+        let step = serde_json::json!({ "kind": "step", "epoch": 1, "step": 1 }).to_string();
+        let lines = [epoch(1), step, epoch(2), "{".into(), "{\"kind\":\"ep".into()].join("\n");
+        fs::write(out.join(METRICS), lines).unwrap();
+        assert_eq!(recorded_epochs(out), 2);
+        // After the second of them one was due, if not before the process was killed. After the third: not yet.
+        assert!(begun_anew(1).is_err() && begun_anew(2).unwrap() && begun_anew(3).unwrap() && begun_anew(0).unwrap());
+        fs::write(out.join(MODEL), "").unwrap();
+        assert!(begun_anew(3).is_err() && begun_anew(0).is_err());
+    }
+}

@@ -322,4 +322,31 @@ mod tests {
         checkpoint::save(&path, &tensors(&net(3), Some(&adam), &with(&adam, &net(3))), Dtype::F32, &metadata).unwrap();
         refused(&adam, &["format_version", "found \"3\"", "expected \"2\""]);
     }
+
+    /// Catches a model of another program that is read under wrong names, or without a word.
+    #[test]
+    fn a_foreign_model_is_read_by_its_place_in_the_network() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let net = net(3);
+        let state = State::initial(&net, 1);
+        save_model(&path, &net, &state, Dtype::F32, &Metadata::new()).unwrap();
+        assert_eq!(load_foreign(&path, &net).unwrap(), (state.clone(), None));
+        // A prefix, and tensors that would be left out of a checkpoint of this program alone.
+        let renamed = |prefix: &str| {
+            let mut renamed = tensors(&net, None, &state);
+            renamed.iter_mut().for_each(|tensor| tensor.name.insert_str(0, prefix));
+            renamed
+        };
+        checkpoint::save(&path, &renamed("module."), Dtype::F32, &Metadata::new()).unwrap();
+        let (found, how) = load_foreign(&path, &net).unwrap();
+        assert_eq!(
+            (found, how.unwrap()),
+            (state.clone(), "the prefix \"module.\" of its names is left out".to_owned())
+        );
+        let mut more = tensors(&net, None, &state);
+        more.extend(renamed("optimizer."));
+        checkpoint::save(&path, &more, Dtype::F32, &Metadata::new()).unwrap();
+        assert!(load_model(&path, &net).unwrap_err().to_string().contains("found a tensor \"optimizer."));
+    }
 }

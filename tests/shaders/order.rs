@@ -24,6 +24,7 @@ fn a_fused_step_is_a_chain_and_a_plain_one_is_not() {
             augment: Augment::NONE,
             loss: &Loss::from(Smoothing::NONE),
             optimizer: Optimizer::Adam(Adam::default()),
+            recipe: Default::default(),
             train_images: 64,
             test_images: 9,
             loss_slots: 4,

@@ -76,8 +76,10 @@ impl Features {
         let mut no_class = vec![IGNORED, loss.classes() as u32];
         no_class.extend(loss.allowed().iter().position(|allowed| !allowed).map(|class| class as u32));
         let target = |(i, class): (usize, u32)| {
-            if self.ignored.is_some_and(|every| i % every == every - 1) {
-                return no_class[i % no_class.len()];
+            if let Some(every) = self.ignored
+                && i % every == every - 1
+            {
+                return no_class[i / every % no_class.len()];
             }
             // A neighbour of one that takes no part takes part.
             let neighbour = if class == 0 { 1 } else { class - 1 };

@@ -8,6 +8,8 @@ pub mod images;
 mod kept;
 pub mod loss;
 pub mod recipe;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
