@@ -55,6 +55,8 @@ const HEADINGS: [(&str, &[&str]); 5] = [
     (
         "Training",
         &[
+            "network",
+            "augment",
             "opt",
             "momentum",
             "nesterov",
