@@ -28,6 +28,7 @@ test: driver
 #                             "skipped" and passes otherwise
 #   SMOOTHCNN_THOROUGH=1      tint builds every pipeline, validation tries every form, bench --full runs on the adapter: a
 #                             minute or two each
+#   SMOOTHCNN_LOW_LIMITS=1    the GPU tests' device has the limits of a small GPU: less than 16 KiB a workgroup
 #   RANDOM_NETWORKS=1000      so many random networks; RANDOM_NETWORK=17 only that of seed 17
 #   PROPTEST_CASES=1000       so many cases of each property, PROPTEST_RNG_SEED=5 other ones
 SWIFTSHADER = /usr/lib/chromium/vk_swiftshader_icd.json
@@ -36,6 +37,7 @@ test-drivers: driver
 	LP_NATIVE_VECTOR_WIDTH=512 $(CARGO) test --locked --test gpu
 	@test -e $(SWIFTSHADER) || { echo "SwiftShader is not here: apt install chromium"; exit 1; }
 	VK_DRIVER_FILES=$(SWIFTSHADER) $(CARGO) test --locked --test gpu
+	SMOOTHCNN_LOW_LIMITS=1 VK_DRIVER_FILES=$(SWIFTSHADER) $(CARGO) test --locked --test gpu -- --skip drivers::
 	SMOOTHCNN_REQUIRE_ALL=1 SMOOTHCNN_THOROUGH=1 $(CARGO) test --locked --test tint --test validation
 	SMOOTHCNN_THOROUGH=1 $(CARGO) test --locked --test cli one_file_has_all_of_an_adapter
 

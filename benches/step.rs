@@ -32,6 +32,7 @@ fn setup<'a>(net: &'a Network, data: &'a Dataset, batch_size: usize) -> Setup<'a
         batch_size,
         loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),
         optimizer: Optimizer::Adam(Adam::default()),
+        recipe: Default::default(),
         normalisation: vec![[0.13, 0.31]; net.input[0]],
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: data,

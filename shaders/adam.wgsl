@@ -4,15 +4,14 @@
 //   p = keep * p;  g += l2 * p;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
 //   p -= step_size * m / (sqrt(v) / denominator + eps)
 //
-// keep, l2, step_size and denominator hold what depends on the step; the host works them out in f64.
+// keep, l2, step_size, denominator and b1 hold what depends on the step; the host works them out in f64.
 
 struct Adam {
     len: u32,       // a multiple of 4
     decayed: u32,   // no weight decay from here on; a multiple of 4
     segments: u32,
     parted: u32,    // one past the last parameter that a segment holds
-    beta1: f32, one_minus_beta1: f32,  // 1 - b is rounded once, from the exact value
-    beta2: f32, one_minus_beta2: f32,
+    beta2: f32, one_minus_beta2: f32,  // 1 - b is rounded once, from the exact value
     eps: f32,
 }
 @group(0) @binding(1) var<uniform> dims: Adam;
@@ -29,7 +28,7 @@ fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     let segment = segment_of(at * 4u);
     let p = factor(at) * params[at];
     let g = gradient(at, segment) + l2(at) * p;
-    let m = dims.beta1 * first[at] + dims.one_minus_beta1 * g;
+    let m = optimizer.momentum * first[at] + optimizer.rest * g;
     let v = dims.beta2 * second[at] + dims.one_minus_beta2 * g * g;
     first[at] = m;
     second[at] = v;

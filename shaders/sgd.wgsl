@@ -8,7 +8,6 @@ struct Sgd {
     decayed: u32,   // no weight decay from here on; a multiple of 4
     segments: u32,
     parted: u32,    // one past the last parameter that a segment holds
-    momentum: f32,
     nesterov: u32,  // 0 or 1
 }
 @group(0) @binding(1) var<uniform> dims: Sgd;
@@ -25,9 +24,9 @@ fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     let segment = segment_of(at * 4u);
     let p = params[at];
     let g = gradient(at, segment) + l2(at) * p;
-    let m = dims.momentum * first[at] + g;
+    let m = optimizer.momentum * first[at] + g;
     first[at] = m;
-    let value = p - optimizer.step_size * select(m, g + dims.momentum * m, dims.nesterov != 0u);
+    let value = p - optimizer.step_size * select(m, g + optimizer.momentum * m, dims.nesterov != 0u);
     keep(at, segment, value);
     watch(max(exponents(value), exponents(m)));
 }

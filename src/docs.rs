@@ -52,6 +52,10 @@ pub mod study {}
 #[doc = include_str!("docs/sweeps.md")]
 pub mod sweeps {}
 
+/// Schedules of the learning rate, and what is done beside the plain update.
+#[doc = include_str!("docs/training.md")]
+pub mod training {}
+
 #[cfg(test)]
 mod tests {
     use crate::ops;

@@ -13,10 +13,11 @@
 //! use smoothcnn::loss::smoothing::{Smoothing, Variant};
 //! use smoothcnn::measure::evaluate;
 //! use smoothcnn::network::Network;
-//! use smoothcnn::optimizer::{Adam, Optimizer};
+//! use smoothcnn::ops::augment::Augment;
+//! use smoothcnn::optimizer::{Adam, Optimizer, recipe::Recipe};
 //! use smoothcnn::plan::Storage;
 //! use smoothcnn::train::checkpoint::{Dtype, Metadata};
-//! use smoothcnn::train::{Progress, Schedule, run, store};
+//! use smoothcnn::train::{Course, Progress, run, store};
 //!
 //! # let folder = tempfile::tempdir().expect("room for a folder");
 //! # let path = &folder.path().join("model.safetensors");
@@ -30,13 +31,17 @@
 //! let optimizer = Optimizer::Adam(Adam::default());
 //! let norm = [[0.4, 0.4]]; // mean and standard deviation of the channel
 //! let normalisation = norm.to_vec();
-//! let setup = Setup { net: &net, seed: 0, batch_size: 16, loss, optimizer, normalisation, train: &data, test: &data };
+//! let recipe = Recipe::default(); // a constant learning rate
+//! let augment = Augment::NONE;
+//! let (train, test) = (&data, &data);
+//! let (seed, batch_size) = (0, 16);
+//! let setup = Setup { net: &net, seed, batch_size, loss, optimizer, recipe, normalisation, augment, train, test };
 //!
 //! // A hardware GPU if there is one, else the CPU path.
 //! let note = |line: &str| println!("{line}");
 //! let device = Device::default().open(Precision::F32, &note)?;
 //! let mut trainer = device.trainer(Storage::F32, None, setup.clone(), &State::initial(&net, 0), &note)?;
-//! run(&mut *trainer, &setup, Schedule { epochs: 5, seed: 0, shuffle: true }, Progress::default(), &mut ())?;
+//! run(&mut *trainer, &setup, Course { epochs: 5, seed: 0, shuffle: true }, Progress::default(), &mut ())?;
 //! store::save_model(path, &net, &trainer.state()?, Dtype::F32, &Metadata::new())?;
 //!
 //! // Later: the weights, by PyTorch's names, and what they answer.
@@ -170,7 +175,7 @@
 //! | [`layer`] | what a layer is: the contract between an operation and all that uses it |
 //! | [`plan`] | plans as values, the WGSL and what naga says of it, forms of kernels |
 //! | [`mod@fs`], [`input`], [`parse`] | files that are whole or not there, files that a user names, what they say |
-//! | [`real`], [`rng`], [`cases`], [`memory`], [`error`] | precisions, random numbers, what cases are made of, the memory that is left, errors |
+//! | [`real`], [`rng`], [`schedule`], [`cases`], [`memory`], [`error`] | precisions, random numbers, how a number changes over training, what cases are made of, the memory that is left, errors |
 //!
 //! # Features
 //!
@@ -213,6 +218,7 @@ pub mod real;
 #[cfg(feature = "report")]
 pub mod report;
 pub mod rng;
+pub mod schedule;
 pub mod study;
 pub mod train;
 

@@ -26,7 +26,7 @@ const ORDER: &[&[&str]] = &[
     &["layer"],
     &["plan"],
     &["cases", "input"],
-    &["docs", "fs", "memory", "parse", "protobuf", "real", "rng"],
+    &["docs", "fs", "memory", "parse", "protobuf", "real", "rng", "schedule"],
     &["error"],
 ];
 

@@ -15,7 +15,6 @@ struct Linear {
     mask: u32,     // 0 or 1
     plane: u32,    // dx is stored with its channels last: its features are channels of so many
     halves: u32,   // 0 or 1: y is stored in halves; only where x is
-    splits: u32,   // 16 or 64: how many threads share a tile of forward; not in the form in lanes
 }
 @group(0) @binding(1) var<uniform> dims: Linear;
 @group(0) @binding(3) var<storage, read> w: array<vec4f>;        // [outputs, inputs / 4]

@@ -26,8 +26,14 @@ fn next_feature(f: vec2u) -> vec2u {
     return select(vec2u(f.x, f.y + 1u), vec2u(f.x + 1u, 0u), f.y + 1u == dims.plane);
 }
 
-fn x_at(row: u32, count: u32, at: Place) -> vec4f {
-    let word = min(row, count - 1u) * (dims.inputs / 2u) + at.word;
+// Where a row of x begins, the last of `count` rows in place of those beyond.
+fn x_start(row: u32, count: u32) -> u32 { return min(row, count - 1u) * x_length(); }
+fn x_length() -> u32 { return dims.inputs / 2u; }
+
+fn x_at(row: u32, count: u32, at: Place) -> vec4f { return x_from(x_start(row, count), at); }
+
+fn x_from(start: u32, at: Place) -> vec4f {
+    let word = start + at.word;
     let halves = vec4u(x[word.x], x[word.y], x[word.z], x[word.w]) >> at.shift;
     return vec4f(unpack2x16float(halves.x).x, unpack2x16float(halves.y).x,
                  unpack2x16float(halves.z).x, unpack2x16float(halves.w).x);

@@ -8,7 +8,12 @@ alias Place = u32;
 
 fn place(at: u32) -> Place { return at; }
 
-fn x_at(row: u32, count: u32, at: Place) -> vec4f { return x[min(row, count - 1u) * (dims.inputs / 4u) + at]; }
+// Where a row of x begins, the last of `count` rows in place of those beyond.
+fn x_start(row: u32, count: u32) -> u32 { return min(row, count - 1u) * x_length(); }
+fn x_length() -> u32 { return dims.inputs / 4u; }
+
+fn x_from(start: u32, at: Place) -> vec4f { return x[start + at]; }
+fn x_at(row: u32, count: u32, at: Place) -> vec4f { return x_from(x_start(row, count), at); }
 
 fn store_y4(n: u32, o: u32, sum: vec4f) {
     let v = rectified(sum);

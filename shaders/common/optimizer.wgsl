@@ -1,23 +1,11 @@
-// What the optimizers share: where a parameter's gradient is, who else wants its new value, and the batch's loss, which
-// is added here because no dispatch of its own is then needed.
+// What the optimizers share: who else wants a parameter's new value, and the batch's loss, which is added here because
+// no dispatch of its own is then needed. (Where a parameter's gradient is: common/segments.wgsl.)
 //
-//   gradient[p] = grads[p]; where a segment holds p, the sum over s of grads[partials + s * stride + p - first]
 //   step_losses[slot].losses[i] = (dloss, dnll) * sum over n = i, i + WORKGROUP, ... of losses[n]; together the batch's
 //   means
 //
 // One thread owns four parameters. The first workgroup has none: it adds the losses. What its threads have is added on
 // the host, so that no thread waits for another.
-
-// Parameters whose gradient comes in parts, one for each split of the batch. Everything is in elements, in fours. In
-// vectors, because a load of four words takes a software driver hardly longer than a load of one.
-struct Segment {
-    // The first parameter; how many; where the first split's part is in grads; splits.
-    parts: vec4u,
-    // From one split's part to the next; c_in of the 3x3 convolution whose weight this is, or 0; where forward reads a
-    // copy of the weight, [c_in, 9, c_out in eights]; where backward reads one, [c_out, 9 reversed, c_in in eights], or
-    // NONE.
-    copies: vec4u,
-}
 
 // What the optimizer changes from one training step to the next. One such block per step, bound at a dynamic offset.
 struct Optimizer {
@@ -25,13 +13,13 @@ struct Optimizer {
     l2: f32,           // the L2 term's factor in the gradient
     step_size: f32,    // Adam: lr / (1 - b1^t); SGD: lr
     denominator: f32,  // Adam: sqrt(1 - b2^t); SGD: 1
+    momentum: f32,     // Adam: b1; SGD: its momentum
+    rest: f32,         // 1 - momentum, rounded once, from the exact value
 }
 @group(0) @binding(11) var<uniform> optimizer: Optimizer;
 @group(0) @binding(2) var<storage, read_write> params: array<vec4f>;     // [len / 4]
-@group(0) @binding(3) var<storage, read_write> grads: array<vec4f>;      // [len / 4], then the parts of the segments
 @group(0) @binding(4) var<storage, read_write> first: array<vec4f>;      // [len / 4]: m
 @group(0) @binding(5) var<storage, read_write> second: array<vec4f>;     // [len / 4]: v
-@group(0) @binding(6) var<storage, read> segments: array<Segment>;       // [segments]
 @group(0) @binding(7) var<storage, read_write> packed: array<f32>;       // every copy
 @group(0) @binding(8) var<storage, read> losses: array<vec2f>;           // [n]: loss, nll
 @group(0) @binding(9) var<storage, read_write> step_losses: array<Slot>;  // [slots]
@@ -44,38 +32,10 @@ struct Slot {
     broken: atomic<u32>,  // of the last step after which a parameter or a moment was not finite
 }
 
-const NONE = 0xffffffffu;
-
 // What four parameters are multiplied by first, and the factor of the L2 term in their gradient: weight decay reaches
 // those before `decayed` alone.
 fn factor(quad: u32) -> f32 { return select(1.0, optimizer.keep, quad * 4u < dims.decayed); }
 fn l2(quad: u32) -> f32 { return select(0.0, optimizer.l2, quad * 4u < dims.decayed); }
-
-// The segment that holds the parameters from `at` on, if one does. There are a few, so they are tried one by one;
-// behind the last there is none to try.
-struct Found { some: bool, segment: Segment }
-
-fn segment_of(at: u32) -> Found {
-    var found = NONE;
-    let count = select(0u, dims.segments, at < dims.parted);
-    for (var i = 0u; i < count; i++) {
-        let parts = segments[i].parts;
-        if at - parts.x < parts.y { found = i; }
-    }
-    return Found(found != NONE, segments[select(found, 0u, found == NONE)]);
-}
-
-// The gradient of four parameters, `found` being their segment. What was in parts is left in grads as a whole.
-fn gradient(quad: u32, found: Found) -> vec4f {
-    if !found.some { return grads[quad]; }
-    let parts = found.segment.parts;
-    var sum = vec4f();
-    for (var split = 0u; split < parts.w; split++) {
-        sum += grads[(parts.z + split * found.segment.copies.x - parts.x) / 4u + quad];
-    }
-    grads[quad] = sum;
-    return sum;
-}
 
 // Keeps four parameters, and their copies.
 fn keep(quad: u32, found: Found, value: vec4f) {

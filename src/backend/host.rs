@@ -10,7 +10,7 @@ use crate::backend::{Asked, ImageSet, Predictor, Setup, State, Trainer};
 use crate::data::Dataset;
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
-use crate::optimizer::{Optimizer, Slots};
+use crate::optimizer::{Optimizer, Slots, ema};
 use crate::real::Real;
 
 /// What each byte of each channel becomes: `(byte / 255 - mean) / std`.
@@ -26,8 +26,12 @@ pub trait HostNetwork<T> {
     fn take(&mut self, images: &[T]);
     /// Makes the images `indices`, normalised, its batch.
     fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>);
-    /// One training step over the batch: its means before the update, which is number `t` from 1.
-    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss;
+    /// The means of the batch, and the gradient of update `t`, from 1, which is kept.
+    fn gradient(&mut self, form: &Form, batch: Batch<T>, t: u64) -> [f64; 2];
+    /// Makes the gradient at most `most` long, and gives its norm before that.
+    fn clip(&mut self, most: f64) -> f64;
+    /// Update `t` by the gradient. Whether parameters and the optimizer's memory are finite after it.
+    fn update(&mut self, optimizer: &Optimizer, t: u64) -> bool;
     /// The logits `[n, classes]` of the batch.
     fn logits(&mut self) -> &[T];
     /// The parameters, the optimizer's memory (empty before the first step), and the layers' buffers.
@@ -39,6 +43,8 @@ pub struct HostTrainer<'a, T, N> {
     setup: Setup<'a>,
     network: N,
     normalised: Vec<[T; 256]>,
+    /// Of parameters and of buffers, where the recipe has a decay.
+    averages: Vec<Vec<T>>,
 }
 
 impl<'a, T: Real, N: HostNetwork<T>> HostTrainer<'a, T, N> {
@@ -46,7 +52,15 @@ impl<'a, T: Real, N: HostNetwork<T>> HostTrainer<'a, T, N> {
     pub fn new(setup: Setup<'a>, params: &[f32]) -> Self {
         let params = params.iter().map(|&p| T::of(p.into())).collect();
         let normalised = tables(&setup.normalisation);
-        Self { network: N::start(setup.net, params, setup.seed), normalised, setup }
+        let mut network = N::start(setup.net, params, setup.seed);
+        let averages = Self::first_averages(&setup, &mut network);
+        Self { network, normalised, setup, averages }
+    }
+
+    /// The averages before the first update.
+    fn first_averages(setup: &Setup, network: &mut N) -> Vec<Vec<T>> {
+        let (params, _, buffers) = network.parts();
+        setup.recipe.ema.map_or(vec![], |_| vec![params.clone(), buffers.clone()])
     }
 }
 
@@ -57,7 +71,7 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
         updates: u64,
         on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let Setup { net, train, batch_size, loss, optimizer, augment, seed, .. } = &self.setup;
+        let Setup { net, train, batch_size, loss, recipe, augment, seed, .. } = &self.setup;
         augment.check(train.shape)?;
         loss.check(net.classes, train.len())?;
         net.check_batches(order.len(), *batch_size)?;
@@ -91,7 +105,15 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
             }
             let [weight, counted] = loss.weights(&train.labels, train.classes, indices);
             let batch = Batch { labels: &labels, rows: &rows, weight, counted };
-            if on_losses(&[self.network.train_step(&loss.at(t), batch, optimizer, t)])?.is_break() {
+            let [loss, nll] = self.network.gradient(&loss.at(t), batch, t);
+            let grad_norm = recipe.clip_grad_norm.map(|most| self.network.clip(most));
+            let diverged = !self.network.update(&self.setup.optimizer_at(t), t);
+            if let (Some(decay), [averages, of_buffers]) = (recipe.ema, &mut self.averages[..]) {
+                let (params, _, buffers) = self.network.parts();
+                ema::update(decay, params, averages);
+                ema::update(decay, buffers, of_buffers);
+            }
+            if on_losses(&[BatchLoss { loss, nll, diverged, grad_norm }])?.is_break() {
                 break;
             }
         }
@@ -112,15 +134,22 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
         if slots.is_empty() {
             *slots = self.setup.optimizer.empty(params.len());
         }
-        Ok(State { params: wide(params), slots: slots.iter().map(|slot| wide(slot)).collect(), buffers: wide(buffers) })
+        let all = |vectors: &[Vec<T>]| vectors.iter().map(|vector| wide(vector)).collect();
+        let averages = all(&self.averages);
+        Ok(State { params: wide(params), slots: all(slots), buffers: wide(buffers), averages })
     }
 
     fn set_state(&mut self, state: &State) {
         let narrow = |values: &[f64]| values.iter().map(|&v| T::of(v)).collect();
+        let all = |vectors: &[Vec<f64>]| vectors.iter().map(|vector| narrow(vector)).collect::<Vec<_>>();
         let (params, slots, buffers) = self.network.parts();
         *params = narrow(&state.params);
-        *slots = state.slots.iter().map(|slot| narrow(slot)).collect();
+        *slots = all(&state.slots);
         *buffers = narrow(&state.buffers);
+        self.averages = match (self.setup.recipe.ema, state.averages.is_empty()) {
+            (Some(_), false) => all(&state.averages),
+            _ => Self::first_averages(&self.setup, &mut self.network),
+        };
     }
 }
 

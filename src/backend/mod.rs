@@ -12,7 +12,7 @@ use crate::data::Dataset;
 use crate::loss::{BatchLoss, Loss};
 use crate::network::Network;
 use crate::ops::augment::Augment;
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Optimizer, recipe::Recipe};
 use crate::{Error, Result};
 
 /// What is trained, on what, how.
@@ -30,12 +30,21 @@ pub struct Setup<'a> {
     pub loss: Loss,
     /// The optimizer.
     pub optimizer: Optimizer,
+    /// What is done beside its plain updates.
+    pub recipe: Recipe,
     /// Each channel's mean and standard deviation, of pixels scaled to 0..1.
     pub normalisation: Vec<[f64; 2]>,
     /// The training set.
     pub train: &'a Dataset,
     /// The test set.
     pub test: &'a Dataset,
+}
+
+impl Setup<'_> {
+    /// The optimizer of update `t`, from 1.
+    pub fn optimizer_at(&self, t: u64) -> Optimizer {
+        self.recipe.at(self.optimizer, t)
+    }
 }
 
 /// Parameters and the optimizer's memory, each a flat vector (see [`crate::network::NamedParameter::range`]).
@@ -47,13 +56,24 @@ pub struct State {
     pub slots: Vec<Vec<f64>>,
     /// What layers keep from one step to the next ([`Network::buffers`]).
     pub buffers: Vec<f64>,
+    /// The moving averages of parameters and of buffers, where the recipe has some; none where they are still these.
+    pub averages: Vec<Vec<f64>>,
 }
 
 impl State {
     /// The state before training: the network's first values by `seed`, and no memory.
     pub fn initial(net: &Network, seed: u64) -> Self {
         let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect();
-        Self { params: wide(net.initial_parameters(seed)), slots: vec![], buffers: wide(net.initial_buffers(seed)) }
+        let (params, buffers) = (wide(net.initial_parameters(seed)), wide(net.initial_buffers(seed)));
+        Self { params, buffers, ..Self::default() }
+    }
+
+    /// The same with the averages in the place of parameters and buffers, where there are some.
+    pub fn averaged(&self) -> Self {
+        match &self.averages[..] {
+            [params, buffers] => Self { params: params.clone(), buffers: buffers.clone(), ..self.clone() },
+            _ => self.clone(),
+        }
     }
 }
 

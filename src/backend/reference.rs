@@ -8,7 +8,7 @@ use crate::data::Dataset;
 use crate::layer::{Backward, Element, Forward, Kept, Mode, Random};
 use crate::loss::{Batch, BatchLoss, Form, mean};
 use crate::network::Network;
-use crate::optimizer::{Optimizer, Slots, Values};
+use crate::optimizer::{Optimizer, Slots, Values, clip};
 
 /// A network with its parameters, and the buffers of one step, which are allocated once and grow with the batch.
 pub struct ReferenceNetwork<T> {
@@ -156,15 +156,24 @@ impl<T: Element> ReferenceNetwork<T> {
 
     /// One training step over the batch: its means before the update, which is number `t` from 1.
     pub fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
+        let [loss, nll] = self.step_gradient(form, batch, t);
+        BatchLoss { loss, nll, diverged: !self.update(optimizer, t), grad_norm: None }
+    }
+
+    /// The means of the batch, with the gradient of update `t`, from 1, in `grads`.
+    pub fn step_gradient(&mut self, form: &Form, batch: Batch<T>, t: u64) -> [f64; 2] {
         self.step = t;
         let loss = self.loss_and_gradient(form, batch);
-        let nll = self.nll(form, batch);
+        [loss, self.nll(form, batch)]
+    }
+
+    /// Update `t` by the gradient. Whether parameters and memory are finite after it.
+    pub fn update(&mut self, optimizer: &Optimizer, t: u64) -> bool {
         let Self { net, params, grads, slots, .. } = self;
         if slots.is_empty() {
             *slots = optimizer.empty(params.len());
         }
-        let finite = optimizer.step(t, Values { params, grads, slots, decayed: net.decayed_len() });
-        BatchLoss { loss, nll, diverged: !finite }
+        optimizer.step(t, Values { params, grads, slots, decayed: net.decayed_len() })
     }
 }
 
@@ -200,8 +209,16 @@ impl<T: Element> HostNetwork<T> for ReferenceNetwork<T> {
         });
     }
 
-    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
-        self.train_step(form, batch, optimizer, t)
+    fn gradient(&mut self, form: &Form, batch: Batch<T>, t: u64) -> [f64; 2] {
+        self.step_gradient(form, batch, t)
+    }
+
+    fn clip(&mut self, most: f64) -> f64 {
+        clip::reference::clip(&mut self.grads, most)
+    }
+
+    fn update(&mut self, optimizer: &Optimizer, t: u64) -> bool {
+        self.update(optimizer, t)
     }
 
     fn logits(&mut self) -> &[T] {

@@ -23,7 +23,7 @@ use crate::optimizer::{Adam, Optimizer};
 use crate::parse::hex;
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
-use crate::train::{EpochReport, Observer, Progress, Schedule, run};
+use crate::train::{Course, EpochReport, Observer, Progress, run};
 use crate::{Error, Result};
 
 /// What the file says that it is.
@@ -315,7 +315,7 @@ impl FullBench {
         let setup = Setup { train: &train, ..setup };
         let hash = || -> Result<String> {
             let mut trainer = self.trainer(&setup, tuning)?;
-            let schedule = Schedule { epochs: 1, seed: 0, shuffle: true };
+            let schedule = Course { epochs: 1, seed: 0, shuffle: true };
             run(&mut *trainer, &setup, schedule, Progress::default(), &mut ())?;
             Ok(digest(&trainer.state()?))
         };
@@ -327,7 +327,7 @@ impl FullBench {
         let setup = data.setup();
         let mut watch = Watch { began: Instant::now(), patience: self.patience, training: 0.0, epochs: vec![] };
         let mut trainer = self.trainer(&setup, tuning)?;
-        let schedule = Schedule { epochs: 1000, seed: 0, shuffle: true };
+        let schedule = Course { epochs: 1000, seed: 0, shuffle: true };
         match run(&mut *trainer, &setup, schedule, Progress::default(), &mut watch) {
             Err(Error::Interrupted(_)) if watch.is_late() => {}
             other => other?,
@@ -364,6 +364,7 @@ impl Data {
             batch_size: BATCH,
             loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),
             optimizer: Optimizer::Adam(Adam::default()),
+            recipe: Default::default(),
             normalisation: vec![[mean, deviation]],
             augment: crate::ops::augment::Augment::NONE,
             train: &self.train,

@@ -209,6 +209,7 @@ impl Bench {
             batch_size,
             loss: smoothing.into(),
             optimizer: Optimizer::Adam(Adam::default()),
+            recipe: Default::default(),
             normalisation: vec![[0.5, 0.25]; input[0]],
             augment: crate::ops::augment::Augment::NONE,
             train: &train,

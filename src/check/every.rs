@@ -31,6 +31,12 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
             each(ops::optimizer_segments(gpu, &optimizer, wants_dx)?);
         }
     }
+    for len in cases::OPTIMIZER.iter().copied().map(Some).chain([None]) {
+        each(ops::clip(gpu, len)?);
+    }
+    for &len in cases::OPTIMIZER {
+        each(ops::ema(gpu, len)?);
+    }
     for image in [[1, 1, 1], [1, 28, 28], [3, 5, 7]] {
         each(ops::gather(gpu, 3, image, &Augment::NONE)?);
     }

@@ -16,6 +16,7 @@ use crate::ops::conv2d::{self, Conv2d};
 use crate::ops::conv2d_pool::{self, Buffers, Conv2dPool, Input};
 use crate::ops::head::Head;
 use crate::ops::linear::{self, Linear};
+use crate::ops::linear_tiled;
 use crate::ops::max_pool2d::{self, MaxPool2d};
 use crate::ops::relu;
 use crate::ops::stage::Layout;
@@ -32,7 +33,7 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
         each(conv2d_pool(gpu, n, dims)?);
     }
     each(nan::conv2d_pool(gpu)?);
-    for (n, dims) in linear::DIMS.iter().filter(|(_, dims)| dims.inputs.is_multiple_of(4)) {
+    for (n, dims) in linear::DIMS.iter().chain(linear_tiled::CASES).filter(|(_, dims)| dims.inputs.is_multiple_of(4)) {
         each(super::linear_tiled::linear_tiled(gpu, *n, dims)?);
         if Head::supports(dims) {
             each(head(gpu, *n, dims, Smoothing { variant: Default::default(), epsilon: 0.1 })?);

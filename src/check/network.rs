@@ -128,6 +128,7 @@ pub fn against_oracle_rounding(
         batch_size,
         loss,
         optimizer: Optimizer::Adam(Adam::default()),
+        recipe: Default::default(),
         normalisation: vec![[0.5, 0.25]; net.input[0]],
         augment: crate::ops::augment::Augment::NONE,
         train: &train,

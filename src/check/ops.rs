@@ -1,5 +1,5 @@
-//! The operations that are no layers against the plain form, for one case: the optimizers, the gather, the seal. Inputs
-//! are rounded to f32 first, so that both sides start from the same numbers.
+//! The operations that are no layers against the plain form, for one case: the optimizers, clipping, the gather, the
+//! seal. Inputs are rounded to f32 first, so that both sides start from the same numbers.
 
 use std::sync::Arc;
 
@@ -17,7 +17,9 @@ use crate::ops::gather;
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::seal::{self, Extent};
 use crate::ops::stage::{Layout, Places, Segment};
-use crate::optimizer::{self, Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Sgd, Values};
+use crate::optimizer::{
+    self, Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Sgd, Values, clip, ema,
+};
 use crate::plan::{BatchBlock, Block, Step};
 
 /// The optimizers that are checked.
@@ -41,8 +43,7 @@ pub fn optimizers() -> Vec<Optimizer> {
 /// # Errors
 /// What the device reports.
 pub fn optimizer(gpu: &Arc<Gpu>, len: usize, optimizer: &Optimizer) -> Result<Vec<Row>> {
-    let case = OptimizerCase { len, segments: vec![], partials: 0, packed: vec![0.0; 4], copies: vec![] };
-    case.run(gpu, &format!("{len}, {optimizer:?}"), optimizer)
+    OptimizerCase::whole(len).run(gpu, &format!("{len}, {optimizer:?}"), optimizer)
 }
 
 /// The same where the gradients of a convolution's weight and bias come in parts, and the weight has copies.
@@ -50,27 +51,65 @@ pub fn optimizer(gpu: &Arc<Gpu>, len: usize, optimizer: &Optimizer) -> Result<Ve
 /// # Errors
 /// What the device reports.
 pub fn optimizer_segments(gpu: &Arc<Gpu>, optimizer: &Optimizer, wants_dx: bool) -> Result<Vec<Row>> {
-    const LEN: usize = 512;
-    const N: usize = 3;
-    let conv = Conv2d { input: [5, 4, 4], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1], bias: true };
-    let pool = MaxPool2d { input: [4, 4, 4], kernel: [2, 2], stride: [2, 2] };
-    let block = Conv2dPool::new(&conv, &pool, wants_dx, Layout::Planes, Layout::Planes).expect("a block");
-    let params = [64, 256];
-    let at = Places { partials: LEN + 64, packed: 64, packed_back: wants_dx.then_some(64 + block.packed_len()) };
-    let mut copies = vec![];
-    for i in 0..conv.weight_len() {
-        let (o, c, tap) = (i / 45, i / 9 % 5, i % 9);
-        copies.push((at.packed + (c * 9 + tap) * 8 + o, params[0] + i));
-        copies.extend(at.packed_back.map(|start| (start + (o * 9 + 8 - tap) * 8 + c, params[0] + i)));
+    let case = OptimizerCase::in_segments(wants_dx);
+    case.run(gpu, &format!("{} in segments, copy for backward: {wants_dx}, {optimizer:?}", case.len), optimizer)
+}
+
+/// The norm of a gradient of `len` elements, or of one in segments, and the gradient clipped: to a half, and not at
+/// all.
+///
+/// # Errors
+/// What the device reports.
+pub fn clip(gpu: &Arc<Gpu>, len: Option<usize>) -> Result<Vec<Row>> {
+    const SLOT: usize = 2;
+    let case = len.map_or_else(|| OptimizerCase::in_segments(true), OptimizerCase::whole);
+    let grads = random(case.len + case.partials, 2);
+    let gradient = case.gradient(&grads);
+    let norm = clip::reference::clip(&mut gradient[..case.len].to_vec(), 1.0);
+    let ulp = 2f64.powi(-24);
+    let splits = f64::from(case.segments.iter().map(|s| s.splits).max().unwrap_or(1));
+    let mut rows = vec![];
+    for share in [0.5, 2.0] {
+        // The device has it in f32.
+        let most = f64::from((norm * share) as f32);
+        let mut want = gradient.clone();
+        clip::reference::clip(&mut want[..case.len], most);
+        // Squares of numbers that are a sum each, their sum, its root, the quotient.
+        let relative = ulp * (8.0 + 2.0 * splits + (case.len as f64).sqrt());
+        let tolerance = want.iter().map(|w| relative * w.abs() + ulp * splits * splits).collect();
+        let mut norms = vec![0.0; 4];
+        norms[SLOT] = norm;
+        let mut probe = Probe::new(gpu);
+        let at = clip::Buffers {
+            grads: probe.updated("grads", &grads, want, tolerance)?,
+            step_norms: probe.updated("step_norms", &[0.0; 4], norms, vec![relative * norm; 4])?,
+        };
+        let whole = clip::record(&mut probe.plan, most, case.len, &case.segments, &at)?;
+        assert!(whole.iter().all(|s| (s.partials, s.splits) == (s.first, 1)), "added already: {whole:?}");
+        let step = Step { batch: BatchBlock { slot: SLOT as u32, ..BatchBlock::default() }, ..Step::default() };
+        rows.extend(probe.run(
+            "clip",
+            &format!("{} in {} segments, to {share}", case.len, case.segments.len()),
+            step,
+        )?);
     }
-    let case = OptimizerCase {
-        len: LEN,
-        segments: block.segments(N, params, at).to_vec(),
-        partials: 64 + block.partials_len(N),
-        packed: vec![0.5; 64 + block.packed_len() + block.packed_back_len()],
-        copies,
-    };
-    case.run(gpu, &format!("{LEN} in segments, copy for backward: {wants_dx}, {optimizer:?}"), optimizer)
+    Ok(rows)
+}
+
+/// The moving average of `len` numbers.
+///
+/// # Errors
+/// What the device reports.
+pub fn ema(gpu: &Arc<Gpu>, len: usize) -> Result<Vec<Row>> {
+    let (values, before) = (random(len, 1), random(len, 2));
+    let mut want = wide(&before);
+    ema::update(0.9, &wide(&values), &mut want);
+    let mut probe = Probe::new(gpu);
+    let values = probe.floats("values", &values)?;
+    // Both factors, both products and the sum are rounded, numbers of up to 1.
+    let averages = probe.updated("averages", &before, want, vec![4.0 * 2f64.powi(-24); len])?;
+    ema::record(&mut probe.plan, "check", 0.9, len, values, averages)?;
+    probe.run("ema", &len.to_string(), Step::default())
 }
 
 struct OptimizerCase {
@@ -84,6 +123,46 @@ struct OptimizerCase {
 }
 
 impl OptimizerCase {
+    fn whole(len: usize) -> Self {
+        Self { len, segments: vec![], partials: 0, packed: vec![0.0; 4], copies: vec![] }
+    }
+
+    /// The weight and the bias of a convolution.
+    fn in_segments(wants_dx: bool) -> Self {
+        const LEN: usize = 512;
+        const N: usize = 3;
+        let conv = Conv2d { input: [5, 4, 4], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1], bias: true };
+        let pool = MaxPool2d { input: [4, 4, 4], kernel: [2, 2], stride: [2, 2] };
+        let block = Conv2dPool::new(&conv, &pool, wants_dx, Layout::Planes, Layout::Planes).expect("a block");
+        let params = [64, 256];
+        let at = Places { partials: LEN + 64, packed: 64, packed_back: wants_dx.then_some(64 + block.packed_len()) };
+        let mut copies = vec![];
+        for i in 0..conv.weight_len() {
+            let (o, c, tap) = (i / 45, i / 9 % 5, i % 9);
+            copies.push((at.packed + (c * 9 + tap) * 8 + o, params[0] + i));
+            copies.extend(at.packed_back.map(|start| (start + (o * 9 + 8 - tap) * 8 + c, params[0] + i)));
+        }
+        Self {
+            len: LEN,
+            segments: block.segments(N, params, at).to_vec(),
+            partials: 64 + block.partials_len(N),
+            packed: vec![0.5; 64 + block.packed_len() + block.packed_back_len()],
+            copies,
+        }
+    }
+
+    /// `grads` with the sum of its parts wherever there are some.
+    fn gradient(&self, grads: &[f32]) -> Vec<f64> {
+        let mut gradient = wide(grads);
+        for s in &self.segments {
+            for i in 0..s.len {
+                let part = |split| f64::from(grads[(s.partials + split * s.stride + i) as usize]);
+                gradient[(s.first + i) as usize] = (0..s.splits).map(part).sum();
+            }
+        }
+        gradient
+    }
+
     fn run(&self, gpu: &Arc<Gpu>, case: &str, optimizer: &Optimizer) -> Result<Vec<Row>> {
         const T: u64 = 3;
         const LOSSES: usize = 131;
@@ -96,13 +175,7 @@ impl OptimizerCase {
         };
         let (params, grads, first) = (random(len, 1), random(len + self.partials, 2), random(len, 3));
         let second: Vec<f32> = random(len, 4).iter().map(|v| v * v).collect();
-        let mut gradient = wide(&grads);
-        for s in &self.segments {
-            for i in 0..s.len {
-                let part = |split| f64::from(grads[(s.partials + split * s.stride + i) as usize]);
-                gradient[(s.first + i) as usize] = (0..s.splits).map(part).sum();
-            }
-        }
+        let gradient = self.gradient(&grads);
         let mut want = wide(&params);
         let before = [&first, &second];
         let mut slots: Vec<_> = before.iter().take(optimizer.slots().len()).map(|slot| wide(slot)).collect();

@@ -18,6 +18,7 @@ use super::common;
 use super::dataset::DataArgs;
 use super::given::Given;
 use super::loss::{LossArgs, Spread};
+use super::recipe::RecipeArgs;
 
 /// SGD's momentum where nobody says.
 const MOMENTUM: f64 = 0.9;
@@ -62,6 +63,8 @@ pub struct RunArgs {
     /// Weight decay: an L2 term for adam and sgd, decoupled for adamw
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub weight_decay: f64,
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
     /// Over which classes epsilon is spread
     #[arg(long, value_enum, default_value = "uniform")]
     pub smoothing_variant: Spread,
@@ -163,6 +166,7 @@ impl RunArgs {
             },
             loss,
             optimizer,
+            recipe: self.recipe.recorded(),
             ..Config::default()
         })
     }

@@ -20,10 +20,12 @@ mod given;
 mod help;
 mod info;
 mod loss;
+mod lr_find;
 mod model;
 mod plan;
 mod predict;
 mod preview;
+mod recipe;
 mod report;
 mod screen;
 mod signals;
@@ -54,6 +56,7 @@ enum Command {
     /// Train the seed network.
     Train(Box<train::Args>),
     Sweep(Box<sweep::Args>),
+    LrFind(Box<lr_find::Args>),
     /// Measure a saved model on a test set.
     Eval(eval::Args),
     /// Answer pictures, or a data set's test images, with a saved model.
@@ -116,6 +119,7 @@ pub fn run(cli: Cli, given: &Given) -> Result<u8> {
     match cli.command {
         Command::Train(args) => train::run(*args, given),
         Command::Sweep(args) => sweep::run(*args),
+        Command::LrFind(args) => lr_find::run(*args, given),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args, given),
         Command::Report(args) => report::run(args),

@@ -11,8 +11,9 @@ use smoothcnn::loss::Loss;
 use smoothcnn::network::{Architecture, Network};
 use smoothcnn::ops::augment::Augment;
 use smoothcnn::optimizer::{Adam, Optimizer};
-use smoothcnn::plan::Storage;
+use smoothcnn::plan::order::{self, Wait};
 use smoothcnn::plan::tuning::{Tiles, Tuning};
+use smoothcnn::plan::{Plan, Storage};
 use smoothcnn::train::config::EPOCHS;
 use smoothcnn::train::config::loss::LossConfig;
 use smoothcnn::train::model::Model;
@@ -62,6 +63,9 @@ pub struct Args {
     smoothing_variant: Spread,
     #[command(flatten)]
     loss: LossArgs,
+    /// What each dispatch waits for, and which run side by side
+    #[arg(long)]
+    order: bool,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -74,6 +78,34 @@ struct Step {
     workgroups: [u32; 3],
     bytes: u64,
     flops: u64,
+    waits_for: Vec<WaitsFor>,
+}
+
+/// A dispatch that another waits for.
+#[derive(Serialize)]
+struct WaitsFor {
+    label: String,
+    /// Buffers of which both use a common part.
+    data: Vec<String>,
+    /// Buffers of which they use different parts: wgpu waits for the whole.
+    whole_buffers: Vec<String>,
+}
+
+impl WaitsFor {
+    fn of(plan: &Plan, dispatches: &[smoothcnn::plan::Dispatch], wait: &Wait) -> Self {
+        let names = |buffers: &[usize]| buffers.iter().map(|&i| plan.buffers[i].name.clone()).collect();
+        let (data, whole_buffers) = (names(&wait.data), names(&wait.whole));
+        Self { label: dispatches[wait.on].label.clone(), data, whole_buffers }
+    }
+
+    /// For a line of text.
+    fn words(&self) -> String {
+        match (&self.data[..], &self.whole_buffers[..]) {
+            (data, []) => format!("{} ({})", self.label, data.join(", ")),
+            ([], whole) => format!("{} (only as wgpu waits for all of {})", self.label, whole.join(", ")),
+            (data, whole) => format!("{} ({}; other parts of {})", self.label, data.join(", "), whole.join(", ")),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -130,6 +162,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     let net = Architecture::parse(&args.network)?.network(input, args.classes)?;
     let (loss, described) = loss(&args, &net)?;
     let compiled = compile(&Job {
+        recipe: Default::default(),
         net: &net,
         batch_size: args.batch_size,
         augment: Augment::NONE,
@@ -143,14 +176,16 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         activations: args.activations,
     })?;
     let steps = |range: std::ops::Range<usize>| -> Vec<Step> {
-        let step = |d: &smoothcnn::plan::Dispatch| Step {
+        let dispatches = &compiled.plan.dispatches[range];
+        let step = |(d, waits): (&smoothcnn::plan::Dispatch, Vec<Wait>)| Step {
             label: d.label.clone(),
             kernel: format!("{}.wgsl:{}", d.shader.name, d.entry.name),
             workgroups: d.workgroups,
             bytes: d.bytes,
             flops: d.flops,
+            waits_for: waits.iter().map(|wait| WaitsFor::of(&compiled.plan, dispatches, wait)).collect(),
         };
-        compiled.plan.dispatches[range].iter().map(step).collect()
+        dispatches.iter().zip(order::waits(dispatches)).map(step).collect()
     };
     let printed = Printed {
         parameters: net.parameter_count(),
@@ -198,6 +233,14 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         }
         line("total", "", "", bytes, flops)?;
     }
+    if args.order {
+        for (title, steps, range) in [
+            ("training step", &printed.train, compiled.train.clone()),
+            ("inference", &printed.infer, compiled.infer.clone()),
+        ] {
+            print_order(title, steps, &order::waits(&compiled.plan.dispatches[range]))?;
+        }
+    }
     common::print(format_args!(
         "\nmemory: {} in {} buffers",
         memory::bytes(printed.total_bytes),
@@ -210,4 +253,24 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     }
     common::print(format_args!("\nmemory on the CPU path: about {}", memory::bytes(printed.cpu_bytes)))?;
     Ok(0)
+}
+
+/// What each dispatch waits for, wave by wave.
+fn print_order(title: &str, steps: &[Step], waits: &[Vec<Wait>]) -> Result<()> {
+    let waves = order::waves(waits);
+    common::print(format_args!(
+        "\n{title}: {} dispatches run in {} waves, at least {} in any order of them",
+        steps.len(),
+        waves.len(),
+        order::least_waves(waits)
+    ))?;
+    let width = steps.iter().map(|step| step.label.len()).max().unwrap_or_default();
+    for (number, wave) in waves.into_iter().enumerate() {
+        for step in &steps[wave] {
+            let waits: Vec<_> = step.waits_for.iter().map(WaitsFor::words).collect();
+            let waits = if waits.is_empty() { "nothing".into() } else { waits.join(", ") };
+            common::print(format_args!("{:>4} {:<width$} waits for {waits}", number + 1, step.label))?;
+        }
+    }
+    Ok(())
 }

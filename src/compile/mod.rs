@@ -24,7 +24,7 @@ use crate::ops::gather;
 use crate::ops::head::Head;
 use crate::ops::seal::{self, Extent};
 use crate::ops::stage::Layout;
-use crate::optimizer::{Buffers, Optimizer, SLOT_WORDS};
+use crate::optimizer::{Buffers, Optimizer, SLOT_WORDS, clip, ema, recipe::Recipe};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
 use crate::plan::{Plan, Slice};
@@ -42,6 +42,8 @@ pub struct Job<'a> {
     pub loss: &'a Loss,
     /// The optimizer.
     pub optimizer: Optimizer,
+    /// What is done beside its plain updates.
+    pub recipe: Recipe,
     /// Images of the training set that are on the device at once.
     pub train_images: usize,
     /// Images of the test set that are on the device at once.
@@ -81,12 +83,17 @@ pub struct Compiled {
     pub logits: Slice,
     /// The logits' seal ([`seal`]).
     pub logits_seal: Slice,
-    /// Parameters, each of the optimizer's slots, and the layers' buffers if they have some: each with its seal.
+    /// Parameters, each of the optimizer's slots, the layers' buffers if they have some, and the averages: each with
+    /// its seal.
     pub state: Vec<[Slice; 2]>,
     /// The layers' buffers.
     pub buffers: Option<Slice>,
+    /// The moving averages of the parameters, and of the buffers if there are some, where the recipe has a decay.
+    pub averages: Vec<Slice>,
     /// A [`Slot`](crate::optimizer::Slot) for each step of a submission.
     pub step_losses: Slice,
+    /// The norm of each step's gradient, where it is clipped.
+    pub step_norms: Option<Slice>,
     /// All parameters, and the optimizer's memory.
     pub flat: Buffers,
     /// The gradient of all parameters, after a step.
@@ -200,7 +207,23 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         }
     }
     recorder.backward(&mut plan, dlogits)?;
-    job.optimizer.record(&mut plan, [flat_len, net.decayed_len()], &recorder.segments(), &flat)?;
+    let mut segments = recorder.segments();
+    let mut step_norms = None;
+    if let Some(most) = job.recipe.clip_grad_norm {
+        let at = clip::Buffers { grads: flat.grads, step_norms: plan.buffer("step_norms", job.loss_slots)? };
+        segments = clip::record(&mut plan, most, flat_len, &segments, &at)?;
+        step_norms = Some(at.step_norms);
+    }
+    job.optimizer.record(&mut plan, [flat_len, net.decayed_len()], &segments, &flat)?;
+    let mut averages = vec![];
+    if let Some(decay) = job.recipe.ema {
+        let of_buffers = buffers.map(|buffers| ("buffers", net.buffers_len(), buffers));
+        for (name, len, values) in [("params", flat_len, flat.params)].into_iter().chain(of_buffers) {
+            let at = plan.buffer(format!("ema.{name}"), values.bytes as usize / 4)?;
+            ema::record(&mut plan, name, decay, len, values, at)?;
+            averages.push(at);
+        }
+    }
     let train = 0..plan.dispatches.len();
 
     if !reads_bytes {
@@ -216,7 +239,9 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let load = infer.end..plan.dispatches.len();
     let slots = job.optimizer.slots().iter().map(|name| format!("optimizer.{name}"));
     let names = std::iter::once("params".to_owned()).chain(slots).chain(buffers.map(|_| "buffers".to_owned()));
+    let names = names.chain(["ema.params", "ema.buffers"].map(str::to_owned));
     let parts = std::iter::once(flat.params).chain(flat.slots.into_iter().flatten()).chain(buffers);
+    let parts = parts.chain(averages.iter().copied());
     let mut state = vec![];
     for (name, words) in names.zip(parts) {
         let extent = Extent::Words(words.bytes as usize / 4);
@@ -240,7 +265,9 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         logits_seal,
         state,
         buffers,
+        averages,
         step_losses,
+        step_norms,
         flat,
         gradient: flat.grads.part(0, flat_len),
     })

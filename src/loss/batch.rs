@@ -25,6 +25,8 @@ pub struct BatchLoss {
     pub nll: f64,
     /// Whether, after the step, a parameter or a number of the optimizer's memory is not finite.
     pub diverged: bool,
+    /// The norm of the gradient before it was clipped, where it is.
+    pub grad_norm: Option<f64>,
 }
 
 impl<'a, T> Batch<'a, T> {

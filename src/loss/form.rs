@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use super::formula::{Formula, Pass};
-use super::smoothing::{EpsilonSchedule, Smoothing, excess};
+use super::smoothing::{Smoothing, excess};
 use super::{Batch, Buffers, LossBlock, comparator, distillation, mean, smoothed, weighted};
 use crate::plan::Plan;
 use crate::real::Real;
+use crate::schedule::Schedule;
 use crate::{Error, Result};
 
 /// A form with what it needs over a whole training. Copies share what is large.
@@ -15,7 +16,7 @@ use crate::{Error, Result};
 pub struct Loss {
     form: Form,
     epsilon: f64,
-    schedule: EpsilonSchedule,
+    schedule: Schedule,
     /// `[training images, classes]`.
     rows: Option<Arc<[f32]>>,
 }
@@ -29,21 +30,21 @@ impl From<Smoothing> for Loss {
 impl Loss {
     /// A loss of this form; `epsilon` is the mass that its smoothing moves, as its user counts it.
     pub fn new(form: impl Into<Form>, epsilon: f64) -> Self {
-        Self { form: form.into(), epsilon, schedule: EpsilonSchedule::Constant, rows: None }
+        Self { form: form.into(), epsilon, schedule: Schedule::CONSTANT, rows: None }
     }
 
     /// The same, with an epsilon that changes. The schedule counts updates: update t, from 1, has that of time t - 1.
-    pub fn scheduled(self, schedule: EpsilonSchedule) -> Self {
+    pub fn scheduled(self, schedule: Schedule) -> Self {
         Self { schedule, ..self }
     }
 
     /// The epsilon of update `t`, from 1, as the user counts it.
     pub fn epsilon(&self, t: u64) -> f64 {
-        self.schedule.epsilon(self.epsilon, t.saturating_sub(1))
+        self.schedule.value(self.epsilon, t.saturating_sub(1))
     }
 
     /// How epsilon changes.
-    pub fn schedule(&self) -> EpsilonSchedule {
+    pub fn schedule(&self) -> Schedule {
         self.schedule
     }
 

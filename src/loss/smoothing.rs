@@ -209,37 +209,6 @@ impl Epsilon {
     }
 }
 
-/// How epsilon changes over training. Time is counted in steps or in epochs: whatever `at` and `over` count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum EpsilonSchedule {
-    /// Always the full epsilon.
-    #[default]
-    Constant,
-    /// Linearly from 0 at time 0 to the full epsilon at time `over`, which it keeps.
-    WarmUp {
-        /// When the full epsilon is reached.
-        over: u64,
-    },
-    /// Linearly from the full epsilon at time 0 to 0 at time `over`, which it keeps.
-    Decay {
-        /// When 0 is reached.
-        over: u64,
-    },
-}
-
-impl EpsilonSchedule {
-    /// The epsilon at time `at`, of a full `epsilon`. It lies between 0 and `epsilon`, and is exactly one of them at
-    /// the ends.
-    pub fn epsilon(self, epsilon: f64, at: u64) -> f64 {
-        let part = |over: u64| if at >= over { 1.0 } else { at as f64 / over as f64 };
-        match self {
-            Self::Constant => epsilon,
-            Self::WarmUp { over } => epsilon * part(over),
-            Self::Decay { over } => epsilon * (1.0 - part(over)),
-        }
-    }
-}
-
 /// By how much a loss exceeds the least that it can be. Rounding alone can make it less, and then it is 0; NaN stays,
 /// where there is no least.
 pub(crate) fn excess(difference: f64) -> f64 {
@@ -249,30 +218,6 @@ pub(crate) fn excess(difference: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn schedules_are_exact_at_their_ends_and_linear_between() {
-        let e = 0.1;
-        for at in [0, 1, 7, u64::MAX] {
-            assert_eq!(EpsilonSchedule::Constant.epsilon(e, at), e);
-        }
-        let (up, down) = (EpsilonSchedule::WarmUp { over: 8 }, EpsilonSchedule::Decay { over: 8 });
-        assert_eq!([0, 8, 9, u64::MAX].map(|at| up.epsilon(e, at)), [0.0, e, e, e]);
-        assert_eq!([0, 8, 9, u64::MAX].map(|at| down.epsilon(e, at)), [e, 0.0, 0.0, 0.0]);
-        for at in 0..8 {
-            assert_eq!(up.epsilon(e, at), e * at as f64 / 8.0);
-            assert!(up.epsilon(e, at) < up.epsilon(e, at + 1) && down.epsilon(e, at) > down.epsilon(e, at + 1));
-            assert!((up.epsilon(e, at) + down.epsilon(e, at) - e).abs() < 1e-16);
-        }
-        // A negative epsilon keeps its sign.
-        assert_eq!(up.epsilon(-0.5, 4), -0.25);
-    }
-
-    #[test]
-    fn a_schedule_of_no_length_is_at_its_end() {
-        assert_eq!(EpsilonSchedule::WarmUp { over: 0 }.epsilon(0.1, 0), 0.1);
-        assert_eq!(EpsilonSchedule::Decay { over: 0 }.epsilon(0.1, 0), 0.0);
-    }
 
     #[test]
     fn priors_sum_to_one_over_the_classes_that_take_part() {

@@ -2,11 +2,12 @@
 
 use super::comparator::ComparatorLoss;
 use super::distillation::DistillationLoss;
-use super::smoothing::{Epsilon, EpsilonSchedule, Masses, Prior, Smoothing, Variant};
+use super::smoothing::{Epsilon, Masses, Prior, Smoothing, Variant};
 use super::weighted::{Spec, WeightedLoss, Weighting};
 use super::*;
 use crate::ops::IGNORED;
 use crate::plan::Plan;
+use crate::schedule::Schedule;
 
 fn smoothing(epsilon: f64) -> Smoothing {
     Smoothing { variant: Variant::Uniform, epsilon }
@@ -27,7 +28,7 @@ fn near(found: f64, expected: f64) {
 
 #[test]
 fn an_epsilon_follows_its_schedule() {
-    let schedule = EpsilonSchedule::WarmUp { over: 4 };
+    let schedule = Schedule::rising(4);
     let loss = Loss::from(smoothing(0.2)).scheduled(schedule);
     assert_eq!(loss.schedule(), schedule);
     // Update t has the epsilon of time t - 1; no update is number 0.
@@ -105,7 +106,7 @@ fn the_least_is_the_entropy_of_the_targets() {
     let h = -(0.8 * 0.8f64.ln() + 0.2 * 0.1f64.ln());
     let plain = Loss::from(smoothing(0.3));
     near(plain.entropy(&[0, 2, IGNORED, 3], 3, &[0, 1, 1, 2, 3], 1), 3.0 * h);
-    let later = plain.clone().scheduled(EpsilonSchedule::WarmUp { over: 1 });
+    let later = plain.clone().scheduled(Schedule::rising(1));
     assert_eq!(
         (later.entropy(&[0], 3, &[0], 1), later.entropy(&[0], 3, &[0], 2)),
         (0.0, plain.entropy(&[0], 3, &[0], 1))

@@ -8,11 +8,12 @@
 use super::comparator::{self, ComparatorLoss};
 use super::distillation::{self, DistillationLoss};
 use super::smoothed;
-use super::smoothing::{EpsilonSchedule, Smoothing, Variant};
+use super::smoothing::{Smoothing, Variant};
 use super::weighted::cases::{FEATURES, Features, case as weighted};
 use super::weighted::{Weighting, reference};
 use super::*;
 use crate::ops::IGNORED;
+use crate::schedule::Schedule;
 
 fn near(what: &str, found: f64, expected: f64) {
     assert!((found / expected - 1.0).abs() < 1e-9, "{what}: found {found}, expected {expected}");
@@ -303,7 +304,7 @@ fn trainings_try_each_loss() {
             assert!(loss.check(5, 7).is_ok(), "{name}");
             names.push(name);
             let [scheduled, soft, taught] = ["warm-up", "soft", "distillation"].map(|part| name.contains(part));
-            assert_eq!(loss.schedule() != EpsilonSchedule::Constant, scheduled || name.contains("decay"), "{name}");
+            assert_eq!(loss.schedule() != Schedule::CONSTANT, scheduled || name.contains("decay"), "{name}");
             assert_eq!(loss.rows().is_some(), soft || taught, "{name}");
             if let Form::Weighted(form) = loss.form() {
                 let uneven = |values: &[f64]| values.iter().any(|v| (v - values[0]).abs() > 1e-9);

@@ -105,6 +105,14 @@ impl Network {
         Ok(net)
     }
 
+    /// The same network, with no weight decay of the parameters that `spared` is true of. They stand behind the others
+    /// then, in the flat vector.
+    pub fn sparing(mut self, spared: impl Fn(&NamedParameter) -> bool) -> Self {
+        self.parameters.iter_mut().filter(|p| spared(p)).for_each(|p| p.role = Role::Undecayed);
+        place(&mut self.parameters);
+        self
+    }
+
     /// The seed network: conv 32, pool, conv 64, pool, 128 hidden units, with the first fully connected layer's inputs
     /// derived from the image's size.
     pub fn seed(input: [usize; 3], classes: usize) -> Result<Self> {

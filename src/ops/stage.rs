@@ -104,7 +104,7 @@ pub struct StageAt<'a> {
 }
 
 /// Parameters whose gradient comes in parts, which the optimizer adds in their order; and copies of these parameters,
-/// which it keeps up to date. `Segment` in `shaders/common/optimizer.wgsl`. Offsets and lengths are elements, in fours.
+/// which it keeps up to date. `Segment` in `shaders/common/segments.wgsl`. Offsets and lengths are elements, in fours.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Segment {
@@ -129,6 +129,11 @@ pub struct Segment {
 impl Segment {
     /// In place of an offset: there is no such copy.
     pub const NONE: u32 = u32::MAX;
+
+    /// The same, where the gradient has been added already and stands at the parameters' own place.
+    pub fn whole(self) -> Self {
+        Self { partials: self.first, splits: 1, stride: 0, ..self }
+    }
 }
 
 /// Layers that run as one.

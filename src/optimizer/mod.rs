@@ -14,6 +14,9 @@
 //! the flat vector, from [`decayed`](Values::decayed) on.
 
 pub mod adam;
+pub mod clip;
+pub mod ema;
+pub mod recipe;
 pub mod sgd;
 mod update;
 
@@ -83,19 +86,24 @@ uniform! {
         step_size: f32,
         /// Adam: `sqrt(1 - b2^t)`. SGD: 1.
         denominator: f32,
+        /// Adam: its first beta. SGD: its momentum.
+        momentum: f32,
+        /// 1 less that, rounded once, from the exact value.
+        rest: f32,
     }
 }
 
 impl OptimizerBlock {
     /// For a step whose update nobody reads: it leaves parameters finite.
-    pub const NONE: Self = Self { keep: 1.0, l2: 0.0, step_size: 0.0, denominator: 1.0 };
+    pub const NONE: Self = Self { keep: 1.0, l2: 0.0, step_size: 0.0, denominator: 1.0, momentum: 0.0, rest: 1.0 };
 }
 
 impl From<Update> for OptimizerBlock {
     fn from(update: Update) -> Self {
-        let Update { keep, l2, step_size, denominator } = update;
-        let [keep, l2, step_size, denominator] = [keep, l2, step_size, denominator].map(|v| v as f32);
-        Self { keep, l2, step_size, denominator }
+        let Update { keep, l2, step_size, denominator, momentum } = update;
+        let all = [keep, l2, step_size, denominator, momentum, 1.0 - momentum];
+        let [keep, l2, step_size, denominator, momentum, rest] = all.map(|v| v as f32);
+        Self { keep, l2, step_size, denominator, momentum, rest }
     }
 }
 
@@ -129,12 +137,47 @@ impl Optimizer {
         }
     }
 
+    /// Its name and its settings, for a person.
+    pub fn describe(&self) -> String {
+        let (name, lr, weight_decay) = match self {
+            Self::Adam(Adam { lr, weight_decay, .. }) => ("Adam".into(), lr, weight_decay),
+            Self::AdamW(Adam { lr, weight_decay, .. }) => ("AdamW".into(), lr, weight_decay),
+            Self::Sgd(Sgd { lr, momentum, nesterov, weight_decay }) => {
+                let nesterov = if *nesterov { "Nesterov's " } else { "" };
+                (format!("SGD with {nesterov}momentum {momentum}"), lr, weight_decay)
+            }
+        };
+        format!("{name}, weight decay {weight_decay}, learning rate {lr}")
+    }
+
     /// The learning rate.
     pub fn lr(&self) -> f64 {
         match self {
             Self::Adam(a) | Self::AdamW(a) => a.lr,
             Self::Sgd(s) => s.lr,
         }
+    }
+
+    /// Weight decay.
+    pub fn weight_decay(&self) -> f64 {
+        match self {
+            Self::Adam(a) | Self::AdamW(a) => a.weight_decay,
+            Self::Sgd(s) => s.weight_decay,
+        }
+    }
+
+    /// The same with another learning rate, and, where it has one, another momentum (Adam: first beta).
+    pub(crate) fn with(mut self, lr: f64, momentum: Option<f64>) -> Self {
+        let (own_lr, own) = match &mut self {
+            Self::Adam(a) | Self::AdamW(a) => (&mut a.lr, Some(&mut a.betas[0])),
+            // Without momentum there is no memory that another could be kept in.
+            Self::Sgd(s) => (&mut s.lr, (s.momentum != 0.0).then_some(&mut s.momentum)),
+        };
+        *own_lr = lr;
+        if let (Some(own), Some(momentum)) = (own, momentum) {
+            *own = momentum;
+        }
+        self
     }
 
     /// Refuses settings with which no training makes sense, `most` being the largest number of the precision it is in.
@@ -153,12 +196,8 @@ impl Optimizer {
                 &format!("a number of at least 0 and at most {most:.0e}"),
             )
         };
-        let (lr, weight_decay) = match self {
-            Self::Adam(a) | Self::AdamW(a) => (a.lr, a.weight_decay),
-            Self::Sgd(s) => (s.lr, s.weight_decay),
-        };
-        not_negative("--lr", lr)?;
-        not_negative("--weight-decay", weight_decay)?;
+        not_negative("--lr", self.lr())?;
+        not_negative("--weight-decay", self.weight_decay())?;
         match self {
             Self::Adam(a) | Self::AdamW(a) => {
                 for beta in a.betas {
@@ -188,9 +227,13 @@ impl Optimizer {
                     l2: if decoupled { 0.0 } else { a.weight_decay },
                     step_size: a.lr / (1.0 - libm::pow(a.betas[0], t as f64)),
                     denominator: (1.0 - libm::pow(a.betas[1], t as f64)).sqrt(),
+                    momentum: a.betas[0],
                 }
             }
-            Self::Sgd(s) => Update { keep: 1.0, l2: s.weight_decay, step_size: s.lr, denominator: 1.0 },
+            Self::Sgd(s) => {
+                let momentum = s.momentum;
+                Update { keep: 1.0, l2: s.weight_decay, step_size: s.lr, denominator: 1.0, momentum }
+            }
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Update {
     pub step_size: f64,
     /// Adam: `sqrt(1 - b2^t)`. SGD: 1.
     pub denominator: f64,
+    /// Adam: its first beta. SGD: its momentum.
+    pub momentum: f64,
 }
 
 impl Update {

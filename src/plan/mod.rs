@@ -2,6 +2,7 @@
 //! device in scope; [`crate::backend::gpu::Engine`] carries it out. Printing it, timing it kernel by kernel and
 //! checking it against the oracle all read the same list.
 
+pub mod order;
 pub mod shaders;
 pub mod storage;
 pub mod tuning;

@@ -92,8 +92,9 @@ macro_rules! shaders {
 
 // A file whose activations are stored in either way is two shaders: the common files say how.
 shaders! {
-    ADAM = "adam" with "loss_block" & "optimizer",
+    ADAM = "adam" with "loss_block" & "segments" & "optimizer",
     CEILING = "ceiling",
+    CLIP = "clip" with "segments" & "reduce",
     COMPARATOR_LOSS = "comparator_loss" with "loss_block" & "reduce" & "loss",
     DISTILLATION_LOSS = "distillation_loss" with "loss_block" & "reduce" & "loss",
     CONV2D_POOL = "conv2d_pool" with "conv2d_pool" & "f32" & "conv2d_pool_f32",
@@ -103,6 +104,7 @@ shaders! {
     CONV2D_POOL_TILED = "conv2d_pool_tiled" with "conv2d_pool" & "f32" & "conv2d_pool_f32",
     CONV2D_POOL_TILED_F16 =
         "conv2d_pool_tiled" + "_f16" with "conv2d_pool" & "f16" & "conv2d_pool_f16",
+    EMA = "ema",
     GATHER = "gather" with "random",
     HEAD = "head" with "f32" & "loss_block",
     HEAD_F16 = "head" + "_f16" with "f16" & "loss_block",
@@ -111,7 +113,7 @@ shaders! {
     LINEAR_TILED_LANES = "linear_tiled_lanes" with "linear_tiled" & "linear_tiled_f32",
     LINEAR_TILED_LANES_F16 = "linear_tiled_lanes" + "_f16" with "linear_tiled" & "f16" & "linear_tiled_f16",
     SEAL = "seal",
-    SGD = "sgd" with "loss_block" & "optimizer",
+    SGD = "sgd" with "loss_block" & "segments" & "optimizer",
     SMOOTHED_LOSS = "smoothed_loss" with "loss_block" & "reduce" & "loss",
     WEIGHTED_LOSS = "weighted_loss" with "loss_block" & "reduce" & "loss" & "weighted_loss",
     WEIGHTED_LOSS_SOFT = "weighted_loss_soft" with "loss_block" & "reduce" & "loss" & "weighted_loss",

@@ -35,7 +35,6 @@ use super::plots;
 use super::sweep::Story;
 use crate::backend::device::Note;
 use crate::fs::write_atomic;
-use crate::optimizer::{Adam, Optimizer, Sgd};
 use crate::study::choice::Criterion;
 use crate::study::entry::{self, SweepEntry};
 use crate::study::sweep::{CURVES, REPORT, RESULTS, folder};
@@ -167,24 +166,12 @@ fn facts(done: &[(&SweepEntry, Outcome)], planned: usize) -> Vec<(&'static str, 
         ("seeds", seeds.len().to_string()),
         (
             "training",
-            format!("{} epochs, batch size {}, {}", config.epochs, config.batch_size, optimizer(config.optimizer)),
+            format!("{} epochs, batch size {}, {}", config.epochs, config.batch_size, config.describe_updates()),
         ),
         ("device", devices.into_iter().collect::<Vec<_>>().join("; ")),
         ("time", format!("{:.0} s, all runs added up", done.iter().map(|(_, o)| o.seconds).sum::<f64>())),
         ("program", format!("smoothcnn {}", env!("CARGO_PKG_VERSION"))),
     ]
-}
-
-fn optimizer(optimizer: Optimizer) -> String {
-    let (name, lr, weight_decay) = match optimizer {
-        Optimizer::Adam(Adam { lr, weight_decay, .. }) => ("Adam".into(), lr, weight_decay),
-        Optimizer::AdamW(Adam { lr, weight_decay, .. }) => ("AdamW".into(), lr, weight_decay),
-        Optimizer::Sgd(Sgd { lr, momentum, nesterov, weight_decay }) => {
-            let nesterov = if nesterov { "Nesterov's " } else { "" };
-            (format!("SGD with {nesterov}momentum {momentum}"), lr, weight_decay)
-        }
-    };
-    format!("{name}, learning rate {lr}, weight decay {weight_decay}")
 }
 
 /// A line for each run.

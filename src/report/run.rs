@@ -175,6 +175,14 @@ impl RunReport {
         self.lines("epoch").filter_map(point).collect()
     }
 
+    /// The learning rate over the epochs and their parts, of the steps that have a line.
+    pub fn rates(&self) -> Vec<(f64, f64)> {
+        // The first epoch's steps are every epoch's.
+        let of_epoch = self.lines("epoch").find_map(|line| Some(line["step"].as_f64()? / line["epoch"].as_f64()?));
+        let point = |line: &Value| Some((line["step"].as_f64()? / of_epoch?, line["lr"].as_f64()?));
+        self.lines("step").filter_map(point).collect()
+    }
+
     /// Seconds of all epochs that a clock was read for.
     pub fn seconds(&self) -> f64 {
         self.lines("epoch").filter_map(|line| line["seconds"].as_f64()).sum()

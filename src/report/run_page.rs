@@ -211,6 +211,10 @@ pub(super) fn lines(runs: &[&RunReport]) -> Result<Markup> {
         }
         pictures.push(curves(title, &lines, marked)?);
     }
+    if runs.iter().any(|run| !run.config.recipe.is_default()) {
+        let line = |(colour, run): (usize, &&RunReport)| Line { colour, dashed: false, points: run.rates() };
+        pictures.push(curves("learning rate", &runs.iter().enumerate().map(line).collect::<Vec<_>>(), marked)?);
+    }
     let mut measured: Vec<&str> = runs.iter().map(|run| run.measured()).collect();
     measured.dedup();
     let held_out = |measured: &&str| if *measured == "val" { "images held out" } else { "test set" };
@@ -340,6 +344,7 @@ fn facts(run: &RunReport) -> Markup {
         ),
         ("network", format!("{} ({} parameters)", layers.join(", "), net.parameter_count())),
         ("loss", config.loss_config().describe_all()),
+        ("optimizer", config.describe_updates()),
         ("best epoch by", config.best_by.map_or("nothing".into(), |by: BestBy| format!("val {}", by.name()))),
         ("device", config.backend.clone()),
         ("time", format!("{seconds:.1} s in {} epochs{speed} (the median)", run.epochs())),

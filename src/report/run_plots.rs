@@ -6,6 +6,7 @@ use plotters::prelude::*;
 use super::plots::{Drawing, GRID, INK, PANEL, colour, span, svg};
 use crate::Result;
 use crate::measure::calibration::Bin;
+use crate::train::lr_find::Rates;
 
 /// A line of a drawing.
 pub struct Line {
@@ -59,6 +60,44 @@ pub fn curves(title: &str, lines: &[Line], marked: Option<usize>) -> Result<Stri
             if points.len() == 1 {
                 chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, ink.filled())))?;
             }
+        }
+        Ok(())
+    })
+}
+
+/// The smoothed losses of a range test over its rates, and each step's own as dots. A dotted line is at the suggestion.
+///
+/// # Errors
+/// [`crate::Error::Report`] if it cannot be drawn.
+pub fn rates(found: &Rates) -> Result<String> {
+    let ends = |which: fn(f64, f64) -> f64| found.steps.iter().map(|step| step.lr).reduce(which).unwrap_or(1.0);
+    let x = ends(f64::min)..ends(f64::max).max(ends(f64::min) * 1.01);
+    // A loss beyond the smoothed ones would leave them no room.
+    let y = span(found.steps.iter().map(|step| step.smoothed));
+    svg((700, 420), |area| {
+        area.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(area)
+            .margin(10)
+            .caption("range test", ("sans-serif", 16).into_font().color(&INK))
+            .x_label_area_size(38)
+            .y_label_area_size(52)
+            .build_cartesian_2d(x.log_scale(), y.clone())?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .axis_style(INK)
+            .x_desc("learning rate")
+            .y_desc("loss")
+            .x_label_formatter(&|lr| format!("{lr:.0e}"))
+            .label_style(("sans-serif", 12).into_font().color(&INK))
+            .draw()?;
+        let dots = found.steps.iter().filter(|step| y.contains(&step.loss));
+        chart.draw_series(dots.map(|step| Circle::new((step.lr, step.loss), 2, colour(5).filled())))?;
+        let line = found.steps.iter().map(|step| (step.lr, step.smoothed));
+        chart.draw_series(LineSeries::new(line, colour(0).stroke_width(2)))?;
+        if let Some(lr) = found.suggestion {
+            chart.draw_series([DashedPathElement::new([(lr, y.start), (lr, y.end)], 2, 4, INK)])?;
         }
         Ok(())
     })
@@ -140,6 +179,18 @@ fn draw_bars(chart: &mut Chart, bars: Vec<(f64, f64, f64)>) -> Result<(), Drawin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::lr_find::Tried;
+
+    #[test]
+    fn a_range_test_is_drawn_however_short_it_is() {
+        let tried = |lr: f64, loss: f64| Tried { lr, loss, smoothed: loss };
+        let steps = vec![tried(1e-4, 2.0), tried(1e-3, 1.0), tried(1e-2, 9.0)];
+        for n in 0..=3 {
+            let found = Rates { steps: steps[..n].to_vec(), suggestion: (n > 1).then_some(1e-3), ended_early: false };
+            let svg = rates(&found).unwrap();
+            assert!(svg.starts_with("<svg") && !svg.contains("NaN"), "{n}: {svg}");
+        }
+    }
 
     #[test]
     fn drawings_take_what_there_is() {

@@ -7,6 +7,7 @@ pub mod best;
 pub mod checkpoint;
 pub mod config;
 pub mod listener;
+pub mod lr_find;
 pub mod marked;
 pub mod model;
 mod names;
@@ -30,7 +31,7 @@ use crate::{Error, Result};
 
 /// How long, and in which order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Schedule {
+pub struct Course {
     /// How many times through the training set.
     pub epochs: usize,
     /// The run's seed.
@@ -39,7 +40,7 @@ pub struct Schedule {
     pub shuffle: bool,
 }
 
-impl Schedule {
+impl Course {
     /// The order of epoch `epoch`, from 1, over `images` images: a pure function of the seed and the epoch.
     pub fn order(&self, epoch: usize, images: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..images as u32).collect();
@@ -98,6 +99,8 @@ pub struct EpochReport {
     pub test: Metrics,
     /// The logits `[images, classes]` that [`Self::test`] measures.
     pub logits: Vec<f64>,
+    /// On the test set, by the weights' moving average, where there is one.
+    pub ema: Option<Metrics>,
     /// Training time, without the test.
     pub seconds: f64,
 }
@@ -142,7 +145,7 @@ impl Observer for () {}
 pub fn run(
     backend: &mut dyn Trainer,
     setup: &Setup,
-    schedule: Schedule,
+    schedule: Course,
     from: Progress,
     observer: &mut dyn Observer,
 ) -> Result<()> {
@@ -168,12 +171,13 @@ pub fn run(
                 let batch = order.chunks(setup.batch_size).nth(at.steps).unwrap_or_default();
                 at.steps += 1;
                 let step = first_step + at.steps;
-                let BatchLoss { loss, nll, diverged } = means;
+                let BatchLoss { loss, nll, diverged, .. } = means;
+                let lr = || setup.optimizer_at(step as u64).lr();
                 if !loss.is_finite() {
-                    return Err(Error::NonFinite { epoch, step, loss, lr: setup.optimizer.lr() });
+                    return Err(Error::NonFinite { epoch, step, loss, lr: lr() });
                 }
                 if diverged {
-                    return Err(Error::Diverged { epoch, step, lr: setup.optimizer.lr() });
+                    return Err(Error::Diverged { epoch, step, lr: lr() });
                 }
                 let Setup { loss: form, train, .. } = setup;
                 let [weight, counted] = form.weights(&train.labels, train.classes, batch);
@@ -194,8 +198,10 @@ pub fn run(
         let logits = backend.test_logits()?;
         let test = of_validation(setup.loss.form(), &logits, &setup.test.labels, setup.net.classes);
         if !test.loss.is_finite() {
-            return Err(Error::NonFinite { epoch, step, loss: test.loss, lr: setup.optimizer.lr() });
+            return Err(Error::NonFinite { epoch, step, loss: test.loss, lr: setup.optimizer_at(step as u64).lr() });
         }
+        let measured = |logits: &[f64]| of_validation(setup.loss.form(), logits, &setup.test.labels, setup.net.classes);
+        let ema = setup.recipe.ema.map(|_| averaged_logits(backend)).transpose()?.map(|logits| measured(&logits));
         let Sums { loss, nll, weight, counted, entropy, seconds } = at.sums;
         let report = EpochReport {
             epoch,
@@ -206,9 +212,19 @@ pub fn run(
             train_excess_loss: setup.loss.excess(loss, entropy, weight),
             test,
             logits,
+            ema,
             seconds,
         };
         observer.epoch(&report, backend)?;
     }
     Ok(())
+}
+
+/// The logits of the test set by the weights' moving average. The state is what it was.
+fn averaged_logits(backend: &mut dyn Trainer) -> Result<Vec<f64>> {
+    let state = backend.state()?;
+    backend.set_state(&state.averaged());
+    let logits = backend.test_logits()?;
+    backend.set_state(&state);
+    Ok(logits)
 }

@@ -25,7 +25,7 @@ use crate::fs::{remove, write_atomic};
 use crate::loss::BatchLoss;
 use crate::measure::Metrics;
 use crate::network::Network;
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Optimizer, recipe::Recipe};
 use crate::parse::to_json;
 use crate::{Error, Result};
 
@@ -36,6 +36,14 @@ struct StepLine {
     step: usize,
     loss: f64,
     nll: f64,
+    /// The learning rate of its update.
+    lr: f64,
+    /// Its momentum (Adam's first beta), where it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    momentum: Option<f64>,
+    /// The norm of its gradient before it was clipped, where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grad_norm: Option<f64>,
 }
 
 /// An epoch's line. The measures' names begin with what they were measured on: `test` or `val`.
@@ -66,6 +74,11 @@ impl Serialize for EpochLine<'_> {
         ] {
             map.serialize_entry(&format!("{}_{name}", self.measured), &value)?;
         }
+        if let Some(m) = &self.report.ema {
+            for (name, value) in [("nll", m.nll), ("accuracy", m.accuracy), ("ece", m.ece)] {
+                map.serialize_entry(&format!("{}_ema_{name}", self.measured), &value)?;
+            }
+        }
         if let Some(refined) = self.refined_nll {
             map.serialize_entry(&format!("{}_refined_nll", self.measured), &refined)?;
         }
@@ -94,6 +107,7 @@ pub(super) struct Recorder<'a> {
     pub events: Option<EventFile>,
     pub net: &'a Network,
     pub optimizer: Optimizer,
+    pub recipe: Recipe,
     pub dtype: Dtype,
     /// A model's, after so many epochs.
     pub metadata: &'a dyn Fn(usize) -> Metadata,
@@ -233,8 +247,11 @@ impl Observer for Recorder<'_> {
         let recorded = step.is_multiple_of(self.log_every);
         self.listener.step(epoch, &means, recorded);
         if recorded {
-            let BatchLoss { loss, nll, .. } = means;
-            self.record(&StepLine { kind: "step", epoch, step, loss, nll })?;
+            let BatchLoss { loss, nll, grad_norm, .. } = means;
+            let optimizer = self.recipe.at(self.optimizer, step as u64);
+            let momentum = self.recipe.momentum.map(|_| optimizer.update(step as u64).momentum);
+            let lr = optimizer.lr();
+            self.record(&StepLine { kind: "step", epoch, step, loss, nll, lr, momentum, grad_norm })?;
         }
         Ok(())
     }
@@ -256,7 +273,8 @@ impl Observer for Recorder<'_> {
         let saves = due || report.epoch == self.planned || self.is_over();
         let state = if is_best || saves { backend.state()? } else { State::default() };
         if is_best {
-            let weights = State { params: state.params.clone(), slots: vec![], buffers: state.buffers.clone() };
+            let (params, buffers) = (state.params.clone(), state.buffers.clone());
+            let weights = State { params, buffers, ..State::default() };
             self.best = Some(BestWeights { epoch: report.epoch, state: weights });
             self.write_best()?;
         }

@@ -23,6 +23,8 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const RESULTS: &str = "results.csv";
 /// The trained weights.
 pub const MODEL: &str = "model.safetensors";
+/// The moving average of the weights, where the recipe has one.
+pub const MODEL_EMA: &str = "model-ema.safetensors";
 /// The weights of the best epoch, where images were held out to choose it.
 pub const BEST: &str = "best.safetensors";
 /// What a run goes on from.
@@ -46,8 +48,21 @@ pub const REPORT: &str = "report.html";
 pub const EVENTS: &str = "events.out.tfevents.smoothcnn";
 
 /// Every file of a run.
-pub const RUN_FILES: [&str; 12] =
-    [CONFIG, METRICS, RESULTS, MODEL, BEST, CHECKPOINT, FLIPPED, RESULT, PROJECTION, TEMPERATURE, REPORT, EVENTS];
+pub const RUN_FILES: [&str; 13] = [
+    CONFIG,
+    METRICS,
+    RESULTS,
+    MODEL,
+    MODEL_EMA,
+    BEST,
+    CHECKPOINT,
+    FLIPPED,
+    RESULT,
+    PROJECTION,
+    TEMPERATURE,
+    REPORT,
+    EVENTS,
+];
 
 /// A folder of this program's, which nobody else works in as long as this value lives.
 #[derive(Debug)]
@@ -246,7 +261,7 @@ pub fn name_of(run: &Path) -> String {
 /// The folder of the run that a file of weights is of, if it is of one.
 pub fn run_of(model: &Path) -> Option<&Path> {
     let folder = folder_of(model);
-    let of_run = WEIGHTS.iter().any(|name| model.file_name() == Some(name.as_ref()));
+    let of_run = WEIGHTS.iter().chain([&MODEL_EMA]).any(|name| model.file_name() == Some(name.as_ref()));
     (of_run && folder.join(CONFIG).is_file()).then_some(folder)
 }
 

@@ -58,10 +58,10 @@ use super::config::{Config, read_config};
 use super::listener::{Begun, Listener};
 use super::model::{self, Model, ModelFile, NETWORK};
 use super::record::Recorder;
-use super::run_folder::{BEST, CHECKPOINT, CONFIG, EVENTS, FLIPPED, MODEL, OwnFolder};
+use super::run_folder::{BEST, CHECKPOINT, CONFIG, EVENTS, FLIPPED, MODEL, MODEL_EMA, OwnFolder};
 use super::saved::{self, SavedRun};
 use super::tensorboard::EventFile;
-use super::{Observer, Progress, Schedule};
+use super::{Course, Observer, Progress};
 use crate::backend::cpu::memory;
 use crate::backend::device::{Device, Note, Opened, check_activations, finite};
 use crate::backend::{Asked, ImageSet, Setup, State};
@@ -207,7 +207,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         // Weights say what network they are of.
         config.network = ModelFile::open(init)?.architecture()?;
     }
-    let net = config.network.network(train.shape, train.classes)?;
+    let net = config.recipe.sparing(config.network.network(train.shape, train.classes)?);
     net.check_batches(train.len(), config.batch_size)?;
     config.augment.check(train.shape)?;
     memory::check_state(&net, true)?;
@@ -215,6 +215,8 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     let normalisation = config.normalisation(&images.normalisation)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
     let steps_per_epoch = train.len().div_ceil(config.batch_size);
+    config.recipe.settle(config.epochs);
+    let recipe = config.named(config.recipe.recipe(&config.optimizer, steps_per_epoch, config.epochs))?;
     let SavedRun { state, progress, epochs, best } = match &folder {
         Folder::Resumed(folder) => {
             from_checkpoint(&config, folder.path(), &net, steps_per_epoch, &|line| listener.note(line))?
@@ -257,6 +259,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         batch_size: config.batch_size,
         loss: loss.clone(),
         optimizer: config.optimizer,
+        recipe,
         normalisation,
         augment: config.augment,
         train,
@@ -301,7 +304,10 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     ));
     let loss_name = config.loss_config().describe(net.classes);
     listener.note(&format!("loss: {loss_name}; run in {}", out.display()));
-    let schedule = Schedule { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
+    if !config.recipe.is_default() {
+        listener.note(&format!("optimizer: {}", config.describe_updates()));
+    }
+    let schedule = Course { epochs: config.epochs, seed: config.seed, shuffle: config.shuffle };
     let metadata = |epoch: usize| metadata(&config, &loss, epoch);
     let tensorboard = options.tensorboard || out.join(EVENTS).exists();
     let mut recorder = Recorder {
@@ -309,6 +315,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         events: tensorboard.then(|| EventFile::of_record(out)).transpose()?,
         net: &net,
         optimizer: config.optimizer,
+        recipe,
         dtype: config.dtype.into(),
         metadata: &metadata,
         out,
@@ -354,6 +361,12 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     let state = backend.state()?;
     let dtype = config.dtype.into();
     super::store::save_model(&out.join(MODEL), &net, &state, dtype, &metadata(done))?;
+    if let Some(decay) = config.recipe.ema {
+        let mut metadata = metadata(done);
+        metadata.insert("ema".into(), decay.to_string());
+        super::store::save_model(&out.join(MODEL_EMA), &net, &state.averaged(), dtype, &metadata)?;
+        recorder.listener.note(&format!("moving average of the weights in {}", out.join(MODEL_EMA).display()));
+    }
     recorder.listener.saved();
     if let Some(signal) = recorder.listener.wants_stop() {
         return Err(Error::Interrupted(signal));
@@ -418,6 +431,13 @@ fn from_checkpoint(config: &Config, out: &Path, net: &Network, steps_per_epoch: 
     let Some(saved) = saved::read(out, (net, &config.optimizer), steps_per_epoch, every)? else {
         return beginning(config, net, note);
     };
+    if config.recipe.ema.is_some() == saved.state.averages.is_empty() {
+        let [found, expected] = match config.recipe.ema {
+            Some(_) => ["none", "the averages of --ema"],
+            None => ["some", "none: the run has no --ema"],
+        };
+        return Err(Error::data(out.join(CHECKPOINT), format!("averages: found {found}, expected {expected}")));
+    }
     let expected = config.best_by.and_then(|by| Best::of(&saved.epochs, by)).map(|best| best.epoch);
     let found = saved.best.as_ref().map(|best| best.epoch);
     if found != expected {

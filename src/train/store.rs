@@ -5,6 +5,7 @@
 //! | `conv1.weight`, `conv1.bias`, … | trained parameters | trained parameters |
 //! | `bn1.running_mean`, … | buffers, where layers have some | buffers |
 //! | `optimizer.exp_avg.conv1.weight`, … | | each slot of the optimizer, for each trained parameter |
+//! | `ema.conv1.weight`, … | | the weights' moving average, where the recipe has one (`averages` in the metadata) |
 //! | `best.conv1.weight`, … | | the same of the best epoch so far, where there is one: its number is `best_epoch` in the metadata |
 //!
 //! A model has PyTorch's names and nothing else, and loads there with `load_state_dict`. A checkpoint has the format's
@@ -31,6 +32,10 @@ const BEST_EPOCH: &str = "best_epoch";
 const COUNTER: &str = ".num_batches_tracked";
 /// What the tensors of the best epoch are called before their name.
 const BEST: &str = "best.";
+/// The key in the metadata that says that there are averages.
+const AVERAGES: &str = "averages";
+/// What their tensors are called before their name.
+const EMA: &str = "ema.";
 
 /// The weights of a run's best epoch.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,7 +87,7 @@ fn state(net: &Network, optimizer: Option<&Optimizer>, tensors: &[Vec<f64>]) -> 
     };
     let mut trained: Vec<_> = prefixes(optimizer).iter().map(|_| flat(&net.parameters, net.flat_len())).collect();
     let buffers = flat(&net.buffers, net.buffers_len());
-    State { params: trained.remove(0), slots: trained, buffers }
+    State { params: trained.remove(0), slots: trained, buffers, averages: vec![] }
 }
 
 /// Writes the model of a state as the weights file at `path`.
@@ -124,8 +129,8 @@ pub fn load_foreign(path: &Path, net: &Network) -> Result<(State, Option<String>
 
 fn load_expected(path: &Path, net: &Network, expected: &[(String, Vec<usize>)]) -> Result<(State, Metadata)> {
     let of_checkpoint = |metadata: &Metadata, name: &str| {
-        name.ends_with(COUNTER)
-            || metadata.contains_key(KEY) && (name.starts_with("optimizer.") || name.starts_with(BEST))
+        let own = || ["optimizer.", BEST, EMA].iter().any(|prefix| name.starts_with(prefix));
+        name.ends_with(COUNTER) || metadata.contains_key(KEY) && own()
     };
     let (tensors, metadata) = checkpoint::load_among(path, expected, &of_checkpoint)?;
     Ok((state(net, None, &tensors), metadata))
@@ -144,6 +149,12 @@ pub fn save_checkpoint(
 ) -> Result<()> {
     metadata.insert(KEY.into(), VERSION.into());
     let mut all = tensors(net, Some(optimizer), state);
+    let averaged = state.averaged();
+    if !state.averages.is_empty() {
+        metadata.insert(AVERAGES.into(), "ema".into());
+        let averages = tensors(net, None, &averaged).into_iter();
+        all.extend(averages.map(|tensor| Tensor { name: format!("{EMA}{}", tensor.name), ..tensor }));
+    }
     if let Some(best) = best {
         metadata.insert(BEST_EPOCH.into(), best.epoch.to_string());
         let of_best = tensors(net, None, &best.state).into_iter();
@@ -170,17 +181,30 @@ pub fn load_checkpoint(
     }
     let mut all = expected(net, Some(optimizer));
     let own = all.len();
+    let of_model = |prefix: &str| {
+        expected(net, None).into_iter().map(move |(name, shape)| (format!("{prefix}{name}"), shape)).collect::<Vec<_>>()
+    };
+    let has_averages = metadata.remove(AVERAGES).is_some();
+    if has_averages {
+        all.extend(of_model(EMA));
+    }
+    let averages = all.len();
     let best_epoch = metadata.remove(BEST_EPOCH);
     if best_epoch.is_some() {
-        all.extend(expected(net, None).into_iter().map(|(name, shape)| (format!("{BEST}{name}"), shape)));
+        all.extend(of_model(BEST));
     }
     let (tensors, metadata) = checkpoint::load(path, &all)?;
     let best = |epoch: String| match epoch.parse() {
-        Ok(epoch) => Ok(BestWeights { epoch, state: state(net, None, &tensors[own..]) }),
+        Ok(epoch) => Ok(BestWeights { epoch, state: state(net, None, &tensors[averages..]) }),
         Err(_) => Err(Error::data(path, format!("metadata {BEST_EPOCH}: found {epoch:?}, expected an epoch's number"))),
     };
     let best = best_epoch.map(best).transpose()?;
-    Ok((state(net, Some(optimizer), &tensors[..own]), best, metadata))
+    let mut found = state(net, Some(optimizer), &tensors[..own]);
+    if has_averages {
+        let State { params, buffers, .. } = state(net, None, &tensors[own..averages]);
+        found.averages = vec![params, buffers];
+    }
+    Ok((found, best, metadata))
 }
 
 #[cfg(test)]

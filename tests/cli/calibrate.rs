@@ -53,6 +53,7 @@ fn logits(folder: &Path, images: &Dataset) -> Vec<f64> {
         batch_size: 50,
         loss: Smoothing::NONE.into(),
         optimizer: Optimizer::Adam(Adam::default()),
+        recipe: Default::default(),
         normalisation: vec![[MEAN_AND_STD.0, MEAN_AND_STD.1]],
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: images,

@@ -16,6 +16,7 @@ mod loss;
 mod networks;
 mod pictures;
 mod predict;
+mod recipe;
 mod refuse;
 mod report;
 mod sets;

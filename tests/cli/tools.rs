@@ -32,6 +32,19 @@ fn plan_counts_the_seed_network() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
+/// Catches an order that is left out of either form, and a wait whose reason is not told.
+#[test]
+fn plan_says_what_each_dispatch_waits_for() {
+    let dir = tempdir().unwrap();
+    let text = stdout(&run(dir.path(), "plan --order --tiles workgroup").success());
+    assert!(text.contains("training step: 9 dispatches run in 9 waves, at least 9 in any order"), "{text}");
+    let line = text.lines().find(|line| line.trim_start().starts_with("8 conv1+relu1+pool1.backward_weight")).unwrap();
+    assert!(line.contains("conv2+relu2+pool2.backward (conv2+relu2+pool2.in.grad; other parts of grads)"), "{line}");
+    assert!(line.contains("fc2.backward (only as wgpu waits for all of grads)"), "{line}");
+    let json = &json_lines(&stdout(&run(dir.path(), "plan --json").success()))[0];
+    assert_eq!(json["train"][1]["waits_for"][0]["label"], "conv1+relu1+pool1.forward", "{json}");
+}
+
 /// Catches a panic where the reader of a pipe went away.
 #[test]
 fn a_broken_pipe_ends_quietly() {

@@ -15,15 +15,16 @@ use smoothcnn::data::Dataset;
 use smoothcnn::layer::Shape;
 use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::distillation::DistillationLoss;
-use smoothcnn::loss::smoothing::{Epsilon, EpsilonSchedule, Prior, Smoothing, Variant};
+use smoothcnn::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{Form, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::{self, conv2d, max_pool2d};
-use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd, recipe::Recipe};
 use smoothcnn::plan::tuning::Tiles;
 use smoothcnn::rng::Philox;
+use smoothcnn::schedule::{Curve, Schedule};
 
 /// Layers that may come next; what does not fit is not taken.
 type Draw = fn(&mut Rng) -> Vec<Layer>;
@@ -129,6 +130,7 @@ pub struct Case {
     first: usize,
     loss: Loss,
     optimizer: Optimizer,
+    recipe: Recipe,
     train: Dataset,
     test: Dataset,
     params: Vec<f32>,
@@ -194,6 +196,10 @@ impl Case {
         let batch_size = if rng.once_in(4) { 1 } else { rng.of(2..10) };
         let first = if rng.once_in(2) { batch_size } else { rng.of(1..batch_size + 1) };
         let optimizer = optimizer(&mut rng);
+        // Numbers of their own: those of before keep their networks.
+        let mut own = Rng(Philox::new(seed, 0x5C4ED));
+        let recipe = recipe(&mut own, &optimizer);
+        let net = if own.once_in(3) { net.sparing(|p| p.name.ends_with(".bias")) } else { net };
         // The last batch is most often a part of one. At a rate of 1 later steps would run away.
         let later = if optimizer.lr() < 1.0 { rng.of(0..4 * batch_size + 1) } else { 0 };
         let images = first + later;
@@ -214,8 +220,21 @@ impl Case {
                 train.labels.iter_mut().skip(first).take(batch_size).for_each(|label| *label = IGNORED);
             }
         }
-        let mut case =
-            Self { seed, net, layers, batch_size, first, loss, optimizer, train, test, params, tiles, max_data_bytes };
+        let mut case = Self {
+            seed,
+            net,
+            layers,
+            batch_size,
+            first,
+            loss,
+            optimizer,
+            recipe,
+            train,
+            test,
+            params,
+            tiles,
+            max_data_bytes,
+        };
         // Other images, until none is where rounding decides: at the kink of a ReLU, or where two values of a window
         // are as good as equal. There the gradient of an f32 path may rightly be another.
         for stream in 1..20 {
@@ -255,6 +274,7 @@ impl Case {
             batch_size: self.batch_size,
             loss: self.loss.clone(),
             optimizer: self.optimizer,
+            recipe: self.recipe,
             normalisation: vec![[0.45, 0.3]; self.net.input[0]],
             augment: smoothcnn::ops::augment::Augment::NONE,
             train: &self.train,
@@ -312,7 +332,14 @@ impl Case {
         let means = means.concat();
         let tolerance = 2e-4 * size(&means);
         add("losses and nlls".into(), means, tolerance);
-        let State { params: last, slots, .. } = backend.state().unwrap();
+        let State { params: last, slots, averages, .. } = backend.state().unwrap();
+        assert_eq!(averages.len(), if self.recipe.ema.is_some() { 2 } else { 0 });
+        if let [averages, _] = &averages[..] {
+            let values = moved(averages, params);
+            let rounding = 2f64.powi(-23) * (self.train.len() as f64 + 1.0) * norm(&last);
+            let tolerance = 2e-3 * norm(&values) + rounding;
+            add("how far the averages moved".into(), values, tolerance);
+        }
         let steps = self.train.len().div_ceil(self.batch_size) as f64 + 1.0;
         let rounding = 2f64.powi(-23) * steps * norm(&last);
         let values = moved(&last, params);
@@ -413,9 +440,9 @@ fn network(rng: &mut Rng) -> (Network, Vec<Layer>) {
 /// A loss of any form.
 fn loss(rng: &mut Rng, classes: usize, images: usize) -> Loss {
     let schedule = match rng.of(0..3) {
-        0 => EpsilonSchedule::WarmUp { over: rng.of(1..6) as u64 },
-        1 => EpsilonSchedule::Decay { over: rng.of(1..6) as u64 },
-        _ => EpsilonSchedule::Constant,
+        0 => Schedule::rising(rng.of(1..6) as u64),
+        1 => Schedule::falling(rng.of(1..6) as u64),
+        _ => Schedule::CONSTANT,
     };
     let variant = rng.one(&[Variant::Uniform, Variant::OffTarget]);
     let epsilon = if variant == Variant::Uniform && rng.once_in(4) { -0.5 } else { rng.0.range(0.0, 0.45) };
@@ -470,6 +497,25 @@ fn optimizer(rng: &mut Rng) -> Optimizer {
         2 => Optimizer::Sgd(Sgd { lr: 0.05, momentum: 0.9, nesterov: rng.once_in(2), weight_decay }),
         _ => Optimizer::Sgd(Sgd { lr: 1.0, momentum: 0.0, nesterov: false, weight_decay: 0.0 }),
     }
+}
+
+/// A recipe of any kind.
+fn recipe(rng: &mut Rng, optimizer: &Optimizer) -> Recipe {
+    let lr = optimizer.lr();
+    let over = rng.of(1..6) as u64;
+    let curve = match rng.of(0..6) {
+        0 => Curve::Cosine { over },
+        1 => Curve::Step { every: over, factor: 0.3 },
+        2 => Curve::Exponential { every: over, factor: 0.1 },
+        3 => Curve::OneCycle { total: over, rise: 0.4 },
+        _ => Curve::Constant,
+    };
+    let warm_up = if matches!(curve, Curve::OneCycle { .. }) { 0 } else { rng.of(0..3) as u64 };
+    let momentum = Schedule { first: 0.95, warm_up, curve, end: 0.95 };
+    let lr = Schedule { first: lr / 25.0, warm_up, curve, end: lr / 100.0 };
+    // Most gradients are longer than the one, none than the other.
+    let clip_grad_norm = rng.one(&[None, None, Some(0.2), Some(1e6)]);
+    Recipe { lr, momentum: rng.once_in(2).then_some(momentum), clip_grad_norm, ema: rng.once_in(2).then_some(0.7) }
 }
 
 fn dataset(net: &Network, images: usize, rng: &mut Philox) -> Dataset {

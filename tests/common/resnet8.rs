@@ -52,6 +52,7 @@ where
         seed: 0,
         batch_size,
         augment: Augment::NONE,
+        recipe: Default::default(),
         loss: Smoothing { variant: Variant::Uniform, epsilon: golden.parse("epsilon") }.into(),
         optimizer: Optimizer::Sgd(Sgd {
             lr,

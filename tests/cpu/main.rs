@@ -8,6 +8,7 @@ mod predictor;
 mod random;
 #[path = "../common/random_network.rs"]
 mod random_network;
+mod recipe;
 mod recorded;
 mod resnet;
 #[path = "../common/resnet8.rs"]

@@ -7,7 +7,7 @@ use smoothcnn::data::digits;
 use smoothcnn::data::labels::{Noise, flip, stratified_split};
 use smoothcnn::measure::bootstrap::intervals;
 use smoothcnn::network::Network;
-use smoothcnn::train::Schedule;
+use smoothcnn::train::Course;
 
 /// The labels of 40 images, four classes in turn.
 fn labels() -> Vec<u32> {
@@ -34,7 +34,7 @@ fn initial_parameters() {
 
 #[test]
 fn the_order_of_an_epoch() {
-    let order = |epoch, seed| Schedule { epochs: 2, seed, shuffle: true }.order(epoch, 10);
+    let order = |epoch, seed| Course { epochs: 2, seed, shuffle: true }.order(epoch, 10);
     assert_eq!(order(1, 5), [6, 8, 3, 9, 2, 7, 5, 4, 1, 0]);
     assert_eq!(order(2, 5), [5, 0, 6, 7, 3, 4, 2, 9, 8, 1]);
     assert_eq!(order(1, 1 << 40), [5, 2, 3, 8, 9, 4, 7, 0, 1, 6]);

@@ -7,13 +7,14 @@ use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::data::Dataset;
 use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::distillation::DistillationLoss;
-use smoothcnn::loss::smoothing::{Epsilon, EpsilonSchedule as Epsilons, Prior, Smoothing, Variant};
+use smoothcnn::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{BatchLoss, Form, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::optimizer::{Optimizer, Sgd};
-use smoothcnn::train::{self, EpochReport, Observer, Progress, Schedule, Sums};
+use smoothcnn::schedule::Schedule;
+use smoothcnn::train::{self, Course, EpochReport, Observer, Progress, Sums};
 use smoothcnn::{Error, Result};
 
 /// Tells losses and logits that it was given.
@@ -109,7 +110,7 @@ fn weighted(weighting: Weighting, epsilon: f64) -> Loss {
 }
 
 fn mean(loss: f64, nll: f64) -> BatchLoss {
-    BatchLoss { loss, nll, diverged: false }
+    BatchLoss { loss, nll, diverged: false, grad_norm: None }
 }
 
 /// Runs `epochs` epochs of these means from `from`.
@@ -131,21 +132,22 @@ fn run(
         batch_size: BATCH,
         loss: loss.clone(),
         optimizer,
+        recipe: Default::default(),
         normalisation,
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data(),
         test: &test,
     };
     let mut told = Told { batch_size: BATCH, means: means.to_vec().into(), logits: logits.to_vec(), asked: vec![] };
-    let schedule = Schedule { epochs, seed: 1, shuffle: false };
+    let schedule = Course { epochs, seed: 1, shuffle: false };
     let outcome = train::run(&mut told, &setup, schedule, from, seen);
     (outcome, told)
 }
 
 const MEANS: [BatchLoss; 3] = [
-    BatchLoss { loss: 2.0, nll: 1.5, diverged: false },
-    BatchLoss { loss: 3.0, nll: 1.0, diverged: false },
-    BatchLoss { loss: 5.0, nll: 4.0, diverged: false },
+    BatchLoss { loss: 2.0, nll: 1.5, diverged: false, grad_norm: None },
+    BatchLoss { loss: 3.0, nll: 1.0, diverged: false, grad_norm: None },
+    BatchLoss { loss: 5.0, nll: 4.0, diverged: false, grad_norm: None },
 ];
 const LOGITS: [f64; 6] = [2.0, 0.0, 0.0, 0.0, 0.0, 0.0];
 
@@ -229,7 +231,7 @@ fn an_ignored_image_has_no_entropy_and_no_weight() {
         }
     }
     // Schedules count updates, and so does the entropy.
-    let loss = Loss::from(smoothing).scheduled(Epsilons::Decay { over: 2 });
+    let loss = Loss::from(smoothing).scheduled(Schedule::falling(2));
     assert!(
         loss.entropy(&data().labels, data().classes, &[0], 1) > loss.entropy(&data().labels, data().classes, &[0], 2)
     );
@@ -252,6 +254,7 @@ fn an_epoch_in_which_every_image_is_ignored_is_zero() {
         batch_size: 2,
         loss,
         optimizer,
+        recipe: Default::default(),
         normalisation,
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: &train,
@@ -259,7 +262,7 @@ fn an_epoch_in_which_every_image_is_ignored_is_zero() {
     };
     let mut told = Told { batch_size: 2, means: [mean(0.0, 0.0)].into(), logits: LOGITS.to_vec(), asked: vec![] };
     let mut seen = Seen::default();
-    let schedule = Schedule { epochs: 1, seed: 1, shuffle: false };
+    let schedule = Course { epochs: 1, seed: 1, shuffle: false };
     train::run(&mut told, &setup, schedule, Progress::default(), &mut seen).unwrap();
     let report = &seen.epochs[0];
     assert_eq!([report.train_loss, report.train_nll, report.train_excess_loss], [0.0; 3]);

@@ -13,12 +13,12 @@ use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
-use smoothcnn::train::Schedule;
+use smoothcnn::train::Course;
 
 use super::GPU;
 use super::skip::skipped;
 
-const SCHEDULE: Schedule = Schedule { epochs: 2, seed: 5, shuffle: true };
+const SCHEDULE: Course = Course { epochs: 2, seed: 5, shuffle: true };
 
 /// Two epochs over 23 images in batches of 5; what is left of the device after `interrupt` epochs goes to a new one.
 fn train_with(
@@ -35,6 +35,7 @@ fn train_with(
         batch_size: 5,
         loss,
         optimizer: Optimizer::Adam(Adam::default()),
+        recipe: Default::default(),
         normalisation: vec![[0.5, 0.25]],
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: &train,
@@ -105,6 +106,7 @@ fn a_dispatch_that_is_cut_gives_the_same_bits() {
         batch_size: 5,
         loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),
         optimizer: Optimizer::Adam(Adam::default()),
+        recipe: Default::default(),
         normalisation: vec![[0.5, 0.25]],
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: &train,

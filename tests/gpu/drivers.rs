@@ -22,7 +22,7 @@ use smoothcnn::optimizer::{Adam, Optimizer, SLOT_WORDS, Sgd};
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
 use smoothcnn::plan::{BatchBlock, Plan, Step};
-use smoothcnn::train::{self, Observer, Progress, Schedule};
+use smoothcnn::train::{self, Course, Observer, Progress};
 
 use super::{GPU, opened};
 
@@ -33,6 +33,7 @@ fn setup<'a>(net: &'a Network, data: &'a Dataset, optimizer: Optimizer) -> Setup
         batch_size: 5,
         loss: Smoothing::NONE.into(),
         optimizer,
+        recipe: Default::default(),
         normalisation: vec![[0.5, 0.25]],
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: data,
@@ -100,7 +101,7 @@ impl Observer for Nobody {}
 fn a_number_that_is_not_finite_ends_the_run_within_its_step() {
     let (net, data) = small();
     let params = net.initial_parameters(1);
-    let schedule = Schedule { epochs: 1, seed: 0, shuffle: false };
+    let schedule = Course { epochs: 1, seed: 0, shuffle: false };
     let sgd = |lr| Optimizer::Sgd(Sgd { lr, momentum: 0.9, nesterov: false, weight_decay: 0.0 });
     let images = |std: f64, optimizer| Setup { normalisation: vec![[0.0, std]], ..setup(&net, &data, optimizer) };
     let ends = |what: &str, setup: &Setup, backend: &mut dyn Trainer| match train::run(
@@ -156,7 +157,7 @@ fn one_number_among_all_is_seen() {
     let places = [0, 1, 2, 3, 255, 256, 4095, 4096, 16_383, 16_384, last / 2, last - 3, last - 1, last];
     for place in places.into_iter().map(Some).chain([None]) {
         let zeros = vec![0.0; params.len()];
-        let mut state = State { params: params.clone(), slots: vec![zeros.clone(), zeros], buffers: vec![] };
+        let mut state = State { params: params.clone(), slots: vec![zeros.clone(), zeros], ..State::default() };
         if let Some(place) = place {
             (state.params[place], state.slots[0][place]) = (0.0, 3e38);
         }
@@ -267,7 +268,7 @@ impl Observer for Destroys<'_> {
 fn a_run_goes_on_from_the_last_epoch_on_a_device_that_was_lost_and_reopened() {
     let (net, data) = small();
     let setup = setup(&net, &data, adam(1e-3));
-    let schedule = Schedule { epochs: 3, seed: 4, shuffle: true };
+    let schedule = Course { epochs: 3, seed: 4, shuffle: true };
     let params = net.initial_parameters(1);
     let run = |gpu: &Arc<Gpu>, from: Option<(usize, State)>, at: usize| {
         let mut trainer = GpuTrainer::new(gpu, setup.clone(), &params).unwrap();

@@ -23,6 +23,7 @@ fn a_plan_that_does_not_fit_names_the_batch_size_that_would() {
         batch_size,
         loss: Smoothing::NONE.into(),
         optimizer: Optimizer::Adam(Adam::default()),
+        recipe: Default::default(),
         normalisation: vec![[0.5, 0.5]],
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,

@@ -9,7 +9,7 @@ use smoothcnn::network::{Layer, Network};
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
-use smoothcnn::train::{self, Observer, Progress, Schedule};
+use smoothcnn::train::{self, Course, Observer, Progress};
 
 use super::GPU;
 use super::skip::skipped;
@@ -37,6 +37,7 @@ fn train(activations: Storage, tiles: Tiles, lit: usize, weight: f32) -> (Vec<f6
         batch_size: 3,
         loss: Smoothing::NONE.into(),
         optimizer: Optimizer::Adam(Adam::default()),
+        recipe: Default::default(),
         normalisation: vec![[0.0, 1.0]],
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
@@ -45,7 +46,7 @@ fn train(activations: Storage, tiles: Tiles, lit: usize, weight: f32) -> (Vec<f6
     let options = GpuOptions { activations, tuning: Some(Tuning::all(tiles)), ..GpuOptions::default() };
     let mut trainer = GpuTrainer::with_options(&GPU, setup.clone(), &params, options).unwrap();
     let logits = trainer.test_logits().unwrap();
-    let schedule = Schedule { epochs: 1, seed: 0, shuffle: false };
+    let schedule = Course { epochs: 1, seed: 0, shuffle: false };
     (logits, train::run(&mut trainer, &setup, schedule, Progress::default(), &mut Nobody))
 }
 

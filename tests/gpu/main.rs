@@ -28,7 +28,7 @@ mod stopping;
 
 use std::sync::{Arc, LazyLock};
 
-use smoothcnn::backend::gpu::choose::choose;
+use smoothcnn::backend::gpu::choose::{adapters, choose};
 use smoothcnn::backend::gpu::{DeviceKind, Gpu};
 use smoothcnn::check::Row;
 use smoothcnn::plan::Storage;
@@ -36,10 +36,24 @@ use smoothcnn::plan::tuning::Tiles;
 
 /// The device that all tests share.
 static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
-    let gpu = Gpu::open_best().unwrap_or_else(|error| panic!("the GPU tests need an adapter: {error}"));
+    let opened = if low_limits() { open_small() } else { Gpu::open_best() };
+    let gpu = opened.unwrap_or_else(|error| panic!("the GPU tests need an adapter: {error}"));
     println!("testing on {}", smoothcnn::backend::gpu::device::describe(&gpu.info));
     Arc::new(gpu)
 });
+
+/// Whether the tests run as if on a small GPU, of a phone or an old laptop.
+fn low_limits() -> bool {
+    std::env::var_os("SMOOTHCNN_LOW_LIMITS").is_some_and(|value| !value.is_empty())
+}
+
+/// The best adapter within what wgpu takes for granted nowhere less than; eight buffers are what the kernels need.
+fn open_small() -> smoothcnn::Result<Gpu> {
+    let limits = wgpu::Limits { max_storage_buffers_per_shader_stage: 8, ..wgpu::Limits::downlevel_defaults() };
+    let adapters = adapters()?;
+    let adapter = adapters.first().ok_or_else(|| smoothcnn::Error::NoAdapter("there is none".into()))?;
+    Gpu::open_within(adapter, limits, None)
+}
 
 /// A device of a test's own, with a cache folder.
 fn opened(cache_folder: Option<std::path::PathBuf>) -> Arc<Gpu> {
@@ -51,6 +65,11 @@ fn opened(cache_folder: Option<std::path::PathBuf>) -> Arc<Gpu> {
 fn every_form_is_tried() {
     for tiles in Tiles::ALL.into_iter().filter(|&tiles| !GPU.runs(tiles)) {
         skip::skipped(&format!("this device runs no kernels in {tiles:?}"));
+    }
+    if low_limits() {
+        let limits = GPU.device.limits();
+        assert!(limits.max_compute_workgroup_storage_size < 16 << 10, "{limits:?}");
+        assert!(GPU.runs(Tiles::Workgroup), "the form for hardware must fit a small GPU");
     }
     if !GPU.stores(Storage::F16) {
         skip::skipped("this device packs no halves");

@@ -133,6 +133,7 @@ fn the_gradient_is_that_of_the_reference_kernels() {
         batch_size: 6,
         loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),
         optimizer: Optimizer::Adam(Adam::default()),
+        recipe: Default::default(),
         normalisation: vec![[0.5, 0.25]],
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,

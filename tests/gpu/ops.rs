@@ -15,6 +15,7 @@ use smoothcnn::loss::{FORMS, LossCase, comparator, distillation, smoothed, weigh
 use smoothcnn::ops::augment::Augment;
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::linear::{self, Linear};
+use smoothcnn::ops::linear_tiled::CASES;
 use smoothcnn::ops::{self as layers, Case, conv2d_pool};
 use smoothcnn::rng::Philox;
 
@@ -79,6 +80,16 @@ fn weighted_loss_features() {
 }
 
 #[test]
+fn clipping_cases() {
+    cases::OPTIMIZER.iter().copied().map(Some).chain([None]).for_each(|len| assert_rows(ops::clip(&GPU, len)));
+}
+
+#[test]
+fn average_cases() {
+    cases::OPTIMIZER.iter().for_each(|&len| assert_rows(ops::ema(&GPU, len)));
+}
+
+#[test]
 fn optimizer_cases() {
     for &len in cases::OPTIMIZER {
         ops::optimizers().iter().for_each(|optimizer| assert_rows(ops::optimizer(&GPU, len, optimizer)));
@@ -112,7 +123,7 @@ fn conv2d_pool_of_a_nan() {
 
 #[test]
 fn linear_tiled_and_head_cases() {
-    for (n, dims) in linear::DIMS.iter().filter(|(_, dims)| dims.inputs.is_multiple_of(4)) {
+    for (n, dims) in linear::DIMS.iter().chain(CASES).filter(|(_, dims)| dims.inputs.is_multiple_of(4)) {
         assert_rows(linear_tiled(&GPU, *n, dims));
         for variant in [Variant::Uniform, Variant::OffTarget] {
             if dims.outputs <= 64 {

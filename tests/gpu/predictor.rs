@@ -35,6 +35,7 @@ fn a_predictor_answers_as_a_trainer_does() {
                     batch_size: 4,
                     loss: Smoothing::NONE.into(),
                     optimizer: Optimizer::Adam(Adam::default()),
+                    recipe: Default::default(),
                     normalisation: normalisation.to_vec(),
                     augment: smoothcnn::ops::augment::Augment::NONE,
                     train: test,

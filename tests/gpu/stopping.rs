@@ -8,12 +8,13 @@ use smoothcnn::check::network::random_data;
 use smoothcnn::loss::BatchLoss;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::network::Network;
-use smoothcnn::optimizer::{Adam, Optimizer};
-use smoothcnn::train::{self, EpochReport, Observer, Progress, Schedule};
+use smoothcnn::optimizer::{Adam, Optimizer, recipe::Recipe};
+use smoothcnn::schedule::{Curve, Schedule};
+use smoothcnn::train::{self, Course, EpochReport, Observer, Progress};
 
 use super::GPU;
 
-const SCHEDULE: Schedule = Schedule { epochs: 3, seed: 5, shuffle: true };
+const SCHEDULE: Course = Course { epochs: 3, seed: 5, shuffle: true };
 
 /// Stops after so many steps, once.
 #[derive(Default)]
@@ -58,14 +59,21 @@ fn a_run_stopped_within_an_epoch_goes_on_to_the_same_bits() {
         batch_size: 5,
         loss: Smoothing { variant: Variant::Uniform, epsilon: 0.1 }.into(),
         optimizer: Optimizer::Adam(Adam::default()),
+        recipe: Default::default(),
         normalisation: vec![[0.5, 0.25]],
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: &train,
         test: &test,
     };
     let params = net.initial_parameters(1);
+    // Stopped where the rate rises, and where it falls.
+    let curve = Curve::OneCycle { total: 3 * 41, rise: 0.3 };
+    let cycled = |first, end| Schedule { first, curve, end, ..Schedule::CONSTANT };
+    let (lr, momentum) = (cycled(1e-4, 1e-6), Some(cycled(0.95, 0.95)));
+    let scheduled = Recipe { lr, momentum, clip_grad_norm: Some(0.5), ema: Some(0.9) };
     // All of the set on the device, and a window of it.
-    for max_data_bytes in [u64::MAX, 20 * 64] {
+    for (max_data_bytes, recipe) in [(u64::MAX, Recipe::default()), (u64::MAX, scheduled), (20 * 64, scheduled)] {
+        let setup = Setup { recipe, ..setup.clone() };
         let new = || {
             let options = GpuOptions { max_data_bytes, ..GpuOptions::default() };
             GpuTrainer::with_options(&GPU, setup.clone(), &params, options).unwrap()
@@ -107,6 +115,7 @@ fn logits_of_other_images_leave_the_test_set_alone() {
         batch_size: 5,
         loss: Smoothing::NONE.into(),
         optimizer: Optimizer::Adam(Adam::default()),
+        recipe: Default::default(),
         normalisation: vec![[0.5, 0.25]],
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: &train,

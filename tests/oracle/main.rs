@@ -9,3 +9,4 @@ mod op;
 mod property;
 #[path = "../common/golden.rs"]
 mod recorded;
+mod schedule;

@@ -178,6 +178,7 @@ fn its_buffer_is_part_of_the_state() {
         batch_size: 6,
         loss: Smoothing::NONE.into(),
         optimizer,
+        recipe: Default::default(),
         normalisation: normalisation.clone(),
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
@@ -198,13 +199,13 @@ fn its_buffer_is_part_of_the_state() {
     for make in trainers {
         let mut trainer = make();
         epoch(&mut *trainer, 0);
-        let State { params, slots, buffers } = trainer.state().unwrap();
+        let State { params, slots, buffers, .. } = trainer.state().unwrap();
         assert!(buffers.iter().take(1).all(|&b| b != 0.5 && b != 0.0), "{buffers:?}");
         let expected = trainer.test_logits().unwrap();
         assert_eq!(trainer.state().unwrap().buffers, buffers, "an answer changes nothing");
 
         let path = &folder.path().join("checkpoint.safetensors");
-        let state = State { params: params.clone(), slots, buffers: buffers.clone() };
+        let state = State { params: params.clone(), slots, buffers: buffers.clone(), ..State::default() };
         store::save_checkpoint(path, &net, &optimizer, (&state, None), (Metadata::new(), Dtype::F32)).unwrap();
         let (loaded, _, _) = store::load_checkpoint(path, &net, &optimizer).unwrap();
         assert_eq!(loaded, state);

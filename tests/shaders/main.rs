@@ -2,5 +2,6 @@
 //! covered without a change here.
 
 mod dispatch;
+mod order;
 mod record;
 mod wgsl;

@@ -19,7 +19,7 @@ use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::linear_tiled::LinearTiled;
 use smoothcnn::ops::max_pool2d::{self, MaxPool2d};
 use smoothcnn::ops::stage::Layout;
-use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd, recipe::Recipe};
 use smoothcnn::plan::Plan;
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::shaders::BindingKind;
@@ -34,6 +34,7 @@ fn job<'a>(
     (kernels, tiles, activations): (Kernels, Tiles, Storage),
 ) -> Job<'a> {
     Job {
+        recipe: Default::default(),
         net,
         batch_size: 7,
         augment: Augment::NONE,
@@ -153,7 +154,14 @@ fn all_plans() -> Vec<Compiled> {
         for optimizer in optimizers() {
             plans.extend(KERNELS.map(|kernels| compile(&job(net, &loss, optimizer, kernels)).unwrap()));
         }
+        let recipe = Recipe { clip_grad_norm: Some(1.0), ema: Some(0.9), ..Recipe::default() };
+        let with = |kernels| compile(&Job { recipe, ..job(net, &loss, optimizers()[0], kernels) }).unwrap();
+        plans.extend(KERNELS.map(with));
     }
+    // Work for more workgroups than some kernels have larger parts for.
+    let net = &networks()[0];
+    let large = |kernels| Job { batch_size: 512, train_images: 512, ..job(net, &loss, optimizers()[0], kernels) };
+    plans.extend(KERNELS.map(|kernels| compile(&large(kernels)).unwrap()));
     // Batch norms, additions, tensors of two readers; images that are augmented.
     let residual = Architecture::Preset(Preset::Resnet8).network([3, 32, 32], 10).unwrap();
     for net in [&residual, &networks()[0]] {

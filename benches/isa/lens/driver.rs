@@ -107,14 +107,16 @@ impl Compiler {
         let machine = assembly.iter().find(|(name, _)| name == "Assembly").ok_or("the driver shows no machine code")?;
         let of = |name: &str| found.iter().find(|(found, _)| found == name).map(|&(_, value)| value);
         let number = |name: &str| of(name).ok_or_else(|| format!("the driver does not say: {name}"));
+        let wave = number("Subgroup size")?;
         Ok(Code {
             pass: (shader.name.to_owned(), entry.name.clone()),
             registers: number("VGPRs")?,
             spilled: number("Spilled VGPRs")?,
             workgroup_memory: number("LDS size")?,
             bytes: number("Code size")?,
-            waves: number("Subgroups per SIMD")?,
-            wave: number("Subgroup size")?,
+            // RADV counts waves of 32 threads, whatever the size.
+            waves: number("Subgroups per SIMD")? * 32 / wave.max(32),
+            wave,
             loops: machine_code::loops(&machine.1),
         })
     }

@@ -25,6 +25,8 @@ pub struct Loop {
     pub scratch: u64,
     /// Waits and barriers.
     pub waits: u64,
+    /// Of integers, by what is not a constant: each is a row of instructions, of which one is counted.
+    pub divisions: u64,
 }
 
 impl Loop {
@@ -42,6 +44,8 @@ impl Loop {
             products += u64::from(["fma", "mac_f", "mad_f"].iter().any(|start| name.starts_with(start)));
         }
         let name = line.split_whitespace().next().unwrap_or_default();
+        // A constant is multiplied by, and nothing is corrected; the rest begins with a guess by floats.
+        self.divisions += u64::from(name.starts_with("v_cvt_u32_f32"));
         match name {
             _ if name.starts_with("v_") => {
                 self.vector += 1;
@@ -100,15 +104,16 @@ fn loops_are_counted_apart() {
         "\tv_fmac_f32_e32 v1, v2, v3 ; 0203\n\tv_dual_fmac_f32 v1, v2, v3 :: v_dual_add_f32 v4, v5, v6\n".repeat(8);
     let code = format!(
         "BB0:\n\ts_mov_b32 s0, 0\nBB1:\n{body}{body}\tds_load_b128 v[0:3], v9\nBB2:\n\tv_add_nc_u32_e32 v1, 1, v1\n{body}{}\
-         \tscratch_load_b32 v1, off\n\ts_waitcnt vmcnt(0)\n\ts_cbranch_scc1 BB2\nBB3:\n\tv_pk_fma_f16 v1, v2, v3, v4\n\
+         \tv_cvt_u32_f32_e32 v1, v2\n\tscratch_load_b32 v1, off\n\ts_waitcnt vmcnt(0)\n\ts_cbranch_scc1 BB2\nBB3:\n\tv_pk_fma_f16 v1, v2, v3, v4\n\
          \tbuffer_load_b32 v1, v2, s[0:3], 0 offen\n\ts_branch BB1\nBB4:\n\ts_endpgm\n",
         "\tv_mul_f32 v1, v2, v3\n".repeat(4)
     );
     let inner = Loop {
         blocks: [2, 2],
-        instructions: 24,
+        instructions: 25,
         multiply_adds: 16,
-        vector: 21,
+        vector: 22,
+        divisions: 1,
         scalar: 1,
         scratch: 1,
         waits: 1,

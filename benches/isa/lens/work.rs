@@ -51,6 +51,7 @@ fn step(batch: usize, (form, kernels, tiles, activations): (&'static str, Kernel
     let tuning = Tuning::all(tiles);
     let (train_images, test_images, loss_slots) = (60_000, 10_000, 256);
     let job = Job {
+        recipe: Default::default(),
         net: &net,
         batch_size: batch,
         augment: smoothcnn::ops::augment::Augment::NONE,

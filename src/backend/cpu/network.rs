@@ -10,7 +10,7 @@ use crate::layer::{Element, ImageLayout, MAX_CHUNKS, Mode, NodeBatch, NodeGradie
 use crate::loss;
 use crate::loss::{BatchLoss, Form, mean};
 use crate::network::Network;
-use crate::optimizer::{Optimizer, Slots, Values};
+use crate::optimizer::{Optimizer, Slots, Values, clip};
 use crate::real::Real;
 
 /// Rows of logits that one task turns into losses.
@@ -308,14 +308,28 @@ impl<T: Element> CpuNetwork<T> {
 
     /// One training step over the batch: its means before the update, which is number `t` from 1.
     pub fn train_step(&mut self, form: &Form, batch: loss::Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
+        let [loss, nll] = self.step_gradient(form, batch, t);
+        BatchLoss { loss, nll, diverged: !self.update(optimizer, t), grad_norm: None }
+    }
+
+    /// The means of the batch, with the gradient of update `t`, from 1, in [`Self::grads`].
+    pub fn step_gradient(&mut self, form: &Form, batch: loss::Batch<T>, t: u64) -> [f64; 2] {
         self.step = t;
-        let [loss, nll] = self.losses_and_gradient(form, batch);
+        self.losses_and_gradient(form, batch)
+    }
+
+    /// Makes the gradient at most `most` long, and gives its norm before that.
+    pub fn clip(&mut self, most: f64) -> f64 {
+        clip::fast::clip(&mut self.grads, most)
+    }
+
+    /// Update `t` by the gradient. Whether parameters and memory are finite after it.
+    pub fn update(&mut self, optimizer: &Optimizer, t: u64) -> bool {
         let Self { net, arch, params, grads, slots, .. } = self;
         if slots.is_empty() {
             *slots = optimizer.empty(params.len());
         }
-        let finite = optimizer.fast_step(*arch, t, Values { params, grads, slots, decayed: net.decayed_len() });
         self.stale = true;
-        BatchLoss { loss, nll, diverged: !finite }
+        optimizer.fast_step(*arch, t, Values { params, grads, slots, decayed: net.decayed_len() })
     }
 }

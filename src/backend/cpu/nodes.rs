@@ -143,7 +143,15 @@ impl<T: Real> Node<T> for Repack {
 
 /// Borders are left as they are.
 fn repack<T: Copy>(from: &ImageLayout, x: &[T], to: &ImageLayout, y: &mut [T]) {
-    from.for_each(|[c, i, j], at| y[to.at(c, i, j)] = x[at]);
+    let [channels, rows, columns] = from.dims;
+    if [from.channel_stride, to.channel_stride] != [1, 1] {
+        return from.for_each(|[c, i, j], at| y[to.at(c, i, j)] = x[at]);
+    }
+    for i in 0..rows {
+        for j in 0..columns {
+            y[to.at(0, i, j)..][..channels].copy_from_slice(&x[from.at(0, i, j)..][..channels]);
+        }
+    }
 }
 
 fn planes(shape: Shape) -> ImageLayout {

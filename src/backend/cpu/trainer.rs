@@ -6,7 +6,7 @@ use super::network::CpuNetwork;
 use crate::backend::host::{HostNetwork, HostPredictor, HostTrainer, Normalised};
 use crate::data::Dataset;
 use crate::layer::{Element, Mode};
-use crate::loss::{Batch, BatchLoss, Form};
+use crate::loss::{Batch, Form};
 use crate::network::Network;
 use crate::optimizer::{Optimizer, Slots};
 
@@ -46,8 +46,16 @@ impl<T: Element> HostNetwork<T> for CpuNetwork<T> {
         });
     }
 
-    fn train_step(&mut self, form: &Form, batch: Batch<T>, optimizer: &Optimizer, t: u64) -> BatchLoss {
-        self.train_step(form, batch, optimizer, t)
+    fn gradient(&mut self, form: &Form, batch: Batch<T>, t: u64) -> [f64; 2] {
+        self.step_gradient(form, batch, t)
+    }
+
+    fn clip(&mut self, most: f64) -> f64 {
+        self.clip(most)
+    }
+
+    fn update(&mut self, optimizer: &Optimizer, t: u64) -> bool {
+        self.update(optimizer, t)
     }
 
     fn logits(&mut self) -> &[T] {

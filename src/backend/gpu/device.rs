@@ -96,11 +96,20 @@ impl Gpu {
     /// As [`Self::open`].
     pub fn open_with(adapter: &wgpu::Adapter, cache_folder: Option<PathBuf>) -> Result<Self> {
         let offered = adapter.limits();
-        let required_limits = wgpu::Limits {
+        let limits = wgpu::Limits {
             max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size,
             max_buffer_size: offered.max_buffer_size,
-            ..wgpu::Limits::default().or_worse_values_from(&offered)
+            ..wgpu::Limits::default()
         };
+        Self::open_within(adapter, limits, cache_folder)
+    }
+
+    /// As [`Self::open_with`], as if the adapter had these limits where its own are larger: so a test has a small GPU.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_within(adapter: &wgpu::Adapter, limits: wgpu::Limits, cache_folder: Option<PathBuf>) -> Result<Self> {
+        let required_limits = limits.or_worse_values_from(&adapter.limits());
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("smoothcnn"),
             required_limits,

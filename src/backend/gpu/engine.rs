@@ -503,6 +503,7 @@ mod tests {
         use crate::optimizer::{Adam, Optimizer};
         let net = crate::network::Network::seed([1, 112, 112], 10).unwrap();
         let compiled = compile(&Job {
+            recipe: Default::default(),
             net: &net,
             batch_size: 1024,
             augment: crate::ops::augment::Augment::NONE,

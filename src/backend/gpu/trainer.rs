@@ -114,6 +114,7 @@ pub fn job<'a>(setup: &'a Setup<'a>, batch_size: usize, options: GpuOptions) -> 
         augment: setup.augment,
         loss: &setup.loss,
         optimizer: setup.optimizer,
+        recipe: setup.recipe,
         train_images: residences[0].images(setup.train),
         test_images: residences[1].images(setup.test),
         loss_slots: MAX_STEPS,
@@ -305,6 +306,7 @@ impl<'a> GpuTrainer<'a> {
         }
         let trainer = Self { setup, engine, compiled, train, test, stamp: 0 };
         trainer.load(params);
+        trainer.begin_averages(params, &trainer.setup.net.initial_buffers(trainer.setup.seed));
         Ok(trainer)
     }
 
@@ -331,6 +333,11 @@ impl<'a> GpuTrainer<'a> {
         drop(self.engine.run(self.compiled.load.clone(), &[Step::default()], at.part(0, 1)));
     }
 
+    /// Makes these the averages, where there are some.
+    fn begin_averages(&self, params: &[f32], buffers: &[f32]) {
+        self.compiled.averages.iter().zip([params, buffers]).for_each(|(&at, values)| self.engine.write(at, values));
+    }
+
     /// A number that no step of this plan had yet.
     fn next_stamp(&mut self) -> u32 {
         self.stamp = next(self.stamp);
@@ -349,7 +356,7 @@ impl<'a> GpuTrainer<'a> {
         Step {
             batch: BatchBlock { count, first, slot, stamp, seed_low, seed_high, step_low, step_high },
             loss: plan::Block::new(&self.setup.loss.at(t).fill(self.setup.net.classes, block)),
-            optimizer: plan::Block::new(&optimizer::OptimizerBlock::from(self.setup.optimizer.update(t))),
+            optimizer: plan::Block::new(&optimizer::OptimizerBlock::from(self.setup.optimizer_at(t).update(t))),
         }
     }
 
@@ -405,7 +412,8 @@ pub fn losses(words: &[u32], stamps: &[u32]) -> Result<Vec<BatchLoss>> {
     assert_eq!(slots.len(), stamps.len(), "a slot for each step");
     let means = |(slot, &stamp): (_, &u32)| {
         let Slot { loss, nll, stamp: found, broken } = Slot::read(slot);
-        if found == stamp { Ok(BatchLoss { loss, nll, diverged: broken == stamp }) } else { Err(given_up("a step")) }
+        let means = BatchLoss { loss, nll, diverged: broken == stamp, grad_norm: None };
+        if found == stamp { Ok(means) } else { Err(given_up("a step")) }
     };
     slots.iter().zip(stamps).map(means).collect()
 }
@@ -441,7 +449,13 @@ impl Trainer for GpuTrainer<'_> {
         let mut under_way = VecDeque::<UnderWay>::new();
         let mut last_result = Instant::now();
         let mut finish = |UnderWay { pending, stamps, work }: UnderWay| -> Result<(u64, ControlFlow<()>)> {
-            let next = on_losses(&losses(&pending.wait::<u32>()?, &stamps)?)?;
+            let words = pending.wait::<u32>()?;
+            let (slots, norms) = words.split_at(stamps.len() * SLOT_WORDS);
+            let mut means = losses(slots, &stamps)?;
+            // There are none unless the gradient is clipped.
+            let norm = |&norm: &u32| Some(f64::from(f32::from_bits(norm)));
+            means.iter_mut().zip(norms).for_each(|(means, found)| means.grad_norm = norm(found));
+            let next = on_losses(&means)?;
             Ok((work, next))
         };
         'epoch: for window in order.chunks(self.train.images(self.setup.train)) {
@@ -462,8 +476,10 @@ impl Trainer for GpuTrainer<'_> {
                     steps.push(step);
                     first += count;
                 }
+                let norms = self.compiled.step_norms.map(|norms| norms.part(0, steps.len()));
                 let slots = self.compiled.step_losses.part(0, steps.len() * SLOT_WORDS);
-                let pending = self.engine.run(self.compiled.train.clone(), &steps, slots);
+                let results: Vec<Slice> = [slots].into_iter().chain(norms).collect();
+                let pending = self.engine.run_for(self.compiled.train.clone(), &steps, &results);
                 under_way.push_back(UnderWay { pending, stamps, work: step_work.saturating_mul(steps.len() as u64) });
                 if under_way.len() > IN_FLIGHT {
                     let (work, next) = finish(under_way.pop_front().expect("the queue was just seen to hold some"))?;
@@ -513,7 +529,12 @@ impl Trainer for GpuTrainer<'_> {
         let params = next()?;
         let slots = self.setup.optimizer.slots().iter().map(|_| next()).collect::<Result<_>>()?;
         let buffers = if self.compiled.buffers.is_some() { next()? } else { vec![] };
-        Ok(State { params, slots, buffers })
+        let mut averages = self.compiled.averages.iter().map(|_| next()).collect::<Result<Vec<_>>>()?;
+        if averages.len() == 1 {
+            // Where there are no buffers, there is nothing of them.
+            averages.push(vec![]);
+        }
+        Ok(State { params, slots, buffers, averages })
     }
 
     fn set_state(&mut self, state: &State) {
@@ -528,6 +549,8 @@ impl Trainer for GpuTrainer<'_> {
         if let Some(buffers) = self.compiled.buffers {
             self.engine.write(buffers, &narrow(&state.buffers));
         }
+        let State { params, buffers, .. } = if state.averages.is_empty() { state.clone() } else { state.averaged() };
+        self.begin_averages(&narrow(&params), &narrow(&buffers));
     }
 }
 

@@ -5,9 +5,10 @@ use crate::Result;
 use crate::cases::{random, random_targets, sum_tolerance, wide};
 use crate::loss::form::Named;
 use crate::loss::smoothed::cases::softmax;
-use crate::loss::smoothing::{EpsilonSchedule, Smoothing, Variant};
+use crate::loss::smoothing::{Smoothing, Variant};
 use crate::loss::{Loss, LossCase};
 use crate::ops::IGNORED;
+use crate::schedule::Schedule;
 
 /// Temperatures, and the teacher's shares: none and all of it among them.
 pub const STRENGTHS: [(f64, f64); 4] = [(4.0, 0.9), (1.0, 0.5), (2.5, 1.0), (0.5, 0.0)];
@@ -71,7 +72,7 @@ pub fn trainings(classes: usize, images: usize) -> Result<Named> {
     let form = DistillationLoss::new(classes, 3.0, 0.6)?.smoothed(smoothing);
     let teacher = random(images * classes, 24).iter().map(|v| 4.0 * v).collect();
     let loss = Loss::new(form, smoothing.epsilon).with_teacher(teacher)?;
-    Ok(vec![("distillation, warm-up", loss.scheduled(EpsilonSchedule::WarmUp { over: 5 }))])
+    Ok(vec![("distillation, warm-up", loss.scheduled(Schedule::rising(5)))])
 }
 
 /// For `check`.

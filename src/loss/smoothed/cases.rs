@@ -4,9 +4,10 @@ use crate::Result;
 use crate::cases::{random, random_targets, sum_tolerance, wide};
 use crate::loss::LossBlock;
 use crate::loss::form::Named;
-use crate::loss::smoothing::{EpsilonSchedule, Smoothing, Variant};
+use crate::loss::smoothing::{Smoothing, Variant};
 use crate::loss::{Loss, LossCase};
 use crate::ops::IGNORED;
+use crate::schedule::Schedule;
 
 /// Both variants.
 ///
@@ -72,8 +73,8 @@ pub(in crate::loss) fn softmax(row: &[f64], temperature: f64) -> Vec<f64> {
 pub fn trainings(_classes: usize, _images: usize) -> Result<Named> {
     let smoothed = |variant, epsilon| Loss::from(Smoothing { variant, epsilon });
     Ok(vec![
-        ("uniform, warm-up", smoothed(Variant::Uniform, 0.2).scheduled(EpsilonSchedule::WarmUp { over: 4 })),
-        ("off-target, decay", smoothed(Variant::OffTarget, 0.2).scheduled(EpsilonSchedule::Decay { over: 2 })),
+        ("uniform, warm-up", smoothed(Variant::Uniform, 0.2).scheduled(Schedule::rising(4))),
+        ("off-target, decay", smoothed(Variant::OffTarget, 0.2).scheduled(Schedule::falling(2))),
         ("negative", smoothed(Variant::Uniform, -0.3)),
     ])
 }

@@ -7,9 +7,10 @@ use super::{Spec, WeightedLoss, Weighting};
 use crate::Result;
 use crate::cases::{random, random_targets, sum_tolerance, wide};
 use crate::loss::form::Named;
-use crate::loss::smoothing::{Epsilon, EpsilonSchedule, Prior};
+use crate::loss::smoothing::{Epsilon, Prior};
 use crate::loss::{Formula, Loss, LossCase};
 use crate::ops::IGNORED;
+use crate::schedule::Schedule;
 
 /// What a case of the general loss takes of all that it covers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -209,7 +210,7 @@ pub fn trainings(classes: usize, images: usize) -> Result<Named> {
         })
         .collect();
     Ok(vec![
-        ("prior, decay", weighted(0.2, prior.clone())?.scheduled(EpsilonSchedule::Decay { over: 3 })),
+        ("prior, decay", weighted(0.2, prior.clone())?.scheduled(Schedule::falling(3))),
         ("class weights, pytorch", weighted(0.1, by(Weighting::PyTorch))?),
         ("class weights, sample", weighted(0.1, by(Weighting::Sample))?),
         ("class mask, off-target", weighted(0.1, Spec { prior: Prior::OffTarget, ..masked })?),

@@ -36,6 +36,10 @@ const SPLIT_THREADS: usize = 4096;
 /// About so many parts, and less than twice as many: the optimizer adds them one after the other.
 const MAX_SPLITS: usize = 256;
 
+/// Workgroups that are enough for a large device. Where the parts of [`Tiles::Workgroup`] are fewer, forward from
+/// channels last takes smaller ones: again by shapes alone.
+const FEW: usize = 256;
+
 /// Windows that a thread owns of `y` or `dx`, as `WINDOWS` in the shader.
 const WINDOWS: usize = 4;
 
@@ -242,6 +246,11 @@ fn tile_threads(tiles: Tiles, windows: usize, channels: usize) -> usize {
     }
 }
 
+/// Those of the smaller parts of [`Tiles::Workgroup`], as `area_small` in the shader.
+fn small_threads(windows: usize, channels: usize) -> usize {
+    windows.div_ceil(16) * channels.div_ceil(32) * WORKGROUP
+}
+
 /// Threads that own `channels` of a plane of windows of each of `n` images in [`Tiles::Lanes`], strip by strip.
 fn strip_threads(n: usize, plane: [usize; 2], channels: usize) -> usize {
     (n * plane[0]).div_ceil(ROWS) * plane[1].div_ceil(COLUMNS) * channels.div_ceil(4 * LANES) * LANES
@@ -313,21 +322,26 @@ impl Conv2dPool {
 
     /// Records the forward pass over a batch of up to `n`. The weight has been packed.
     pub fn forward(&self, plan: &mut Plan, name: &str, n: usize, at: &Buffers) -> Result<()> {
+        let windows = n * self.windows();
+        let threads = match (self.tuning.conv_forward, self.x) {
+            (Tiles::Lanes, Layout::ChannelsLast) => strip_threads(n, self.pooled, self.conv.c_out),
+            (tiles, _) => tile_threads(tiles, windows, self.conv.c_out),
+        };
+        let few = self.tuning.conv_forward == Tiles::Workgroup && threads / WORKGROUP < FEW;
         let (pass, x) = match self.x {
             Layout::Planes => ("forward_planes", "x"),
+            Layout::ChannelsLast if few => ("forward_small", "x_last"),
             Layout::ChannelsLast => ("forward", "x_last"),
             Layout::Bytes => ("forward_bytes", ""),
         };
+        let threads = if pass == "forward_small" { small_threads(windows, self.conv.c_out) } else { threads };
         let mut bindings = vec![("b", at.b), ("taps", at.packed), ("y", at.y), ("codes", at.codes)];
         at.x.bind(x, &mut bindings);
         plan.dispatch(
             format!("{name}.forward"),
             (self.shader(self.tuning.conv_forward), pass),
             self.dims(n),
-            Grid::Threads(match (self.tuning.conv_forward, self.x) {
-                (Tiles::Lanes, Layout::ChannelsLast) => strip_threads(n, self.pooled, self.conv.c_out),
-                (tiles, _) => tile_threads(tiles, n * self.windows(), self.conv.c_out),
-            }),
+            Grid::Threads(threads),
             self.flops(n),
             &bindings,
         )?;

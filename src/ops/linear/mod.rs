@@ -28,7 +28,7 @@ pub const ENTRY: Entry = Entry {
     name: "linear",
     summary: "`torch.nn.Linear`",
     shaders: &[&record::SHADER],
-    read: read,
+    read,
     cases: cases::all,
     draw: cases::draw,
     golden: Some(cases::golden),

@@ -15,15 +15,13 @@ use crate::plan::{Grid, Plan, Slice, uniform, word};
 /// Rows and columns of a thread's tile, as `TILE` in the shader.
 const TILE: usize = 8;
 
-/// Threads that share a tile of `forward`: the whole workgroup where there are fewer than [`FEW`] tiles and each thread
-/// has enough to do. That depends on nothing but the shapes, so that every device sums in the same order.
-const SPLITS: [usize; 2] = [16, WORKGROUP];
+/// Workgroups that are enough for a large device. Where tiles of [`TILE`] rows are fewer, the forward pass takes half of
+/// the rows. That depends on nothing but the shapes, so that every device has the same parts.
+const FEW: usize = 256;
 
-/// Tiles that are enough for a large device with 16 threads each: 256 workgroups.
-const FEW: usize = 1024;
-
-/// Vectors of the input that are worth a thread.
-const WORTH: usize = 4;
+/// Besides the layer's own cases, one of so many tiles that they are of eight rows. Its rows and columns end in the
+/// middle of tiles.
+pub const CASES: &[(usize, Linear)] = &[(131, Linear { inputs: 268, outputs: 124 })];
 
 /// A layer, and what is fused with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +54,6 @@ uniform! {
         mask: u32,
         plane: u32,
         halves: u32,
-        splits: u32,
     }
 }
 
@@ -88,13 +85,7 @@ impl LinearTiled {
         }
     }
 
-    /// How many threads share a tile of the forward pass over a batch of up to `n`.
-    fn splits(&self, n: usize) -> usize {
-        let few = tiles([n, self.dims.outputs]) < FEW && self.dims.inputs >= 4 * WORTH * WORKGROUP;
-        SPLITS[usize::from(few)]
-    }
-
-    fn dims(&self, n: usize) -> Dims {
+    fn dims(&self) -> Dims {
         Dims {
             inputs: word(self.dims.inputs),
             outputs: word(self.dims.outputs),
@@ -103,20 +94,24 @@ impl LinearTiled {
             mask: self.mask.into(),
             plane: word(self.plane),
             halves: (self.y == Storage::F16).into(),
-            splits: word(self.splits(n)),
         }
     }
 
     /// Records the forward pass over a batch of up to `n`.
     pub fn forward(&self, plan: &mut Plan, name: &str, n: usize, at: &AffineBuffers) -> Result<()> {
+        let outputs = self.dims.outputs;
+        let (pass, groups) = match self.tiles {
+            Tiles::Lanes => ("forward", n.div_ceil(16) * outputs.div_ceil(4 * LANES)),
+            Tiles::Registers | Tiles::Workgroup => match n.div_ceil(TILE) * outputs.div_ceil(TILE) {
+                few @ 0..FEW => ("forward_small", few / n.div_ceil(TILE) * n.div_ceil(TILE / 2)),
+                enough => ("forward", enough),
+            },
+        };
         plan.dispatch(
             format!("{name}.forward"),
-            (self.shader(), "forward"),
-            self.dims(n),
-            match self.tiles {
-                Tiles::Lanes => Grid::Workgroups(n.div_ceil(16) * self.dims.outputs.div_ceil(4 * LANES)),
-                Tiles::Registers | Tiles::Workgroup => Grid::Threads(tiles([n, self.dims.outputs]) * self.splits(n)),
-            },
+            (self.shader(), pass),
+            self.dims(),
+            Grid::Workgroups(groups),
             self.dims.flops() * n as u64,
             &[("x", at.x), ("w", at.w), ("b", at.b), ("y", at.y)],
         )
@@ -135,31 +130,27 @@ impl LinearTiled {
     ) -> Result<()> {
         let Linear { inputs, outputs } = self.dims;
         let mut bindings = vec![("x", at.x), ("dy", dy), ("dw", at.dw), ("db", at.db)];
-        let threads = |rows: usize| match self.tiles {
+        let groups_of = |rows: usize| match self.tiles {
             // Sixteen rows times eight inputs a lane.
-            Tiles::Lanes => rows.div_ceil(16) * inputs.div_ceil(8 * LANES) * LANES,
-            Tiles::Registers | Tiles::Workgroup => tiles([rows, inputs]),
+            Tiles::Lanes => (rows.div_ceil(16) * inputs.div_ceil(8 * LANES) * LANES).div_ceil(WORKGROUP),
+            // A tile's rows times four inputs a thread.
+            Tiles::Registers | Tiles::Workgroup => rows.div_ceil(TILE) * inputs.div_ceil(4 * WORKGROUP),
         };
-        let of_weight = threads(outputs).div_ceil(WORKGROUP);
+        let of_weight = groups_of(outputs);
         let (pass, groups, passes) = match dx {
             None => ("backward_weight", of_weight, 1),
             Some(dx) => {
                 bindings.extend([("w", at.w), ("dx", dx)]);
-                ("backward", of_weight + threads(n).div_ceil(WORKGROUP), 2)
+                ("backward", of_weight + groups_of(n), 2)
             }
         };
         plan.dispatch(
             format!("{name}.{pass}"),
             (self.shader(), pass),
-            self.dims(n),
+            self.dims(),
             Grid::Workgroups(groups),
             passes * self.dims.flops() * n as u64,
             &bindings,
         )
     }
-}
-
-/// Tiles of a result of so many rows and columns.
-fn tiles([rows, columns]: [usize; 2]) -> usize {
-    rows.div_ceil(TILE) * columns.div_ceil(TILE)
 }

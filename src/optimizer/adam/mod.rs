@@ -38,8 +38,6 @@ uniform! {
         decayed: u32,
         segments: u32,
         parted: u32,
-        beta1: f32,
-        one_minus_beta1: f32,
         beta2: f32,
         one_minus_beta2: f32,
         eps: f32,
@@ -49,10 +47,8 @@ uniform! {
 impl Adam {
     pub(super) fn record(&self, plan: &mut Plan, extent: Extent, grid: Grid, bindings: &[(&str, Slice)]) -> Result<()> {
         let Extent { len, decayed, segments, parted } = extent;
-        let [beta1, beta2] = self.betas.map(|b| b as f32);
-        let [one_minus_beta1, one_minus_beta2] = self.betas.map(|b| (1.0 - b) as f32);
-        let eps = self.eps as f32;
-        let dims = Dims { len, decayed, segments, parted, beta1, one_minus_beta1, beta2, one_minus_beta2, eps };
+        let [beta2, one_minus_beta2, eps] = [self.betas[1], 1.0 - self.betas[1], self.eps].map(|v| v as f32);
+        let dims = Dims { len, decayed, segments, parted, beta2, one_minus_beta2, eps };
         plan.dispatch("adam.update", (&ADAM, "update"), dims, grid, 0, bindings)
     }
 }

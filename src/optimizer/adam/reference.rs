@@ -12,7 +12,7 @@ pub fn step<T: Real>(adam: &Adam, update: Update, values: Values<T>) -> bool {
     let [rest1, rest2] = adam.betas.map(|b| T::of(1.0 - b));
     let mut finite = true;
     for (i, ((p, &g), (m, v))) in params.iter_mut().zip(grads).zip(first.iter_mut().zip(second)).enumerate() {
-        let Update { keep, l2, step_size, denominator } = if i < decayed { update } else { update.undecayed() };
+        let Update { keep, l2, step_size, denominator, .. } = if i < decayed { update } else { update.undecayed() };
         *p *= T::of(keep);
         let g = g + T::of(l2) * *p;
         *m = b1 * *m + rest1 * g;

@@ -29,7 +29,6 @@ uniform! {
         decayed: u32,
         segments: u32,
         parted: u32,
-        momentum: f32,
         nesterov: u32,
     }
 }
@@ -42,9 +41,9 @@ impl Sgd {
 
     pub(super) fn record(&self, plan: &mut Plan, extent: Extent, grid: Grid, bindings: &[(&str, Slice)]) -> Result<()> {
         let Extent { len, decayed, segments, parted } = extent;
-        let (momentum, nesterov) = (self.momentum as f32, self.nesterov.into());
+        let nesterov = self.nesterov.into();
         let pass = if self.slots().is_empty() { "update_plain" } else { "update" };
-        let dims = Dims { len, decayed, segments, parted, momentum, nesterov };
+        let dims = Dims { len, decayed, segments, parted, nesterov };
         plan.dispatch("sgd.update", (&SGD, pass), dims, grid, 0, bindings)
     }
 }

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 const RENAMED: [(&str, &str, &str); 3] =
     [("opt", "optimizer", "name"), ("loss", "loss", "kind"), ("no-shuffle", "", "shuffle")];
 /// The tables whose other keys are flags.
-const TABLES: [&str; 4] = ["labels", "loss", "optimizer", "pictures"];
+const TABLES: [&str; 5] = ["labels", "loss", "optimizer", "pictures", "recipe"];
 
 impl Config {
     /// Refuses the first of `flags` (`--lr`) that `asked` has another value of than this run. Gives those of which
@@ -51,6 +51,7 @@ impl Config {
         };
         set("loss", Value::try_from(&self.loss));
         set("pictures", Value::try_from(&self.pictures));
+        set("recipe", Value::try_from(&self.recipe));
         set("activations", Value::try_from(self.activations));
         if self.loss.smoothing_prior.is_some() {
             set("smoothing-variant", Ok("prior".into()));

@@ -9,9 +9,10 @@ use crate::data::{Dataset, idx};
 use crate::loss::Loss;
 use crate::loss::comparator::ComparatorLoss;
 use crate::loss::distillation::DistillationLoss;
-use crate::loss::smoothing::{Epsilon, EpsilonSchedule, Prior, Smoothing, Variant};
+use crate::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use crate::loss::weighted::{Spec, WeightedLoss, Weighting};
 use crate::ops::IGNORED;
+use crate::schedule::Schedule;
 use crate::train::checkpoint;
 use crate::{Error, Result, input};
 
@@ -126,12 +127,12 @@ impl LossSettings {
     }
 
     /// How epsilon changes, where an epoch has so many steps.
-    pub fn schedule_over(&self, steps_per_epoch: u64) -> EpsilonSchedule {
+    pub fn schedule_over(&self, steps_per_epoch: u64) -> Schedule {
         let over = (self.smoothing_epochs.unwrap_or(0) as u64).saturating_mul(steps_per_epoch);
         match self.smoothing_schedule {
-            ScheduleKind::Constant => EpsilonSchedule::Constant,
-            ScheduleKind::Warmup => EpsilonSchedule::WarmUp { over },
-            ScheduleKind::Decay => EpsilonSchedule::Decay { over },
+            ScheduleKind::Constant => Schedule::CONSTANT,
+            ScheduleKind::Warmup => Schedule::rising(over),
+            ScheduleKind::Decay => Schedule::falling(over),
         }
     }
 

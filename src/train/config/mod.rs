@@ -7,6 +7,7 @@
 pub mod images;
 mod kept;
 pub mod loss;
+pub mod recipe;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use crate::train::best::BestBy;
 use crate::train::checkpoint::Dtype;
 use crate::{Error, Result, input, parse};
 use loss::{LossConfig, LossSettings};
+use recipe::RecipeSettings;
 
 /// The most of anything that is counted: products of a few such numbers and of sizes are far from what 64 bits hold.
 pub const MOST: usize = u32::MAX as usize;
@@ -134,6 +136,9 @@ pub struct Config {
     pub tuning: Option<Tuning>,
     /// The optimizer.
     pub optimizer: Optimizer,
+    /// What is done beside its plain updates.
+    #[serde(default, skip_serializing_if = "RecipeSettings::is_default")]
+    pub recipe: RecipeSettings,
     /// The images that the run began with. A plan is without it, and so is an entry's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_set: Option<Record>,
@@ -185,6 +190,7 @@ impl Default for Config {
             kernels: None,
             tuning: None,
             optimizer: Optimizer::Adam(Adam::default()),
+            recipe: RecipeSettings::default(),
             data_set: None,
             file: None,
             allow_changed_data: false,
@@ -262,7 +268,7 @@ impl Config {
             ("--limit-test", self.limit_test),
             ("--smoothing-epochs", self.loss.smoothing_epochs),
         ];
-        for (flag, count) in counts {
+        for (flag, count) in counts.into_iter().chain(self.recipe.counts()) {
             if let Some(count) = count.filter(|count| !(1..=MOST).contains(count)) {
                 let expected = format!("a whole number of at least 1 and at most {MOST}");
                 return Err(Error::Usage(format!("{flag}: found {count}, expected {expected}")));
@@ -284,6 +290,7 @@ impl Config {
         }
         let most = if self.dtype == Precision::F64 { f64::MAX } else { f32::MAX.into() };
         self.optimizer.check(most)?;
+        self.recipe.check(&self.optimizer)?;
         source::check_normalisation(["--mean", "--std"], [&self.mean, &self.std])?;
         if self.dtype == Precision::F64 && self.activations == Storage::F16 {
             let expected = "--dtype f32: f64 is the CPU path's";
@@ -303,6 +310,11 @@ impl Config {
         }
         // No data has fewer classes: what passes here may still be refused for the data's own number.
         self.loss.smoothing(Variant::Uniform, self.label_smoothing, 2).map(|_| ())
+    }
+
+    /// How parameters change, for a person.
+    pub fn describe_updates(&self) -> String {
+        self.optimizer.describe() + &self.recipe.describe()
     }
 
     /// What was refused of flags, as refused of the file where the configuration is from one: by its keys.

@@ -7,10 +7,11 @@ use super::*;
 use crate::data::Dataset;
 use crate::loss::comparator::ComparatorLoss;
 use crate::loss::distillation::DistillationLoss;
-use crate::loss::smoothing::{EpsilonSchedule, Smoothing};
+use crate::loss::smoothing::Smoothing;
 use crate::loss::weighted::{WeightedLoss, Weighting};
 use crate::loss::{Form, Loss};
 use crate::ops::IGNORED;
+use crate::schedule::Schedule;
 
 fn config(settings: &LossSettings, epsilon: f64) -> LossConfig<'_> {
     LossConfig { settings, epsilon, variant: Variant::Uniform }
@@ -273,9 +274,9 @@ fn a_negative_epsilon_has_a_flag_of_its_own() {
 #[test]
 fn schedules_last_epochs_of_steps() {
     let of = |kind, epochs| with(|s| (s.smoothing_schedule, s.smoothing_epochs) = (kind, epochs)).schedule_over(5);
-    assert_eq!(of(ScheduleKind::Constant, None), EpsilonSchedule::Constant);
-    assert_eq!(of(ScheduleKind::Warmup, Some(3)), EpsilonSchedule::WarmUp { over: 15 });
-    assert_eq!(of(ScheduleKind::Decay, Some(3)), EpsilonSchedule::Decay { over: 15 });
+    assert_eq!(of(ScheduleKind::Constant, None), Schedule::CONSTANT);
+    assert_eq!(of(ScheduleKind::Warmup, Some(3)), Schedule::rising(15));
+    assert_eq!(of(ScheduleKind::Decay, Some(3)), Schedule::falling(15));
 }
 
 #[test]

@@ -7,13 +7,14 @@ use gemm::Parallelism;
 use smoothcnn::backend::reference::{ReferenceNetwork, ReferenceTrainer};
 use smoothcnn::backend::{Setup, Trainer, cpu};
 use smoothcnn::data::Dataset;
-use smoothcnn::loss::smoothing::{Epsilon, EpsilonSchedule, Prior, Smoothing, Variant};
+use smoothcnn::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use smoothcnn::loss::weighted::{Spec, WeightedLoss};
 use smoothcnn::loss::{Batch, Form, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd, Values};
 use smoothcnn::real::Real;
+use smoothcnn::schedule::Schedule;
 
 use crate::op::{Op, integers, targets, uniform};
 
@@ -217,6 +218,7 @@ fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> 
         batch_size: 1,
         loss: loss.clone(),
         optimizer: Optimizer::Sgd(Sgd { lr: RATE, momentum: 0.0, nesterov: false, weight_decay: 0.0 }),
+        recipe: Default::default(),
         normalisation: vec![[0.0, 1.0]],
         augment: smoothcnn::ops::augment::Augment::NONE,
         train: &data,
@@ -240,7 +242,7 @@ fn gaps(loss: &Loss, classes: usize, fast: bool, updates: &[usize]) -> Vec<f64> 
 
 /// The losses with this epsilon and schedule over `classes` classes, in both forms that have them; each with the logit
 /// gap of its optimum at the full epsilon.
-fn scheduled(classes: usize, e: f64, schedule: EpsilonSchedule) -> Vec<(Loss, f64)> {
+fn scheduled(classes: usize, e: f64, schedule: Schedule) -> Vec<(Loss, f64)> {
     let c = classes as f64;
     let uniform = ((1.0 - e + e / c) / (e / c)).ln();
     let off_target = ((1.0 - e) * (c - 1.0) / e).ln();
@@ -262,7 +264,7 @@ fn scheduled(classes: usize, e: f64, schedule: EpsilonSchedule) -> Vec<(Loss, f6
 fn after_a_warm_up_the_optimum_is_that_of_the_full_epsilon() {
     const OVER: usize = 600;
     for (classes, e) in [(3, 0.3), (10, 0.1), (10, 0.5)] {
-        for (loss, expected) in scheduled(classes, e, EpsilonSchedule::WarmUp { over: OVER as u64 }) {
+        for (loss, expected) in scheduled(classes, e, Schedule::rising(OVER as u64)) {
             for fast in [false, true] {
                 let found = gaps(&loss, classes, fast, &[OVER / 4, OVER + 5_000]);
                 assert!(found[0] > expected + 0.1, "{loss:?}: {found:?} on the way to {expected}");
@@ -279,7 +281,7 @@ fn after_a_warm_up_the_optimum_is_that_of_the_full_epsilon() {
 fn after_a_decay_the_gap_grows_as_without_smoothing() {
     const OVER: usize = 600;
     for (classes, e) in [(3, 0.3), (10, 0.1), (10, 0.5)] {
-        for (loss, full) in scheduled(classes, e, EpsilonSchedule::Decay { over: OVER as u64 }) {
+        for (loss, full) in scheduled(classes, e, Schedule::falling(OVER as u64)) {
             for fast in [false, true] {
                 let times = [OVER, 10 * OVER, 40 * OVER];
                 let found = gaps(&loss, classes, fast, &times);

@@ -2,12 +2,13 @@
 
 use proptest::prelude::*;
 use smoothcnn::layer::Element;
-use smoothcnn::loss::smoothing::{Epsilon, EpsilonSchedule, Prior, Smoothing, Variant};
+use smoothcnn::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use smoothcnn::loss::weighted::cases::Features;
 use smoothcnn::loss::weighted::reference::{Reduction, reduce, upstream, weights};
 use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{Form, Loss};
 use smoothcnn::ops::IGNORED;
+use smoothcnn::schedule::Schedule;
 
 use super::config;
 use crate::op::{Op, Targets, largest, targets, uniform};
@@ -346,7 +347,7 @@ fn the_entropy_of_the_targets_is_the_least_loss() {
 #[test]
 fn an_update_has_the_epsilon_of_the_updates_before_it() {
     for variant in [Variant::Uniform, Variant::OffTarget] {
-        let loss = Loss::from(Smoothing { variant, epsilon: 0.4 }).scheduled(EpsilonSchedule::WarmUp { over: 4 });
+        let loss = Loss::from(Smoothing { variant, epsilon: 0.4 }).scheduled(Schedule::rising(4));
         for (t, expected) in [(1, 0.0), (3, 0.2), (5, 0.4), (9, 0.4)] {
             assert!((loss.epsilon(t) - expected).abs() < 1e-15);
             assert_eq!(loss.at(t), Form::Smoothed(Smoothing { variant, epsilon: loss.epsilon(t) }));
@@ -355,7 +356,7 @@ fn an_update_has_the_epsilon_of_the_updates_before_it() {
     // Off-target over the 3 classes that take part: 0.4 is 0.6 of the form with a prior.
     let spec = Spec { prior: Prior::OffTarget, allowed: Some(vec![true, true, false, true]), ..Spec::new(4) };
     let full = WeightedLoss::new(&Spec { epsilon: Epsilon::new(0.4).unwrap(), ..spec }).unwrap();
-    let loss = Loss::new(Form::Weighted(full.clone()), 0.4).scheduled(EpsilonSchedule::Decay { over: 4 });
+    let loss = Loss::new(Form::Weighted(full.clone()), 0.4).scheduled(Schedule::falling(4));
     let Form::Weighted(half) = loss.at(3) else { panic!("another form") };
     assert!((half.epsilon() - 0.3).abs() < 1e-15 && (full.epsilon() - 0.6).abs() < 1e-15);
     assert_eq!(loss.at(1), Form::Weighted(full));
