@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_range_test_is_drawn_however_short_it_is() {
         let tried = |lr: f64, loss: f64| Tried { lr, loss, smoothed: loss };
-        let steps = vec![tried(1e-4, 2.0), tried(1e-3, 1.0), tried(1e-2, 9.0)];
+        let steps = [tried(1e-4, 2.0), tried(1e-3, 1.0), tried(1e-2, 9.0)];
         for n in 0..=3 {
             let found = Rates { steps: steps[..n].to_vec(), suggestion: (n > 1).then_some(1e-3), ended_early: false };
             let svg = rates(&found).unwrap();
