@@ -16,8 +16,7 @@ use super::common::{self, DeviceArgs};
 use super::full;
 use super::given::Given;
 
-/// Measures training and inference of the seed network on this machine. Every answer is checked against the oracle
-/// first.
+/// Measures training and inference of a network on this machine. Every answer is checked against the oracle first.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -53,7 +53,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Train the seed network.
+    /// Train a network.
     Train(Box<train::Args>),
     Sweep(Box<sweep::Args>),
     LrFind(Box<lr_find::Args>),

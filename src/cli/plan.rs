@@ -204,8 +204,8 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         return Ok(0);
     }
     common::print(format_args!(
-        "seed network on {}, {} classes: {} parameters; batch size {}; {}",
-        args.input, args.classes, printed.parameters, args.batch_size, printed.loss
+        "{} on {}, {} classes: {} parameters; batch size {}; {}",
+        args.network, args.input, args.classes, printed.parameters, args.batch_size, printed.loss
     ))?;
     // As wide as the widest.
     let width = |of: fn(&Step) -> &str| {

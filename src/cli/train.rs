@@ -18,7 +18,7 @@ use super::config::{RunArgs, Varied};
 use super::given::Given;
 use super::screen::Screen;
 
-/// Trains the seed network and writes the run to a folder: config.toml, metrics.jsonl, model.safetensors, with
+/// Trains a network and writes the run to a folder: config.toml, metrics.jsonl, model.safetensors, with
 /// --val-split best.safetensors too.
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -148,10 +148,7 @@ fn facts(done: &[(&SweepEntry, Outcome)], planned: usize) -> Vec<(&'static str, 
     };
     vec![
         ("data", config.data.name().into()),
-        (
-            "network",
-            "the seed network: Conv2d(32), Conv2d(64), each with ReLU and MaxPool2d, Linear(128), Linear".into(),
-        ),
+        ("network", config.network.to_string()),
         (
             "images",
             format!(

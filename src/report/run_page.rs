@@ -342,7 +342,7 @@ fn facts(run: &RunReport) -> Markup {
                 format!("{} to train on{held_out}, {} to test on, {c}x{h}x{w}", record.train_images, record.test_images)
             }),
         ),
-        ("network", format!("{} ({} parameters)", layers.join(", "), net.parameter_count())),
+        ("network", format!("{}: {} ({} parameters)", config.network, layers.join(", "), net.parameter_count())),
         ("loss", config.loss_config().describe_all()),
         ("optimizer", config.describe_updates()),
         ("best epoch by", config.best_by.map_or("nothing".into(), |by: BestBy| format!("val {}", by.name()))),

@@ -149,7 +149,7 @@ fn the_loss_is_named() {
     for (name, value) in [
         ("loss", &format!("cross-entropy with label smoothing{details}")[..]),
         ("epsilon", "0, 0.1 (by the prior prior.txt, from 0 over 1 epochs)"),
-        ("training", "1 epochs, batch size 32, Adam, learning rate 0.001, weight decay 0"),
+        ("training", "1 epochs, batch size 32, Adam, weight decay 0, learning rate 0.001"),
     ] {
         assert!(page.contains(&format!("<dt>{name}</dt><dd>{value}</dd>")), "{name}: {page}");
     }
@@ -161,10 +161,11 @@ fn the_loss_is_named() {
     assert_eq!(found, [["prior", &plain[..]], ["prior", &smoothed[..]]]);
 
     let grid = grid.replace("0,0.1", "0").replace("--out s", "--out f");
-    run(dir.path(), &format!("sweep {grid} --loss focal")).success();
+    run(dir.path(), &format!("sweep {grid} --loss focal --network mlp")).success();
     let page = fs::read_to_string(dir.path().join("f/report.html")).unwrap();
     assert!(page.contains("<dt>loss</dt><dd>focal loss, gamma 2</dd>"), "{page}");
     assert!(page.contains("<dt>epsilon</dt><dd>none</dd>"), "{page}");
+    assert!(page.contains("<dt>network</dt><dd>mlp</dd>"), "{page}");
 }
 
 /// Catches a sweep that goes on without a word about a run that failed, or that stops at it.
