@@ -120,7 +120,7 @@
 //! let mut plan = Plan::default();
 //! let (x, y) = (plan.constant("x", &images)?, plan.buffer("y", 8)?);
 //! let (mode, layer) = (Mode::Inference, 0);
-//! let at = At { name: "mine", n: 2, mode, x, y, params: &[], grads: &[], saved: None, layer };
+//! let at = At { name: "mine", n: 2, mode, x, skip: None, y, params: &[], grads: &[], saved: None, layer };
 //! op.record_forward(&mut plan, &at)?;
 //! let engine = Engine::new(&gpu, plan)?;
 //! let step = BatchBlock { count: 2, ..BatchBlock::default() }.into();
@@ -128,7 +128,8 @@
 //!
 //! let mut expected = [0.0; 8];
 //! let (kept, random) = (&mut Kept::default(), Random::default());
-//! let pass = Forward { n: 2, mode, x: &images, params: &[], buffers: &mut [], y: &mut expected, kept, random };
+//! let (skip, params, buffers) = (&[], &[], &mut []);
+//! let pass = Forward { n: 2, mode, x: &images, skip, params, buffers, y: &mut expected, kept, random };
 //! op.twin::<f32>().forward(pass);
 //! assert_eq!(found, expected);
 //! # Ok::<(), smoothcnn::Error>(())

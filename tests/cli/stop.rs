@@ -102,6 +102,15 @@ fn wait_for_handlers(child: &Child) {
     }
 }
 
+/// How many hundredths of a second the program has computed, all threads added up.
+#[cfg(target_os = "linux")]
+fn ticks(child: &Child) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    // The name in brackets may have spaces; behind it the user's time is the 12th field.
+    let fields = &stat[stat.rfind(')').unwrap() + 2..];
+    fields.split(' ').nth(11).unwrap().parse().unwrap()
+}
+
 /// Catches a signal that is lost while nothing is there to be brought to an end, and a second one that is not the end.
 #[cfg(target_os = "linux")]
 #[test]
@@ -121,6 +130,11 @@ fn a_signal_counts_in_every_phase_and_a_second_one_at_once() {
     let long = "train --device cpu --kernels reference --dtype f64 --limit-train 4000 --batch-size 4000 --limit-test 10 --out long";
     let mut child = command(dir.path(), long).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     while !dir.path().join("long/metrics.jsonl").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // What the run does between that file and its first step takes less than this.
+    let begun = ticks(&child);
+    while ticks(&child) < begun + 100 {
         std::thread::sleep(Duration::from_millis(5));
     }
     signal(&child, "-TERM");
