@@ -305,7 +305,7 @@ fn arrows_run_downward() {
 fn files_of_a_module_form_no_circle() {
     let files = arrows(&sources());
     let unit = |name: &str| match &name.split('/').collect::<Vec<_>>()[..] {
-        [module, folder, _] => format!("{module}/{folder}"),
+        [module, folder, _, ..] => format!("{module}/{folder}"),
         _ => name.to_owned(),
     };
     let folder = |name: &str| name.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());

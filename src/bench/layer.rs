@@ -137,7 +137,7 @@ impl LayerBench {
             scratch,
         };
         let grads = &mut grads.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>();
-        let to = NodeGradients { dx: Some(&mut dx), dskip: None, params: grads };
+        let to = NodeGradients { dx: Some(&mut dx), adds: false, dskip: None, params: grads };
         node.backward(of, &given.y, &batch.dy, to);
         dx
     }

@@ -50,6 +50,27 @@ impl ImageLayout {
         }
     }
 
+    /// Rows above the image and columns left of it, of an image that lies pixel by pixel.
+    pub fn border(&self) -> [usize; 2] {
+        let left = (self.row_stride / self.column_stride - self.dims[2]) / 2;
+        [(self.origin - left * self.column_stride) / self.row_stride, left]
+    }
+
+    /// Writes `zero` to the border of an image that lies pixel by pixel.
+    pub fn clear_border<T: Copy>(&self, image: &mut [T], zero: T) {
+        let [above, left] = self.border();
+        let (row, side) = (self.row_stride, left * self.column_stride);
+        for (i, row) in image.chunks_mut(row).enumerate() {
+            match (above..above + self.dims[1]).contains(&i) {
+                true => {
+                    row[..side].fill(zero);
+                    row[side + self.dims[2] * self.column_stride..].fill(zero);
+                }
+                false => row.fill(zero),
+            }
+        }
+    }
+
     /// Where the element is.
     #[inline(always)]
     pub fn at(&self, channel: usize, row: usize, column: usize) -> usize {
@@ -90,6 +111,7 @@ mod tests {
         let dims = [3, 4, 5];
         let planes: Vec<f32> = (1..=60).map(|v| v as f32).collect();
         let layout = ImageLayout::pixels(dims, [2, 1], 8, 3);
+        assert_eq!(layout.border(), [2, 1]);
         let mut image = vec![0.0; layout.len];
         layout.write(&planes, &mut image);
         let mut back = vec![0.0; 60];

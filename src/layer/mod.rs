@@ -520,6 +520,8 @@ pub struct NodeBatch<'a, T> {
 pub struct NodeGradients<'a, 'b, T> {
     /// Of the input, if it is wanted.
     pub dx: Option<&'a mut [T]>,
+    /// Whether `dx` holds what other readers gave, to be added to: only for a node that [adds](Node::adds_gradient).
+    pub adds: bool,
     /// Of what is added, if there is something and its gradient is wanted.
     pub dskip: Option<&'a mut [T]>,
     /// Of the trained parameters of all layers that the node computes, summed over the batch.
@@ -533,8 +535,18 @@ pub trait Node<T: Real>: Send + Sync {
         None
     }
 
+    /// Asks it to take its input so, because another reader does; whether it will.
+    fn takes(&mut self, _layout: &ImageLayout) -> bool {
+        false
+    }
+
     /// How it would like its input; it takes any layout all the same.
     fn prefers(&self) -> Option<ImageLayout> {
+        None
+    }
+
+    /// How it would like what is added, likewise.
+    fn prefers_added(&self) -> Option<ImageLayout> {
         None
     }
 
@@ -548,6 +560,11 @@ pub trait Node<T: Real>: Send + Sync {
 
     /// The batch to `y`.
     fn forward(&mut self, batch: NodeBatch<T>, mode: Mode, buffers: &mut [&mut [T]], y: &mut [T]);
+
+    /// Whether it can add the input's gradient to that of other readers.
+    fn adds_gradient(&self) -> bool {
+        false
+    }
 
     /// From the output `y` and its gradient `dy` to other gradients.
     fn backward(&self, batch: NodeBatch<T>, y: &[T], dy: &[T], to: NodeGradients<T>);

@@ -42,4 +42,6 @@ pub struct NodeBytes {
     pub forward: usize,
     /// For each chunk of images, backward. Nodes share it.
     pub backward: usize,
+    /// Whatever the batch.
+    pub always: usize,
 }

@@ -92,7 +92,7 @@ pub struct ImageBytes {
     pub forward: u64,
     /// What a training needs beside that.
     pub backward: u64,
-    /// Of each chunk of images that is in work at once, whatever the batch.
+    /// Of the chunks of images that are in work at once, and of packed weights: whatever the batch.
     pub scratch: u64,
 }
 
@@ -149,7 +149,8 @@ impl<T: Element> CpuNetwork<T> {
         ImageBytes {
             forward: forward.sum::<usize>() as u64,
             backward: (backward + losses) as u64,
-            scratch: (MAX_CHUNKS * (most(|bytes| bytes.forward) + most(|bytes| bytes.backward))) as u64,
+            scratch: (MAX_CHUNKS * (most(|bytes| bytes.forward) + most(|bytes| bytes.backward))
+                + of_nodes.iter().map(|bytes| bytes.always).sum::<usize>()) as u64,
         }
     }
 
@@ -252,7 +253,11 @@ impl<T: Element> CpuNetwork<T> {
         let first = net.first_trained();
         for stage in self.nodes.iter().rev().filter(|stage| stage.layers.end > first) {
             let NodeStage { node, layers, from, skip, to, wants_dx, wants_dskip } = stage;
-            let mut dx = wants_dx.then(|| tensors[*from].take_gradient(*n, spare));
+            let adds = *wants_dx && tensors[*from].has_gradient && node.adds_gradient();
+            let mut dx = wants_dx.then(|| match adds {
+                true => std::mem::take(&mut tensors[*from].gradient),
+                false => tensors[*from].take_gradient(*n, spare),
+            });
             let mut dskip = skip.filter(|_| *wants_dskip).map(|skip| tensors[skip].take_gradient(*n, other));
             let batch = NodeBatch {
                 n: *n,
@@ -267,13 +272,16 @@ impl<T: Element> CpuNetwork<T> {
             };
             let gradients = NodeGradients {
                 dx: dx.as_deref_mut(),
+                adds,
                 dskip: dskip.as_deref_mut(),
                 params: &mut net.params_mut(grads, layers.clone()),
             };
             let given = &tensors[*to];
             node.backward(batch, given.images(*n), &given.gradient, gradients);
-            if let Some(dx) = dx {
-                tensors[*from].put_gradient(dx, spare);
+            match dx {
+                Some(dx) if adds => tensors[*from].gradient = dx,
+                Some(dx) => tensors[*from].put_gradient(dx, spare),
+                None => {}
             }
             if let (Some(dskip), Some(skip)) = (dskip, skip) {
                 tensors[*skip].put_gradient(dskip, other);

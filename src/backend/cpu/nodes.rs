@@ -1,12 +1,13 @@
 //! A network's layers as nodes of the fast path, and how what flows between them lies.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use pulp::Arch;
 use rayon::prelude::*;
 
 use super::plain::Plain;
-use crate::layer::{Element, Following, ImageLayout, Mode, Node, NodeBatch, NodeGradients, Shape};
+use crate::layer::{Element, Following, ImageLayout, Mode, Node, NodeBatch, NodeGradients, Op, Shape};
 use crate::network::{FittedLayer, Network};
 use crate::real::Real;
 
@@ -55,17 +56,26 @@ pub fn nodes<T: Element>(net: &Network, arch: Arch) -> (Vec<NodeStage<T>>, Vec<I
             continue;
         }
         let following = Following { ops: &ops[at + 1..net.run(at).end], wants_dx, arch };
-        let (node, taken) = op.twin().fast(&following).unwrap_or_else(|| (Box::new(Plain::<T>::new(op)), 0));
+        let (mut node, taken) = op.twin().fast(&following).unwrap_or_else(|| (Box::new(Plain::<T>::new(op)), 0));
         let layers = at..at + 1 + taken;
         let reads = node.reads().unwrap_or_else(|| ImageLayout::planes(chain.tensors[x].layout.dims));
         let from = match node.prefers() {
             Some(liked) => chain.offer(x, liked),
             None if op.adds() => x,
-            None => chain.read(x, reads, at, wants_dx),
+            // Another reader has settled it.
+            None if chain.tensors[x].is_read && node.takes(&chain.tensors[x].layout) => x,
+            None => {
+                let reads =
+                    widest::<T>(net, &ops, *from, &following).filter(|widest| node.takes(widest)).unwrap_or(reads);
+                chain.read(x, reads, at, wants_dx)
+            }
         };
-        // What is added is read as it lies: its other reader comes before and has settled that.
+        // What is added is mostly read as it lies: another reader, which came before, has settled that.
         let added = net.layers[layers.clone()].iter().find_map(|layer| layer.skip);
-        let skip = added.map(|skip| places[skip]);
+        let skip = added.map(|skip| match node.prefers_added() {
+            Some(liked) => chain.offer(places[skip], liked),
+            None => places[skip],
+        });
         let wants_dskip = added.is_some_and(|skip| net.wants_gradient(skip));
         let output = planes(net.layers[layers.end - 1].output);
         let stage = NodeStage { node, layers: layers.clone(), from, skip, to: 0, wants_dx, wants_dskip };
@@ -73,6 +83,16 @@ pub fn nodes<T: Element>(net: &Network, arch: Arch) -> (Vec<NodeStage<T>>, Vec<I
         at = layers.end;
     }
     (chain.stages, chain.tensors.into_iter().map(|tensor| tensor.layout).collect())
+}
+
+/// Of what the readers of the network's tensor `from` want, the layout with the widest border: the others may take it too.
+fn widest<T: Element>(net: &Network, ops: &[Arc<dyn Op>], from: usize, like: &Following) -> Option<ImageLayout> {
+    let readers = net.layers.iter().enumerate().filter(|(_, layer)| layer.from == from);
+    let wanted = readers.filter_map(|(at, layer)| {
+        let following = Following { ops: &ops[at + 1..net.run(at).end], ..*like };
+        layer.op.twin::<T>().fast(&following)?.0.reads()
+    });
+    wanted.max_by_key(|layout| layout.border())
 }
 
 /// How a tensor lies, as far as that is settled.

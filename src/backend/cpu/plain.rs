@@ -27,7 +27,7 @@ impl<T: Element> Node<T> for Plain<T> {
 
     fn backward(&self, batch: NodeBatch<T>, y: &[T], dy: &[T], to: NodeGradients<T>) {
         let NodeBatch { n, x, params, random, .. } = batch;
-        let NodeGradients { dx, dskip, params: grads } = to;
+        let NodeGradients { dx, dskip, params: grads, .. } = to;
         if let Some(dskip) = dskip {
             dskip.copy_from_slice(dy);
         }

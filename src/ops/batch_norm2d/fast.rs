@@ -1,58 +1,74 @@
-//! A batch norm on the fast CPU path, with the addition of a residual block and the ReLU that follow it. Formulas:
-//! [`super`].
+//! A batch norm on the fast CPU path, with the addition of a residual block and the ReLU that follow it: as a node of
+//! its own, and as the parts that a convolution's node calls ([`crate::ops::conv2d::fast`]). Formulas: [`super`].
 //!
-//! All tensors are read and written pixel by pixel, in vectors of channels, an image after another. Mean and squared
-//! distances are those of each image, which are then joined in their order (Chan et al. 1983): the batch is read once
-//! for them, and the threads decide no bit. The ReLU's backward pass, the addition's and both sums are one pass.
+//! Inputs lie pixel by pixel, in vectors of channels, an image after another. Mean and squared distances are those of
+//! each image, which are then joined in their order (Chan et al. 1983): the batch is read once for them, and the threads
+//! decide no bit. The ReLU's backward pass, the addition's and both sums are one pass.
 
-use pulp::{Simd, WithSimd};
+use std::sync::Arc;
+
+use pulp::Arch;
 use rayon::prelude::*;
 
 use super::BatchNorm2d;
-use crate::layer::{Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, grow};
+use super::fast_image::{Added, Apply, Input, Lies, Measure, OutputGradient, Relued, Sums};
+use crate::layer::{Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, Op, grow};
 use crate::ops::relu::Relu;
 use crate::ops::residual::Residual;
-use crate::real::{Real, lanes};
+use crate::real::Real;
 
 /// The node, and how many layers it takes along.
 pub fn node<T: Real>(dims: &BatchNorm2d, following: &Following) -> (Box<dyn Node<T>>, usize) {
-    let adds = following.ops.first().is_some_and(|op| op.is::<Residual>().is_some());
-    let relu = following.ops.get(usize::from(adds)).is_some_and(|op| op.is::<Relu>().is_some());
-    let lanes = following.lanes::<T>();
-    let norm = Norm { dims: *dims, relu, lanes, statistics: vec![], images: vec![], scale: vec![] };
-    (Box::new(norm), usize::from(adds) + usize::from(relu))
+    let (norm, taken) = Norm::new(dims, following.ops, following.lanes::<T>());
+    (Box::new(Alone(norm)), taken)
 }
 
 /// A batch norm and what is taken along.
-struct Norm<T> {
+pub struct Norm<T> {
     dims: BatchNorm2d,
-    relu: bool,
+    relu: Relued,
     lanes: usize,
     /// Mean, then 1 / standard deviation, of each channel, filled up to whole vectors.
     statistics: Vec<T>,
-    /// Of each image, mean and sum of squared distances of each channel; in the backward pass the two sums.
+    /// Of each image, mean and sum of squared distances of each channel.
     images: Vec<T>,
     /// Weight, then bias, of each channel, filled up likewise.
     scale: Vec<T>,
 }
 
-/// Images as the kernels read or write them.
-#[derive(Clone, Copy)]
-struct Lies {
-    layout: ImageLayout,
-    /// Whether whole vectors of channels lie side by side.
-    in_vectors: bool,
-}
-
 impl<T: Real> Norm<T> {
+    /// The norm with the layers behind it that it takes along, and how many these are.
+    pub fn new(dims: &BatchNorm2d, following: &[Arc<dyn Op>], lanes: usize) -> (Self, usize) {
+        let adds = following.first().is_some_and(|op| op.is::<Residual>().is_some());
+        let relu = following.get(usize::from(adds)).is_some_and(|op| op.is::<Relu>().is_some());
+        let taken = usize::from(adds) + usize::from(relu);
+        let relu = match (relu, adds) {
+            (false, _) => Relued::No,
+            (true, false) => Relued::Alone,
+            (true, true) => Relued::WithAddition,
+        };
+        (Self { dims: *dims, relu, lanes, statistics: vec![], images: vec![], scale: vec![] }, taken)
+    }
+
     fn padded(&self) -> usize {
         self.dims.image[0].next_multiple_of(self.lanes)
     }
 
-    fn lies(&self, layout: ImageLayout) -> Lies {
+    /// How its input lies.
+    pub fn layout(&self) -> ImageLayout {
+        ImageLayout::pixels(self.dims.image, [0, 0], self.padded(), 0)
+    }
+
+    /// Whether images of this layout are read and written in vectors.
+    pub fn lies(&self, layout: ImageLayout) -> Lies {
         let stride = layout.column_stride;
         let in_vectors = layout.channel_stride == 1 && stride.is_multiple_of(self.lanes) && stride >= self.padded();
         Lies { layout, in_vectors }
+    }
+
+    /// Numbers that an image of a batch takes, beside what it is normalised from and to.
+    pub fn numbers_an_image(&self) -> usize {
+        4 * self.padded()
     }
 
     /// Each channel's two numbers, filled up with zeros.
@@ -64,8 +80,34 @@ impl<T: Real> Norm<T> {
         }
     }
 
-    /// Joins the images' means and squared distances.
-    fn join(&mut self, n: usize, running: &mut [&mut [T]]) {
+    /// Takes over weight and bias.
+    pub fn pack(&mut self, params: &[&[T]]) {
+        let padded = self.padded();
+        Self::fill(&mut self.scale, padded, [params[0], params[1]]);
+    }
+
+    /// Normalises by the running statistics from now on.
+    pub fn use_running(&mut self, buffers: &[&mut [T]]) {
+        let inv = |&var: &T| T::one() / (var + T::of(self.dims.eps)).sqrt();
+        let inv: Vec<T> = buffers[1].iter().map(inv).collect();
+        let padded = self.padded();
+        Self::fill(&mut self.statistics, padded, [&*buffers[0], &inv]);
+    }
+
+    /// Where the statistics of `n` images go, those of each side by side.
+    pub fn measured(&mut self, n: usize) -> &mut [T] {
+        let len = n * 2 * self.padded();
+        grow(&mut self.images, len);
+        &mut self.images[..len]
+    }
+
+    /// One image's statistics.
+    pub fn measure(arch: Arch, x: &[T], found: &mut [T]) {
+        arch.dispatch(Measure { x, found });
+    }
+
+    /// Joins the images' means and squared distances; normalises by what they give from now on.
+    pub fn join(&mut self, n: usize, running: &mut [&mut [T]]) {
         let padded = self.padded();
         let [channels, h, w] = self.dims.image;
         let [plane, m] = [h * w, n * h * w].map(|count| T::of(count as f64));
@@ -84,318 +126,134 @@ impl<T: Real> Norm<T> {
             blend(&mut running[1][c], squares / (m - T::one()));
         }
     }
+
+    /// Normalises one image.
+    pub fn apply(&self, arch: Arch, x: &[T], added: Option<Added<T>>, y: &mut [T], to: Lies, row: &mut Vec<T>) {
+        let Self { statistics, scale, relu, .. } = self;
+        let relu = *relu != Relued::No;
+        arch.dispatch(Apply { statistics, scale, relu, x, from: self.layout(), added, y, to, row });
+    }
+
+    /// The gradients of weight and bias to `grads`, and that of what is added; what [`Self::input_gradient`] needs.
+    pub fn factors(
+        &self,
+        arch: Arch,
+        n: usize,
+        x: &[T],
+        given: OutputGradient<T>,
+        dskip: Option<(&mut [T], Lies)>,
+        grads: &mut [&mut [T]],
+    ) -> Vec<T> {
+        let padded = self.padded();
+        let [channels, h, w] = self.dims.image;
+        let (from, Self { statistics, scale, relu, .. }) = (self.layout(), self);
+        let mut sums = vec![T::zero(); n * 2 * padded];
+        let images = sums.par_chunks_mut(2 * padded).zip(x.par_chunks(from.len)).enumerate();
+        let sum = |k: usize, found: &mut [T], x: &[T], row: &mut Vec<T>, dskip: Option<(&mut [T], Lies)>| {
+            arch.dispatch(Sums { statistics, scale, relu: *relu, x, from, given: given.image(k), found, dskip, row });
+        };
+        match dskip {
+            Some((dskip, lies)) => {
+                let images = images.zip(dskip.par_chunks_mut(lies.layout.len));
+                images.for_each_init(Vec::new, |row, ((k, (found, x)), dskip)| {
+                    sum(k, found, x, row, Some((dskip, lies)));
+                });
+            }
+            None => images.for_each_init(Vec::new, |row, (k, (found, x))| sum(k, found, x, row, None)),
+        }
+        let (total, others) = sums.split_at_mut(2 * padded);
+        for part in others.chunks(2 * padded) {
+            total.iter_mut().zip(part).for_each(|(total, &part)| *total += part);
+        }
+        let [dweight, dbias] = grads else { unreachable!("a weight and a bias") };
+        dbias.copy_from_slice(&total[..channels]);
+        dweight.copy_from_slice(&total[padded..][..channels]);
+        let m = T::of((n * h * w) as f64);
+        // Weight times 1 / standard deviation; means of dy and of dy xhat.
+        let mut factors = vec![T::zero(); 3 * padded];
+        for c in 0..channels {
+            factors[c] = self.scale[c] * statistics[padded + c];
+            factors[padded + c] = total[c] / m;
+            factors[2 * padded + c] = total[padded + c] / m;
+        }
+        factors
+    }
+
+    /// One image's gradient of the input, to pixels that lie as `to` says.
+    #[expect(clippy::too_many_arguments, reason = "what it reads, and where it writes")]
+    pub fn input_gradient(
+        &self,
+        arch: Arch,
+        factors: &[T],
+        x: &[T],
+        given: OutputGradient<T>,
+        dx: &mut [T],
+        to: Lies,
+        row: &mut Vec<T>,
+    ) {
+        let (from, Self { statistics, scale, relu, .. }) = (self.layout(), self);
+        arch.dispatch(Input { statistics, scale, factors, relu: *relu, x, from, given, dx, to, row });
+    }
 }
 
-impl<T: Real> Node<T> for Norm<T> {
+/// A batch norm whose input no convolution before it computes.
+struct Alone<T>(Norm<T>);
+
+impl<T: Real> Node<T> for Alone<T> {
     fn reads(&self) -> Option<ImageLayout> {
-        Some(ImageLayout::pixels(self.dims.image, [0, 0], self.padded(), 0))
+        Some(self.0.layout())
+    }
+
+    fn prefers_added(&self) -> Option<ImageLayout> {
+        Some(self.0.layout())
     }
 
     fn give(&mut self, _layout: &ImageLayout) -> bool {
         true
     }
 
+    fn pack(&mut self, params: &[&[T]]) {
+        self.0.pack(params);
+    }
+
     fn forward(&mut self, batch: NodeBatch<T>, mode: Mode, buffers: &mut [&mut [T]], y: &mut [T]) {
-        let NodeBatch { n, arch, from, to, x, skip, params, .. } = batch;
-        let padded = self.padded();
-        let channels = self.dims.image[0];
+        let NodeBatch { n, arch, from, to, x, skip, .. } = batch;
+        let norm = &mut self.0;
         match mode {
             Mode::Training => {
-                grow(&mut self.images, n * 2 * padded);
-                let images = self.images.par_chunks_mut(2 * padded).zip(x.par_chunks(from.len));
-                images.for_each(|(found, x)| arch.dispatch(Measure { x, found }));
-                self.join(n, buffers);
+                let measured = norm.measured(n);
+                let each = measured.len() / n;
+                let images = measured.par_chunks_mut(each).zip(x.par_chunks(from.len));
+                images.for_each(|(found, x)| Norm::measure(arch, x, found));
+                norm.join(n, buffers);
             }
-            Mode::Inference => {
-                let inv = |&var: &T| T::one() / (var + T::of(self.dims.eps)).sqrt();
-                let inv: Vec<T> = buffers[1].iter().map(inv).collect();
-                Self::fill(&mut self.statistics, padded, [&buffers[0][..channels], &inv]);
-            }
+            Mode::Inference => norm.use_running(buffers),
         }
-        Self::fill(&mut self.scale, padded, [params[0], params[1]]);
-        let (statistics, scale, relu) = (&self.statistics, &self.scale, self.relu);
-        let skipped = skip.map(|(skip, layout)| (skip, self.lies(layout)));
-        let to = self.lies(to);
+        let norm = &*norm;
+        let added = skip.map(|(values, layout)| Added { values, lies: norm.lies(layout) });
+        let to = norm.lies(to);
         let images = y.par_chunks_mut(to.layout.len).zip(x.par_chunks(from.len)).enumerate();
         images.for_each_init(Vec::new, |row, (k, (y, x))| {
-            let skip = skipped.map(|(skip, lies)| (&skip[k * lies.layout.len..][..lies.layout.len], lies));
-            arch.dispatch(Apply { statistics, scale, relu, x, from, skip, y, to, row });
+            norm.apply(arch, x, added.map(|added| added.image(k)), y, to, row);
         });
     }
 
     fn backward(&self, batch: NodeBatch<T>, y: &[T], dy: &[T], grads: NodeGradients<T>) {
-        let NodeBatch { n, arch, from, to, x, skip, params, .. } = batch;
-        let padded = self.padded();
-        let [channels, h, w] = self.dims.image;
-        let NodeGradients { dx, dskip, params: of_params } = grads;
-        let statistics = &self.statistics;
-        let given = Given { y, dy, lies: self.lies(to), relu: self.relu };
-        let mut sums = vec![T::zero(); n * 2 * padded];
-        let images = sums.par_chunks_mut(2 * padded).zip(x.par_chunks(from.len)).enumerate();
-        let sum = |k: usize, found: &mut [T], x: &[T], row: &mut Vec<T>, dskip: Option<(&mut [T], Lies)>| {
-            arch.dispatch(Sums { statistics, x, from, given: given.image(k), found, dskip, row });
-        };
-        match (dskip, skip) {
-            (Some(dskip), Some((_, layout))) => {
-                let lies = self.lies(layout);
-                images.zip(dskip.par_chunks_mut(layout.len)).for_each_init(
-                    Vec::new,
-                    |row, ((k, (found, x)), dskip)| {
-                        sum(k, found, x, row, Some((dskip, lies)));
-                    },
-                );
-            }
-            _ => images.for_each_init(Vec::new, |row, (k, (found, x))| sum(k, found, x, row, None)),
-        }
-        let (total, others) = sums.split_at_mut(2 * padded);
-        for part in others.chunks(2 * padded) {
-            total.iter_mut().zip(part).for_each(|(total, &part)| *total += part);
-        }
-        let [dweight, dbias] = of_params else { unreachable!("a weight and a bias") };
-        dbias.copy_from_slice(&total[..channels]);
-        dweight.copy_from_slice(&total[padded..][..channels]);
+        let NodeBatch { n, arch, from, to, x, skip, .. } = batch;
+        let NodeGradients { dx, dskip, params, .. } = grads;
+        let norm = &self.0;
+        let given = OutputGradient { y, dy, lies: norm.lies(to) };
+        let dskip = dskip.zip(skip).map(|(dskip, (_, layout))| (dskip, norm.lies(layout)));
+        let factors = norm.factors(arch, n, x, given, dskip, params);
         let Some(dx) = dx else { return };
-        let m = T::of((n * h * w) as f64);
-        // Weight times 1 / standard deviation; means of dy and of dy xhat.
-        let mut factors = vec![T::zero(); 3 * padded];
-        for c in 0..channels {
-            factors[c] = params[0][c] * statistics[padded + c];
-            factors[padded + c] = total[c] / m;
-            factors[2 * padded + c] = total[padded + c] / m;
-        }
+        let lies = norm.lies(from);
         let images = dx.par_chunks_mut(from.len).zip(x.par_chunks(from.len)).enumerate();
         images.for_each_init(Vec::new, |row, (k, (dx, x))| {
-            arch.dispatch(Input { statistics, factors: &factors, x, from, given: given.image(k), dx, row });
+            norm.input_gradient(arch, &factors, x, given.image(k), dx, lies, row);
         });
     }
 
     fn bytes(&self) -> NodeBytes {
-        NodeBytes { image: 4 * self.padded() * size_of::<T>(), ..NodeBytes::default() }
-    }
-}
-
-/// Output and its gradient.
-#[derive(Clone, Copy)]
-struct Given<'a, T> {
-    y: &'a [T],
-    dy: &'a [T],
-    lies: Lies,
-    relu: bool,
-}
-
-impl<T: Real> Given<'_, T> {
-    fn image(&self, k: usize) -> Self {
-        let len = self.lies.layout.len;
-        Self { y: &self.y[k * len..][..len], dy: &self.dy[k * len..][..len], ..*self }
-    }
-
-    /// Row `i` of the normalised value's gradient, pixel by pixel: 0 where the ReLU gave 0.
-    #[inline(always)]
-    fn row<S: Simd>(&self, simd: S, i: usize, padded: usize, row: &mut Vec<T>) {
-        let Lies { layout, in_vectors } = self.lies;
-        let [channels, _, columns] = layout.dims;
-        row.resize(columns * padded, T::zero());
-        if in_vectors {
-            let zero = T::splat(simd, T::zero());
-            for (j, row) in row.chunks_mut(padded).enumerate() {
-                let at = layout.at(0, i, j);
-                let [y, dy] = [self.y, self.dy].map(|values| T::vectors::<S>(&values[at..][..padded]));
-                for ((to, y), dy) in T::vectors_mut::<S>(row).iter_mut().zip(y).zip(dy) {
-                    *to = if self.relu { T::select_le(simd, [*y, zero], zero, *dy) } else { *dy };
-                }
-            }
-            return;
-        }
-        for (j, row) in row.chunks_mut(padded).enumerate() {
-            for (c, to) in row[..channels].iter_mut().enumerate() {
-                let at = layout.at(c, i, j);
-                *to = if self.relu && self.y[at] <= T::zero() { T::zero() } else { self.dy[at] };
-            }
-        }
-    }
-}
-
-/// Writes row `i` of an image, given pixel by pixel.
-#[inline(always)]
-fn write_row<T: Real>(row: &[T], padded: usize, i: usize, Lies { layout, in_vectors }: Lies, image: &mut [T]) {
-    let channels = layout.dims[0];
-    for (j, row) in row.chunks(padded).enumerate() {
-        match in_vectors {
-            true => image[layout.at(0, i, j)..][..padded].copy_from_slice(row),
-            false => row[..channels].iter().enumerate().for_each(|(c, &value)| image[layout.at(c, i, j)] = value),
-        }
-    }
-}
-
-/// One image's mean and sum of squared distances, of each channel.
-struct Measure<'a, T> {
-    x: &'a [T],
-    found: &'a mut [T],
-}
-
-impl<T: Real> WithSimd for Measure<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let padded = self.found.len() / 2;
-        let vectors = padded / const { lanes::<T, S>() };
-        let x = T::vectors::<S>(self.x);
-        let (means, squares) = self.found.split_at_mut(padded);
-        let means = T::vectors_mut::<S>(means).iter_mut();
-        let share = T::splat(simd, T::one() / T::of((x.len() / vectors) as f64));
-        for (k, (mean, squares)) in means.zip(T::vectors_mut::<S>(squares)).enumerate() {
-            let values = || x[k..].iter().step_by(vectors);
-            let mut sum = T::splat(simd, T::zero());
-            values().for_each(|&x| sum = T::vadd(simd, sum, x));
-            let about = T::vmul(simd, sum, share);
-            let (mut off, mut sum) = (T::splat(simd, T::zero()), T::splat(simd, T::zero()));
-            for &x in values() {
-                let distance = T::vsub(simd, x, about);
-                off = T::vadd(simd, off, distance);
-                sum = T::vmul_add(simd, distance, distance, sum);
-            }
-            // The distances add up to what rounding did to the mean.
-            let correction = T::vmul(simd, off, share);
-            *mean = T::vadd(simd, about, correction);
-            *squares = T::vsub(simd, sum, T::vmul(simd, off, correction));
-        }
-    }
-}
-
-/// One image normalised, with what is added and the ReLU.
-struct Apply<'a, T> {
-    statistics: &'a [T],
-    scale: &'a [T],
-    relu: bool,
-    x: &'a [T],
-    from: ImageLayout,
-    skip: Option<(&'a [T], Lies)>,
-    y: &'a mut [T],
-    to: Lies,
-    row: &'a mut Vec<T>,
-}
-
-impl<T: Real> WithSimd for Apply<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { statistics, scale, relu, x, from, skip, y, to, row } = self;
-        let padded = statistics.len() / 2;
-        let [mean, inv] = [0, padded].map(|at| T::vectors::<S>(&statistics[at..][..padded]));
-        let [weight, bias] = [0, padded].map(|at| T::vectors::<S>(&scale[at..][..padded]));
-        let [channels, rows, columns] = from.dims;
-        let zero = T::splat(simd, T::zero());
-        row.resize(columns * padded, T::zero());
-        for i in 0..rows {
-            let in_place = to.in_vectors;
-            for j in 0..columns {
-                let x = T::vectors::<S>(&x[from.at(0, i, j)..][..padded]);
-                let mut added = [zero; 1];
-                let pixel =
-                    if in_place { &mut y[to.layout.at(0, i, j)..][..padded] } else { &mut row[j * padded..][..padded] };
-                let pixel = T::vectors_mut::<S>(pixel);
-                for k in 0..pixel.len() {
-                    let xhat = T::vmul(simd, T::vsub(simd, x[k], mean[k]), inv[k]);
-                    let mut value = T::vmul_add(simd, weight[k], xhat, bias[k]);
-                    if let Some((skip, lies)) = skip {
-                        let width = const { lanes::<T, S>() };
-                        if lies.in_vectors {
-                            added[0] = T::vectors::<S>(&skip[lies.layout.at(k * width, i, j)..][..width])[0];
-                        } else {
-                            let values = bytemuck::cast_slice_mut::<_, T>(&mut added);
-                            for (c, to) in (k * width..channels.min((k + 1) * width)).zip(values) {
-                                *to = skip[lies.layout.at(c, i, j)];
-                            }
-                        }
-                        value = T::vadd(simd, value, added[0]);
-                    }
-                    pixel[k] = if relu { T::select_le(simd, [value, zero], zero, value) } else { value };
-                }
-            }
-            if !in_place {
-                write_row(row, padded, i, to, y);
-            }
-        }
-    }
-}
-
-/// One image's sums of the gradient, and of it times the normalised input; what is added has the gradient.
-struct Sums<'a, T> {
-    statistics: &'a [T],
-    x: &'a [T],
-    from: ImageLayout,
-    given: Given<'a, T>,
-    found: &'a mut [T],
-    dskip: Option<(&'a mut [T], Lies)>,
-    row: &'a mut Vec<T>,
-}
-
-impl<T: Real> WithSimd for Sums<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { statistics, x, from, given, found, mut dskip, row } = self;
-        let padded = found.len() / 2;
-        let [mean, inv] = [0, padded].map(|at| T::vectors::<S>(&statistics[at..][..padded]));
-        let (of_bias, of_weight) = found.split_at_mut(padded);
-        let [of_bias, of_weight] = [of_bias, of_weight].map(|sums| T::vectors_mut::<S>(sums));
-        let [_, rows, columns] = from.dims;
-        for i in 0..rows {
-            given.row::<S>(simd, i, padded, row);
-            for j in 0..columns {
-                let x = T::vectors::<S>(&x[from.at(0, i, j)..][..padded]);
-                let gradient = T::vectors::<S>(&row[j * padded..][..padded]);
-                for k in 0..gradient.len() {
-                    let xhat = T::vmul(simd, T::vsub(simd, x[k], mean[k]), inv[k]);
-                    of_bias[k] = T::vadd(simd, of_bias[k], gradient[k]);
-                    of_weight[k] = T::vmul_add(simd, gradient[k], xhat, of_weight[k]);
-                }
-            }
-            if let Some((dskip, lies)) = &mut dskip {
-                write_row(row, padded, i, *lies, dskip);
-            }
-        }
-    }
-}
-
-/// One image's gradient of the input.
-struct Input<'a, T> {
-    statistics: &'a [T],
-    factors: &'a [T],
-    x: &'a [T],
-    from: ImageLayout,
-    given: Given<'a, T>,
-    dx: &'a mut [T],
-    row: &'a mut Vec<T>,
-}
-
-impl<T: Real> WithSimd for Input<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { statistics, factors, x, from, given, dx, row } = self;
-        let padded = statistics.len() / 2;
-        let [mean, inv] = [0, padded].map(|at| T::vectors::<S>(&statistics[at..][..padded]));
-        let [scale, of_bias, of_weight] = [0, 1, 2].map(|part| T::vectors::<S>(&factors[part * padded..][..padded]));
-        let [_, rows, columns] = from.dims;
-        for i in 0..rows {
-            given.row::<S>(simd, i, padded, row);
-            for j in 0..columns {
-                let at = from.at(0, i, j);
-                let x = T::vectors::<S>(&x[at..][..padded]);
-                let gradient = T::vectors::<S>(&row[j * padded..][..padded]);
-                let dx = T::vectors_mut::<S>(&mut dx[at..][..padded]);
-                for k in 0..dx.len() {
-                    let xhat = T::vmul(simd, T::vsub(simd, x[k], mean[k]), inv[k]);
-                    let away = T::vsub(simd, gradient[k], of_bias[k]);
-                    let away = T::vsub(simd, away, T::vmul(simd, xhat, of_weight[k]));
-                    dx[k] = T::vmul(simd, scale[k], away);
-                }
-            }
-        }
+        NodeBytes { image: self.0.numbers_an_image() * size_of::<T>(), ..NodeBytes::default() }
     }
 }

@@ -10,7 +10,8 @@
 //! In inference `mean` and `var` are the running ones.
 
 mod cases;
-mod fast;
+pub mod fast;
+pub mod fast_image;
 mod record;
 mod reference;
 

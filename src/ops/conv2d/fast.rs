@@ -7,7 +7,9 @@ use rayon::prelude::*;
 use super::Conv2d;
 use super::fast_backward::{ConvSums, Image};
 use super::fast_block::{ConvBlock, Packed};
-use super::fast_dense::DenseConvolution;
+use super::fast_dense;
+use super::fast_images::{Convolve, Room};
+use super::winograd::Winograd;
 use crate::layer::{Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, chunk_len, grow};
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::relu::Relu;
@@ -26,15 +28,20 @@ pub fn node<T: Real>(dims: &Conv2d, following: &Following) -> (Box<dyn Node<T>>,
         taken += 1;
     }
     if taken == 0 {
-        return (Box::new(DenseConvolution::new(dims, following.wants_dx, following.lanes::<T>())), 0);
+        return fast_dense::node(dims, following);
     }
-    let stage = ConvBlock::new(*dims, relu, pool, following.wants_dx, following.lanes::<T>());
-    (Box::new(Convolution { stage, packed: Packed::default(), argmax: vec![] }), taken)
+    let lanes = following.lanes::<T>();
+    let stage = ConvBlock::new(*dims, relu, pool, following.wants_dx, lanes);
+    let winograd = Winograd::<T>::takes(dims, lanes).then(|| Winograd::new(dims, lanes));
+    let winograd = winograd.and_then(|mut winograd| winograd.read(&stage.input).then_some(winograd));
+    (Box::new(Convolution { stage, winograd, packed: Packed::default(), argmax: vec![] }), taken)
 }
 
 /// A stage with its packed parameters and where each window's maximum was.
 struct Convolution<T> {
     stage: ConvBlock,
+    /// The forward pass with fewer products. Backward there is nothing to be saved: most outputs have no gradient.
+    winograd: Option<Winograd<T>>,
     packed: Packed<T>,
     argmax: Vec<u8>,
 }
@@ -43,6 +50,7 @@ struct Convolution<T> {
 #[derive(Clone, Debug, Default)]
 struct Chunk<T> {
     band: Vec<T>,
+    room: Room<T>,
     sums: ConvSums<T>,
 }
 
@@ -57,12 +65,17 @@ impl<T: Real> Node<T> for Convolution<T> {
     }
 
     fn pack(&mut self, params: &[&[T]]) {
-        self.stage.pack(params[0], params.get(1).copied().unwrap_or_default(), &mut self.packed);
+        let (weight, bias) = (params[0], params.get(1).copied().unwrap_or_default());
+        self.stage.pack(weight, bias, &mut self.packed);
+        if let Some(winograd) = &mut self.winograd {
+            winograd.pack(Arch::new(), weight, bias);
+        }
     }
 
     fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
         let NodeBatch { n, arch, from, to, x, scratch, .. } = batch;
-        let Self { stage, packed, argmax } = self;
+        let Self { stage, winograd, packed, argmax } = self;
+        let winograd = winograd.as_ref();
         let chunk_len = chunk_len(n);
         let chunks = scratch.of::<Vec<Chunk<T>>>();
         if chunks.len() < n.div_ceil(chunk_len) {
@@ -74,11 +87,21 @@ impl<T: Real> Node<T> for Convolution<T> {
             .zip(argmax.par_chunks_mut(stage.argmax_len() * chunk_len))
             .zip(chunks)
             .with_max_len(1)
-            .for_each(|(((x, y), argmax), chunk)| {
-                chunk.band.resize(stage.band_len(), T::zero());
-                let images = x.chunks(from.len).zip(y.chunks_mut(to.len));
-                for ((x, y), argmax) in images.zip(argmax.chunks_mut(stage.argmax_len())) {
-                    stage.forward(arch, packed, x, y, argmax, &mut chunk.band);
+            .for_each(|(((x, y), argmax), Chunk { band, room, .. })| {
+                let mut outputs = y.chunks_mut(to.len).zip(argmax.chunks_mut(stage.argmax_len()));
+                let Some(winograd) = winograd else {
+                    band.resize(stage.band_len(), T::zero());
+                    let images = x.chunks(from.len).zip(outputs);
+                    return images.for_each(|(x, (y, argmax))| stage.forward(arch, packed, x, y, argmax, band));
+                };
+                let layout = stage.unpooled();
+                for x in x.chunks(from.len * winograd.together()) {
+                    grow(band, x.len() / from.len * layout.len);
+                    let band = &mut band[..x.len() / from.len * layout.len];
+                    winograd.forward(arch, x, band, &layout, room);
+                    for (z, (y, argmax)) in band.chunks(layout.len).zip(&mut outputs) {
+                        stage.pool(arch, z, y, argmax);
+                    }
                 }
             });
     }
@@ -86,7 +109,7 @@ impl<T: Real> Node<T> for Convolution<T> {
     fn backward(&self, batch: NodeBatch<T>, y: &[T], dy: &[T], to: NodeGradients<T>) {
         let NodeGradients { dx, params: grads, .. } = to;
         let NodeBatch { n, arch, from, to, x, scratch, .. } = batch;
-        let Self { stage, packed, argmax } = self;
+        let Self { stage, packed, argmax, .. } = self;
         let chunk_len = chunk_len(n);
         let chunks = &mut scratch.of::<Vec<Chunk<T>>>()[..n.div_ceil(chunk_len)];
         let argmax = &argmax[..n * stage.argmax_len()];
@@ -123,10 +146,13 @@ impl<T: Real> Node<T> for Convolution<T> {
 
     fn bytes(&self) -> NodeBytes {
         let size = size_of::<T>();
+        let winograd = self.winograd.as_ref();
+        let whole = winograd.map_or(0, |winograd| winograd.together() * self.stage.unpooled().len * size);
         NodeBytes {
             image: self.stage.argmax_len(),
-            forward: self.stage.band_len() * size,
+            forward: (self.stage.band_len() * size).max(whole + winograd.map_or(0, Convolve::room_bytes)),
             backward: self.stage.sums_bytes::<T>(),
+            always: winograd.map_or(0, Convolve::packed_bytes),
         }
     }
 }

@@ -98,6 +98,12 @@ impl ConvBlock {
         self.pool.output_plane().iter().product::<usize>() * self.padded_c_out()
     }
 
+    /// How the convolution's output lies where it is computed whole, before it is pooled.
+    pub(super) fn unpooled(&self) -> ImageLayout {
+        let [rows, columns] = self.dims.output_plane();
+        ImageLayout::pixels([self.dims.c_out, rows, columns], [0, 0], self.padded_c_out(), 0)
+    }
+
     /// Columns of the convolution's output that are in windows.
     pub(super) fn columns(&self) -> usize {
         (self.pool.output_plane()[1] - 1) * self.pool.stride[1] + self.pool.kernel[1]

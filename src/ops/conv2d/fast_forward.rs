@@ -1,4 +1,4 @@
-//! A convolution with the ReLU and the pooling that follow it, forward. Formulas: [`crate::ops::conv2d`],
+//! A convolution with the ReLU and the pooling that follow it, forward, in the direct way. Formulas: [`crate::ops::conv2d`],
 //! [`crate::ops::max_pool2d`].
 //!
 //! Direct convolution in register tiles: up to 8 neighbouring output pixels by 2 vectors of output channels. Each step
@@ -11,10 +11,11 @@
 //! The weights are packed so that they are read from front to back, and those of 2 vectors of channels are used for a
 //! whole row of windows before the next ones are: they stay in the first-level cache.
 
-use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
+use pulp::{Arch, Simd, WithSimd};
 
-use super::fast_block::{ConvBlock, Packed, TILE_VECTORS};
+use super::fast_block::{ConvBlock, Packed};
 use super::fast_pool;
+use super::fast_rows::Rows;
 use crate::real::{Real, lanes};
 
 impl ConvBlock {
@@ -29,6 +30,34 @@ impl ConvBlock {
         band: &mut [T],
     ) {
         arch.dispatch(Forward { stage: self, packed, x, y, argmax, band });
+    }
+}
+
+impl ConvBlock {
+    /// One image of the convolution's output, [`Self::unpooled`], to the pooled `y` and its `argmax`.
+    pub fn pool<T: Real>(&self, arch: Arch, z: &[T], y: &mut [T], argmax: &mut [u8]) {
+        arch.dispatch(Pool { stage: self, z, y, argmax });
+    }
+}
+
+struct Pool<'a, T> {
+    stage: &'a ConvBlock,
+    z: &'a [T],
+    y: &'a mut [T],
+    argmax: &'a mut [u8],
+}
+
+impl<T: Real> WithSimd for Pool<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { stage, z, y, argmax } = self;
+        let layout = stage.unpooled();
+        for i in 0..stage.pool.output_plane()[0] {
+            let band = T::vectors::<S>(&z[i * stage.pool.stride[0] * layout.row_stride..]);
+            fast_pool::forward_row(simd, stage, layout.dims[2], band, i, y, argmax);
+        }
     }
 }
 
@@ -54,121 +83,22 @@ impl<T: Real> WithSimd for Forward<'_, T> {
         let bias = T::vectors::<S>(&self.packed.bias);
         let band = T::vectors_mut::<S>(self.band);
         for i in 0..stage.pool.output_plane()[0] {
-            for first in (0..vectors).step_by(TILE_VECTORS) {
-                for p in 0..stage.pool.kernel[0] {
-                    let row = (i * stage.pool.stride[0] + p) * d.stride[0] * stage.input.row_stride;
-                    let row = Row {
-                        x: &self.x[row..],
-                        step: d.stride[1] * stage.input.column_stride,
-                        runs: &stage.runs,
-                        run_len: stage.run_len,
-                        weights: &weights[first * d.fan_in()..],
-                        bias: &bias[first..],
-                        out: &mut band[p * columns * vectors + first..],
-                        out_step: vectors,
-                    };
-                    row.compute::<S>(simd, columns, vectors - first);
-                }
-            }
+            let x_steps = [d.stride[0] * stage.input.row_stride, d.stride[1] * stage.input.column_stride];
+            let rows = Rows {
+                plane: [stage.pool.kernel[0], columns],
+                x: &self.x[i * stage.pool.stride[0] * x_steps[0]..],
+                x_steps,
+                runs: &stage.runs,
+                run_len: stage.run_len,
+                weights,
+                weights_step: 0,
+                bias,
+                out: &mut *band,
+                adds: false,
+                out_steps: [columns * vectors, vectors],
+            };
+            rows.compute::<S>(simd, vectors);
             fast_pool::forward_row(simd, stage, columns, band, i, self.y, self.argmax);
-        }
-    }
-}
-
-/// A row of output pixels, and the vectors of output channels that a tile takes.
-pub(super) struct Row<'a, T, V> {
-    /// From the first pixel's window on.
-    pub x: &'a [T],
-    /// From a pixel's window to the next one's.
-    pub step: usize,
-    /// Where in a window the values lie that meet `run_len` successive weights.
-    pub runs: &'a [usize],
-    pub run_len: usize,
-    /// From the row's first vector on.
-    pub weights: &'a [V],
-    pub bias: &'a [V],
-    pub out: &'a mut [V],
-    /// From a pixel's vectors to the next one's.
-    pub out_step: usize,
-}
-
-impl<T: Real, V: bytemuck::Pod> Row<'_, T, V> {
-    /// Computes `columns` pixels and up to [`TILE_VECTORS`] of the `vectors` that are left. Every pass of every node
-    /// calls this one, for its many forms take long to compile.
-    #[inline(never)]
-    pub fn compute<S: Simd>(self, simd: S, columns: usize, vectors: usize)
-    where
-        T: Real<Vector<S> = V>,
-    {
-        simd.vectorize(Tiles { row: self, simd, columns, vectors });
-    }
-}
-
-/// A row in tiles.
-struct Tiles<'a, T, V, S> {
-    row: Row<'a, T, V>,
-    simd: S,
-    columns: usize,
-    vectors: usize,
-}
-
-impl<S: Simd, V: bytemuck::Pod, T: Real<Vector<S> = V>> NullaryFnOnce for Tiles<'_, T, V, S> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let Self { row: Row { x, step, runs, run_len, weights, bias, out, out_step }, simd, columns, vectors } = self;
-        // Accumulators, a step's weights and the input value must fit the registers.
-        let widest = if S::REGISTER_COUNT >= 32 { 8 } else { 6 };
-        let tiles = columns.div_ceil(widest);
-        let mut column = 0;
-        for tile in 0..tiles {
-            // Tiles as even as possible: 14 columns are 7 and 7, which keeps more registers busy than 8 and 6.
-            let width = (columns * (tile + 1)).div_ceil(tiles) - column;
-            let (x, out) = (&x[column * step..], &mut out[column * out_step..]);
-            let tile = Row { x, step, runs, run_len, weights, bias, out, out_step };
-            macro_rules! by_width {
-                ($($width:literal)*) => {
-                    match (width, vectors) {
-                        $(($width, 1) => tile.tile::<S, $width, 1>(simd),
-                        ($width, _) => tile.tile::<S, $width, TILE_VECTORS>(simd),)*
-                        _ => unreachable!("tiles are 1 to 8 pixels wide"),
-                    }
-                };
-            }
-            by_width!(1 2 3 4 5 6 7 8);
-            column += width;
-        }
-    }
-}
-
-impl<T: Real, V: bytemuck::Pod> Row<'_, T, V> {
-    #[inline(always)]
-    fn tile<S: Simd, const WIDTH: usize, const VECTORS: usize>(self, simd: S)
-    where
-        T: Real<Vector<S> = V>,
-    {
-        let (bias, _) = self.bias.as_chunks::<VECTORS>();
-        let (weights, _) = self.weights.as_chunks::<VECTORS>();
-        let mut sums = [bias[0]; WIDTH];
-        for (&run, weights) in self.runs.iter().zip(weights.chunks_exact(self.run_len)) {
-            // One slice a pixel, each exactly as long as the loop: no bounds to check inside it.
-            let mut xs = [&self.x[..0]; WIDTH];
-            for (j, x) in xs.iter_mut().enumerate() {
-                *x = &self.x[run + j * self.step..][..self.run_len];
-            }
-            for i in 0..self.run_len {
-                let w = weights[i];
-                for j in 0..WIDTH {
-                    let x = T::splat(simd, xs[j][i]);
-                    for k in 0..VECTORS {
-                        sums[j][k] = T::vmul_add(simd, x, w[k], sums[j][k]);
-                    }
-                }
-            }
-        }
-        for (j, sums) in sums.iter().enumerate() {
-            self.out[j * self.out_step..][..VECTORS].copy_from_slice(sums);
         }
     }
 }

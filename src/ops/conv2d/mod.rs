@@ -12,10 +12,15 @@ pub mod fast;
 pub mod fast_backward;
 pub mod fast_block;
 mod fast_dense;
+mod fast_direct;
 pub mod fast_forward;
+mod fast_images;
 mod fast_pool;
+mod fast_products;
+mod fast_rows;
 mod record;
 pub mod reference;
+mod winograd;
 
 pub use cases::DIMS;
 

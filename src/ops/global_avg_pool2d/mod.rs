@@ -6,12 +6,13 @@
 //! ```
 
 mod cases;
+mod fast;
 mod record;
 
 use std::sync::Arc;
 
 use super::Entry;
-use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
+use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
 /// The registry's line.
@@ -74,5 +75,9 @@ impl<T: Real> Twin<T> for GlobalAvgPool2d {
         for (dx, &dy) in dx.chunks_mut(self.plane()).zip(pass.dy) {
             dx.fill(dy / k);
         }
+    }
+
+    fn fast(&self, following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
+        Some((Box::new(fast::Average { dims: *self, lanes: following.lanes::<T>() }), 0))
     }
 }

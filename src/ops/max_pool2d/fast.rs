@@ -4,24 +4,27 @@
 use rayon::prelude::*;
 
 use super::MaxPool2d;
+use super::fast_vectors::{self, Backward, Forward};
 use crate::layer::{ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, grow};
 use crate::real::Real;
 
 /// A pooling, and where its maxima were.
-pub struct Pool {
+pub struct Pool<T> {
     dims: MaxPool2d,
     lanes: usize,
     argmax: Vec<u32>,
+    /// The same in vectors.
+    in_vectors: Vec<T>,
 }
 
-impl Pool {
+impl<T> Pool<T> {
     /// The node of a pooling, on a machine with so many values in a vector.
     pub fn new(dims: &MaxPool2d, lanes: usize) -> Self {
-        Self { dims: *dims, lanes, argmax: vec![] }
+        Self { dims: *dims, lanes, argmax: vec![], in_vectors: vec![] }
     }
 }
 
-impl<T: Real> Node<T> for Pool {
+impl<T: Real> Node<T> for Pool<T> {
     fn prefers(&self) -> Option<ImageLayout> {
         let stride = self.dims.input[0].next_multiple_of(self.lanes);
         Some(ImageLayout::pixels(self.dims.input, [0, 0], stride, 0))
@@ -33,7 +36,17 @@ impl<T: Real> Node<T> for Pool {
 
     fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
         let NodeBatch { n, arch, from, to, x, .. } = batch;
-        let len = self.dims.output_len();
+        let Self { dims, lanes, .. } = *self;
+        let len = dims.output_len();
+        if fast_vectors::takes(&dims, lanes, [&from, &to]) {
+            let len = len / dims.input[0] * from.column_stride;
+            grow(&mut self.in_vectors, n * len);
+            let argmax = self.in_vectors.par_chunks_mut(len);
+            let images = y.par_chunks_mut(to.len).zip(x.par_chunks(from.len)).zip(argmax);
+            return images.for_each(|((y, x), argmax)| {
+                arch.dispatch(Forward { dims: &dims, x, from: &from, y, to: &to, argmax });
+            });
+        }
         grow(&mut self.argmax, n * len);
         let argmax = &mut self.argmax[..n * len];
         if [from, to] == [self.dims.input, self.dims.output_dims()].map(ImageLayout::planes) {
@@ -49,8 +62,15 @@ impl<T: Real> Node<T> for Pool {
     }
 
     fn backward(&self, batch: NodeBatch<T>, _y: &[T], dy: &[T], NodeGradients { dx, .. }: NodeGradients<T>) {
-        let NodeBatch { n, from, to, .. } = batch;
-        let (len, Some(dx)) = (self.dims.output_len(), dx) else { return };
+        let NodeBatch { n, arch, from, to, .. } = batch;
+        let (Self { dims, lanes, .. }, len, Some(dx)) = (self, self.dims.output_len(), dx) else { return };
+        if fast_vectors::takes(dims, *lanes, [&from, &to]) {
+            let argmax = self.in_vectors.par_chunks(len / dims.input[0] * from.column_stride);
+            let images = dx.par_chunks_mut(from.len).zip(dy.par_chunks(to.len)).zip(argmax);
+            return images.for_each(|((dx, dy), argmax)| {
+                arch.dispatch(Backward { dims, dx, from: &from, dy, to: &to, argmax });
+            });
+        }
         let argmax = &self.argmax[..n * len];
         if [from, to] == [self.dims.input, self.dims.output_dims()].map(ImageLayout::planes) {
             return backward(&self.dims, argmax, dy, dx);
@@ -60,7 +80,9 @@ impl<T: Real> Node<T> for Pool {
     }
 
     fn bytes(&self) -> NodeBytes {
-        NodeBytes { image: self.dims.output_len() * size_of::<u32>(), ..NodeBytes::default() }
+        let [channels, ..] = self.dims.input;
+        let in_vectors = self.dims.output_len() / channels * channels.next_multiple_of(self.lanes) * size_of::<T>();
+        NodeBytes { image: in_vectors.max(self.dims.output_len() * size_of::<u32>()), ..NodeBytes::default() }
     }
 }
 

@@ -1,0 +1,251 @@
+//! The passes over the tiles of several images.
+
+use pulp::{Simd, WithSimd};
+
+use super::transform::{four, gradient_side, input_side, output_side, six, transform_vectors};
+use super::{PATCH, PLACES, TILE, place_len, tiles};
+use crate::layer::ImageLayout;
+use crate::ops::conv2d::fast_images::{Room, in_vectors, padded};
+use crate::ops::conv2d::fast_products::Products;
+use crate::ops::conv2d::fast_rows::Rows;
+use crate::real::{Real, lanes};
+
+/// Where patches of 6x6 pixels lie in an image, in vectors; those at the lower and right edge may be cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patches {
+    /// From an image to the next, in values.
+    image: usize,
+    /// The first patch's corner, in values.
+    corner: usize,
+    row: usize,
+    column: usize,
+    /// Pixels from the corner on, with the border that belongs to the convolution.
+    plane: [usize; 2],
+}
+
+impl Patches {
+    pub fn new(layout: &ImageLayout, padding: [usize; 2]) -> Self {
+        let ImageLayout { dims: [_, h, w], row_stride: row, column_stride: column, .. } = *layout;
+        let corner = layout.origin - padding[0] * row - padding[1] * column;
+        let plane = [h + 2 * padding[0], w + 2 * padding[1]];
+        Self { image: layout.len, corner, row, column, plane }
+    }
+
+    /// How many rows and columns there are of the patch at tile `[i, j]`.
+    fn size(&self, side: usize, [i, j]: [usize; 2]) -> [usize; 2] {
+        [side.min(self.plane[0] - i * TILE), side.min(self.plane[1] - j * TILE)]
+    }
+}
+
+/// A tile among those of several images.
+#[derive(Clone, Copy)]
+struct Tile {
+    image: usize,
+    at: [usize; 2],
+}
+
+impl Tile {
+    #[inline(always)]
+    fn number(index: usize, [rows, columns]: [usize; 2]) -> Self {
+        let (image, in_image) = (index / (rows * columns), index % (rows * columns));
+        Self { image, at: [in_image / columns, in_image % columns] }
+    }
+}
+
+/// `SIDE x SIDE` pixels as they lie, or those at an edge copied to `edge` with zeros behind them: where they begin, and
+/// the steps from a row and from a column to the next, all in vectors.
+#[inline(always)]
+fn patch<'a, S: Simd, T: Real, const SIDE: usize>(
+    x: &'a [T],
+    from: &Patches,
+    tile: Tile,
+    edge: &'a mut Vec<T>,
+    padded: usize,
+) -> (&'a [T::Vector<S>], [usize; 2]) {
+    let lanes = const { lanes::<T, S>() };
+    let start = tile.image * from.image + from.corner + TILE * (tile.at[0] * from.row + tile.at[1] * from.column);
+    let [rows, columns] = from.size(SIDE, tile.at);
+    if [rows, columns] == [SIDE; 2] {
+        return (T::vectors::<S>(&x[start..]), [from.row / lanes, from.column / lanes]);
+    }
+    edge.clear();
+    edge.resize(SIDE * SIDE * padded, T::zero());
+    for i in 0..rows {
+        for j in 0..columns {
+            let x = &x[start + i * from.row + j * from.column..][..padded];
+            edge[(i * SIDE + j) * padded..][..padded].copy_from_slice(x);
+        }
+    }
+    (T::vectors::<S>(edge), [SIDE * padded / lanes, padded / lanes])
+}
+
+/// `B^T d B` of the tiles `first..first + count`.
+#[inline(always)]
+fn spread<S: Simd, T: Real>(
+    simd: S,
+    x: &[T],
+    from: &Patches,
+    (first, count, per_image): (usize, usize, [usize; 2]),
+    padded: usize,
+    [edge, to]: [&mut Vec<T>; 2],
+) {
+    let lanes = const { lanes::<T, S>() };
+    let vectors = padded / lanes;
+    let step = place_len(count, padded, lanes) / lanes;
+    to.resize(to.len().max(PLACES * step * lanes), T::zero());
+    let to = T::vectors_mut::<S>(to);
+    for tile in 0..count {
+        let number = Tile::number(first + tile, per_image);
+        let (x, [row, column]) = patch::<S, T, PATCH>(x, from, number, edge, padded);
+        let to = &mut to[tile * vectors..];
+        transform_vectors!(S, simd, input_side, six to six, vectors, |i, j, k| x[i * row + j * column + k], |p, q, value| {
+            to[(p * PATCH + q) * step + k] = value;
+        });
+    }
+}
+
+/// A convolution of several images.
+pub(super) struct Filter<'a, T> {
+    pub x: &'a [T],
+    pub from: Patches,
+    pub y: &'a mut [T],
+    pub to: &'a ImageLayout,
+    /// Of `x` and of `y`.
+    pub channels: [usize; 2],
+    pub weight: &'a [T],
+    pub bias: &'a [T],
+    /// Whether `y` is added to.
+    pub adds: bool,
+    /// Tiles at once.
+    pub group: usize,
+    pub room: &'a mut Room<T>,
+}
+
+impl<T: Real> WithSimd for Filter<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, from, y, to, channels, weight, bias, adds, group, room: Room { a, b, edge } } = self;
+        let lanes = const { lanes::<T, S>() };
+        let [inner, outer] = [padded(channels[0], lanes), padded(channels[1], lanes)];
+        let out_vectors = outer / lanes;
+        let per_image = tiles([to.dims[1], to.dims[2]]);
+        let total = x.len() / from.image * per_image.iter().product::<usize>();
+        let weight = T::vectors::<S>(weight);
+        let (bias, zeros) = T::vectors::<S>(bias).split_at(out_vectors);
+        let direct = in_vectors(to, channels[1], lanes);
+        for first in (0..total).step_by(group) {
+            let count = group.min(total - first);
+            spread(simd, x, &from, (first, count, per_image), inner, [edge, a]);
+            let step = place_len(count, outer, lanes) / lanes;
+            b.resize(b.len().max(PLACES * step * lanes), T::zero());
+            let products = T::vectors_mut::<S>(b);
+            // A row a place.
+            let rows = Rows {
+                plane: [PLACES, count],
+                x: a,
+                x_steps: [place_len(count, inner, lanes), inner],
+                runs: &[0],
+                run_len: channels[0],
+                weights: weight,
+                weights_step: channels[0] * out_vectors,
+                bias: zeros,
+                out: &mut *products,
+                adds: false,
+                out_steps: [step, out_vectors],
+            };
+            rows.compute::<S>(simd, out_vectors);
+            for tile in 0..count {
+                let Tile { image, at } = Tile::number(first + tile, per_image);
+                let products = &products[tile * out_vectors..];
+                let [i, j] = [at[0] * TILE, at[1] * TILE];
+                let [rows, columns] = [TILE.min(to.dims[1] - i), TILE.min(to.dims[2] - j)];
+                let y = &mut y[image * to.len..][..to.len];
+                if direct && [rows, columns] == [TILE; 2] {
+                    let (row, column) = (to.row_stride / lanes, to.column_stride / lanes);
+                    let y = T::vectors_mut::<S>(&mut y[to.at(0, i, j)..]);
+                    transform_vectors!(S, simd, output_side, six to four, out_vectors, |i, j, k| {
+                        products[(i * PATCH + j) * step + k]
+                    }, |p, q, value| {
+                        let y = &mut y[p * row + q * column + k];
+                        *y = T::vadd(simd, value, if adds { *y } else { bias[k] });
+                    });
+                    continue;
+                }
+                edge.resize(edge.len().max(TILE * TILE * outer), T::zero());
+                let whole = T::vectors_mut::<S>(edge);
+                transform_vectors!(S, simd, output_side, six to four, out_vectors, |i, j, k| {
+                    products[(i * PATCH + j) * step + k]
+                }, |p, q, value| whole[(p * TILE + q) * out_vectors + k] = T::vadd(simd, value, bias[k]));
+                for p in 0..rows {
+                    for q in 0..columns {
+                        let pixel = &edge[(p * TILE + q) * outer..][..channels[1]];
+                        for (c, &value) in pixel.iter().enumerate() {
+                            let y = &mut y[to.at(c, i + p, j + q)];
+                            *y = if adds { *y + value } else { value };
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The weight's gradient, of several images.
+pub(super) struct Weight<'a, T> {
+    pub x: &'a [T],
+    pub from: Patches,
+    pub dy: &'a [T],
+    pub to: &'a ImageLayout,
+    pub channels: [usize; 2],
+    pub sums: &'a mut [T],
+    pub group: usize,
+    pub room: &'a mut Room<T>,
+}
+
+impl<T: Real> WithSimd for Weight<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, from, dy, to, channels, sums, group, room: Room { a, b, edge } } = self;
+        let lanes = const { lanes::<T, S>() };
+        let [inner, outer] = [padded(channels[0], lanes), padded(channels[1], lanes)];
+        let vectors = outer / lanes;
+        let per_image = tiles([to.dims[1], to.dims[2]]);
+        let total = x.len() / from.image * per_image.iter().product::<usize>();
+        let gradients = Patches::new(to, [0; 2]);
+        let sums = T::vectors_mut::<S>(sums);
+        for first in (0..total).step_by(group) {
+            let count = group.min(total - first);
+            spread(simd, x, &from, (first, count, per_image), inner, [edge, a]);
+            let step = place_len(count, outer, lanes) / lanes;
+            b.resize(b.len().max(PLACES * step * lanes), T::zero());
+            let spread_out = T::vectors_mut::<S>(b);
+            for tile in 0..count {
+                let number = Tile::number(first + tile, per_image);
+                let (dy, [row, column]) = patch::<S, T, TILE>(dy, &gradients, number, edge, outer);
+                let to = &mut spread_out[tile * vectors..];
+                transform_vectors!(S, simd, gradient_side, four to six, vectors, |i, j, k| {
+                    dy[i * row + j * column + k]
+                }, |p, q, value| to[(p * PATCH + q) * step + k] = value);
+            }
+            let mut places = [0; PLACES];
+            for (at, place) in places.iter_mut().enumerate() {
+                *place = at * place_len(count, inner, lanes);
+            }
+            let products = Products {
+                x: a,
+                places: &places,
+                values: channels[0],
+                x_steps: [0, inner],
+                dy: &*spread_out,
+                dy_steps: [step, 0, vectors],
+                plane: [1, count],
+                sums: &mut *sums,
+            };
+            products.add::<S>(simd, vectors);
+        }
+    }
+}
