@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use clap::builder::PossibleValuesParser;
 use smoothcnn::backend::device::Precision;
 use smoothcnn::data::labels::Noise;
 use smoothcnn::data::source::{DataChoice, Source, recorded};
@@ -19,6 +20,7 @@ use super::dataset::DataArgs;
 use super::given::Given;
 use super::loss::{LossArgs, Spread};
 use super::recipe::RecipeArgs;
+use super::sources;
 
 /// SGD's momentum where nobody says.
 const MOMENTUM: f64 = 0.9;
@@ -28,6 +30,10 @@ const MOMENTUM: f64 = 0.9;
 pub struct RunArgs {
     #[command(flatten)]
     pub data: DataArgs,
+    /// Flags that go well together: mnist-fast, 99 % on MNIST in an epoch; cifar, for small colour pictures. Those given
+    /// here count first
+    #[arg(id = "recipe", long, value_name = "NAME", value_parser = PossibleValuesParser::new(sources::recipes()))]
+    pub named_recipe: Option<String>,
     /// Keep only the first N training images
     #[arg(long, value_name = "N", value_parser = common::at_least_one)]
     pub limit_train: Option<usize>,

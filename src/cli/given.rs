@@ -20,7 +20,8 @@ impl Given {
             // Groups of arguments have identifiers too, and are no arguments.
             // What the file of flags has was given; that there is one has no effect of its own.
             let from_line = |id: &&clap::Id| {
-                *id != sources::CONFIG && matches.value_source(id.as_str()) == Some(ValueSource::CommandLine)
+                ![sources::CONFIG, sources::RECIPE].contains(&id.as_str())
+                    && matches.value_source(id.as_str()) == Some(ValueSource::CommandLine)
             };
             let argument = |id: &clap::Id| command.get_arguments().find(|argument| argument.get_id() == id);
             given.extend(matches.ids().filter(from_line).filter_map(argument).map(

@@ -55,6 +55,7 @@ const HEADINGS: [(&str, &[&str]); 5] = [
     (
         "Training",
         &[
+            "recipe",
             "network",
             "augment",
             "opt",

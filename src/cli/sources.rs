@@ -1,6 +1,8 @@
-//! Flags from a file (`-c`) and from the environment (`SMOOTHCNN_EPOCHS` for `--epochs`). They are put into the command
-//! line ahead of what is there, the file's first: of a flag that is given twice the last one counts.
+//! Flags of a recipe (`--recipe`), from a file (`-c`) and from the environment (`SMOOTHCNN_EPOCHS` for `--epochs`). They
+//! are put into the command line ahead of what is there, the recipe's first, then the file's: of a flag that is given
+//! twice the last one counts.
 
+use std::any::Any;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,11 @@ use toml::Value;
 
 /// The flag that names the file.
 pub const CONFIG: &str = "config";
+/// The flag that names a recipe.
+pub const RECIPE: &str = "recipe";
+/// Flags that go well together, by name.
+const RECIPES: [(&str, &str); 2] =
+    [("cifar", include_str!("recipes/cifar.toml")), ("mnist-fast", include_str!("recipes/mnist-fast.toml"))];
 /// What the variables begin with.
 const PREFIX: &str = "SMOOTHCNN_";
 /// Variables that are no flags: of the program, and of its tests.
@@ -42,7 +49,12 @@ pub fn argument() -> Arg {
         .help("Take flags from this file, a key each: `batch-size = 128`; those given here count first")
 }
 
-/// `words` with the flags of the file and of the environment, in `variables`, behind the name of the command that is
+/// The names that `--recipe` takes.
+pub fn recipes() -> impl IntoIterator<Item = &'static str> {
+    RECIPES.map(|(name, _)| name)
+}
+
+/// `words` with the flags of the recipe, of the file and of the environment, in `variables`, behind the name of the command that is
 /// called.
 pub fn expanded(
     command: &Command,
@@ -59,7 +71,7 @@ pub fn expanded(
         variables.iter().find(|(name, value)| *name == wanted && !value.is_empty())
     };
     let (mut added, mut said) = (vec![], vec![]);
-    let file = named_file(command, &words).or_else(|| {
+    let file = named::<PathBuf>(command, &words, CONFIG).or_else(|| {
         let of_environment = flags().find(|argument| name(argument) == Some(CONFIG)).and_then(variable);
         of_environment.map(|(_, file)| file.into())
     });
@@ -80,6 +92,13 @@ pub fn expanded(
     }
     let mut words = words;
     words.splice(at..at, added);
+    // The file and the environment may name it too.
+    let recipe = named::<String>(command, &words, RECIPE);
+    if let Some((name, text)) = RECIPES.into_iter().find(|(name, _)| recipe.as_deref() == Some(name)) {
+        let of_recipe = of_text(called, Path::new(name), text)?;
+        said.insert(0, format!("recipe {name}: {}", shown(&of_recipe)));
+        words.splice(at..at, of_recipe);
+    }
     Ok(Line { words, said })
 }
 
@@ -102,14 +121,14 @@ fn called<'a>(command: &'a Command, words: &[OsString]) -> (&'a Command, usize) 
     (called, at)
 }
 
-/// The file that `-c` names. What is wrong with the rest of the line shows when it is read in earnest.
-fn named_file(command: &Command, words: &[OsString]) -> Option<PathBuf> {
+/// What a flag names. What is wrong with the rest of the line shows when it is read in earnest.
+fn named<T: Any + Clone + Send + Sync>(command: &Command, words: &[OsString], flag: &str) -> Option<T> {
     let matches = command.clone().ignore_errors(true).try_get_matches_from(words).ok()?;
     let mut matches: &ArgMatches = &matches;
     while let Some((_, below)) = matches.subcommand() {
         matches = below;
     }
-    matches.try_get_one::<PathBuf>(CONFIG).ok()?.cloned()
+    matches.try_get_one::<T>(flag).ok()?.cloned()
 }
 
 /// The long name of a flag that may come from elsewhere.
@@ -138,8 +157,12 @@ fn word(long: &str, value: &OsStr) -> OsString {
 
 /// The flags in the file at `path`, for the command `called`.
 fn of_file(called: &Command, path: &Path) -> Result<Vec<OsString>> {
-    let text = input::read_text(path, "a TOML file of flags")?;
-    let table: toml::Table = smoothcnn::parse::toml(path, &text)?;
+    of_text(called, path, &input::read_text(path, "a TOML file of flags")?)
+}
+
+/// The flags in the `text` of the file at `path`.
+fn of_text(called: &Command, path: &Path, text: &str) -> Result<Vec<OsString>> {
+    let table: toml::Table = smoothcnn::parse::toml(path, text)?;
     let mut words = vec![];
     for (key, value) in &table {
         let wrong =
@@ -226,6 +249,18 @@ mod tests {
         let found = expanded(&help::arranged(Cli::command()), words, variables).map_err(|error| error.to_string())?;
         let words: Vec<_> = found.words.iter().map(|word| word.to_str().unwrap().replace(path, "f.toml")).collect();
         Ok(words.join(" "))
+    }
+
+    /// Catches a recipe with a flag that there is not, and one that counts before what is said elsewhere.
+    #[test]
+    fn a_recipe_counts_last() {
+        for name in recipes() {
+            expand(&format!("smoothcnn train --recipe {name}"), "", &[]).unwrap();
+            expand(&format!("smoothcnn sweep --recipe {name}"), "", &[]).unwrap();
+        }
+        let found = expand("smoothcnn train -c f.toml", "recipe = \"mnist-fast\"\nepochs = 3", &[]).unwrap();
+        let [recipe, rest] = ["--epochs=1 ", "--epochs=3 --recipe=mnist-fast -c f.toml"].map(|part| found.find(part));
+        assert!(recipe.unwrap() < rest.unwrap(), "{found}");
     }
 
     #[test]
