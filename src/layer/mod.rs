@@ -14,7 +14,7 @@ mod exported;
 mod layout;
 mod scratch;
 
-pub use exported::{Exported, OnnxOperator, OnnxValue};
+pub use exported::{Exported, OnnxInput, OnnxOperator, OnnxValue};
 pub use layout::ImageLayout;
 pub use scratch::{MAX_CHUNKS, NodeBytes, Scratch, chunk_len, grow};
 

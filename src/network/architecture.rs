@@ -272,6 +272,25 @@ mod tests {
         assert!(matches!(Architecture::parse("none.toml"), Err(Error::Io { .. })));
     }
 
+    /// The names and the words that PyTorch has for settings.
+    #[test]
+    fn settings_are_named_as_in_pytorch() {
+        let text = r#"
+            [[layers]]
+            type = "conv2d"
+            out = 8
+            [[layers]]
+            type = "silu"
+            [[layers]]
+            type = "flatten"
+            [[layers]]
+            type = "linear"
+        "#;
+        let net = of(text).unwrap().network([3, 9, 9], 5).unwrap();
+        let modules: Vec<_> = net.layers.iter().map(|layer| layer.op.exported().unwrap().torch).collect();
+        assert_eq!(modules[1], "nn.SiLU()");
+    }
+
     #[test]
     fn every_preset_has_its_published_size() {
         for (preset, input, parameters, mega_flops) in [

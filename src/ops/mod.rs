@@ -29,10 +29,11 @@ pub mod relu;
 pub mod residual;
 pub mod seal;
 mod shared;
+pub mod silu;
 pub mod stage;
 
 pub use shared::{AffineBuffers, Around, Case, Entry, Golden, IGNORED, Read};
-pub(crate) use shared::{Pooling, Stride, WORKGROUP, pair, plain, pooled, windows};
+pub(crate) use shared::{ELEMENTS, Pooling, Stride, WORKGROUP, pair, plain, pooled, windows};
 
 use crate::plan::shaders::{self, Shader};
 
@@ -47,6 +48,7 @@ pub const ALL: &[Entry] = &[
     linear::ENTRY,
     relu::ENTRY,
     leaky_relu::ENTRY,
+    silu::ENTRY,
     dropout::ENTRY,
     flatten::ENTRY,
     residual::ENTRY,

@@ -95,6 +95,9 @@ pub const IGNORED: u32 = u32::MAX;
 /// Threads of a workgroup, as `WORKGROUP` in `shaders/common/dispatch.wgsl`.
 pub(crate) const WORKGROUP: usize = 64;
 
+/// A task of an operation that is done element by element has at least so many: fewer are not worth a thread.
+pub(crate) const ELEMENTS: usize = 1 << 12;
+
 /// The buffers of a layer with a weight and a bias in a plan.
 #[derive(Clone, Copy, Debug)]
 pub struct AffineBuffers {

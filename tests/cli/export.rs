@@ -134,7 +134,15 @@ fn networks(images: &Dataset) -> Vec<(Exportable, Vec<f64>)> {
         Layer::flatten(),
         Layer::linear(3),
     ];
-    let networks: [&[Layer]; 3] = [&layers, &with_global, &residual];
+    let smooth = [
+        Layer::conv2d(6, 3, 1),
+        Layer::silu(),
+        Layer::conv2d(5, 3, 0),
+        Layer::flatten(),
+        Layer::linear(8),
+        Layer::linear(3),
+    ];
+    let networks: [&[Layer]; 4] = [&layers, &with_global, &residual, &smooth];
     networks.map(|layers| untrained(images.shape, layers, images)).into()
 }
 

@@ -36,6 +36,8 @@ relu           metadata len
                x y dy dx, all [len]. The gradient at 0.0 and at -0.0 is 0.
 leaky_relu     metadata len negative_slope
                x y dy dx, all [len]. The gradient at 0.0 and at -0.0 is negative_slope.
+silu           metadata len
+               x y dy dx, all [len]
 linear         metadata n in out
                x, dx [n,in]  w, dw [out,in]  b, db [out]  y, dy [n,out];  y = x w^T + b
 smoothed_loss  metadata n classes epsilon variant (uniform | off-target) scale (of the logits)
@@ -301,6 +303,25 @@ def leaky_relu():
         (dx,) = torch.autograd.grad(y, x, dy)
         golden.case(name, {"len": x.numel(), "negative_slope": slope}, x=x, y=y, dy=dy, dx=dx)
     golden.write()
+
+
+def curve(name, cases):
+    """A smooth function of each element: `cases` are its forms, by the case's name, with their parameters."""
+    golden = Golden(name)
+    for case, (of, params) in cases.items():
+        random = Random(golden.name, case)
+        x = random.normal(257) * 3
+        x[:8] = torch.tensor([0.0, -0.0, 1e-300, -1e-300, 40.0, -40.0, 700.0, -700.0], dtype=torch.float64)
+        x = leaf(x)
+        y = of(x)
+        dy = random.normal(*y.shape)
+        (dx,) = torch.autograd.grad(y, x, dy)
+        golden.case(case, {"len": x.numel()} | params, x=x, y=y, dy=dy, dx=dx)
+    golden.write()
+
+
+def silu():
+    curve("silu", {"random": (F.silu, {})})
 
 
 def linear():
@@ -665,8 +686,8 @@ def resnet8():
 if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     torch.use_deterministic_algorithms(True)
-    files = (conv2d, max_pool2d, avg_pool2d, batch_norm2d, global_avg_pool2d, relu, leaky_relu, linear, smoothed_loss, weighted_loss,
-             comparator_loss, distillation_loss, adam, seed_network, resnet8)
+    files = (conv2d, max_pool2d, avg_pool2d, batch_norm2d, global_avg_pool2d, relu, leaky_relu, silu, linear,
+             smoothed_loss, weighted_loss, comparator_loss, distillation_loss, adam, seed_network, resnet8)
     for file in files:
         if len(sys.argv) == 1 or file.__name__ in sys.argv[1:]:
             file()
