@@ -282,13 +282,19 @@ mod tests {
             [[layers]]
             type = "silu"
             [[layers]]
+            type = "gelu"
+            approximate = "tanh"
+            [[layers]]
             type = "flatten"
             [[layers]]
             type = "linear"
         "#;
         let net = of(text).unwrap().network([3, 9, 9], 5).unwrap();
         let modules: Vec<_> = net.layers.iter().map(|layer| layer.op.exported().unwrap().torch).collect();
-        assert_eq!(modules[1], "nn.SiLU()");
+        assert_eq!(modules[1..3], ["nn.SiLU()", "nn.GELU(approximate='tanh')"]);
+        let message = |text: &str| of(text).unwrap_err().to_string();
+        let word = message("[[layers]]\ntype = \"gelu\"\napproximate = \"erf\"\n");
+        assert!(word.contains("layer 1 (gelu): ") && word.contains("none") && word.contains("tanh"), "{word}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod conv2d_pool;
 pub mod dropout;
 pub mod flatten;
 pub mod gather;
+pub mod gelu;
 pub mod global_avg_pool2d;
 pub mod head;
 pub mod leaky_relu;
@@ -49,6 +50,7 @@ pub const ALL: &[Entry] = &[
     relu::ENTRY,
     leaky_relu::ENTRY,
     silu::ENTRY,
+    gelu::ENTRY,
     dropout::ENTRY,
     flatten::ENTRY,
     residual::ENTRY,

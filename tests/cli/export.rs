@@ -14,7 +14,7 @@ use smoothcnn::backend::{Asked, ImageSet, State};
 use smoothcnn::data::Dataset;
 use smoothcnn::export::{Exportable, onnx, pytorch};
 use smoothcnn::network::{Layer, Network};
-use smoothcnn::ops::{avg_pool2d, conv2d, max_pool2d};
+use smoothcnn::ops::{avg_pool2d, conv2d, gelu, max_pool2d};
 use smoothcnn::plan::Storage;
 use smoothcnn::train::checkpoint::Metadata;
 use smoothcnn::train::model::ModelFile;
@@ -138,8 +138,10 @@ fn networks(images: &Dataset) -> Vec<(Exportable, Vec<f64>)> {
         Layer::conv2d(6, 3, 1),
         Layer::silu(),
         Layer::conv2d(5, 3, 0),
+        Layer::gelu(),
         Layer::flatten(),
         Layer::linear(8),
+        Layer::new(gelu::Settings { approximate: gelu::Approximate::Tanh }),
         Layer::linear(3),
     ];
     let networks: [&[Layer]; 4] = [&layers, &with_global, &residual, &smooth];

@@ -38,6 +38,8 @@ leaky_relu     metadata len negative_slope
                x y dy dx, all [len]. The gradient at 0.0 and at -0.0 is negative_slope.
 silu           metadata len
                x y dy dx, all [len]
+gelu           metadata len tanh (0, or 1 for approximate="tanh")
+               x y dy dx, all [len]
 linear         metadata n in out
                x, dx [n,in]  w, dw [out,in]  b, db [out]  y, dy [n,out];  y = x w^T + b
 smoothed_loss  metadata n classes epsilon variant (uniform | off-target) scale (of the logits)
@@ -322,6 +324,10 @@ def curve(name, cases):
 
 def silu():
     curve("silu", {"random": (F.silu, {})})
+
+
+def gelu():
+    curve("gelu", {"exact": (F.gelu, {"tanh": 0}), "tanh": (lambda x: F.gelu(x, approximate="tanh"), {"tanh": 1})})
 
 
 def linear():
@@ -686,7 +692,7 @@ def resnet8():
 if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     torch.use_deterministic_algorithms(True)
-    files = (conv2d, max_pool2d, avg_pool2d, batch_norm2d, global_avg_pool2d, relu, leaky_relu, silu, linear,
+    files = (conv2d, max_pool2d, avg_pool2d, batch_norm2d, global_avg_pool2d, relu, leaky_relu, silu, gelu, linear,
              smoothed_loss, weighted_loss, comparator_loss, distillation_loss, adam, seed_network, resnet8)
     for file in files:
         if len(sys.argv) == 1 or file.__name__ in sys.argv[1:]:

@@ -5,6 +5,7 @@ use smoothcnn::check::batch::CaseBatch;
 use smoothcnn::check::layers::of_batch;
 use smoothcnn::layer::{At, Layer, Mode, Shape};
 use smoothcnn::ops::Case;
+use smoothcnn::ops::gelu::{self, Approximate};
 use smoothcnn::plan::{BatchBlock, Plan, Step};
 
 use super::{GPU, assert_rows};
@@ -42,11 +43,17 @@ fn forward(batch: &CaseBatch<f64>) -> Vec<f64> {
 /// allows an `exp` 3 + 2 |argument| units in the last place, each of which is two of these.
 type Curve = (Layer, fn(f64) -> f64, fn(f64) -> f64);
 
-/// Catches a tail that is the difference of two numbers near 1, and an exp that overflows: relative errors, down to where
-/// f32 ends.
+/// Catches a polynomial for erf with a wrong digit, a tail that is the difference of two numbers near 1, and an exp that
+/// overflows: relative errors, down to where f32 ends.
 #[test]
 fn smooth_activations_keep_their_digits_in_the_tails() {
-    let curves: [Curve; 1] = [(Layer::silu(), |x| 18.0 + 4.0 * x.abs(), |_| 0.0)];
+    let tanh = Layer::new(gelu::Settings { approximate: Approximate::Tanh });
+    let curves: [Curve; 3] = [
+        (Layer::silu(), |x| 18.0 + 4.0 * x.abs(), |_| 0.0),
+        (Layer::gelu(), |x| 18.0 + 3.0 * x * x, |_| 0.0),
+        // The oracle has tanh itself, and near -1 only so many digits of 1 + tanh.
+        (tanh, |x| 18.0 + 8.0 * 0.8 * (x.abs() + 0.045 * x.abs().powi(3)), |x| 4.0 * f64::EPSILON * x.abs()),
+    ];
     let mut x: Vec<f32> = (-1400..=1400).map(|i| i as f32 * 0.01).collect();
     x.extend([1e-30, -1e-30, 1e-3, -1e-3, 80.0, -80.0, 200.0, -200.0, 1e4, -1e4, 1e30, -1e30]);
     for (layer, relative, absolute) in curves {
