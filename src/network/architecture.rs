@@ -280,6 +280,10 @@ mod tests {
             type = "conv2d"
             out = 8
             [[layers]]
+            type = "group_norm"
+            num_groups = 2
+            eps = 1e-3
+            [[layers]]
             type = "silu"
             [[layers]]
             type = "gelu"
@@ -291,10 +295,16 @@ mod tests {
         "#;
         let net = of(text).unwrap().network([3, 9, 9], 5).unwrap();
         let modules: Vec<_> = net.layers.iter().map(|layer| layer.op.exported().unwrap().torch).collect();
-        assert_eq!(modules[1..3], ["nn.SiLU()", "nn.GELU(approximate='tanh')"]);
+        assert_eq!(modules[1..4], ["nn.GroupNorm(2, 8, eps=0.001)", "nn.SiLU()", "nn.GELU(approximate='tanh')"]);
+        assert_eq!(net.layers[1].name, "gn1");
         let message = |text: &str| of(text).unwrap_err().to_string();
         let word = message("[[layers]]\ntype = \"gelu\"\napproximate = \"erf\"\n");
         assert!(word.contains("layer 1 (gelu): ") && word.contains("none") && word.contains("tanh"), "{word}");
+        let fit = |layer: &str| of(layer).unwrap().network([3, 9, 9], 5).unwrap_err().to_string();
+        let groups = fit("[[layers]]\ntype = \"group_norm\"\nnum_groups = 2\n");
+        assert!(groups.contains("layer gn1: got 2 groups of 3 channels (from 3x9x9), needs a number"), "{groups}");
+        let eps = fit("[[layers]]\ntype = \"group_norm\"\nnum_groups = 3\neps = 1e-60\n");
+        assert!(eps.contains("layer gn1: got eps 0.000") && eps.contains("needs a number above 0"), "{eps}");
     }
 
     #[test]

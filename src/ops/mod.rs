@@ -21,6 +21,7 @@ pub mod flatten;
 pub mod gather;
 pub mod gelu;
 pub mod global_avg_pool2d;
+pub mod group_norm;
 pub mod head;
 pub mod leaky_relu;
 pub mod linear;
@@ -46,6 +47,7 @@ pub const ALL: &[Entry] = &[
     avg_pool2d::ENTRY,
     global_avg_pool2d::ENTRY,
     batch_norm2d::ENTRY,
+    group_norm::ENTRY,
     linear::ENTRY,
     relu::ENTRY,
     leaky_relu::ENTRY,

@@ -136,6 +136,7 @@ fn networks(images: &Dataset) -> Vec<(Exportable, Vec<f64>)> {
     ];
     let smooth = [
         Layer::conv2d(6, 3, 1),
+        Layer::group_norm(3),
         Layer::silu(),
         Layer::conv2d(5, 3, 0),
         Layer::gelu(),

@@ -29,6 +29,8 @@ batch_norm2d   metadata n c h w eps momentum
                x, dx, y, dy [n,c,h,w]  w, dw, b, db [c]  mean, var [c]: running statistics before  mean_after, var_after:
                after a batch in training  inferred [n,c,h,w]: the output in inference, by mean and var. x of far_from_zero
                is around 1e4.
+group_norm     metadata n c h w num_groups eps
+               x, dx, y, dy [n,c,h,w]  w, dw, b, db [c]. x of far_from_zero is around 1e4.
 global_avg_pool2d
                metadata n c h w
                x, dx [n,c,h,w]  y, dy [n,c,1,1]: adaptive_avg_pool2d(x, 1)
@@ -255,6 +257,28 @@ def batch_norm2d():
         dy = random.normal(*y.shape)
         dx, dw, db = torch.autograd.grad(y, (x, w, b), dy)
         golden.case(name, p, x=x, w=w, b=b, y=y, dy=dy, dx=dx, dw=dw, db=db, **tensors)
+    golden.write()
+
+
+def group_norm():
+    golden = Golden("group_norm")
+    keys = "n c h w num_groups eps".split()
+    cases = {
+        "pixels": (5, 6, 1, 1, 2, 1e-5),
+        "planes": (3, 4, 5, 7, 2, 1e-5),
+        "each_channel": (2, 3, 4, 3, 3, 1e-3),
+        "all_channels": (2, 5, 3, 3, 1, 0.1),
+        "far_from_zero": (2, 4, 4, 4, 2, 1e-5),
+    }
+    for name, values in cases.items():
+        p = dict(zip(keys, values, strict=True))
+        random = Random(golden.name, name)
+        x = leaf(random.normal(p["n"], p["c"], p["h"], p["w"]) + (1e4 if name == "far_from_zero" else 0))
+        w, b = (leaf(random.normal(p["c"])) for _ in range(2))
+        y = F.group_norm(x, p["num_groups"], w, b, p["eps"])
+        dy = random.normal(*y.shape)
+        dx, dw, db = torch.autograd.grad(y, (x, w, b), dy)
+        golden.case(name, p, x=x, w=w, b=b, y=y, dy=dy, dx=dx, dw=dw, db=db)
     golden.write()
 
 
@@ -692,7 +716,7 @@ def resnet8():
 if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     torch.use_deterministic_algorithms(True)
-    files = (conv2d, max_pool2d, avg_pool2d, batch_norm2d, global_avg_pool2d, relu, leaky_relu, silu, gelu, linear,
+    files = (conv2d, max_pool2d, avg_pool2d, batch_norm2d, group_norm, global_avg_pool2d, relu, leaky_relu, silu, gelu, linear,
              smoothed_loss, weighted_loss, comparator_loss, distillation_loss, adam, seed_network, resnet8)
     for file in files:
         if len(sys.argv) == 1 or file.__name__ in sys.argv[1:]:

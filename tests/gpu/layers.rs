@@ -71,3 +71,20 @@ fn smooth_activations_keep_their_digits_in_the_tails() {
         println!("{:?}: worst error {worst:.3} of the bound", batch.op);
     }
 }
+
+/// Catches a variance that is lost in the square of a mean far from 0, and inputs that lose their digits to a mean that
+/// is rounded: at 1e4 that alone is 5e-4.
+#[test]
+fn group_norm_far_from_zero() {
+    for mean in [1e4, -300.0] {
+        let input = Shape::Image([6, 9, 7]);
+        let near = smoothcnn::check::random(5 * input.len(), 1);
+        let x: Vec<f32> = near.iter().map(|x| x + mean).collect();
+        let batch = batch(Layer::group_norm(2), 5, input, &x);
+        assert_rows(of_batch(&GPU, "group_norm", &batch));
+        let want = batch.forward(Mode::Training).y;
+        let found = forward(&batch);
+        let worst = found.iter().zip(&want).map(|(found, want)| (found - want).abs()).fold(0.0, f64::max);
+        assert!(found.len() == want.len() && worst < 1e-5, "around {mean}: {worst:e} apart");
+    }
+}

@@ -2,7 +2,7 @@
 //! in `f32` as in `f64`.
 
 use proptest::prelude::*;
-use smoothcnn::layer::{Element, Shape};
+use smoothcnn::layer::{Element, Layer, Shape};
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::max_pool2d::MaxPool2d;
@@ -157,4 +157,17 @@ fn pooling_and_relu_keep_what_is_not_a_number() {
     assert_eq!(pool(&d, &[0.0, nan, nan, -0.0, 0.0, 0.0]).1, [1, 3]);
     let y = Op::from(Relu(Shape::Features(4))).forward(&[vec![nan, -inf, inf, -0.0]]);
     assert!(y[0].is_nan() && y[1..] == [0.0, inf, 0.0], "{y:?}");
+}
+
+/// Catches a variance that is lost in the square of a mean far from 0, and a mean that a long sum in f32 misses.
+#[test]
+fn group_norm_in_f32_keeps_what_is_around_a_mean_of_1e4() {
+    let op = Op::Layer(Layer::group_norm(1).fit(Shape::Image([4, 32, 32])).unwrap());
+    let x: Vec<f32> = crate::op::uniform(4096, -1.0, 1.0, 3).into_iter().map(|x| (1e4 + x) as f32).collect();
+    let wide: Vec<f64> = x.iter().map(|&x| x.into()).collect();
+    let narrow = op.forward::<f32>(&[x, vec![1.0; 4], vec![0.0; 4]]);
+    let exact = op.forward::<f64>(&[wide, vec![1.0; 4], vec![0.0; 4]]);
+    // The mean is a number of f32, and so up to 5e-4 off; the deviation is 0.58.
+    let apart = narrow.iter().zip(&exact).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+    assert!(apart < 1e-3, "{apart:e}");
 }
