@@ -286,6 +286,11 @@ mod tests {
             [[layers]]
             type = "silu"
             [[layers]]
+            type = "max_pool2d"
+            kernel = 3
+            stride = 2
+            padding = 1
+            [[layers]]
             type = "gelu"
             approximate = "tanh"
             [[layers]]
@@ -295,7 +300,13 @@ mod tests {
         "#;
         let net = of(text).unwrap().network([3, 9, 9], 5).unwrap();
         let modules: Vec<_> = net.layers.iter().map(|layer| layer.op.exported().unwrap().torch).collect();
-        assert_eq!(modules[1..4], ["nn.GroupNorm(2, 8, eps=0.001)", "nn.SiLU()", "nn.GELU(approximate='tanh')"]);
+        let expected = [
+            "nn.GroupNorm(2, 8, eps=0.001)",
+            "nn.SiLU()",
+            "nn.MaxPool2d((3, 3), stride=(2, 2), padding=(1, 1))",
+            "nn.GELU(approximate='tanh')",
+        ];
+        assert_eq!(modules[1..5], expected);
         assert_eq!(net.layers[1].name, "gn1");
         let message = |text: &str| of(text).unwrap_err().to_string();
         let word = message("[[layers]]\ntype = \"gelu\"\napproximate = \"erf\"\n");
@@ -303,6 +314,8 @@ mod tests {
         let fit = |layer: &str| of(layer).unwrap().network([3, 9, 9], 5).unwrap_err().to_string();
         let groups = fit("[[layers]]\ntype = \"group_norm\"\nnum_groups = 2\n");
         assert!(groups.contains("layer gn1: got 2 groups of 3 channels (from 3x9x9), needs a number"), "{groups}");
+        let padding = fit("[[layers]]\ntype = \"max_pool2d\"\nkernel = 3\npadding = [1, 2]\n");
+        assert!(padding.contains("got padding [1, 2] of a window of 3x3, needs at most half"), "{padding}");
         let eps = fit("[[layers]]\ntype = \"group_norm\"\nnum_groups = 3\neps = 1e-60\n");
         assert!(eps.contains("layer gn1: got eps 0.000") && eps.contains("needs a number above 0"), "{eps}");
     }

@@ -108,7 +108,7 @@ fn networks(images: &Dataset) -> Vec<(Exportable, Vec<f64>)> {
         Layer::new(avg_pool2d::Settings { kernel_size: [2, 3], stride: [1, 2] }),
         Layer::conv2d(6, 3, 1),
         Layer::relu(),
-        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 3] }),
+        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 3], padding: [1, 1] }),
         Layer::flatten(),
         Layer::dropout(0.3),
         Layer::linear(7),

@@ -84,7 +84,7 @@ fn conv(out_channels: usize, kernel_size: [usize; 2], stride: [usize; 2], paddin
 }
 
 fn pool(kernel_size: [usize; 2], stride: [usize; 2]) -> Layer {
-    Layer::new(max_pool2d::Settings { kernel_size, stride })
+    Layer::new(max_pool2d::Settings { kernel_size, stride, padding: [0; 2] })
 }
 
 /// Any layer of the registry, as its own folder draws it: a new kind joins by itself.

@@ -23,7 +23,7 @@ fn networks() -> Vec<Network> {
     let conv = |out_channels, kernel_size, stride, padding| {
         Layer::new(conv2d::Settings { in_channels: None, out_channels, kernel_size, stride, padding, bias: true })
     };
-    let pool = |kernel_size, stride| Layer::new(max_pool2d::Settings { kernel_size, stride });
+    let pool = |kernel_size, stride| Layer::new(max_pool2d::Settings { kernel_size, stride, padding: [0; 2] });
     let stacks: [([usize; 3], Vec<Layer>); 8] = [
         // Odd sizes: both poolings drop a row and a column.
         (

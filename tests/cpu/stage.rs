@@ -50,7 +50,7 @@ fn all_cases() -> Vec<Case> {
         for relu in [false, true] {
             all.push(Case { n, dims, relu, pool: None });
             for (kernel, stride) in pools {
-                let pool = MaxPool2d { input, kernel, stride };
+                let pool = MaxPool2d { input, kernel, stride, padding: [0; 2] };
                 if pool.output().is_ok() {
                     assert!(ConvBlock::takes(&pool));
                     all.push(Case { n, dims, relu, pool: Some(pool) });
@@ -65,7 +65,12 @@ fn all_cases() -> Vec<Case> {
 fn expected(case: &Case, value: impl Fn(usize, u64) -> Vec<f64>) -> Expected {
     let d = &case.dims;
     let [rows, columns] = d.output_plane();
-    let pool = case.pool.unwrap_or(MaxPool2d { input: [d.c_out, rows, columns], kernel: [1, 1], stride: [1, 1] });
+    let pool = case.pool.unwrap_or(MaxPool2d {
+        input: [d.c_out, rows, columns],
+        kernel: [1, 1],
+        stride: [1, 1],
+        padding: [0; 2],
+    });
     let (x, w, b) = (value(case.n * d.input_len(), 1), value(d.weight_len(), 2), value(d.c_out, 3));
     let dy = value(case.n * pool.output_len(), 4);
     let conv = |x: &[f64], w: &[f64], b: &[f64]| {

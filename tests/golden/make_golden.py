@@ -20,9 +20,9 @@ autograd gives for it.
 conv2d         metadata n c_in h w c_out kh kw stride_h stride_w pad_h pad_w oh ow
                x [n,c_in,h,w]  w [c_out,c_in,kh,kw]  b [c_out]  y, dy [n,c_out,oh,ow]  dx dw db as x w b
                Cross-correlation, zero padding on both sides; oh = floor((h + 2 pad_h - kh) / stride_h) + 1.
-max_pool2d     metadata n c h w kh kw stride_h stride_w oh ow
+max_pool2d     metadata n c h w kh kw stride_h stride_w pad_h pad_w oh ow
                x, dx [n,c,h,w]  y, dy [n,c,oh,ow]  indices I64 [n,c,oh,ow]
-               No padding, floor rule. indices: flat position row * w + column in the h*w plane; the first of equals.
+               Floor rule. indices: flat position row * w + column in the h*w plane; the first of equals.
 avg_pool2d     metadata n c h w kh kw stride_h stride_w oh ow
                x, dx [n,c,h,w]  y, dy [n,c,oh,ow]. No padding, floor rule.
 batch_norm2d   metadata n c h w eps momentum
@@ -180,7 +180,7 @@ def conv2d():
 
 def max_pool2d():
     golden = Golden("max_pool2d")
-    keys = "n c h w kh kw stride_h stride_w".split()
+    keys = "n c h w kh kw stride_h stride_w pad_h pad_w".split()
     cases = {
         "k2s2": (2, 3, 8, 6, 2, 2, 2, 2),
         "k2s2_odd": (3, 2, 7, 9, 2, 2, 2, 2),
@@ -193,9 +193,14 @@ def max_pool2d():
         "ties_k2s2": (3, 2, 9, 8, 2, 2, 2, 2),
         "ties_k3s1": (2, 2, 7, 7, 3, 3, 1, 1),
         "all_equal": (1, 1, 5, 5, 3, 3, 2, 2),
+        "k3s2p1": (2, 3, 8, 7, 3, 3, 2, 2, 1, 1),
+        "k2s2p1_below_zero": (2, 2, 5, 6, 2, 2, 2, 2, 1, 1),
+        "k5x2_p2x0": (1, 2, 9, 4, 5, 2, 1, 3, 2, 0),
+        "ties_p1x2": (2, 2, 7, 6, 3, 4, 2, 1, 1, 2),
+        "padded_pixel": (1, 1, 1, 1, 3, 5, 1, 1, 1, 2),
     }
     for name, values in cases.items():
-        p = dict(zip(keys, values, strict=True))
+        p = dict(zip(keys, values + (0, 0) * (len(values) == 8), strict=True))
         random = Random(golden.name, name)
         shape = (p["n"], p["c"], p["h"], p["w"])
         if name.startswith("ties"):
@@ -203,10 +208,10 @@ def max_pool2d():
         elif name == "all_equal":
             x = torch.full(shape, -1.5, dtype=torch.float64)
         else:
-            x = random.normal(*shape)
+            x = random.normal(*shape) - (9 if name.endswith("below_zero") else 0)
         x = leaf(x)
-        kernel, stride = (p["kh"], p["kw"]), (p["stride_h"], p["stride_w"])
-        y, indices = F.max_pool2d(x, kernel, stride, return_indices=True)
+        kernel, stride, padding = (p["kh"], p["kw"]), (p["stride_h"], p["stride_w"]), (p["pad_h"], p["pad_w"])
+        y, indices = F.max_pool2d(x, kernel, stride, padding, return_indices=True)
         dy = random.normal(*y.shape)
         (dx,) = torch.autograd.grad(y, x, dy)
         p |= {"oh": y.shape[2], "ow": y.shape[3]}

@@ -36,7 +36,7 @@ fn twenty_steps_of_a_small_network() {
             bias: true,
         }),
         Layer::relu(),
-        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 1] }),
+        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 1], padding: [0; 2] }),
         Layer::conv2d(7, 3, 1),
         Layer::relu(),
         Layer::max_pool2d(2),

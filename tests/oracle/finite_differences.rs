@@ -308,7 +308,7 @@ fn gradients_of_a_small_network_with_overlapping_windows() {
             bias: true,
         }),
         Layer::relu(),
-        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 1] }),
+        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 1], padding: [0; 2] }),
         Layer::new(conv2d::Settings {
             in_channels: None,
             out_channels: 7,
@@ -318,7 +318,7 @@ fn gradients_of_a_small_network_with_overlapping_windows() {
             bias: true,
         }),
         Layer::relu(),
-        Layer::new(max_pool2d::Settings { kernel_size: [2, 3], stride: [1, 2] }),
+        Layer::new(max_pool2d::Settings { kernel_size: [2, 3], stride: [1, 2], padding: [0; 2] }),
         Layer::flatten(),
         Layer::linear(11),
         Layer::relu(),

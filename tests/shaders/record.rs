@@ -80,7 +80,7 @@ fn networks() -> Vec<Network> {
         padding: [0, 2],
         bias: true,
     });
-    let overlapping = Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [1, 2] });
+    let overlapping = Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [1, 2], padding: [0; 2] });
     for layers in [
         vec![odd_conv, overlapping, Layer::relu(), Layer::conv2d(2, 1, 0), Layer::flatten(), Layer::linear(11)],
         vec![Layer::flatten(), Layer::linear(5), Layer::linear(2)],
@@ -245,7 +245,7 @@ fn halves_apart() -> Plan {
         layer.backward(&mut plan, "linear", 3, &buffers, at, None).unwrap();
     }
     let conv = Conv2d { input: [1, 2, 2], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1], bias: true };
-    let pool = MaxPool2d { input: [4, 2, 2], kernel: [2, 2], stride: [2, 2] };
+    let pool = MaxPool2d { input: [4, 2, 2], kernel: [2, 2], stride: [2, 2], padding: [0; 2] };
     let mut block = Conv2dPool::new(&conv, &pool, false, Layout::Planes, Layout::Planes).unwrap();
     block.stored = Storage::F16;
     block.channels_last(&mut plan, "block", 3, at, at).unwrap();

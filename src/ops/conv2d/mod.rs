@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::max_pool2d::MaxPool2d;
 use super::{Entry, windows};
 use crate::Result;
 use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
@@ -199,6 +200,9 @@ impl<T: Real> Twin<T> for Conv2d {
     }
 
     fn fast(&self, following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
-        Some(fast::node(self, following))
+        // A pooling with padding is no part of these forms.
+        let padded = |op: &Arc<dyn Op>| op.is::<MaxPool2d>().is_some_and(|pool| pool.padding != [0, 0]);
+        let end = following.ops.iter().position(padded).unwrap_or(following.ops.len());
+        Some(fast::node(self, &Following { ops: &following.ops[..end], ..*following }))
     }
 }

@@ -28,12 +28,13 @@ fn conv2d() -> impl Strategy<Value = Conv2d> {
 
 /// Poolings likewise.
 fn max_pool2d() -> impl Strategy<Value = MaxPool2d> {
-    let axis = || (1..=9usize, 1..=4usize, 1..=4usize);
+    let axis = || (1..=9usize, 1..=5usize, 1..=4usize, 0..=2usize);
     (1..=3usize, axis(), axis())
-        .prop_map(|(channels, (h, kh, sh), (w, kw, sw))| MaxPool2d {
+        .prop_map(|(channels, (h, kh, sh, ph), (w, kw, sw, pw))| MaxPool2d {
             input: [channels, h, w],
             kernel: [kh, kw],
             stride: [sh, sw],
+            padding: [ph, pw],
         })
         .prop_filter("the window fits", |d| d.output().is_ok())
 }
@@ -126,7 +127,10 @@ proptest! {
         for plane in x.chunks(h * w) {
             for window in 0..rows * columns {
                 let (top, left) = (window / columns * d.stride[0], window % columns * d.stride[1]);
-                let places = (top..top + d.kernel[0]).flat_map(|r| (left..left + d.kernel[1]).map(move |c| r * w + c));
+                let places = (top..top + d.kernel[0]).flat_map(|r| (left..left + d.kernel[1]).map(move |c| (r, c)));
+                let [above, beside] = d.padding;
+                let inside = |(r, c): &(usize, usize)| (above..above + h).contains(r) && (beside..beside + w).contains(c);
+                let places = places.filter(inside).map(|(r, c)| (r - above) * w + c - beside);
                 let max = places.clone().map(|at| plane[at]).fold(f64::NEG_INFINITY, f64::max);
                 let first = places.clone().find(|&at| plane[at] == max).unwrap();
                 prop_assert_eq!(outputs.next(), Some((&max, &(first as u32))));
@@ -149,12 +153,16 @@ proptest! {
 /// Catches a NaN lost in a comparison, and a window without anything above -infinity: PyTorch's answers.
 #[test]
 fn pooling_and_relu_keep_what_is_not_a_number() {
-    let d = MaxPool2d { input: [1, 1, 6], kernel: [1, 3], stride: [1, 3] };
+    let d = MaxPool2d { input: [1, 1, 6], kernel: [1, 3], stride: [1, 3], padding: [0; 2] };
     let (nan, inf) = (f64::NAN, f64::INFINITY);
     let (y, argmax) = pool(&d, &[1.0, nan, inf, -inf, -inf, -inf]);
     assert!(y[0].is_nan() && y[1] == -inf, "{y:?}");
     assert_eq!(argmax, [1, 3]);
     assert_eq!(pool(&d, &[0.0, nan, nan, -0.0, 0.0, 0.0]).1, [1, 3]);
+    // The first of a window's own elements, where the padding is as large.
+    let d = MaxPool2d { input: [1, 1, 4], kernel: [1, 3], stride: [1, 2], padding: [0, 1] };
+    assert_eq!(pool(&d, &[-inf; 4]), (vec![-inf; 2], vec![0, 1]));
+    assert_eq!(pool(&d, &[-3.0, -2.0, -1.0, -4.0]), (vec![-2.0, -1.0], vec![1, 2]));
     let y = Op::from(Relu(Shape::Features(4))).forward(&[vec![nan, -inf, inf, -0.0]]);
     assert!(y[0].is_nan() && y[1..] == [0.0, inf, 0.0], "{y:?}");
 }
