@@ -89,6 +89,7 @@ pub fn conv2d_pool(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
         stride: [1, 1],
         padding: [1, 1],
         bias: true,
+        ..Conv2d::PLAIN
     };
     let pool = MaxPool2d { input: [d.c_out, PLANE[0], PLANE[1]], kernel: [2, 2], stride: [2, 2], padding: [0; 2] };
     let mut rows = vec![];

@@ -97,12 +97,11 @@ fn untrained(input: [usize; 3], layers: &[Layer], images: &Dataset) -> (Exportab
 fn networks(images: &Dataset) -> Vec<(Exportable, Vec<f64>)> {
     let layers = [
         Layer::new(conv2d::Settings {
-            in_channels: None,
             out_channels: 5,
             kernel_size: [3, 2],
             stride: [2, 1],
             padding: [2, 1],
-            bias: true,
+            ..conv2d::Settings::square(1, 1, 0)
         }),
         Layer::leaky_relu(0.1),
         Layer::new(avg_pool2d::Settings { kernel_size: [2, 3], stride: [1, 2] }),
@@ -138,7 +137,7 @@ fn networks(images: &Dataset) -> Vec<(Exportable, Vec<f64>)> {
         Layer::conv2d(6, 3, 1),
         Layer::group_norm(3),
         Layer::silu(),
-        Layer::conv2d(5, 3, 0),
+        Layer::new(conv2d::Settings { groups: 3, dilation: [2, 1], ..conv2d::Settings::square(6, 3, 1) }),
         Layer::gelu(),
         Layer::flatten(),
         Layer::linear(8),

@@ -32,8 +32,9 @@ struct Expected {
 /// Every convolution of the check, and some whose channels are primes around a vector's length, with kernels of one to
 /// seven rows, each alone and under poolings that cover the image, leave a rest, or leave gaps.
 fn all_cases() -> Vec<Case> {
-    let conv =
-        |n, input, c_out, kernel, stride, padding| (n, Conv2d { input, c_out, kernel, stride, padding, bias: true });
+    let conv = |n, input, c_out, kernel, stride, padding| {
+        (n, Conv2d { input, c_out, kernel, stride, padding, bias: true, ..Conv2d::PLAIN })
+    };
     let own = [
         conv(1, [17, 9, 9], 31, [3, 3], [1, 1], [1, 1]),
         conv(2, [7, 10, 11], 37, [5, 3], [1, 1], [2, 1]),

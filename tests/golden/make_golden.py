@@ -17,9 +17,10 @@ Format. Float tensors are F64, class indices and pool indices I64, all row-major
 and the tensors of a case are `<case>.<name>`. `dy` is a random upstream gradient; dx, dw, db are what PyTorch's
 autograd gives for it.
 
-conv2d         metadata n c_in h w c_out kh kw stride_h stride_w pad_h pad_w oh ow
-               x [n,c_in,h,w]  w [c_out,c_in,kh,kw]  b [c_out]  y, dy [n,c_out,oh,ow]  dx dw db as x w b
-               Cross-correlation, zero padding on both sides; oh = floor((h + 2 pad_h - kh) / stride_h) + 1.
+conv2d         metadata n c_in h w c_out kh kw stride_h stride_w pad_h pad_w dilation_h dilation_w groups oh ow
+               x [n,c_in,h,w]  w [c_out,c_in/groups,kh,kw]  b [c_out]  y, dy [n,c_out,oh,ow]  dx dw db as x w b
+               Cross-correlation, zero padding on both sides;
+               oh = floor((h + 2 pad_h - dilation_h (kh - 1) - 1) / stride_h) + 1.
 max_pool2d     metadata n c h w kh kw stride_h stride_w pad_h pad_w oh ow
                x, dx [n,c,h,w]  y, dy [n,c,oh,ow]  indices I64 [n,c,oh,ow]
                Floor rule. indices: flat position row * w + column in the h*w plane; the first of equals.
@@ -151,7 +152,7 @@ def leaf(tensor):
 
 def conv2d():
     golden = Golden("conv2d")
-    keys = "n c_in h w c_out kh kw stride_h stride_w pad_h pad_w".split()
+    keys = "n c_in h w c_out kh kw stride_h stride_w pad_h pad_w dilation_h dilation_w groups".split()
     cases = {
         "one_pixel": (1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0),
         "seed_like": (3, 1, 5, 7, 4, 3, 3, 1, 1, 1, 1),
@@ -163,14 +164,20 @@ def conv2d():
         "stride_over_kernel": (1, 2, 11, 13, 3, 2, 2, 3, 4, 0, 0),
         "even_kernel": (3, 3, 5, 5, 2, 4, 2, 1, 1, 2, 1),
         "many_channels": (1, 17, 3, 3, 19, 3, 3, 1, 1, 1, 1),
+        "depthwise": (2, 4, 5, 6, 4, 3, 3, 1, 1, 1, 1, 1, 1, 4),
+        "depthwise_times_two": (1, 3, 5, 4, 6, 3, 2, 2, 1, 1, 0, 1, 1, 3),
+        "groups": (2, 6, 4, 5, 4, 1, 3, 1, 2, 0, 1, 1, 1, 2),
+        "dilated": (2, 2, 7, 9, 3, 3, 3, 1, 1, 2, 2, 2, 2, 1),
+        "dilated_groups": (1, 4, 9, 8, 6, 3, 2, 2, 3, 1, 4, 3, 5, 2),
     }
     for name, values in cases.items():
-        p = dict(zip(keys, values, strict=True))
+        p = dict(zip(keys, values + (1, 1, 1) * (len(values) == 11), strict=True))
         random = Random(golden.name, name)
         x = leaf(random.normal(p["n"], p["c_in"], p["h"], p["w"]))
-        w = leaf(random.normal(p["c_out"], p["c_in"], p["kh"], p["kw"]))
+        w = leaf(random.normal(p["c_out"], p["c_in"] // p["groups"], p["kh"], p["kw"]))
         b = leaf(random.normal(p["c_out"]))
-        y = F.conv2d(x, w, b, (p["stride_h"], p["stride_w"]), (p["pad_h"], p["pad_w"]))
+        stride, padding, dilation = ((p[f"{of}_h"], p[f"{of}_w"]) for of in ("stride", "pad", "dilation"))
+        y = F.conv2d(x, w, b, stride, padding, dilation, p["groups"])
         dy = random.normal(*y.shape)
         dx, dw, db = torch.autograd.grad(y, (x, w, b), dy)
         p |= {"oh": y.shape[2], "ow": y.shape[3]}

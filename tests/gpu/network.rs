@@ -33,7 +33,7 @@ fn twenty_steps_of_a_small_network() {
             kernel_size: [3, 2],
             stride: [1, 2],
             padding: [1, 1],
-            bias: true,
+            ..conv2d::Settings::square(1, 1, 0)
         }),
         Layer::relu(),
         Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 1], padding: [0; 2] }),

@@ -305,17 +305,16 @@ fn gradients_of_a_small_network_with_overlapping_windows() {
             kernel_size: [3, 2],
             stride: [2, 1],
             padding: [1, 0],
-            bias: true,
+            ..conv2d::Settings::square(1, 1, 0)
         }),
         Layer::relu(),
         Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 1], padding: [0; 2] }),
         Layer::new(conv2d::Settings {
-            in_channels: None,
             out_channels: 7,
             kernel_size: [2, 3],
             stride: [1, 2],
             padding: [1, 2],
-            bias: true,
+            ..conv2d::Settings::square(1, 1, 0)
         }),
         Layer::relu(),
         Layer::new(max_pool2d::Settings { kernel_size: [2, 3], stride: [1, 2], padding: [0; 2] }),

@@ -73,12 +73,11 @@ fn networks() -> Vec<Network> {
     let mut networks: Vec<_> =
         [[1, 28, 28], [3, 32, 32], [1, 5, 7]].map(|input| Network::seed(input, 10).unwrap()).into();
     let odd_conv = Layer::new(conv2d::Settings {
-        in_channels: None,
         out_channels: 3,
         kernel_size: [2, 3],
         stride: [2, 1],
         padding: [0, 2],
-        bias: true,
+        ..conv2d::Settings::square(1, 1, 0)
     });
     let overlapping = Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [1, 2], padding: [0; 2] });
     for layers in [
@@ -244,7 +243,15 @@ fn halves_apart() -> Plan {
         let layer = LinearTiled { x: Storage::F16, tiles, ..layer };
         layer.backward(&mut plan, "linear", 3, &buffers, at, None).unwrap();
     }
-    let conv = Conv2d { input: [1, 2, 2], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1], bias: true };
+    let conv = Conv2d {
+        input: [1, 2, 2],
+        c_out: 4,
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: [1, 1],
+        bias: true,
+        ..Conv2d::PLAIN
+    };
     let pool = MaxPool2d { input: [4, 2, 2], kernel: [2, 2], stride: [2, 2], padding: [0; 2] };
     let mut block = Conv2dPool::new(&conv, &pool, false, Layout::Planes, Layout::Planes).unwrap();
     block.stored = Storage::F16;

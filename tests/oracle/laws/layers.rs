@@ -11,17 +11,20 @@ use smoothcnn::ops::relu::Relu;
 use super::config;
 use crate::op::{Op, dot, integers, pool};
 
-/// Convolutions of every kind that fits: windows that overlap or leave gaps, padding beyond the kernel, single pixels.
+/// Convolutions of every kind that fits: windows that overlap or leave gaps, padding beyond the kernel, single pixels,
+/// kernels with gaps, groups.
 fn conv2d() -> impl Strategy<Value = Conv2d> {
-    let axis = || (1..=9usize, 1..=4usize, 1..=3usize, 0..=3usize);
-    (1..=3usize, 1..=3usize, axis(), axis())
-        .prop_map(|(c_in, c_out, (h, kh, sh, ph), (w, kw, sw, pw))| Conv2d {
-            input: [c_in, h, w],
-            c_out,
+    let axis = || (1..=9usize, 1..=4usize, 1..=3usize, 0..=3usize, 1..=3usize);
+    (1..=3usize, 1..=3usize, 1..=3usize, axis(), axis())
+        .prop_map(|(c_in, c_out, groups, (h, kh, sh, ph, dh), (w, kw, sw, pw, dw))| Conv2d {
+            input: [groups * c_in, h, w],
+            c_out: groups * c_out,
             kernel: [kh, kw],
             stride: [sh, sw],
             padding: [ph, pw],
-            bias: true,
+            dilation: [dh, dw],
+            groups,
+            ..Conv2d::PLAIN
         })
         .prop_filter("the kernel fits", |d| d.output().is_ok())
 }
@@ -57,7 +60,8 @@ fn adjoint<T: Element>(op: &Op, n: usize, stream: u64) -> Result<(), TestCaseErr
 
 /// The convolution as its formula says, one product at a time.
 fn conv2d_by_definition(d: &Conv2d, x: &[f64], w: &[f64], b: &[f64]) -> Vec<f64> {
-    let ([c_in, height, width], [kh, kw], [rows, columns]) = (d.input, d.kernel, d.output_plane());
+    let ([_, height, width], [kh, kw], [rows, columns]) = (d.input, d.kernel, d.output_plane());
+    let [c_in, c_out] = [d.input[0] / d.groups, d.c_out / d.groups];
     let mut y = vec![];
     for image in x.chunks(d.input_len()) {
         for o in 0..d.c_out {
@@ -66,7 +70,8 @@ fn conv2d_by_definition(d: &Conv2d, x: &[f64], w: &[f64], b: &[f64]) -> Vec<f64>
                 let mut sum = b[o];
                 for tap in 0..c_in * kh * kw {
                     let (c, p, q) = (tap / (kh * kw), tap / kw % kh, tap % kw);
-                    let (row, column) = (i + p, j + q);
+                    let (row, column) = (i + d.dilation[0] * p, j + d.dilation[1] * q);
+                    let c = o / c_out * c_in + c;
                     let inside = |at, padding, size| (padding..padding + size).contains(&at);
                     if inside(row, d.padding[0], height) && inside(column, d.padding[1], width) {
                         let (row, column) = (row - d.padding[0], column - d.padding[1]);
