@@ -183,6 +183,7 @@ fn layer(table: &LayerTable, place: &str, classes: usize) -> Result<Layer, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::First;
 
     fn of(text: &str) -> Result<Architecture> {
         let folder = tempfile::tempdir().unwrap();
@@ -283,6 +284,7 @@ mod tests {
             groups = 3
             dilation = [2, 1]
             bias = false
+            init = "kaiming"
             [[layers]]
             type = "group_norm"
             num_groups = 2
@@ -301,6 +303,7 @@ mod tests {
             type = "flatten"
             [[layers]]
             type = "linear"
+            init = "kaiming"
         "#;
         let net = of(text).unwrap().network([3, 9, 9], 5).unwrap();
         let modules: Vec<_> = net.layers.iter().map(|layer| layer.op.exported().unwrap().torch).collect();
@@ -313,6 +316,9 @@ mod tests {
         ];
         assert_eq!(modules[..5], expected);
         assert_eq!(net.layers[1].name, "gn1");
+        let last = &net.parameters[net.parameters.len() - 2..];
+        assert_eq!((net.parameters[0].first, last[0].first), (First::Kaiming(6 * 6), First::Kaiming(5)));
+        assert_eq!((&net.parameters[0].shape[..], last[1].first), (&[6, 1, 3, 2][..], First::Constant(0.0)));
         let message = |text: &str| of(text).unwrap_err().to_string();
         let word = message("[[layers]]\ntype = \"gelu\"\napproximate = \"erf\"\n");
         assert!(word.contains("layer 1 (gelu): ") && word.contains("none") && word.contains("tanh"), "{word}");

@@ -194,7 +194,7 @@ proptest! {
 
     #[test]
     fn linear_tiled_random_shapes(n in 1usize..40, fours in 1usize..50, outputs in 2usize..70) {
-        let dims = Linear { inputs: fours * 4, outputs };
+        let dims = Linear::new(fours * 4, outputs);
         assert_rows(linear_tiled(&GPU, n, &dims));
         if outputs <= 64 {
             assert_rows(fused::head(&GPU, n, &dims, Smoothing { variant: Variant::Uniform, epsilon: 0.1 }));

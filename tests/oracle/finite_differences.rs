@@ -101,7 +101,7 @@ fn conv2d_gradients() {
 fn linear_gradients() {
     let cases = [(1, 1, 1), (3, 7, 5), (1, 17, 2), (11, 2, 13), (4, 19, 1), (2, 1, 6)];
     let worst = cases.map(|(n, inputs, outputs)| {
-        let op = Op::from(Linear { inputs, outputs });
+        let op = Op::from(Linear::new(inputs, outputs));
         check(&op, random_inputs(&op, n), 0.5)
     });
     println!("worst error {:e}", largest(&worst));

@@ -239,7 +239,7 @@ fn halves_apart() -> Plan {
     let at = plan.buffer("any", 64).unwrap();
     let buffers = AffineBuffers { x: at, w: at, b: at, y: at, dw: at, db: at };
     for tiles in [Tiles::Registers, Tiles::Lanes] {
-        let layer = LinearTiled::new(&Linear { inputs: 4, outputs: 4 }).unwrap();
+        let layer = LinearTiled::new(&Linear::new(4, 4)).unwrap();
         let layer = LinearTiled { x: Storage::F16, tiles, ..layer };
         layer.backward(&mut plan, "linear", 3, &buffers, at, None).unwrap();
     }

@@ -2,7 +2,7 @@
 //! network's own; kernels with gaps, and channels in groups.
 
 use super::{Conv2d, Settings};
-use crate::layer::{Layer, Shape};
+use crate::layer::{Init, Layer, Shape};
 use crate::ops::Case;
 use crate::rng::Philox;
 
@@ -52,9 +52,11 @@ const fn sparse((n, dims): (usize, Conv2d), groups: usize, dilation: [usize; 2])
 impl Conv2d {
     /// The case of this convolution, over a batch of `n`.
     pub fn case(&self, n: usize) -> Case {
-        let Self { input, c_out: out_channels, kernel: kernel_size, stride, padding, dilation, groups, bias } = *self;
+        let Self { input, c_out: out_channels, kernel: kernel_size, stride, padding, dilation, groups, bias, init } =
+            *self;
+        let in_channels = None;
         let settings =
-            Settings { in_channels: None, out_channels, kernel_size, stride, padding, dilation, groups, bias };
+            Settings { in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, init };
         Case { n, input: Shape::Image(input), layer: Layer::new(settings) }
     }
 }
@@ -87,6 +89,7 @@ pub fn draw(rng: &mut Philox, input: Shape) -> Option<Layer> {
         dilation,
         groups,
         bias: true,
+        init: [Init::Default, Init::Kaiming][upto(2) - 1],
     };
     Some(Layer::new(settings))
 }

@@ -30,7 +30,7 @@ use serde::Deserialize;
 use super::max_pool2d::MaxPool2d;
 use super::{Entry, windows};
 use crate::Result;
-use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
+use crate::layer::{Backward, Fit, Following, Forward, Init, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
 /// The registry's line.
@@ -72,6 +72,9 @@ pub struct Settings {
     /// Whether each output channel has a bias.
     #[serde(default = "yes")]
     pub bias: bool,
+    /// The first values of weight and bias.
+    #[serde(default)]
+    pub init: Init,
 }
 
 fn one() -> [usize; 2] {
@@ -98,6 +101,7 @@ impl Settings {
             dilation: [1; 2],
             groups: 1,
             bias: true,
+            init: Init::Default,
         }
     }
 }
@@ -115,13 +119,13 @@ impl Fit for Settings {
     }
 
     fn fit(&self, input: Shape) -> Result<Arc<dyn Op>, Misfit> {
-        let Self { in_channels, out_channels: c_out, kernel_size: kernel, stride, padding, dilation, groups, bias } =
-            *self;
+        let Self { in_channels, out_channels: c_out, kernel_size: kernel, stride, padding, .. } = *self;
+        let Self { dilation, groups, bias, init, .. } = *self;
         let image = input.image()?;
         Misfit::check("input channels", in_channels, image[0], input)?;
         // A kernel of one element has no gaps, and so stays with the fast forms.
         let dilation = [0, 1].map(|axis| if kernel[axis] == 1 { dilation[axis].min(1) } else { dilation[axis] });
-        let dims = Conv2d { input: image, c_out, kernel, stride, padding, dilation, groups, bias };
+        let dims = Conv2d { input: image, c_out, kernel, stride, padding, dilation, groups, bias, init };
         dims.output()?;
         Ok(Arc::new(dims))
     }
@@ -146,6 +150,8 @@ pub struct Conv2d {
     pub groups: usize,
     /// Whether each output channel has a bias; without one it is 0.
     pub bias: bool,
+    /// The first values of weight and bias.
+    pub init: Init,
 }
 
 impl Conv2d {
@@ -159,6 +165,7 @@ impl Conv2d {
         dilation: [1; 2],
         groups: 1,
         bias: true,
+        init: Init::Default,
     };
 
     /// The output's channels, height, width.

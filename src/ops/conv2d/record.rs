@@ -65,7 +65,7 @@ impl Op for Conv2d {
     fn parameters(&self) -> Vec<Parameter> {
         let [rows, columns] = self.kernel;
         let shape = vec![self.c_out, self.channels_of_group()[0], rows, columns];
-        let mut both = Parameter::weight_and_bias(shape, self.fan_in());
+        let mut both = Parameter::weight_and_bias(shape, self.init);
         both.truncate(if self.bias { 2 } else { 1 });
         both
     }

@@ -112,7 +112,7 @@ proptest! {
         n in 1..=19usize,
         stream in 0..1000u64,
     ) {
-        let op = Op::from(Linear { inputs, outputs });
+        let op = Op::from(Linear::new(inputs, outputs));
         adjoint::<f64>(&op, n, stream)?;
         adjoint::<f32>(&op, n, stream)?;
         let [x, w, b] = [n * inputs, outputs * inputs, outputs].map(|len| integers::<f64>(len, 8, stream));
