@@ -1,8 +1,12 @@
 // Conv2d, the plain form: one thread owns one element of the result and sums its terms in order.
 //
-//   y[n,o,i,j]  = b[o] + sum over c,p,q of  w[o,c,p,q] * x[n, c, i*s+p-pad, j*s+q-pad] dx[n,c,h,w] = sum over o,p,q of
-//   w[o,c,p,q] * dy[n, o, (h+pad-p)/s, (w+pad-q)/s]   where the divisions are exact dw[o,c,p,q] = sum over n,i,j of
-//   dy[n,o,i,j] * x[n, c, i*s+p-pad, j*s+q-pad] db[o]       = sum over n,i,j of          dy[n,o,i,j]
+//   y[n,o,i,j]  = b[o] + sum over c,p,q of  w[o,c,p,q] * x[n, c, i*s+d*p-pad, j*s+d*q-pad]
+//   dx[n,c,h,w] = sum over o,p,q of          w[o,c,p,q] * dy[n, o, (h+pad-d*p)/s, (w+pad-d*q)/s]   where these are whole
+//   dw[o,c,p,q] = sum over n,i,j of          dy[n,o,i,j] * x[n, c, i*s+d*p-pad, j*s+d*q-pad]
+//   db[o]       = sum over n,i,j of          dy[n,o,i,j]
+//
+// s is the stride, d the dilation. The channels are in groups of c_in_of and c_out_of: an output channel sees the input
+// channels of its own group alone, and w counts those from the group's first.
 
 struct Conv2d {
     c_in: u32, h_in: u32, w_in: u32,
@@ -10,10 +14,12 @@ struct Conv2d {
     kernel_h: u32, kernel_w: u32,
     stride_h: u32, stride_w: u32,
     padding_h: u32, padding_w: u32,
+    dilation_h: u32, dilation_w: u32,
+    c_in_of: u32, c_out_of: u32,
 }
 @group(0) @binding(1) var<uniform> dims: Conv2d;
 @group(0) @binding(2) var<storage, read> x: array<f32>;          // [n, c_in, h_in, w_in]
-@group(0) @binding(3) var<storage, read> w: array<f32>;          // [c_out, c_in, kernel_h, kernel_w]
+@group(0) @binding(3) var<storage, read> w: array<f32>;          // [c_out, c_in_of, kernel_h, kernel_w]
 @group(0) @binding(4) var<storage, read> b: array<f32>;          // [c_out]
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;    // [n, c_out, h_out, w_out]
 @group(0) @binding(6) var<storage, read> dy: array<f32>;         // as y
@@ -31,17 +37,18 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     let o = at / (dims.w_out * dims.h_out) % dims.c_out;
     let n = at / (dims.w_out * dims.h_out * dims.c_out);
 
+    let first = o / dims.c_out_of * dims.c_in_of;
     var sum = b[o];
-    for (var c = 0u; c < dims.c_in; c++) {
+    for (var c = 0u; c < dims.c_in_of; c++) {
         for (var p = 0u; p < dims.kernel_h; p++) {
             // Above the image this wraps to a large number: one comparison covers both edges.
-            let h = i * dims.stride_h + p - dims.padding_h;
+            let h = i * dims.stride_h + p * dims.dilation_h - dims.padding_h;
             if h >= dims.h_in { continue; }
             for (var q = 0u; q < dims.kernel_w; q++) {
-                let v = j * dims.stride_w + q - dims.padding_w;
+                let v = j * dims.stride_w + q * dims.dilation_w - dims.padding_w;
                 if v >= dims.w_in { continue; }
-                sum += w[((o * dims.c_in + c) * dims.kernel_h + p) * dims.kernel_w + q]
-                    * x[((n * dims.c_in + c) * dims.h_in + h) * dims.w_in + v];
+                sum += w[((o * dims.c_in_of + c) * dims.kernel_h + p) * dims.kernel_w + q]
+                    * x[((n * dims.c_in + first + c) * dims.h_in + h) * dims.w_in + v];
             }
         }
     }
@@ -58,19 +65,22 @@ fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) 
     let c = at / (dims.w_in * dims.h_in) % dims.c_in;
     let n = at / (dims.w_in * dims.h_in * dims.c_in);
 
+    let first = c / dims.c_in_of * dims.c_out_of;
     var sum = 0.0;
-    for (var o = 0u; o < dims.c_out; o++) {
+    for (var o = first; o < first + dims.c_out_of; o++) {
         for (var p = 0u; p < dims.kernel_h; p++) {
-            // The output row i that reaches input row h through tap p: i * stride + p = h + padding.
-            let row = h + dims.padding_h - p;
-            if p > h + dims.padding_h || row % dims.stride_h != 0u || row / dims.stride_h >= dims.h_out { continue; }
+            // The output row i that reaches input row h through tap p: i * stride + p * dilation = h + padding.
+            let down = p * dims.dilation_h;
+            let row = h + dims.padding_h - down;
+            if down > h + dims.padding_h || row % dims.stride_h != 0u || row / dims.stride_h >= dims.h_out { continue; }
             for (var q = 0u; q < dims.kernel_w; q++) {
-                let column = v + dims.padding_w - q;
-                if q > v + dims.padding_w || column % dims.stride_w != 0u || column / dims.stride_w >= dims.w_out {
+                let right = q * dims.dilation_w;
+                let column = v + dims.padding_w - right;
+                if right > v + dims.padding_w || column % dims.stride_w != 0u || column / dims.stride_w >= dims.w_out {
                     continue;
                 }
                 let out_row = (n * dims.c_out + o) * dims.h_out + row / dims.stride_h;
-                sum += w[((o * dims.c_in + c) * dims.kernel_h + p) * dims.kernel_w + q]
+                sum += w[((o * dims.c_in_of + c % dims.c_in_of) * dims.kernel_h + p) * dims.kernel_w + q]
                     * dy[out_row * dims.w_out + column / dims.stride_w];
             }
         }
@@ -82,22 +92,22 @@ fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) 
 fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                    @builtin(local_invocation_index) local: u32) {
     let at = flat_thread(group, groups, local);
-    let fan_in = dims.c_in * dims.kernel_h * dims.kernel_w;
+    let fan_in = dims.c_in_of * dims.kernel_h * dims.kernel_w;
     if at >= dims.c_out * fan_in { return; }
     let q = at % dims.kernel_w;
     let p = at / dims.kernel_w % dims.kernel_h;
-    let c = at / (dims.kernel_w * dims.kernel_h) % dims.c_in;
     let o = at / fan_in;
+    let c = o / dims.c_out_of * dims.c_in_of + at / (dims.kernel_w * dims.kernel_h) % dims.c_in_of;
 
     // One sum for each image, and a sum of those: the rounding error grows with the image, not with the batch.
     var sum = 0.0;
     for (var n = 0u; n < batch.count; n++) {
         var of_image = 0.0;
         for (var i = 0u; i < dims.h_out; i++) {
-            let h = i * dims.stride_h + p - dims.padding_h;
+            let h = i * dims.stride_h + p * dims.dilation_h - dims.padding_h;
             if h >= dims.h_in { continue; }
             for (var j = 0u; j < dims.w_out; j++) {
-                let v = j * dims.stride_w + q - dims.padding_w;
+                let v = j * dims.stride_w + q * dims.dilation_w - dims.padding_w;
                 if v >= dims.w_in { continue; }
                 of_image += dy[((n * dims.c_out + o) * dims.h_out + i) * dims.w_out + j]
                     * x[((n * dims.c_in + c) * dims.h_in + h) * dims.w_in + v];

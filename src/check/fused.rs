@@ -50,7 +50,7 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
 /// What the device reports.
 pub fn conv2d_pool(gpu: &Arc<Gpu>, n: usize, d: Conv2d) -> Result<Vec<Row>> {
     let [rows, columns] = d.output_plane();
-    let pool = MaxPool2d { input: [d.c_out, rows, columns], kernel: [2, 2], stride: [2, 2] };
+    let pool = MaxPool2d { input: [d.c_out, rows, columns], kernel: [2, 2], stride: [2, 2], padding: [0; 2] };
     let mut found = vec![];
     for x in [Layout::Planes, Layout::ChannelsLast, Layout::Bytes] {
         for y in [Layout::Planes, Layout::ChannelsLast] {

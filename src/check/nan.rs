@@ -39,8 +39,10 @@ fn images(channels: usize) -> Vec<f32> {
 /// What the device reports.
 pub fn max_pool2d(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
     let mut rows = vec![];
-    for (kernel, stride) in [([2, 2], [2, 2]), ([3, 2], [1, 3]), ([6, 7], [1, 1])] {
-        let d = MaxPool2d { input: [2, PLANE[0], PLANE[1]], kernel, stride };
+    for (kernel, stride, padding) in
+        [([2, 2], [2, 2], [0, 0]), ([3, 2], [1, 3], [0, 0]), ([6, 7], [1, 1], [0, 0]), ([3, 4], [2, 1], [1, 2])]
+    {
+        let d = MaxPool2d { input: [2, PLANE[0], PLANE[1]], kernel, stride, padding };
         let mut x = images(2);
         (0..N)
             .for_each(|n| x[n * 2 * N + (n * 5 + 1) % N] = if n % 3 == 0 { f32::INFINITY } else { f32::NEG_INFINITY });
@@ -68,7 +70,7 @@ pub fn max_pool2d(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
         d.record_forward(&mut probe.plan, &at)?;
         rows.extend(probe.run(
             "max_pool2d",
-            &format!("a NaN in {N}x{:?}, k {kernel:?} s {stride:?}", d.input),
+            &format!("a NaN in {N}x{:?}, k {kernel:?} s {stride:?} p {padding:?}", d.input),
             step(N),
         )?);
     }
@@ -87,8 +89,9 @@ pub fn conv2d_pool(gpu: &Arc<Gpu>) -> Result<Vec<Row>> {
         stride: [1, 1],
         padding: [1, 1],
         bias: true,
+        ..Conv2d::PLAIN
     };
-    let pool = MaxPool2d { input: [d.c_out, PLANE[0], PLANE[1]], kernel: [2, 2], stride: [2, 2] };
+    let pool = MaxPool2d { input: [d.c_out, PLANE[0], PLANE[1]], kernel: [2, 2], stride: [2, 2], padding: [0; 2] };
     let mut rows = vec![];
     for x in [Layout::Planes, Layout::ChannelsLast, Layout::Bytes] {
         for y in [Layout::Planes, Layout::ChannelsLast] {

@@ -131,8 +131,16 @@ impl OptimizerCase {
     fn in_segments(wants_dx: bool) -> Self {
         const LEN: usize = 512;
         const N: usize = 3;
-        let conv = Conv2d { input: [5, 4, 4], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1], bias: true };
-        let pool = MaxPool2d { input: [4, 4, 4], kernel: [2, 2], stride: [2, 2] };
+        let conv = Conv2d {
+            input: [5, 4, 4],
+            c_out: 4,
+            kernel: [3, 3],
+            stride: [1, 1],
+            padding: [1, 1],
+            bias: true,
+            ..Conv2d::PLAIN
+        };
+        let pool = MaxPool2d { input: [4, 4, 4], kernel: [2, 2], stride: [2, 2], padding: [0; 2] };
         let block = Conv2dPool::new(&conv, &pool, wants_dx, Layout::Planes, Layout::Planes).expect("a block");
         let params = [64, 256];
         let at = Places { partials: LEN + 64, packed: 64, packed_back: wants_dx.then_some(64 + block.packed_len()) };

@@ -1,7 +1,7 @@
 //! A model as one ONNX file: weights, normalisation, temperature, and softmax if it is wanted.
 
 use super::Exportable;
-use crate::layer::{Exported, OnnxOperator, OnnxValue};
+use crate::layer::{Exported, OnnxInput, OnnxOperator, OnnxValue};
 use crate::parse::to_json;
 use crate::protobuf::Message;
 use crate::{Error, Result};
@@ -17,41 +17,81 @@ pub const PROBABILITIES: &str = "probabilities";
 
 /// The number types and the kinds of attributes, as ONNX numbers them.
 const FLOAT: i64 = 1;
+const WHOLE: i64 = 7;
 const OF_FLOAT: i64 = 1;
 const OF_INT: i64 = 2;
 const OF_INTS: i64 = 7;
 
 /// The graph under way.
 struct Graph {
-    /// Each node's inputs, output and operator.
-    nodes: Vec<(Vec<String>, String, OnnxOperator)>,
+    nodes: Vec<GraphNode>,
     weights: Vec<Message>,
     /// The name of what was computed last.
     last: String,
 }
 
+/// An operator on what its inputs name.
+struct GraphNode {
+    operator: &'static str,
+    inputs: Vec<String>,
+    output: String,
+    attributes: Vec<(&'static str, OnnxValue)>,
+}
+
 impl Graph {
-    /// An operator on what was computed last and on `others`.
-    fn node(&mut self, name: &str, operator: OnnxOperator, others: Vec<String>) {
-        let mut inputs = vec![std::mem::replace(&mut self.last, name.into())];
-        inputs.extend(others);
-        self.nodes.push((inputs, name.into(), operator));
+    /// An operator on these inputs. What it gives is called `output`, and was then computed last.
+    fn node(
+        &mut self,
+        output: &str,
+        operator: &'static str,
+        inputs: Vec<String>,
+        attributes: Vec<(&'static str, OnnxValue)>,
+    ) {
+        self.last = output.into();
+        self.nodes.push(GraphNode { operator, inputs, output: output.into(), attributes });
     }
 
     /// An operator without attributes on what was computed last and on these numbers.
     fn with(&mut self, name: &'static str, operator: &'static str, shape: &[usize], values: &[f64]) {
-        let weight = self.weight(name, shape, values);
-        self.node(
-            &format!("{name}_{}", operator.to_lowercase()),
-            OnnxOperator { name: operator, attributes: vec![] },
-            vec![weight],
-        );
+        let inputs = vec![self.last.clone(), self.weight(name, shape, values)];
+        self.node(&format!("{name}_{}", operator.to_lowercase()), operator, inputs, vec![]);
+    }
+
+    /// A layer, whose last operator gives `name`. `others` are [`OnnxInput::Others`].
+    fn layer(&mut self, name: &str, operators: Vec<OnnxOperator>, others: &[String]) {
+        let (first, count) = (self.last.clone(), operators.len());
+        for (i, OnnxOperator { name: operator, inputs, attributes }) in operators.into_iter().enumerate() {
+            let output = if i + 1 == count { name.into() } else { format!("{name}.{i}") };
+            let mut names = vec![];
+            for input in inputs {
+                // Parameters have words for names.
+                let own = format!("{name}.{i}.{}", names.len());
+                match input {
+                    OnnxInput::Last => names.push(self.last.clone()),
+                    OnnxInput::First => names.push(first.clone()),
+                    OnnxInput::Others => names.extend_from_slice(others),
+                    OnnxInput::Number(value) => names.push(self.weight(&own, &[], &[value.into()])),
+                    OnnxInput::Floats(values) => {
+                        let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+                        names.push(self.weight(&own, &[values.len()], &values));
+                    }
+                    OnnxInput::Sizes(sizes) => {
+                        let bytes = sizes.iter().flat_map(|size| size.to_le_bytes()).collect();
+                        names.push(self.tensor(&own, &[sizes.len()], WHOLE, bytes));
+                    }
+                }
+            }
+            self.node(&output, operator, names, attributes);
+        }
     }
 
     fn weight(&mut self, name: &str, shape: &[usize], values: &[f64]) -> String {
-        let bytes: Vec<u8> = values.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect();
+        self.tensor(name, shape, FLOAT, values.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect())
+    }
+
+    fn tensor(&mut self, name: &str, shape: &[usize], kind: i64, bytes: Vec<u8>) -> String {
         let tensor = Message::default().each(shape, |tensor, &size| tensor.int(1, size as i64));
-        self.weights.push(tensor.int(2, FLOAT).bytes(8, name).bytes(9, bytes));
+        self.weights.push(tensor.int(2, kind).bytes(8, name).bytes(9, bytes));
         name.into()
     }
 }
@@ -71,11 +111,11 @@ pub fn encode(model: &Exportable, softmax: bool) -> Result<Vec<u8>> {
     let mut tensors = vec![graph.last.clone()];
     for (layer, Exported { onnx, .. }) in model.layers()? {
         graph.last.clone_from(&tensors[layer.from]);
-        if let Some(operator) = onnx {
+        if !onnx.is_empty() {
             let weights = model.parameters(layer).into_iter();
             let weights = weights.map(|(p, values)| graph.weight(&p.name, &p.shape, values));
-            let others = layer.skip.map(|skip| tensors[skip].clone()).into_iter().chain(weights).collect();
-            graph.node(&layer.name, operator, others);
+            let others: Vec<String> = layer.skip.map(|skip| tensors[skip].clone()).into_iter().chain(weights).collect();
+            graph.layer(&layer.name, onnx, &others);
         }
         tensors.push(graph.last.clone());
     }
@@ -87,16 +127,13 @@ pub fn encode(model: &Exportable, softmax: bool) -> Result<Vec<u8>> {
             let mask: Vec<f64> = allowed.iter().map(|&allowed| if allowed { 0.0 } else { f64::NEG_INFINITY }).collect();
             graph.with("class_mask", "Add", &[mask.len()], &mask);
         }
-        graph.node(
-            PROBABILITIES,
-            OnnxOperator { name: "Softmax", attributes: vec![("axis", OnnxValue::Int(1))] },
-            vec![],
-        );
+        let logits = vec![graph.last.clone()];
+        graph.node(PROBABILITIES, "Softmax", logits, vec![("axis", OnnxValue::Int(1))]);
     }
     let output = if softmax { PROBABILITIES } else { LOGITS };
     let Graph { mut nodes, weights, .. } = graph;
-    if let Some((_, name, _)) = nodes.last_mut() {
-        *name = output.into();
+    if let Some(last) = nodes.last_mut() {
+        last.output = output.into();
     }
     let graph = Message::default()
         .each(nodes, |graph, node| graph.message(1, encode_node(node)))
@@ -132,12 +169,12 @@ fn metadata(model: &Exportable) -> Vec<(&'static str, String)> {
     metadata
 }
 
-fn encode_node((inputs, output, OnnxOperator { name, attributes }): (Vec<String>, String, OnnxOperator)) -> Message {
+fn encode_node(GraphNode { operator, inputs, output, attributes }: GraphNode) -> Message {
     Message::default()
         .each(inputs, |node, input| node.bytes(1, input))
         .bytes(2, &output)
         .bytes(3, &output)
-        .bytes(4, name)
+        .bytes(4, operator)
         .each(attributes, |node, (name, value)| node.message(5, attribute(name, value)))
 }
 

@@ -11,10 +11,12 @@
 //! [`crate::docs::own_layer`] shows one whole.
 
 mod exported;
+mod init;
 mod layout;
 mod scratch;
 
-pub use exported::{Exported, OnnxOperator, OnnxValue};
+pub use exported::{Exported, OnnxInput, OnnxOperator, OnnxValue};
+pub use init::{First, Init};
 pub use layout::ImageLayout;
 pub use scratch::{MAX_CHUNKS, NodeBytes, Scratch, chunk_len, grow};
 
@@ -120,16 +122,6 @@ pub enum Role {
     Buffer,
 }
 
-/// A parameter's values before training.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum First {
-    /// PyTorch's rule for Conv2d and Linear: uniform in [-1/sqrt(n), 1/sqrt(n)), n being how many inputs feed one
-    /// output (He et al. 2015's uniform bound with a = sqrt 5).
-    FanIn(usize),
-    /// This number everywhere.
-    Constant(f64),
-}
-
 /// A parameter tensor of a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
@@ -144,11 +136,17 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// A weight and its bias, one for each output: `shape[0]` of them.
-    pub fn weight_and_bias(shape: Vec<usize>, fan_in: usize) -> Vec<Self> {
+    /// A weight and its bias, one for each output: `shape[0]` of them, each fed by all other places of the shape.
+    pub fn weight_and_bias(shape: Vec<usize>, init: Init) -> Vec<Self> {
         let outputs = shape[0];
-        let parameter = |name, shape| Self { name, shape, first: First::FanIn(fan_in), role: Role::Trained };
-        vec![parameter("weight", shape), parameter("bias", vec![outputs])]
+        let elements = |sizes: &[usize]| sizes.iter().product::<usize>();
+        let first = match init {
+            Init::Default => [First::FanIn(elements(&shape[1..])); 2],
+            // As PyTorch counts, also of a convolution in groups: all output channels at every place of the kernel.
+            Init::Kaiming => [First::Kaiming(outputs * elements(&shape[2..])), First::Constant(0.0)],
+        };
+        let parameter = |name, shape, first| Self { name, shape, first, role: Role::Trained };
+        vec![parameter("weight", shape, first[0]), parameter("bias", vec![outputs], first[1])]
     }
 }
 

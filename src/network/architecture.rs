@@ -183,6 +183,7 @@ fn layer(table: &LayerTable, place: &str, classes: usize) -> Result<Layer, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::First;
 
     fn of(text: &str) -> Result<Architecture> {
         let folder = tempfile::tempdir().unwrap();
@@ -270,6 +271,68 @@ mod tests {
         );
         assert!(Architecture::parse("resnet9").unwrap_err().to_string().contains("seed, lenet5, mlp"));
         assert!(matches!(Architecture::parse("none.toml"), Err(Error::Io { .. })));
+    }
+
+    /// The names and the words that PyTorch has for settings.
+    #[test]
+    fn settings_are_named_as_in_pytorch() {
+        let text = r#"
+            [[layers]]
+            type = "conv2d"
+            out = 6
+            kernel = [3, 2]
+            groups = 3
+            dilation = [2, 1]
+            bias = false
+            init = "kaiming"
+            [[layers]]
+            type = "group_norm"
+            num_groups = 2
+            eps = 1e-3
+            [[layers]]
+            type = "silu"
+            [[layers]]
+            type = "max_pool2d"
+            kernel = 3
+            stride = 2
+            padding = 1
+            [[layers]]
+            type = "gelu"
+            approximate = "tanh"
+            [[layers]]
+            type = "flatten"
+            [[layers]]
+            type = "linear"
+            init = "kaiming"
+        "#;
+        let net = of(text).unwrap().network([3, 9, 9], 5).unwrap();
+        let modules: Vec<_> = net.layers.iter().map(|layer| layer.op.exported().unwrap().torch).collect();
+        let expected = [
+            "nn.Conv2d(3, 6, (3, 2), stride=(1, 1), padding=(0, 0), dilation=(2, 1), groups=3, bias=False)",
+            "nn.GroupNorm(2, 6, eps=0.001)",
+            "nn.SiLU()",
+            "nn.MaxPool2d((3, 3), stride=(2, 2), padding=(1, 1))",
+            "nn.GELU(approximate='tanh')",
+        ];
+        assert_eq!(modules[..5], expected);
+        assert_eq!(net.layers[1].name, "gn1");
+        let last = &net.parameters[net.parameters.len() - 2..];
+        assert_eq!((net.parameters[0].first, last[0].first), (First::Kaiming(6 * 6), First::Kaiming(5)));
+        assert_eq!((&net.parameters[0].shape[..], last[1].first), (&[6, 1, 3, 2][..], First::Constant(0.0)));
+        let message = |text: &str| of(text).unwrap_err().to_string();
+        let word = message("[[layers]]\ntype = \"gelu\"\napproximate = \"erf\"\n");
+        assert!(word.contains("layer 1 (gelu): ") && word.contains("none") && word.contains("tanh"), "{word}");
+        let fit = |layer: &str| of(layer).unwrap().network([3, 9, 9], 5).unwrap_err().to_string();
+        let groups = fit("[[layers]]\ntype = \"group_norm\"\nnum_groups = 2\n");
+        assert!(groups.contains("layer gn1: got 2 groups of 3 channels (from 3x9x9), needs a number"), "{groups}");
+        let split = fit("[[layers]]\ntype = \"conv2d\"\nout = 4\ngroups = 3\n");
+        assert!(split.contains("got 3 groups of 3 input and 4 output channels, needs"), "{split}");
+        let gaps = fit("[[layers]]\ntype = \"conv2d\"\nout = 4\nkernel = 3\ndilation = 5\n");
+        assert!(gaps.contains("dilation [5, 5]") && gaps.contains("at least the kernel's 11x11"), "{gaps}");
+        let padding = fit("[[layers]]\ntype = \"max_pool2d\"\nkernel = 3\npadding = [1, 2]\n");
+        assert!(padding.contains("got padding [1, 2] of a window of 3x3, needs at most half"), "{padding}");
+        let eps = fit("[[layers]]\ntype = \"group_norm\"\nnum_groups = 3\neps = 1e-60\n");
+        assert!(eps.contains("layer gn1: got eps 0.000") && eps.contains("needs a number above 0"), "{eps}");
     }
 
     #[test]

@@ -315,6 +315,11 @@ fn initial(parameters: &[NamedParameter], seed: u64, before: usize) -> Vec<f32> 
                 let bound = 1.0 / (inputs as f64).sqrt();
                 values.fill_with(|| rng.range(-bound, bound) as f32);
             }
+            First::Kaiming(outputs) => {
+                let mut rng = Philox::of(seed, Stream::Parameter(before + i));
+                let deviation = (2.0 / outputs as f64).sqrt();
+                values.fill_with(|| (deviation * rng.normal()) as f32);
+            }
             First::Constant(value) => values.fill(value as f32),
         }
     }
@@ -339,7 +344,8 @@ fn parts_mut<T>(values: &mut [T], ranges: Vec<Range<usize>>) -> Vec<&mut [T]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::linear;
+    use crate::layer::Init;
+    use crate::ops::{conv2d, linear};
 
     #[test]
     fn the_seed_network_has_the_published_sizes() {
@@ -376,8 +382,10 @@ mod tests {
     fn a_misfit_names_the_layer_what_it_got_and_what_it_needs() {
         let message = |input, layers: &[Layer]| Network::new(input, layers).unwrap_err().to_string();
         // The tutorial's network as written, on the images it is meant for.
-        let tutorial =
-            [Layer::flatten(), Layer::new(linear::Settings { in_features: Some(64 * 28 * 28), out_features: 128 })];
+        let tutorial = [
+            Layer::flatten(),
+            Layer::new(linear::Settings { in_features: Some(64 * 28 * 28), ..linear::Settings::new(128) }),
+        ];
         assert_eq!(
             message([64, 7, 7], &tutorial),
             "layer fc1: got 3136 input features (from 3136), needs 50176, as declared"
@@ -408,6 +416,43 @@ mod tests {
         assert!(flat.iter().zip(used).all(|(&v, used)| used || v == 0.0));
         assert_eq!(flat, net.initial_parameters(7));
         assert_ne!(flat, net.initial_parameters(8));
+    }
+
+    /// Catches a variance by the wrong fan, a bias that is not 0, and a layer that was not asked and changes all the same.
+    #[test]
+    fn kaiming_is_normal_with_a_variance_of_2_by_the_fan_out() {
+        let init = Init::Kaiming;
+        let conv = conv2d::Settings { init, groups: 4, ..conv2d::Settings::square(64, 3, 1) };
+        let hidden = linear::Settings { init, ..linear::Settings::new(96) };
+        let layers =
+            [Layer::conv2d(16, 3, 1), Layer::new(conv), Layer::flatten(), Layer::new(hidden), Layer::linear(10)];
+        let net = Network::new([3, 6, 6], &layers).unwrap();
+        let flat = net.initial_parameters(7);
+        // torch.nn.init._calculate_fan_in_and_fan_out counts 64 * 9 and 96.
+        for (index, outputs) in [(2, 64.0 * 9.0), (4, 96.0)] {
+            let values: Vec<f64> = flat[net.parameters[index].range()].iter().map(|&v| v.into()).collect();
+            let n = values.len() as f64;
+            let (mean, square) = (values.iter().sum::<f64>() / n, values.iter().map(|v| v * v).sum::<f64>() / n);
+            let variance = 2.0 / outputs;
+            let name = &net.parameters[index].name;
+            assert!(mean.abs() < 4.0 * (variance / n).sqrt(), "{name}: a mean of {mean}");
+            let allowed = 4.0 * variance * (2.0 / n).sqrt();
+            assert!((square - variance).abs() < allowed, "{name}: {square}, expected {variance} +- {allowed}");
+            assert!(flat[net.parameters[index + 1].range()].iter().all(|v| *v == 0.0), "{name}'s bias");
+        }
+        // The layers that were not asked have what they had.
+        let usual = [
+            Layer::conv2d(16, 3, 1),
+            Layer::new(conv2d::Settings { init: Init::Default, ..conv }),
+            Layer::flatten(),
+            Layer::linear(96),
+            Layer::linear(10),
+        ];
+        let usual = Network::new([3, 6, 6], &usual).unwrap().initial_parameters(7);
+        for (index, same) in [(0, true), (1, true), (2, false), (4, false), (6, true), (7, true)] {
+            let range = net.parameters[index].range();
+            assert_eq!(usual[range.clone()] == flat[range], same, "{}", net.parameters[index].name);
+        }
     }
 
     /// Parameters of 4, 2, 70 and 35 numbers: each begins at a multiple of 64.

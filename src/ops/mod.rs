@@ -19,7 +19,9 @@ pub mod conv2d_pool;
 pub mod dropout;
 pub mod flatten;
 pub mod gather;
+pub mod gelu;
 pub mod global_avg_pool2d;
+pub mod group_norm;
 pub mod head;
 pub mod leaky_relu;
 pub mod linear;
@@ -29,10 +31,11 @@ pub mod relu;
 pub mod residual;
 pub mod seal;
 mod shared;
+pub mod silu;
 pub mod stage;
 
 pub use shared::{AffineBuffers, Around, Case, Entry, Golden, IGNORED, Read};
-pub(crate) use shared::{Pooling, Stride, WORKGROUP, pair, plain, pooled, windows};
+pub(crate) use shared::{ELEMENTS, Pooling, Stride, WORKGROUP, pair, plain, pooled, windows};
 
 use crate::plan::shaders::{self, Shader};
 
@@ -44,9 +47,12 @@ pub const ALL: &[Entry] = &[
     avg_pool2d::ENTRY,
     global_avg_pool2d::ENTRY,
     batch_norm2d::ENTRY,
+    group_norm::ENTRY,
     linear::ENTRY,
     relu::ENTRY,
     leaky_relu::ENTRY,
+    silu::ENTRY,
+    gelu::ENTRY,
     dropout::ENTRY,
     flatten::ENTRY,
     residual::ENTRY,

@@ -41,7 +41,8 @@ pub struct Around {
     pub classes: usize,
 }
 
-/// A pooling in a file: its window, and its stride, which is the window's size where it is left out, as in PyTorch.
+/// A pooling without padding in a file: its window, and its stride, which is the window's size where it is left out, as in
+/// PyTorch.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pooling {
@@ -95,6 +96,9 @@ pub const IGNORED: u32 = u32::MAX;
 /// Threads of a workgroup, as `WORKGROUP` in `shaders/common/dispatch.wgsl`.
 pub(crate) const WORKGROUP: usize = 64;
 
+/// A task of an operation that is done element by element has at least so many: fewer are not worth a thread.
+pub(crate) const ELEMENTS: usize = 1 << 12;
+
 /// The buffers of a layer with a weight and a bias in a plan.
 #[derive(Clone, Copy, Debug)]
 pub struct AffineBuffers {
@@ -119,17 +123,21 @@ pub(crate) fn windows(size: usize, kernel: usize, stride: usize, padding: usize)
         .then(|| (size + 2 * padding).checked_sub(kernel).map(|room| room / stride + 1))?
 }
 
-/// Height and width of what a pooling without padding makes of an image.
+/// Height and width of what a pooling makes of an image.
 pub(crate) fn pooled(
     [channels, h, w]: [usize; 3],
     kernel: [usize; 2],
     stride: [usize; 2],
+    padding: [usize; 2],
 ) -> Result<[usize; 2], Misfit> {
-    match (windows(h, kernel[0], stride[0], 0), windows(w, kernel[1], stride[1], 0)) {
+    match (windows(h, kernel[0], stride[0], padding[0]), windows(w, kernel[1], stride[1], padding[1])) {
         (Some(rows), Some(columns)) => Ok([rows, columns]),
         _ => Err(Misfit {
-            got: format!("a {channels}x{h}x{w} input, stride {stride:?}"),
-            needs: format!("strides of at least 1 and an image of at least the window's {}x{}", kernel[0], kernel[1]),
+            got: format!("a {channels}x{h}x{w} input, stride {stride:?}, padding {padding:?}"),
+            needs: format!(
+                "strides of at least 1 and a padded image of at least the window's {}x{}",
+                kernel[0], kernel[1]
+            ),
         }),
     }
 }

@@ -14,7 +14,7 @@ use smoothcnn::backend::{Asked, ImageSet, State};
 use smoothcnn::data::Dataset;
 use smoothcnn::export::{Exportable, onnx, pytorch};
 use smoothcnn::network::{Layer, Network};
-use smoothcnn::ops::{avg_pool2d, conv2d, max_pool2d};
+use smoothcnn::ops::{avg_pool2d, conv2d, gelu, max_pool2d};
 use smoothcnn::plan::Storage;
 use smoothcnn::train::checkpoint::Metadata;
 use smoothcnn::train::model::ModelFile;
@@ -97,18 +97,17 @@ fn untrained(input: [usize; 3], layers: &[Layer], images: &Dataset) -> (Exportab
 fn networks(images: &Dataset) -> Vec<(Exportable, Vec<f64>)> {
     let layers = [
         Layer::new(conv2d::Settings {
-            in_channels: None,
             out_channels: 5,
             kernel_size: [3, 2],
             stride: [2, 1],
             padding: [2, 1],
-            bias: true,
+            ..conv2d::Settings::square(1, 1, 0)
         }),
         Layer::leaky_relu(0.1),
         Layer::new(avg_pool2d::Settings { kernel_size: [2, 3], stride: [1, 2] }),
         Layer::conv2d(6, 3, 1),
         Layer::relu(),
-        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 3] }),
+        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 3], padding: [1, 1] }),
         Layer::flatten(),
         Layer::dropout(0.3),
         Layer::linear(7),
@@ -134,7 +133,18 @@ fn networks(images: &Dataset) -> Vec<(Exportable, Vec<f64>)> {
         Layer::flatten(),
         Layer::linear(3),
     ];
-    let networks: [&[Layer]; 3] = [&layers, &with_global, &residual];
+    let smooth = [
+        Layer::conv2d(6, 3, 1),
+        Layer::group_norm(3),
+        Layer::silu(),
+        Layer::new(conv2d::Settings { groups: 3, dilation: [2, 1], ..conv2d::Settings::square(6, 3, 1) }),
+        Layer::gelu(),
+        Layer::flatten(),
+        Layer::linear(8),
+        Layer::new(gelu::Settings { approximate: gelu::Approximate::Tanh }),
+        Layer::linear(3),
+    ];
+    let networks: [&[Layer]; 4] = [&layers, &with_global, &residual, &smooth];
     networks.map(|layers| untrained(images.shape, layers, images)).into()
 }
 

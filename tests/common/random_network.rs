@@ -80,11 +80,11 @@ fn block(rng: &mut Rng) -> Vec<Layer> {
 }
 
 fn conv(out_channels: usize, kernel_size: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Layer {
-    Layer::new(conv2d::Settings { in_channels: None, out_channels, kernel_size, stride, padding, bias: true })
+    Layer::new(conv2d::Settings { out_channels, kernel_size, stride, padding, ..conv2d::Settings::square(1, 1, 0) })
 }
 
 fn pool(kernel_size: [usize; 2], stride: [usize; 2]) -> Layer {
-    Layer::new(max_pool2d::Settings { kernel_size, stride })
+    Layer::new(max_pool2d::Settings { kernel_size, stride, padding: [0; 2] })
 }
 
 /// Any layer of the registry, as its own folder draws it: a new kind joins by itself.

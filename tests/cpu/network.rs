@@ -21,9 +21,9 @@ const SMOOTHING: Smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1
 fn networks() -> Vec<Network> {
     let (relu, flatten) = (Layer::relu, Layer::flatten);
     let conv = |out_channels, kernel_size, stride, padding| {
-        Layer::new(conv2d::Settings { in_channels: None, out_channels, kernel_size, stride, padding, bias: true })
+        Layer::new(conv2d::Settings { out_channels, kernel_size, stride, padding, ..conv2d::Settings::square(1, 1, 0) })
     };
-    let pool = |kernel_size, stride| Layer::new(max_pool2d::Settings { kernel_size, stride });
+    let pool = |kernel_size, stride| Layer::new(max_pool2d::Settings { kernel_size, stride, padding: [0; 2] });
     let stacks: [([usize; 3], Vec<Layer>); 8] = [
         // Odd sizes: both poolings drop a row and a column.
         (

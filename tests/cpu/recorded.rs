@@ -5,8 +5,10 @@ use std::sync::Mutex;
 
 use smoothcnn::data::digits;
 use smoothcnn::data::labels::{Noise, flip, stratified_split};
+use smoothcnn::layer::{Init, Layer};
 use smoothcnn::measure::bootstrap::intervals;
 use smoothcnn::network::Network;
+use smoothcnn::ops::{conv2d, linear};
 use smoothcnn::train::Course;
 
 /// The labels of 40 images, four classes in turn.
@@ -29,6 +31,20 @@ fn initial_parameters() {
         [-0.033794906, 0.0058553866],
         [0.0118021155, -0.024681117],
     ];
+    assert_eq!(found, expected);
+}
+
+/// The same in Python, of the generator's definition: `sqrt(2/fan_out) sqrt(-2 ln(1 - u)) cos(2 pi v)`.
+#[test]
+fn initial_parameters_by_kaiming() {
+    let init = Init::Kaiming;
+    let conv = conv2d::Settings { init, ..conv2d::Settings::square(4, 3, 1) };
+    let linear = linear::Settings { init, ..linear::Settings::new(3) };
+    let net = Network::new([1, 4, 4], &[Layer::new(conv), Layer::flatten(), Layer::new(linear)]).unwrap();
+    let flat = net.initial_parameters(7);
+    let found: Vec<&[f32]> = net.parameters.iter().map(|p| &flat[p.offset..p.offset + 3]).collect();
+    let expected: [&[f32]; 4] =
+        [&[0.057431284, 0.25231317, -0.45637158], &[0.0; 3], &[1.3210204, 0.20229167, 0.43618885], &[0.0; 3]];
     assert_eq!(found, expected);
 }
 

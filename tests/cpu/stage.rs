@@ -32,8 +32,9 @@ struct Expected {
 /// Every convolution of the check, and some whose channels are primes around a vector's length, with kernels of one to
 /// seven rows, each alone and under poolings that cover the image, leave a rest, or leave gaps.
 fn all_cases() -> Vec<Case> {
-    let conv =
-        |n, input, c_out, kernel, stride, padding| (n, Conv2d { input, c_out, kernel, stride, padding, bias: true });
+    let conv = |n, input, c_out, kernel, stride, padding| {
+        (n, Conv2d { input, c_out, kernel, stride, padding, bias: true, ..Conv2d::PLAIN })
+    };
     let own = [
         conv(1, [17, 9, 9], 31, [3, 3], [1, 1], [1, 1]),
         conv(2, [7, 10, 11], 37, [5, 3], [1, 1], [2, 1]),
@@ -50,7 +51,7 @@ fn all_cases() -> Vec<Case> {
         for relu in [false, true] {
             all.push(Case { n, dims, relu, pool: None });
             for (kernel, stride) in pools {
-                let pool = MaxPool2d { input, kernel, stride };
+                let pool = MaxPool2d { input, kernel, stride, padding: [0; 2] };
                 if pool.output().is_ok() {
                     assert!(ConvBlock::takes(&pool));
                     all.push(Case { n, dims, relu, pool: Some(pool) });
@@ -65,7 +66,12 @@ fn all_cases() -> Vec<Case> {
 fn expected(case: &Case, value: impl Fn(usize, u64) -> Vec<f64>) -> Expected {
     let d = &case.dims;
     let [rows, columns] = d.output_plane();
-    let pool = case.pool.unwrap_or(MaxPool2d { input: [d.c_out, rows, columns], kernel: [1, 1], stride: [1, 1] });
+    let pool = case.pool.unwrap_or(MaxPool2d {
+        input: [d.c_out, rows, columns],
+        kernel: [1, 1],
+        stride: [1, 1],
+        padding: [0; 2],
+    });
     let (x, w, b) = (value(case.n * d.input_len(), 1), value(d.weight_len(), 2), value(d.c_out, 3));
     let dy = value(case.n * pool.output_len(), 4);
     let conv = |x: &[f64], w: &[f64], b: &[f64]| {

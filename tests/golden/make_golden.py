@@ -17,18 +17,21 @@ Format. Float tensors are F64, class indices and pool indices I64, all row-major
 and the tensors of a case are `<case>.<name>`. `dy` is a random upstream gradient; dx, dw, db are what PyTorch's
 autograd gives for it.
 
-conv2d         metadata n c_in h w c_out kh kw stride_h stride_w pad_h pad_w oh ow
-               x [n,c_in,h,w]  w [c_out,c_in,kh,kw]  b [c_out]  y, dy [n,c_out,oh,ow]  dx dw db as x w b
-               Cross-correlation, zero padding on both sides; oh = floor((h + 2 pad_h - kh) / stride_h) + 1.
-max_pool2d     metadata n c h w kh kw stride_h stride_w oh ow
+conv2d         metadata n c_in h w c_out kh kw stride_h stride_w pad_h pad_w dilation_h dilation_w groups oh ow
+               x [n,c_in,h,w]  w [c_out,c_in/groups,kh,kw]  b [c_out]  y, dy [n,c_out,oh,ow]  dx dw db as x w b
+               Cross-correlation, zero padding on both sides;
+               oh = floor((h + 2 pad_h - dilation_h (kh - 1) - 1) / stride_h) + 1.
+max_pool2d     metadata n c h w kh kw stride_h stride_w pad_h pad_w oh ow
                x, dx [n,c,h,w]  y, dy [n,c,oh,ow]  indices I64 [n,c,oh,ow]
-               No padding, floor rule. indices: flat position row * w + column in the h*w plane; the first of equals.
+               Floor rule. indices: flat position row * w + column in the h*w plane; the first of equals.
 avg_pool2d     metadata n c h w kh kw stride_h stride_w oh ow
                x, dx [n,c,h,w]  y, dy [n,c,oh,ow]. No padding, floor rule.
 batch_norm2d   metadata n c h w eps momentum
                x, dx, y, dy [n,c,h,w]  w, dw, b, db [c]  mean, var [c]: running statistics before  mean_after, var_after:
                after a batch in training  inferred [n,c,h,w]: the output in inference, by mean and var. x of far_from_zero
                is around 1e4.
+group_norm     metadata n c h w num_groups eps
+               x, dx, y, dy [n,c,h,w]  w, dw, b, db [c]. x of far_from_zero is around 1e4.
 global_avg_pool2d
                metadata n c h w
                x, dx [n,c,h,w]  y, dy [n,c,1,1]: adaptive_avg_pool2d(x, 1)
@@ -36,6 +39,10 @@ relu           metadata len
                x y dy dx, all [len]. The gradient at 0.0 and at -0.0 is 0.
 leaky_relu     metadata len negative_slope
                x y dy dx, all [len]. The gradient at 0.0 and at -0.0 is negative_slope.
+silu           metadata len
+               x y dy dx, all [len]
+gelu           metadata len tanh (0, or 1 for approximate="tanh")
+               x y dy dx, all [len]
 linear         metadata n in out
                x, dx [n,in]  w, dw [out,in]  b, db [out]  y, dy [n,out];  y = x w^T + b
 smoothed_loss  metadata n classes epsilon variant (uniform | off-target) scale (of the logits)
@@ -145,7 +152,7 @@ def leaf(tensor):
 
 def conv2d():
     golden = Golden("conv2d")
-    keys = "n c_in h w c_out kh kw stride_h stride_w pad_h pad_w".split()
+    keys = "n c_in h w c_out kh kw stride_h stride_w pad_h pad_w dilation_h dilation_w groups".split()
     cases = {
         "one_pixel": (1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0),
         "seed_like": (3, 1, 5, 7, 4, 3, 3, 1, 1, 1, 1),
@@ -157,14 +164,20 @@ def conv2d():
         "stride_over_kernel": (1, 2, 11, 13, 3, 2, 2, 3, 4, 0, 0),
         "even_kernel": (3, 3, 5, 5, 2, 4, 2, 1, 1, 2, 1),
         "many_channels": (1, 17, 3, 3, 19, 3, 3, 1, 1, 1, 1),
+        "depthwise": (2, 4, 5, 6, 4, 3, 3, 1, 1, 1, 1, 1, 1, 4),
+        "depthwise_times_two": (1, 3, 5, 4, 6, 3, 2, 2, 1, 1, 0, 1, 1, 3),
+        "groups": (2, 6, 4, 5, 4, 1, 3, 1, 2, 0, 1, 1, 1, 2),
+        "dilated": (2, 2, 7, 9, 3, 3, 3, 1, 1, 2, 2, 2, 2, 1),
+        "dilated_groups": (1, 4, 9, 8, 6, 3, 2, 2, 3, 1, 4, 3, 5, 2),
     }
     for name, values in cases.items():
-        p = dict(zip(keys, values, strict=True))
+        p = dict(zip(keys, values + (1, 1, 1) * (len(values) == 11), strict=True))
         random = Random(golden.name, name)
         x = leaf(random.normal(p["n"], p["c_in"], p["h"], p["w"]))
-        w = leaf(random.normal(p["c_out"], p["c_in"], p["kh"], p["kw"]))
+        w = leaf(random.normal(p["c_out"], p["c_in"] // p["groups"], p["kh"], p["kw"]))
         b = leaf(random.normal(p["c_out"]))
-        y = F.conv2d(x, w, b, (p["stride_h"], p["stride_w"]), (p["pad_h"], p["pad_w"]))
+        stride, padding, dilation = ((p[f"{of}_h"], p[f"{of}_w"]) for of in ("stride", "pad", "dilation"))
+        y = F.conv2d(x, w, b, stride, padding, dilation, p["groups"])
         dy = random.normal(*y.shape)
         dx, dw, db = torch.autograd.grad(y, (x, w, b), dy)
         p |= {"oh": y.shape[2], "ow": y.shape[3]}
@@ -174,7 +187,7 @@ def conv2d():
 
 def max_pool2d():
     golden = Golden("max_pool2d")
-    keys = "n c h w kh kw stride_h stride_w".split()
+    keys = "n c h w kh kw stride_h stride_w pad_h pad_w".split()
     cases = {
         "k2s2": (2, 3, 8, 6, 2, 2, 2, 2),
         "k2s2_odd": (3, 2, 7, 9, 2, 2, 2, 2),
@@ -187,9 +200,14 @@ def max_pool2d():
         "ties_k2s2": (3, 2, 9, 8, 2, 2, 2, 2),
         "ties_k3s1": (2, 2, 7, 7, 3, 3, 1, 1),
         "all_equal": (1, 1, 5, 5, 3, 3, 2, 2),
+        "k3s2p1": (2, 3, 8, 7, 3, 3, 2, 2, 1, 1),
+        "k2s2p1_below_zero": (2, 2, 5, 6, 2, 2, 2, 2, 1, 1),
+        "k5x2_p2x0": (1, 2, 9, 4, 5, 2, 1, 3, 2, 0),
+        "ties_p1x2": (2, 2, 7, 6, 3, 4, 2, 1, 1, 2),
+        "padded_pixel": (1, 1, 1, 1, 3, 5, 1, 1, 1, 2),
     }
     for name, values in cases.items():
-        p = dict(zip(keys, values, strict=True))
+        p = dict(zip(keys, values + (0, 0) * (len(values) == 8), strict=True))
         random = Random(golden.name, name)
         shape = (p["n"], p["c"], p["h"], p["w"])
         if name.startswith("ties"):
@@ -197,10 +215,10 @@ def max_pool2d():
         elif name == "all_equal":
             x = torch.full(shape, -1.5, dtype=torch.float64)
         else:
-            x = random.normal(*shape)
+            x = random.normal(*shape) - (9 if name.endswith("below_zero") else 0)
         x = leaf(x)
-        kernel, stride = (p["kh"], p["kw"]), (p["stride_h"], p["stride_w"])
-        y, indices = F.max_pool2d(x, kernel, stride, return_indices=True)
+        kernel, stride, padding = (p["kh"], p["kw"]), (p["stride_h"], p["stride_w"]), (p["pad_h"], p["pad_w"])
+        y, indices = F.max_pool2d(x, kernel, stride, padding, return_indices=True)
         dy = random.normal(*y.shape)
         (dx,) = torch.autograd.grad(y, x, dy)
         p |= {"oh": y.shape[2], "ow": y.shape[3]}
@@ -254,6 +272,28 @@ def batch_norm2d():
     golden.write()
 
 
+def group_norm():
+    golden = Golden("group_norm")
+    keys = "n c h w num_groups eps".split()
+    cases = {
+        "pixels": (5, 6, 1, 1, 2, 1e-5),
+        "planes": (3, 4, 5, 7, 2, 1e-5),
+        "each_channel": (2, 3, 4, 3, 3, 1e-3),
+        "all_channels": (2, 5, 3, 3, 1, 0.1),
+        "far_from_zero": (2, 4, 4, 4, 2, 1e-5),
+    }
+    for name, values in cases.items():
+        p = dict(zip(keys, values, strict=True))
+        random = Random(golden.name, name)
+        x = leaf(random.normal(p["n"], p["c"], p["h"], p["w"]) + (1e4 if name == "far_from_zero" else 0))
+        w, b = (leaf(random.normal(p["c"])) for _ in range(2))
+        y = F.group_norm(x, p["num_groups"], w, b, p["eps"])
+        dy = random.normal(*y.shape)
+        dx, dw, db = torch.autograd.grad(y, (x, w, b), dy)
+        golden.case(name, p, x=x, w=w, b=b, y=y, dy=dy, dx=dx, dw=dw, db=db)
+    golden.write()
+
+
 def global_avg_pool2d():
     golden = Golden("global_avg_pool2d")
     for n, c, h, w in [(1, 1, 1, 1), (3, 5, 7, 11), (2, 3, 1, 17)]:
@@ -301,6 +341,29 @@ def leaky_relu():
         (dx,) = torch.autograd.grad(y, x, dy)
         golden.case(name, {"len": x.numel(), "negative_slope": slope}, x=x, y=y, dy=dy, dx=dx)
     golden.write()
+
+
+def curve(name, cases):
+    """A smooth function of each element: `cases` are its forms, by the case's name, with their parameters."""
+    golden = Golden(name)
+    for case, (of, params) in cases.items():
+        random = Random(golden.name, case)
+        x = random.normal(257) * 3
+        x[:8] = torch.tensor([0.0, -0.0, 1e-300, -1e-300, 40.0, -40.0, 700.0, -700.0], dtype=torch.float64)
+        x = leaf(x)
+        y = of(x)
+        dy = random.normal(*y.shape)
+        (dx,) = torch.autograd.grad(y, x, dy)
+        golden.case(case, {"len": x.numel()} | params, x=x, y=y, dy=dy, dx=dx)
+    golden.write()
+
+
+def silu():
+    curve("silu", {"random": (F.silu, {})})
+
+
+def gelu():
+    curve("gelu", {"exact": (F.gelu, {"tanh": 0}), "tanh": (lambda x: F.gelu(x, approximate="tanh"), {"tanh": 1})})
 
 
 def linear():
@@ -687,8 +750,8 @@ def resnet8():
 if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     torch.use_deterministic_algorithms(True)
-    files = (conv2d, max_pool2d, avg_pool2d, batch_norm2d, global_avg_pool2d, relu, leaky_relu, linear, smoothed_loss, weighted_loss,
-             comparator_loss, distillation_loss, adam, seed_network, resnet8)
+    files = (conv2d, max_pool2d, avg_pool2d, batch_norm2d, group_norm, global_avg_pool2d, relu, leaky_relu, silu, gelu, linear,
+             smoothed_loss, weighted_loss, comparator_loss, distillation_loss, adam, seed_network, resnet8)
     for file in files:
         if len(sys.argv) == 1 or file.__name__ in sys.argv[1:]:
             file()

@@ -10,6 +10,7 @@ mod folded;
 #[path = "../common/golden.rs"]
 mod golden;
 mod halves;
+mod layers;
 mod network;
 mod ops;
 mod predictor;

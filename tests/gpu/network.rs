@@ -33,10 +33,10 @@ fn twenty_steps_of_a_small_network() {
             kernel_size: [3, 2],
             stride: [1, 2],
             padding: [1, 1],
-            bias: true,
+            ..conv2d::Settings::square(1, 1, 0)
         }),
         Layer::relu(),
-        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 1] }),
+        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 1], padding: [0; 2] }),
         Layer::conv2d(7, 3, 1),
         Layer::relu(),
         Layer::max_pool2d(2),

@@ -101,7 +101,7 @@ fn conv2d_gradients() {
 fn linear_gradients() {
     let cases = [(1, 1, 1), (3, 7, 5), (1, 17, 2), (11, 2, 13), (4, 19, 1), (2, 1, 6)];
     let worst = cases.map(|(n, inputs, outputs)| {
-        let op = Op::from(Linear { inputs, outputs });
+        let op = Op::from(Linear::new(inputs, outputs));
         check(&op, random_inputs(&op, n), 0.5)
     });
     println!("worst error {:e}", largest(&worst));
@@ -305,20 +305,19 @@ fn gradients_of_a_small_network_with_overlapping_windows() {
             kernel_size: [3, 2],
             stride: [2, 1],
             padding: [1, 0],
-            bias: true,
+            ..conv2d::Settings::square(1, 1, 0)
         }),
         Layer::relu(),
-        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 1] }),
+        Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [2, 1], padding: [0; 2] }),
         Layer::new(conv2d::Settings {
-            in_channels: None,
             out_channels: 7,
             kernel_size: [2, 3],
             stride: [1, 2],
             padding: [1, 2],
-            bias: true,
+            ..conv2d::Settings::square(1, 1, 0)
         }),
         Layer::relu(),
-        Layer::new(max_pool2d::Settings { kernel_size: [2, 3], stride: [1, 2] }),
+        Layer::new(max_pool2d::Settings { kernel_size: [2, 3], stride: [1, 2], padding: [0; 2] }),
         Layer::flatten(),
         Layer::linear(11),
         Layer::relu(),

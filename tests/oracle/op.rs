@@ -167,12 +167,20 @@ fn unwritten<T: Real>(len: usize) -> Vec<T> {
 
 /// A convolution from `[c_in, h, w, c_out, kernel, stride, padding]`, each pair vertical first.
 pub fn conv2d([c_in, h, w, c_out, kh, kw, sh, sw, ph, pw]: [usize; 10]) -> Conv2d {
-    Conv2d { input: [c_in, h, w], c_out, kernel: [kh, kw], stride: [sh, sw], padding: [ph, pw], bias: true }
+    Conv2d {
+        input: [c_in, h, w],
+        c_out,
+        kernel: [kh, kw],
+        stride: [sh, sw],
+        padding: [ph, pw],
+        bias: true,
+        ..Conv2d::PLAIN
+    }
 }
 
 /// A pooling from `[channels, h, w, kernel, stride]`, each pair vertical first.
 pub fn max_pool2d([c, h, w, kh, kw, sh, sw]: [usize; 7]) -> MaxPool2d {
-    MaxPool2d { input: [c, h, w], kernel: [kh, kw], stride: [sh, sw] }
+    MaxPool2d { input: [c, h, w], kernel: [kh, kw], stride: [sh, sw], padding: [0; 2] }
 }
 
 /// `len` numbers in [low, high) from a stream of their own.

@@ -73,14 +73,13 @@ fn networks() -> Vec<Network> {
     let mut networks: Vec<_> =
         [[1, 28, 28], [3, 32, 32], [1, 5, 7]].map(|input| Network::seed(input, 10).unwrap()).into();
     let odd_conv = Layer::new(conv2d::Settings {
-        in_channels: None,
         out_channels: 3,
         kernel_size: [2, 3],
         stride: [2, 1],
         padding: [0, 2],
-        bias: true,
+        ..conv2d::Settings::square(1, 1, 0)
     });
-    let overlapping = Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [1, 2] });
+    let overlapping = Layer::new(max_pool2d::Settings { kernel_size: [3, 2], stride: [1, 2], padding: [0; 2] });
     for layers in [
         vec![odd_conv, overlapping, Layer::relu(), Layer::conv2d(2, 1, 0), Layer::flatten(), Layer::linear(11)],
         vec![Layer::flatten(), Layer::linear(5), Layer::linear(2)],
@@ -240,12 +239,20 @@ fn halves_apart() -> Plan {
     let at = plan.buffer("any", 64).unwrap();
     let buffers = AffineBuffers { x: at, w: at, b: at, y: at, dw: at, db: at };
     for tiles in [Tiles::Registers, Tiles::Lanes] {
-        let layer = LinearTiled::new(&Linear { inputs: 4, outputs: 4 }).unwrap();
+        let layer = LinearTiled::new(&Linear::new(4, 4)).unwrap();
         let layer = LinearTiled { x: Storage::F16, tiles, ..layer };
         layer.backward(&mut plan, "linear", 3, &buffers, at, None).unwrap();
     }
-    let conv = Conv2d { input: [1, 2, 2], c_out: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1], bias: true };
-    let pool = MaxPool2d { input: [4, 2, 2], kernel: [2, 2], stride: [2, 2] };
+    let conv = Conv2d {
+        input: [1, 2, 2],
+        c_out: 4,
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: [1, 1],
+        bias: true,
+        ..Conv2d::PLAIN
+    };
+    let pool = MaxPool2d { input: [4, 2, 2], kernel: [2, 2], stride: [2, 2], padding: [0; 2] };
     let mut block = Conv2dPool::new(&conv, &pool, false, Layout::Planes, Layout::Planes).unwrap();
     block.stored = Storage::F16;
     block.channels_last(&mut plan, "block", 3, at, at).unwrap();

@@ -69,7 +69,7 @@ impl Fit for Settings {
     fn fit(&self, input: Shape) -> Result<Arc<dyn Op>, Misfit> {
         let Self { kernel_size: kernel, stride } = *self;
         let [channels, h, w] = input.image()?;
-        let output = pooled([channels, h, w], kernel, stride)?;
+        let output = pooled([channels, h, w], kernel, stride, [0; 2])?;
         Ok(Arc::new(AvgPool2d { input: [channels, h, w], output, kernel, stride }))
     }
 }

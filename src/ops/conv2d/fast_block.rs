@@ -54,7 +54,7 @@ impl ConvBlock {
     /// The stage, with its output in planes until whoever reads it wants another layout.
     pub fn new(dims: Conv2d, relu: bool, pool: Option<MaxPool2d>, wants_input_gradient: bool, lanes: usize) -> Self {
         let [rows, columns] = dims.output_plane();
-        let none = MaxPool2d { input: [dims.c_out, rows, columns], kernel: [1, 1], stride: [1, 1] };
+        let none = MaxPool2d { input: [dims.c_out, rows, columns], kernel: [1, 1], stride: [1, 1], padding: [0; 2] };
         let pool = pool.unwrap_or(none);
         let [rows, columns] = pool.output_plane();
         let input = Self::input_layout(&dims, wants_input_gradient, lanes);

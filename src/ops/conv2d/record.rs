@@ -17,6 +17,8 @@ uniform! {
         kernel_h: u32, kernel_w: u32,
         stride_h: u32, stride_w: u32,
         padding_h: u32, padding_w: u32,
+        dilation_h: u32, dilation_w: u32,
+        c_in_of: u32, c_out_of: u32,
     }
 }
 
@@ -27,6 +29,8 @@ impl Conv2d {
         let [kernel_h, kernel_w] = self.kernel.map(word);
         let [stride_h, stride_w] = self.stride.map(word);
         let [padding_h, padding_w] = self.padding.map(word);
+        let [dilation_h, dilation_w] = self.dilation.map(word);
+        let [c_in_of, c_out_of] = self.channels_of_group().map(word);
         Dims {
             c_in,
             h_in,
@@ -40,6 +44,10 @@ impl Conv2d {
             stride_w,
             padding_h,
             padding_w,
+            dilation_h,
+            dilation_w,
+            c_in_of,
+            c_out_of,
         }
     }
 }
@@ -56,8 +64,8 @@ impl Op for Conv2d {
 
     fn parameters(&self) -> Vec<Parameter> {
         let [rows, columns] = self.kernel;
-        let shape = vec![self.c_out, self.input[0], rows, columns];
-        let mut both = Parameter::weight_and_bias(shape, self.fan_in());
+        let shape = vec![self.c_out, self.channels_of_group()[0], rows, columns];
+        let mut both = Parameter::weight_and_bias(shape, self.init);
         both.truncate(if self.bias { 2 } else { 1 });
         both
     }
@@ -68,18 +76,25 @@ impl Op for Conv2d {
 
     fn rounding(&self, n: usize) -> Rounding {
         let positions: usize = self.output_plane().iter().product();
-        let of_input = self.c_out * self.kernel[0] * self.kernel[1];
+        let of_input = self.channels_of_group()[1] * self.kernel[0] * self.kernel[1];
         Rounding { terms: [self.fan_in() + 1, of_input, n * positions], ..Rounding::default() }
     }
 
     fn exported(&self) -> Option<Exported> {
-        let Self { input: [c_in, ..], c_out, kernel: [h, w], stride: [down, right], padding: [rows, columns], bias } =
+        let Self { input: [c_in, ..], c_out, kernel: [h, w], stride: [down, right], padding: [rows, columns], .. } =
             *self;
-        let bias = if bias { "" } else { ", bias=False" };
-        let torch = format!(
-            "nn.Conv2d({c_in}, {c_out}, ({h}, {w}), stride=({down}, {right}), padding=({rows}, {columns}){bias})"
-        );
+        let mut torch =
+            format!("nn.Conv2d({c_in}, {c_out}, ({h}, {w}), stride=({down}, {right}), padding=({rows}, {columns})");
+        if self.dilation != [1; 2] {
+            torch += &format!(", dilation=({}, {})", self.dilation[0], self.dilation[1]);
+        }
+        if self.groups != 1 {
+            torch += &format!(", groups={}", self.groups);
+        }
+        torch += if self.bias { ")" } else { ", bias=False)" };
         let attributes = vec![
+            ("dilations", OnnxValue::sizes(&self.dilation)),
+            ("group", OnnxValue::Int(self.groups as i64)),
             ("kernel_shape", OnnxValue::sizes(&self.kernel)),
             ("pads", OnnxValue::sizes(&[rows, columns, rows, columns])),
             ("strides", OnnxValue::sizes(&self.stride)),
@@ -99,7 +114,7 @@ impl Op for Conv2d {
             self.flops() * at.n as u64,
             &[("x", at.x), ("w", at.params[0]), ("b", bias), ("y", at.y)],
         )?;
-        plan.loops(&[self.input[0], self.kernel[0], self.kernel[1]]);
+        plan.loops(&[self.channels_of_group()[0], self.kernel[0], self.kernel[1]]);
         Ok(())
     }
 
@@ -135,7 +150,7 @@ impl Op for Conv2d {
             self.flops() * n as u64,
             &[("w", at.params[0]), ("dy", dy), ("dx", dx)],
         )?;
-        plan.loops(&[self.c_out, self.kernel[0], self.kernel[1]]);
+        plan.loops(&[self.channels_of_group()[1], self.kernel[0], self.kernel[1]]);
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ const fn conv(
     stride: [usize; 2],
     padding: [usize; 2],
 ) -> (usize, Conv2d) {
-    (n, Conv2d { input, c_out, kernel, stride, padding, bias: true })
+    (n, Conv2d { input, c_out, kernel, stride, padding, bias: true, ..Conv2d::PLAIN })
 }
 
 /// Convolutions for conv + ReLU + 2x2 pooling: planes whose last row or column no window covers, planes of one window,

@@ -47,7 +47,7 @@ impl Op for Dropout {
     }
 
     fn exported(&self) -> Option<Exported> {
-        Some(Exported { torch: format!("nn.Dropout({:?})", self.p), onnx: None })
+        Some(Exported { torch: format!("nn.Dropout({:?})", self.p), onnx: vec![] })
     }
 
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::ops::Case;
 use crate::rng::Philox;
 
 const fn linear(n: usize, inputs: usize, outputs: usize) -> (usize, Linear) {
-    (n, Linear { inputs, outputs })
+    (n, Linear::new(inputs, outputs))
 }
 
 /// Images in a batch, and the layer.
@@ -42,5 +42,5 @@ pub fn draw(rng: &mut Philox, input: Shape) -> Option<Layer> {
 /// A recorded case.
 pub fn golden(number: &dyn Fn(&str) -> f64) -> Case {
     let number = |name| number(name) as usize;
-    Linear { inputs: number("in"), outputs: number("out") }.case(number("n"))
+    Linear::new(number("in"), number("out")).case(number("n"))
 }

@@ -84,7 +84,7 @@ impl<T: Real> WithSimd for Part<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Linear { inputs, outputs } = *self.d;
+        let Linear { inputs, outputs, .. } = *self.d;
         let n = self.part.len() / outputs;
         // A tile at the edge repeats its last row, and computes it again.
         let rows = |data: &'_ [T], first: usize, count: usize| -> [usize; TILE] {

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Around, Entry};
-use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
+use crate::layer::{Backward, Fit, Following, Forward, Init, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
 /// The registry's line.
@@ -40,8 +40,11 @@ fn read(settings: Value, around: Around) -> serde_json::Result<Layer> {
     #[serde(deny_unknown_fields)]
     struct File {
         out: Option<usize>,
+        #[serde(default)]
+        init: Init,
     }
-    File::deserialize(settings).map(|File { out }| Layer::linear(out.unwrap_or(around.classes)))
+    File::deserialize(settings)
+        .map(|File { out, init }| Layer::new(Settings { init, ..Settings::new(out.unwrap_or(around.classes)) }))
 }
 
 /// A fully connected layer as its author writes it: `torch.nn.Linear`.
@@ -51,12 +54,21 @@ pub struct Settings {
     pub in_features: Option<usize>,
     /// Features out.
     pub out_features: usize,
+    /// The first values of weight and bias.
+    pub init: Init,
+}
+
+impl Settings {
+    /// As PyTorch has it by default.
+    pub fn new(out_features: usize) -> Self {
+        Self { in_features: None, out_features, init: Init::Default }
+    }
 }
 
 impl Layer {
     /// A fully connected layer.
     pub fn linear(out_features: usize) -> Self {
-        Self::new(Settings { in_features: None, out_features })
+        Self::new(Settings::new(out_features))
     }
 }
 
@@ -73,7 +85,7 @@ impl Fit for Settings {
         if self.out_features == 0 {
             return Err(Misfit { got: "0 output features".into(), needs: "at least 1".into() });
         }
-        Ok(Arc::new(Linear { inputs, outputs: self.out_features }))
+        Ok(Arc::new(Linear { inputs, outputs: self.out_features, init: self.init }))
     }
 }
 
@@ -84,9 +96,16 @@ pub struct Linear {
     pub inputs: usize,
     /// Features out.
     pub outputs: usize,
+    /// The first values of weight and bias.
+    pub init: Init,
 }
 
 impl Linear {
+    /// With PyTorch's own first values.
+    pub const fn new(inputs: usize, outputs: usize) -> Self {
+        Self { inputs, outputs, init: Init::Default }
+    }
+
     /// Elements of the weight, `[outputs, inputs]`.
     pub fn weight_len(&self) -> usize {
         self.inputs * self.outputs

@@ -33,7 +33,7 @@ impl Op for Linear {
     }
 
     fn parameters(&self) -> Vec<Parameter> {
-        Parameter::weight_and_bias(vec![self.outputs, self.inputs], self.inputs)
+        Parameter::weight_and_bias(vec![self.outputs, self.inputs], self.init)
     }
 
     fn flops(&self) -> u64 {

@@ -21,7 +21,7 @@ const FEW: usize = 256;
 
 /// Besides the layer's own cases, one of so many tiles that they are of eight rows. Its rows and columns end in the
 /// middle of tiles.
-pub const CASES: &[(usize, Linear)] = &[(131, Linear { inputs: 268, outputs: 124 })];
+pub const CASES: &[(usize, Linear)] = &[(131, Linear::new(268, 124))];
 
 /// A layer, and what is fused with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl LinearTiled {
         dy: Slice,
         dx: Option<Slice>,
     ) -> Result<()> {
-        let Linear { inputs, outputs } = self.dims;
+        let Linear { inputs, outputs, .. } = self.dims;
         let mut bindings = vec![("x", at.x), ("dy", dy), ("dw", at.dw), ("db", at.db)];
         let groups_of = |rows: usize| match self.tiles {
             // Sixteen rows times eight inputs a lane.

@@ -1,6 +1,8 @@
 //! A pooling on the fast CPU path, where no convolution takes it along. In planes these are spread over the threads;
 //! pixel by pixel, images are, and the channels of a window's element are compared side by side.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::MaxPool2d;
@@ -86,6 +88,15 @@ impl<T: Real> Node<T> for Pool<T> {
     }
 }
 
+impl MaxPool2d {
+    /// The rows (axis 0) or columns (axis 1) of the image that window `i` covers.
+    #[inline(always)]
+    fn covered(&self, axis: usize, i: usize) -> Range<usize> {
+        let (start, padding) = (i * self.stride[axis], self.padding[axis]);
+        start.saturating_sub(padding)..(start + self.kernel[axis] - padding).min(self.input[axis + 1])
+    }
+}
+
 /// One image in any layouts. `argmax` is `[row][column][channel]`, each `row * w + column` in its plane. A NaN wins its
 /// window, as in PyTorch.
 #[inline(always)]
@@ -103,14 +114,14 @@ fn forward_pixels<T: Real>(
     let best = &mut best[..channels];
     for (at, argmax) in argmax.chunks_mut(channels).enumerate() {
         let [i, j] = [at / columns, at % columns];
-        let corner = [i * d.stride[0], j * d.stride[1]];
-        for p in 0..d.kernel[0] {
-            for q in 0..d.kernel[1] {
-                let [row, column] = [corner[0] + p, corner[1] + q];
+        let [down, across] = [d.covered(0, i), d.covered(1, j)];
+        let first = [down.start, across.start];
+        for row in down {
+            for column in across.clone() {
                 let place = (row * w + column) as u32;
                 let values = &x[from.at(0, row, column)..];
                 let mut compare = |c: usize, value: T| {
-                    let wins = [p, q] == [0, 0] || value > best[c] || value.is_nan() && !best[c].is_nan();
+                    let wins = [row, column] == first || value > best[c] || value.is_nan() && !best[c].is_nan();
                     best[c] = if wins { value } else { best[c] };
                     argmax[c] = if wins { place } else { argmax[c] };
                 };
@@ -151,10 +162,10 @@ fn forward<T: Real>(d: &MaxPool2d, x: &[T], y: &mut [T], argmax: &mut [u32]) {
     planes.for_each(|((x, y), argmax)| {
         for i in 0..rows {
             for j in 0..columns {
-                let mut best = i * d.stride[0] * w + j * d.stride[1];
-                for p in 0..d.kernel[0] {
-                    for q in 0..d.kernel[1] {
-                        let at = (i * d.stride[0] + p) * w + j * d.stride[1] + q;
+                let [down, across] = [d.covered(0, i), d.covered(1, j)];
+                let mut best = down.start * w + across.start;
+                for row in down {
+                    for at in row * w + across.start..row * w + across.end {
                         if x[at] > x[best] || x[at].is_nan() && !x[best].is_nan() {
                             best = at;
                         }

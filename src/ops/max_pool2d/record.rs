@@ -16,6 +16,7 @@ uniform! {
         h_out: u32, w_out: u32,
         kernel_h: u32, kernel_w: u32,
         stride_h: u32, stride_w: u32,
+        padding_h: u32, padding_w: u32,
     }
 }
 
@@ -25,7 +26,8 @@ impl MaxPool2d {
         let [h_out, w_out] = self.output_plane().map(word);
         let [kernel_h, kernel_w] = self.kernel.map(word);
         let [stride_h, stride_w] = self.stride.map(word);
-        Dims { channels, h_in, w_in, h_out, w_out, kernel_h, kernel_w, stride_h, stride_w }
+        let [padding_h, padding_w] = self.padding.map(word);
+        Dims { channels, h_in, w_in, h_out, w_out, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w }
     }
 
     fn argmax(at: &At) -> Slice {
@@ -57,10 +59,13 @@ impl Op for MaxPool2d {
     }
 
     fn exported(&self) -> Option<Exported> {
-        let Self { kernel: [h, w], stride: [down, right], .. } = *self;
-        let torch = format!("nn.MaxPool2d(({h}, {w}), stride=({down}, {right}))");
-        let attributes =
-            vec![("kernel_shape", OnnxValue::sizes(&self.kernel)), ("strides", OnnxValue::sizes(&self.stride))];
+        let Self { kernel: [h, w], stride: [down, right], padding: [rows, columns], .. } = *self;
+        let torch = format!("nn.MaxPool2d(({h}, {w}), stride=({down}, {right}), padding=({rows}, {columns}))");
+        let attributes = vec![
+            ("kernel_shape", OnnxValue::sizes(&self.kernel)),
+            ("pads", OnnxValue::sizes(&[rows, columns, rows, columns])),
+            ("strides", OnnxValue::sizes(&self.stride)),
+        ];
         Some(Exported::new(torch, "MaxPool", attributes))
     }
 

@@ -12,12 +12,15 @@ pub fn forward<T: Real>(d: &MaxPool2d, x: &[T], y: &mut [T], argmax: &mut [u32])
         let (plane, i, j) = (at / (rows * columns), at / columns % rows, at % columns);
         let x = &x[plane * h * w..][..h * w];
         let taps = (0..d.kernel[0]).flat_map(|p| (0..d.kernel[1]).map(move |q| (p, q)));
-        let places = taps.map(|(p, q)| (i * d.stride[0] + p) * w + j * d.stride[1] + q);
+        // Taps in the padding are left out: they are -infinity.
+        let inside = |at: usize, axis: usize| at.checked_sub(d.padding[axis]).filter(|&at| at < d.input[axis + 1]);
+        let places =
+            taps.filter_map(|(p, q)| Some(inside(i * d.stride[0] + p, 0)? * w + inside(j * d.stride[1] + q, 1)?));
         let larger = |best: usize, next: usize| {
             let wins = !x[best].is_nan() && (x[next] > x[best] || x[next].is_nan());
             if wins { next } else { best }
         };
-        let best = places.reduce(larger).expect("a window has an element");
+        let best = places.reduce(larger).expect("a window has an element of the image");
         (y[at], argmax[at]) = (x[best], best as u32);
     }
 }

@@ -21,12 +21,11 @@ pub fn draw(rng: &mut Philox, input: Shape) -> Option<Layer> {
     };
     let conv = |out_channels, kernel: usize, stride, padding| {
         Layer::new(conv2d::Settings {
-            in_channels: None,
             out_channels,
             kernel_size: [kernel; 2],
             stride: [stride; 2],
             padding: [padding; 2],
-            bias: true,
+            ..conv2d::Settings::square(1, 1, 0)
         })
     };
     if h * w < 4 || of(0, 3) == 0 {

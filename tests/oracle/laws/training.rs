@@ -121,7 +121,7 @@ fn gemm_gives_the_same_bits_with_any_number_of_threads_in_f64() {
 /// each image alone gives the batch's bits.
 #[test]
 fn linear_treats_every_image_alike() {
-    let op = Op::from(Linear { inputs: 3136, outputs: 128 });
+    let op = Op::from(Linear::new(3136, 128));
     let lens = op.input_lens(9);
     let inputs: Vec<Vec<f32>> = (0..3).map(|i| integers(lens[i], 8, i as u64)).collect();
     let together = op.forward(&inputs);
