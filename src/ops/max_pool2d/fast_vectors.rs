@@ -10,7 +10,9 @@ use crate::real::{Real, lanes};
 pub(super) fn takes(dims: &MaxPool2d, lanes: usize, layouts: [&ImageLayout; 2]) -> bool {
     let disjoint = dims.stride[0] >= dims.kernel[0] && dims.stride[1] >= dims.kernel[1];
     let padded = dims.input[0].next_multiple_of(lanes);
-    disjoint && layouts.iter().all(|layout| layout.channel_stride == 1 && layout.column_stride == padded)
+    disjoint
+        && dims.padding == [0, 0]
+        && layouts.iter().all(|layout| layout.channel_stride == 1 && layout.column_stride == padded)
 }
 
 /// One image. `argmax` is `[row][column][channel, filled up]`, each the index in its window: a number, so that it is

@@ -95,7 +95,7 @@ fn every_pass_agrees_with_the_plain_one() {
         ([32, 12, 12], 32, [1, 1], 3),
     ];
     for (input, c_out, padding, n) in cases {
-        let dims = Conv2d { input, c_out, kernel: [3, 3], stride: [1, 1], padding, bias: false };
+        let dims = Conv2d { input, c_out, kernel: [3, 3], stride: [1, 1], padding, bias: false, ..Conv2d::PLAIN };
         of::<f32>(&dims, n);
         of::<f64>(&dims, n);
     }
