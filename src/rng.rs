@@ -21,6 +21,10 @@ pub enum Stream {
     Split(usize),
     /// Which images of a class become the test set of data that has none.
     TestSplit(usize),
+    /// Into which part of a cross-fit an image comes.
+    Folds,
+    /// A resample of a study's seeds.
+    Seeds(usize),
     /// What is done to the images of an update ([`Philox::of_update`]).
     Augment,
     /// What a layer draws in training, by its place in the network ([`Philox::of_layer`]).
@@ -40,6 +44,8 @@ impl Stream {
             Self::Layer(which) => (7, which),
             Self::TestSplit(which) => (8, which),
             Self::Augment => (9, 0),
+            Self::Folds => (10, 0),
+            Self::Seeds(which) => (11, which),
         };
         assert!(u32::try_from(which).is_ok(), "{self:?} would run into the next stream");
         what << 32 | which as u64

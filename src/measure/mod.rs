@@ -24,6 +24,7 @@
 pub mod bootstrap;
 pub mod calibration;
 pub mod classes;
+pub mod cross_fit;
 pub mod interval;
 pub mod loss;
 mod prediction;

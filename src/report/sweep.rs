@@ -32,6 +32,11 @@ pub struct Story {
     pub projections: Vec<(f64, Vec<Projected>)>,
 }
 
+/// What is to be known of runs of an earlier version.
+const NOT_CROSS_FITTED: &str = "refined nll: these results hold none that is cross-fitted; it is the validation nll \
+                                with the run's own temperature, which was fitted on the same images and so is a little \
+                                too low";
+
 /// The columns of the table of means.
 const COLUMNS: [(Measure, f64, usize); 10] = [
     (study::TRAIN_ERROR, 100.0, 2),
@@ -100,9 +105,19 @@ impl Story {
             ));
         }
         for choice in &self.choices {
-            let mark = if choice.criterion == self.chosen_by { "use" } else { "by" };
+            let mark = match choice.criterion {
+                by if by == self.chosen_by => "use",
+                Criterion::RefinedNll => "for probabilities, with a temperature, use",
+                _ => "by",
+            };
             let name = choice.criterion.measure().name;
             line(format!("noise {}: {mark} e = {} ({name}): {}", choice.label_noise, choice.epsilon, choice.reason));
+        }
+        for gain in self.gains() {
+            line(gain);
+        }
+        if !self.study.is_cross_fitted() {
+            line(NOT_CROSS_FITTED.into());
         }
         for p in &self.predictions {
             line(prediction(p));
@@ -157,6 +172,31 @@ impl Story {
         Ok(page("What label smoothing does here", &body))
     }
 
+    /// What the choice for probabilities comes to on the test set, at each rate of noise, beside other choices.
+    fn gains(&self) -> Vec<String> {
+        let of = |noise: f64, by: Criterion| {
+            let wanted = |choice: &&EpsilonChoice| choice.label_noise == noise && choice.criterion == by;
+            self.choices.iter().find(wanted)
+        };
+        let line = |&noise: &f64| {
+            let (refined, plain) = (of(noise, Criterion::RefinedNll)?, of(noise, Criterion::Nll)?);
+            let nll = |e: f64| self.study.of_cell(noise, e, study::NLL_SCALED).mean;
+            let mut others = vec![];
+            let mut add = |e: f64, what: &str| {
+                if e != refined.epsilon && nll(e).is_finite() {
+                    others.push(format!("{:.4} at e = {e}{what}", nll(e)));
+                }
+            };
+            add(refined.best, " (the least mean on the images held out)");
+            add(plain.epsilon, " (chosen by the nll without a temperature)");
+            add(0.0, " (no smoothing)");
+            let at = nll(refined.epsilon);
+            let beside = if others.is_empty() { String::new() } else { format!("; {}", others.join(", ")) };
+            Some(format!("noise {noise}: test nll with a temperature {at:.4} at e = {}{beside}", refined.epsilon))
+        };
+        self.study.noises.iter().filter_map(line).collect()
+    }
+
     /// What was studied, in a line.
     fn subject(&self) -> String {
         let of = |name: &str| self.facts.iter().find(|(fact, _)| *fact == name).map(|(_, value)| &value[..]);
@@ -175,6 +215,12 @@ impl Story {
                 @for choice in self.recommended() {
                     @let at = if self.study.noises.len() > 1 { format!("use, at label noise {}", choice.label_noise) } else { "use".into() };
                     (card(&at, &format!("e = {}", choice.epsilon), &html! { (choice.reason) "." }))
+                }
+                @if self.chosen_by != Criterion::RefinedNll {
+                    @for choice in self.choices.iter().filter(|choice| choice.criterion == Criterion::RefinedNll) {
+                        @let noise = if self.study.noises.len() > 1 { format!(", at label noise {}", choice.label_noise) } else { String::new() };
+                        (card(&format!("for probabilities, with a temperature{noise}"), &format!("e = {}", choice.epsilon), &html! { (choice.reason) "." }))
+                    }
                 }
                 @if !self.findings.is_empty() {
                     (card("claims that hold", &format!("{} of {}", count(Verdict::Holds), self.findings.len()), &html! {
@@ -198,6 +244,10 @@ impl Story {
                     }
                 }
             }
+            p { "The refined nll is the nll after a temperature: what is left once the confidence is right on average. By the nll \
+                 without a temperature a small e wins because it mends the confidence, which a temperature does better." }
+            ul { @for gain in self.gains() { li { (gain) } } }
+            @if !self.study.is_cross_fitted() { p.note { (NOT_CROSS_FITTED) "." } }
             @if !self.predictions.is_empty() {
                 p { "Forecast: the epsilon of the best calibration is near the error without smoothing times C/(C-1) (for \
                      off-target smoothing, the error itself)." }

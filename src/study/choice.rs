@@ -9,25 +9,29 @@ use crate::loss::smoothing::Variant;
 /// What makes an epsilon good. Each is measured on the images held out, never on the test set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Criterion {
     /// The share of wrong answers.
     #[default]
     Error,
-    /// Plain cross-entropy: answers and confidences together.
+    /// Plain cross-entropy after a temperature, fitted on other images held out: the one for whoever uses the
+    /// probabilities and fits a temperature.
+    RefinedNll,
+    /// Plain cross-entropy without a temperature: it rewards the confidence that one number would mend.
     Nll,
-    /// Calibration alone.
+    /// Calibration alone, without a temperature.
     Ece,
 }
 
 impl Criterion {
     /// Every criterion.
-    pub const ALL: [Self; 3] = [Self::Error, Self::Nll, Self::Ece];
+    pub const ALL: [Self; 4] = [Self::Error, Self::RefinedNll, Self::Nll, Self::Ece];
 
     /// What is made small.
     pub fn measure(self) -> Measure {
         match self {
             Self::Error => Measure { name: "validation error", of: |o| o.validation.plain.error },
+            Self::RefinedNll => super::REFINED_NLL,
             Self::Nll => Measure { name: "validation nll", of: |o| o.validation.plain.nll },
             Self::Ece => Measure { name: "validation ECE", of: |o| o.validation.plain.ece },
         }
@@ -113,12 +117,13 @@ pub struct Forecast {
     pub agrees: bool,
 }
 
-/// The prediction beside what was found. `None` without runs at epsilon 0.
+/// The prediction beside what was found. `None` without runs at epsilon 0, or without the number of classes.
 pub fn prediction(study: &Study, noise: f64) -> Option<Forecast> {
     let plain = study.of_cell(noise, 0.0, super::TEST_ERROR);
     let epsilons: Vec<f64> =
         study.epsilons.iter().copied().filter(|&e| study.cell(noise, e).next().is_some()).collect();
-    if plain.n == 0 {
+    // A table of an earlier version does not say how many classes there are.
+    if plain.n == 0 || study.classes() == 0 {
         return None;
     }
     let classes = study.classes() as f64;
@@ -174,6 +179,31 @@ mod tests {
         let found = choose(&study, 0.0, Criterion::Error).unwrap();
         assert_eq!((found.epsilon, found.best), (0.1, 0.2), "{}", found.reason);
         assert!(found.reason.contains("within one standard error"), "{}", found.reason);
+    }
+
+    /// Catches a choice by the plain nll, which e = 0.1 wins here, where the refined one was asked for; and one that
+    /// mixes cross-fitted runs with others.
+    #[test]
+    fn the_refined_nll_chooses_by_itself() {
+        let with = |refined: [Option<f64>; 2]| {
+            let of = |seed: u64| {
+                let [plain, smoothed] = refined.map(|value| value.map(|value| value + 0.1 * seed as f64));
+                [
+                    super::super::Outcome { refined_nll: plain, ..outcome([0.0, 0.0], seed, 20, 5.0) },
+                    super::super::Outcome { refined_nll: smoothed, ..outcome([0.1, 0.0], seed, 20, 1.5) },
+                ]
+            };
+            Study::new((0..3).flat_map(of).collect(), 0.95).unwrap()
+        };
+        let study = with([Some(0.3), Some(0.4)]);
+        assert!(study.is_cross_fitted());
+        let chosen = |study: &Study, by| choose(study, 0.0, by).unwrap().epsilon;
+        assert_eq!((chosen(&study, Criterion::RefinedNll), chosen(&study, Criterion::Nll)), (0.0, 0.1));
+        let mixed = with([Some(0.3), None]);
+        assert!(!mixed.is_cross_fitted());
+        assert_eq!(chosen(&mixed, Criterion::RefinedNll), 0.1, "all by the nll with the run's own temperature");
+        let by: Vec<_> = Criterion::ALL.iter().map(crate::parse::to_json).collect();
+        assert_eq!(by, ["\"error\"", "\"refined-nll\"", "\"nll\"", "\"ece\""]);
     }
 
     #[test]
