@@ -4,13 +4,14 @@
 //!
 //! [`sweep`] plans the grid, [`entry`] trains one run of it. [`Outcome`] is what one run leaves; [`Study`] holds them;
 //! [`claims`] gives a verdict on what is said of smoothing, [`choice`] the epsilon to use and why, [`projection`] the
-//! picture of Müller et al. 2019, [`stats`] the intervals.
+//! picture of Müller et al. 2019, [`stats`] the intervals, [`sureness`] how sure a choice is.
 
 pub mod choice;
 pub mod claims;
 pub mod entry;
 pub mod projection;
 pub mod stats;
+pub mod sureness;
 pub mod sweep;
 
 use serde::{Deserialize, Serialize};

@@ -29,7 +29,9 @@ fn a_sweep_ends_in_a_table_and_a_report_and_does_nothing_twice() {
     let dir = tempdir().unwrap();
     let done = run(dir.path(), &format!("sweep {GRID}")).success();
     let said = stdout(&done);
-    for part in ["1 less overfitting", "6 e must be tuned", "undecided", "noise 0.3: use e = ", "predicted"] {
+    for part in
+        ["1 less overfitting", "beside: better than no smoothing", "undecided", "noise 0.3: use e = ", "predicted"]
+    {
         assert!(said.contains(part), "{said}");
     }
     let sweep = dir.path().join("s");
