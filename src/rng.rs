@@ -21,6 +21,12 @@ pub enum Stream {
     Split(usize),
     /// Which images of a class become the test set of data that has none.
     TestSplit(usize),
+    /// Into which part of a cross-fit an image comes.
+    Folds,
+    /// A resample of a study's seeds.
+    Seeds(usize),
+    /// Made-up answers of a perfectly calibrated network.
+    Perfect(usize),
     /// What is done to the images of an update ([`Philox::of_update`]).
     Augment,
     /// What a layer draws in training, by its place in the network ([`Philox::of_layer`]).
@@ -40,6 +46,9 @@ impl Stream {
             Self::Layer(which) => (7, which),
             Self::TestSplit(which) => (8, which),
             Self::Augment => (9, 0),
+            Self::Folds => (10, 0),
+            Self::Seeds(which) => (11, which),
+            Self::Perfect(which) => (12, which),
         };
         assert!(u32::try_from(which).is_ok(), "{self:?} would run into the next stream");
         what << 32 | which as u64
@@ -171,9 +180,24 @@ mod tests {
     /// Catches a stream that is another's: no two have a number in common, whatever they count.
     #[test]
     fn streams_are_disjoint() {
-        use Stream::{Bootstrap, Flip, FlipOrder, Layer, Parameter, Shuffle, Split, TestSplit};
+        use Stream::{
+            Augment, Bootstrap, Flip, FlipOrder, Folds, Layer, Parameter, Perfect, Seeds, Shuffle, Split, TestSplit,
+        };
         let last = u32::MAX as usize;
-        let kinds = [Parameter, Shuffle, Bootstrap, |_| FlipOrder, Flip, Split, Layer, TestSplit];
+        let kinds = [
+            Parameter,
+            Shuffle,
+            Bootstrap,
+            |_| FlipOrder,
+            Flip,
+            Split,
+            Layer,
+            TestSplit,
+            |_| Augment,
+            |_| Folds,
+            Seeds,
+            Perfect,
+        ];
         let ranges = kinds.map(|kind| [kind(0).number(), kind(last).number()]);
         assert!(ranges.windows(2).all(|pair| pair[0][0] <= pair[0][1] && pair[0][1] < pair[1][0]), "{ranges:x?}");
     }

@@ -10,6 +10,7 @@ use smoothcnn::fs::{is_standard_output, write_output};
 use smoothcnn::loss::restricted;
 use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::measure;
+use smoothcnn::measure::cross_fit::cross_fit;
 use smoothcnn::measure::temperature::{self, End};
 use smoothcnn::train::checkpoint::tensors_sha256;
 use smoothcnn::train::config::images::{Images, images};
@@ -87,6 +88,10 @@ impl Set {
 #[derive(Serialize)]
 struct Report {
     temperature: f64,
+    /// Its 95 % interval.
+    interval: [f64; 2],
+    /// The nll of the validation images, each with a temperature of other ones.
+    nll_cross_fitted: Option<f64>,
     end: End,
     file: String,
     /// Fitted on.
@@ -190,6 +195,8 @@ pub fn run(args: Args) -> Result<u8> {
              way there, {why}; expected a minimum within the range, as more images may have"
         )));
     }
+    let interval = temperature::interval(&of_validation, &validation_labels, classes, found.value);
+    let nll_cross_fitted = cross_fit(&of_validation, &validation_labels, classes).ok().map(|found| found.nll);
     let out = args.out.clone().unwrap_or_else(|| path.with_file_name(TEMPERATURE));
     if args.out.is_none() && out.exists() && temperature_file::read(&out.to_string_lossy()).is_err() {
         let message = "found a file that is not of `smoothcnn calibrate`, expected none, or --out with another one";
@@ -197,6 +204,9 @@ pub fn run(args: Args) -> Result<u8> {
     }
     let file = TemperatureFile {
         temperature: found.value,
+        temperature_low: interval[0],
+        temperature_high: interval[1],
+        nll_cross_fitted,
         end: found.end,
         model: &path.display().to_string(),
         weights_sha256: tensors_sha256(&path)?,
@@ -219,6 +229,8 @@ pub fn run(args: Args) -> Result<u8> {
     }
     let report = Report {
         temperature: found.value,
+        interval,
+        nll_cross_fitted,
         end: found.end,
         file: out.display().to_string(),
         validation: Set::new(&of_validation, &validation_labels, classes, found.value),
@@ -238,7 +250,15 @@ fn show(report: &Report) -> Result<()> {
         End::Coldest | End::Hottest => "an end of its range",
         End::Flat => "each image's logits are all equal: no temperature changes anything",
     };
-    common::print(format_args!("temperature {:.6}: {end}", report.temperature))?;
+    let [low, high] = report.interval;
+    common::print(format_args!("temperature {:.6} (95 %: {low:.4} to {high:.4}): {end}", report.temperature))?;
+    if let Some(nll) = report.nll_cross_fitted {
+        let before = report.validation.nll_before;
+        let told = if nll < before { "it helps" } else { "it is not shown to help" };
+        common::print(format_args!(
+            "nll {nll:.6} where each validation image has a temperature of others, {before:.6} without one: {told}"
+        ))?;
+    }
     common::print("                        images  nll before  nll after  ece before  ece after")?;
     for (name, set) in [("validation (fitted on)", &report.validation), ("test (report only)", &report.test)] {
         let Set { images, nll_before, nll_after, ece_before, ece_after } = set;

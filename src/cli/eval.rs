@@ -7,6 +7,8 @@ use smoothcnn::backend::device::finite;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::measure::bootstrap::{self, Interval, Intervals};
 use smoothcnn::measure::loss::{of_loss, taking_part};
+use smoothcnn::measure::perfect::Perfection;
+use smoothcnn::measure::selective::Rankings;
 use smoothcnn::measure::temperature;
 use smoothcnn::measure::{self, Metrics};
 use smoothcnn::train::checkpoint::{self, Metadata, Tensor};
@@ -51,6 +53,10 @@ struct Report<'a> {
     metrics: &'a Metrics,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    #[serde(flatten)]
+    perfection: Perfection,
+    #[serde(flatten)]
+    rankings: Rankings,
     #[serde(flatten)]
     bootstrap: Option<Bootstrap>,
     classes: Vec<ClassLine<'a>>,
@@ -99,9 +105,10 @@ pub fn run(args: Args) -> Result<u8> {
             "none of the test images counts: each label is ignored, or of a class that took no part in training";
         return Err(Error::Usage(format!("--ignore-index: found that {found}; expected at least one")));
     }
+    let (part, labels, kept) = taking_part(loss.form(), divided, &test.labels, net.classes);
+    let predictions = measure::predictions(&part, &labels, kept, Smoothing::NONE);
+    let (perfection, rankings) = (Perfection::of(&predictions), Rankings::of(&part, &labels, kept));
     let bootstrap = (args.bootstrap > 0).then(|| {
-        let (part, labels, kept) = taking_part(loss.form(), divided, &test.labels, net.classes);
-        let predictions = measure::predictions(&part, &labels, kept, Smoothing::NONE);
         let Intervals { accuracy, nll, ece } = bootstrap::of_predictions(&predictions, args.bootstrap, 0.95, 0);
         Bootstrap { resamples: args.bootstrap, accuracy_interval: accuracy, nll_interval: nll, ece_interval: ece }
     });
@@ -117,15 +124,25 @@ pub fn run(args: Args) -> Result<u8> {
     if args.json {
         let confusion = marked.confusion.counts.chunks(net.classes).collect();
         let (classes, mistakes) = (details.lines(), details.mistakes());
-        common::print_json(&Report { metrics: &metrics, temperature, bootstrap, classes, confusion, mistakes })?;
+        let metrics = &metrics;
+        common::print_json(&Report {
+            metrics,
+            temperature,
+            perfection,
+            rankings,
+            bootstrap,
+            classes,
+            confusion,
+            mistakes,
+        })?;
     } else {
-        show(&metrics, bootstrap.as_ref())?;
+        show(&metrics, bootstrap.as_ref(), &perfection, &rankings)?;
         details.print()?;
     }
     Ok(0)
 }
 
-fn show(metrics: &Metrics, bootstrap: Option<&Bootstrap>) -> Result<()> {
+fn show(metrics: &Metrics, bootstrap: Option<&Bootstrap>, perfection: &Perfection, rankings: &Rankings) -> Result<()> {
     for (name, value, interval) in [
         ("loss", Some(metrics.loss), None),
         ("nll", Some(metrics.nll), bootstrap.map(|b| b.nll_interval)),
@@ -134,6 +151,8 @@ fn show(metrics: &Metrics, bootstrap: Option<&Bootstrap>) -> Result<()> {
         ("ece", Some(metrics.ece), bootstrap.map(|b| b.ece_interval)),
         ("brier", Some(metrics.brier), None),
         ("mean confidence", Some(metrics.mean_confidence), None),
+        ("ece, debiased", Some(perfection.ece_debiased), None),
+        ("smece", Some(perfection.smece), None),
         ("ece, equal mass", Some(metrics.ece_equal_mass), None),
         ("ece, classwise", Some(metrics.ece_classwise), None),
         ("mce", Some(metrics.mce), None),
@@ -142,11 +161,19 @@ fn show(metrics: &Metrics, bootstrap: Option<&Bootstrap>) -> Result<()> {
         ("conf. if wrong", metrics.confidence_wrong, None),
         ("above 0.99", Some(metrics.above_99), None),
         ("aurc", Some(metrics.aurc), None),
+        ("aurc, max logit", Some(rankings.aurc_max_logit), None),
+        ("aurc, normalised", rankings.aurc_normalised, None),
         ("excess loss", Some(metrics.excess_loss), None),
     ] {
         let interval = interval.map_or(String::new(), |i| format!("  (95 %: {:.6} to {:.6})", i.low, i.high));
         let value = value.map_or("none".into(), |value| format!("{value:.6}"));
         common::print(format_args!("{name:<16} {value}{interval}"))?;
     }
+    let verdict = if perfection.could_be() { "yes" } else { "no" };
+    let p = perfection.calibrated_p;
+    common::print(format_args!(
+        "{:<16} {verdict}  (p = {p:.3}: compatible with calibrated, by its ece)",
+        "calibrated"
+    ))?;
     common::print(format_args!("{:<16} {}", "images", metrics.images))
 }

@@ -58,6 +58,15 @@ enum Command {
     Sweep(Box<sweep::Args>),
     LrFind(Box<lr_find::Args>),
     /// Measure a saved model on a test set.
+    ///
+    /// Four lines say whether its confidence can be trusted. ece: by how much confidence and accuracy differ, in 15
+    /// bins. ece, debiased: the same less what chance adds, which for a calibrated model is all of it. smece: the same
+    /// without bins. calibrated: whether a perfectly calibrated model could have an ece as large as this one by chance
+    /// (no: in fewer than 5 of 100 test sets).
+    ///
+    /// aurc: the error among the surest answers, over all shares of them; lower is better. Smoothing often makes it
+    /// worse. aurc, max logit and aurc, normalised: the same where the largest logit, or the largest of normalised
+    /// logits, says which answers are the surest; where one is lower, refuse answers by that score.
     Eval(eval::Args),
     /// Answer pictures, or a data set's test images, with a saved model.
     Predict(predict::Args),
@@ -71,6 +80,10 @@ enum Command {
     /// makes the fit optimistic: the temperature comes out too low. Keep them out of the training for a fit that can be
     /// trusted. Where the model says that it was trained on them, and where the fit ends at an end of its range,
     /// nothing is written: exit code 1.
+    ///
+    /// Beside the temperature stands its 95 % interval: where other images of the same kind would have put it. The nll on
+    /// the images that it was fitted on is a little too low; so they are dealt into five parts, and each part is judged
+    /// with the temperature of the others. "It helps" is said by that nll.
     Calibrate(calibrate::Args),
     /// Hold every kernel, and training steps of the network, against the f64 oracle on this machine's adapter.
     Check(check::Args),

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smoothcnn::backend::device::Precision;
 use smoothcnn::fs::{remove, write_atomic};
 use smoothcnn::parse::to_json;
-use smoothcnn::report::collect::Question;
+use smoothcnn::report::collect::{Question, of_table};
 use smoothcnn::report::sweep::Story;
 use smoothcnn::study::choice::Criterion;
 use smoothcnn::study::entry::SweepEntry;
@@ -53,9 +53,9 @@ enum Step {
         #[command(flatten)]
         local: LocalArgs,
     },
-    /// Make results.csv and report.html of the runs that are done.
+    /// Make results.csv and report.html of the runs that are done, or ask a results.csv again.
     Collect {
-        /// Folder of the sweep
+        /// Folder of the sweep; or the results.csv of one, whose findings are printed and nothing else
         #[arg(default_value = "runs/sweep")]
         out: PathBuf,
         #[command(flatten)]
@@ -99,7 +99,8 @@ pub struct LocalArgs {
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct CollectArgs {
-    /// By what the recommended epsilon is chosen, on the images held out
+    /// By what the recommended epsilon is chosen, on the images held out. `refined-nll`, for probabilities, is always
+    /// shown too
     #[arg(long, value_enum, default_value = "error")]
     choose_by: Criterion,
     /// The epsilon that the claims are tried at; the least above 0 where the grid has no such one
@@ -122,6 +123,7 @@ pub fn run(args: Args) -> Result<u8> {
             common::print(format_args!("{} runs in {}", entries.len(), path.display()))?;
         }
         Some(Step::Run { out, local }) => train_all(&sweep::read_plan(&out)?, &out, &local)?,
+        Some(Step::Collect { out, collect: args }) if out.is_file() => show(&of_table(&out, &args.question())?, &args)?,
         Some(Step::Collect { out, collect: args }) => collect(&sweep::read_plan(&out)?, &out, &args)?,
         None => {
             let Args { plan: args, local, collect: how, .. } = args;
@@ -305,18 +307,21 @@ impl CollectArgs {
     }
 }
 
+/// Prints the findings.
+fn show(story: &Story, args: &CollectArgs) -> Result<()> {
+    if !args.json {
+        return common::print(story.text().trim_end());
+    }
+    let Story { study, reference, findings, choices, predictions, .. } = story;
+    common::print_json(&serde_json::json!({
+        "runs": study.outcomes().len(), "reference": reference, "cross_fitted": study.is_cross_fitted(),
+        "findings": findings, "choices": choices, "predictions": predictions,
+    }))
+}
+
 /// Gathers what is done into results.csv and report.html, and prints the findings.
 fn collect(entries: &[SweepEntry], out: &Path, args: &CollectArgs) -> Result<()> {
-    let story = smoothcnn::report::collect::collect(entries, out, &args.question(), &tell)?;
-    if args.json {
-        let Story { study, reference, findings, choices, predictions, .. } = &story;
-        common::print_json(&serde_json::json!({
-            "runs": study.outcomes().len(), "reference": reference, "findings": findings, "choices": choices,
-            "predictions": predictions,
-        }))?;
-    } else {
-        common::print(story.text().trim_end())?;
-    }
+    show(&smoothcnn::report::collect::collect(entries, out, &args.question(), &tell)?, args)?;
     common::note(format_args!("written to {} and {}", out.join(RESULTS).display(), out.join(REPORT).display()));
     Ok(())
 }

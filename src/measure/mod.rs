@@ -20,14 +20,20 @@
 //! | excess_loss      | loss - entropy of q = KL(q, p)                            | [`Smoothing::target_entropy`]        |
 //!
 //! [`calibration`] and [`selective`] say where bins begin and what equal confidences do; [`bootstrap`] gives intervals.
+//! [`perfect`] asks whether a network is calibrated at all, [`conformal`] makes sets that hold the right class as often
+//! as they promise.
 
 pub mod bootstrap;
 pub mod calibration;
 pub mod classes;
+pub mod conformal;
+pub mod cross_fit;
 pub mod interval;
 pub mod loss;
+pub mod perfect;
 mod prediction;
 pub mod selective;
+pub mod smooth;
 pub mod temperature;
 #[cfg(test)]
 mod tests;

@@ -78,6 +78,31 @@ pub fn fit(logits: &[f64], labels: &[u32], classes: usize) -> Result<Temperature
     Ok(Temperature { value, end, nll_before, nll_after })
 }
 
+/// The 95 % interval of a temperature that was fitted to these images: where it would be for other images of the same
+/// kind. From the standard error of beta = 1/T as the zero of a mean slope, sqrt(sum of squared slopes) / sum of
+/// curvatures (Huber 1967), with 1.96 of them on each side. The upper end is infinite where beta may be 0; both are NaN
+/// where no temperature changes anything.
+pub fn interval(logits: &[f64], labels: &[u32], classes: usize, temperature: f64) -> [f64; 2] {
+    let beta = 1.0 / temperature;
+    let (mut squares, mut curvature) = (0.0, 0.0);
+    for (row, label) in logits.chunks(classes.max(1)).zip(labels) {
+        let at = Set { logits: row, labels: std::slice::from_ref(label), classes }.at(beta);
+        squares += at.slope * at.slope;
+        curvature += at.curvature;
+    }
+    let half = 1.959_963_984_540_054 * squares.sqrt() / curvature;
+    [
+        1.0 / (beta + half),
+        if half < beta {
+            1.0 / (beta - half)
+        } else if half.is_nan() {
+            half
+        } else {
+            f64::INFINITY
+        },
+    ]
+}
+
 /// The logits divided by the temperature.
 pub fn apply(logits: &[f64], temperature: f64) -> Vec<f64> {
     logits.iter().map(|z| z / temperature).collect()
@@ -238,6 +263,23 @@ mod tests {
             assert!((1.0 / found.value - 1.0 / t).abs() < 4.0 * error, "{t}: found {found:?}, error {error}");
             assert!(error * t < 0.05, "{t}: too few images to say anything");
         }
+    }
+
+    /// Catches an interval that is too narrow or too wide: of 300 sets it is to hold the true temperature for 95 %.
+    #[test]
+    fn the_interval_holds_the_true_temperature() {
+        let holds = |seed: &u64| {
+            let (logits, labels) = drawn(200, 4, 1.5, 1000 + seed);
+            let found = fit(&logits, &labels, 4).unwrap();
+            let [low, high] = interval(&logits, &labels, 4, found.value);
+            assert!(low < found.value && found.value < high && high < 4.0 * low, "{low} {high}");
+            low < 1.5 && 1.5 < high
+        };
+        let held = (0..300).filter(holds).count();
+        let [low, high] = crate::measure::interval::wilson(held, 300);
+        assert!(low < 0.95 && 0.95 < high, "{held} of 300");
+        assert!(interval(&[1.0, 1.0], &[0], 2, 1.0).iter().all(|end| end.is_nan()));
+        assert_eq!(interval(&[1.0, 0.0, 0.0, 1.0], &[0, 0], 2, 1000.0)[1], f64::INFINITY);
     }
 
     #[test]

@@ -147,6 +147,47 @@ fn probabilities_are_those_of_each_row() {
     assert!(prediction::probabilities(&[], 0).is_empty());
 }
 
+/// Values of ml-calibration, scipy and numpy.
+#[test]
+fn recorded_values_of_calibration_ranking_and_sets() {
+    let golden = Golden::open("calibration");
+    let cases = golden.cases();
+    assert_eq!(cases.len(), 6);
+    for case in cases {
+        let (logits, labels, classes) = (case.f64("logits"), case.labels("labels"), case.parse("classes"));
+        let found = predictions(&logits, &labels, classes, Smoothing::NONE);
+        let check = |found: f64, key: &str, tolerance: f64| {
+            close(found, case.scalar(key), tolerance, &format!("{} {key}", case.name));
+        };
+        check(smooth::smece(&found), "smece", 1e-12);
+        check(perfect::ece_debiased(&found), "ece_debiased", 1e-10);
+        let rankings = selective::Rankings::of(&logits, &labels, classes);
+        check(rankings.aurc_max_logit, "aurc_max_logit", 1e-13);
+        assert_eq!(rankings.aurc_normalised.is_none(), classes == 2);
+        if let Some(area) = rankings.aurc_normalised {
+            check(area, "aurc_normalised", 1e-13);
+        }
+        let p = probabilities(&logits, classes);
+        let sets = conformal::Calibration::new(conformal::Score::Lac, &p, &labels, classes);
+        check(sets.threshold(0.9), "lac_threshold", 1e-13);
+        check(sets.measured(0.9, &p, &labels, classes).all.size, "lac_size", 1e-13);
+    }
+}
+
+#[test]
+fn rankings_of_next_to_nothing() {
+    use selective::Rankings;
+    let none = Rankings::of(&[], &[], 3);
+    assert!(none.aurc_max_logit.is_nan() && none.aurc_normalised.is_some_and(f64::is_nan));
+    let bad = Rankings::of(&[1.0, f64::NAN, 0.0], &[0], 3);
+    assert!(bad.aurc_max_logit.is_nan() && bad.aurc_normalised.is_some_and(f64::is_nan));
+    // The surest by its logit is wrong; by its direction it is the least sure.
+    let logits = [5.0, 4.9, 0.0, 2.0, 0.0, 0.0];
+    let found = Rankings::of(&logits, &[1, 0], 3);
+    assert_eq!((found.aurc_max_logit, found.aurc_normalised), (0.75, Some(0.25)));
+    assert_eq!(Rankings::of(&[0.0; 3], &[0], 3).aurc_normalised, Some(0.0));
+}
+
 fn image(confidence: f64, right: bool) -> Prediction {
     Prediction { right, confidence, loss: 0.0, nll: 0.0, brier: 0.0 }
 }

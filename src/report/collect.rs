@@ -31,8 +31,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
-use super::plots;
 use super::sweep::Story;
+use super::{plots, results};
 use crate::backend::device::Note;
 use crate::fs::write_atomic;
 use crate::study::choice::Criterion;
@@ -92,39 +92,42 @@ pub fn collect(entries: &[SweepEntry], out: &Path, question: &Question, note: No
     }
     let _folder = folder(out, note)?;
     let configs: HashMap<&str, &Config> = done.iter().map(|(entry, _)| (&entry.id[..], &entry.config)).collect();
-    write_atomic(&out.join(RESULTS), &results(study.outcomes(), &configs)?)?;
+    write_atomic(&out.join(RESULTS), &results::written(study.outcomes(), &configs)?)?;
 
-    let reference = claims::reference(&study, question.reference);
-    let findings = reference.map(|reference| claims::findings(&study, reference)).unwrap_or_default();
-    let choices: Vec<_> = study
-        .noises
-        .iter()
-        .flat_map(|&noise| Criterion::ALL.map(|criterion| choice::choose(&study, noise, criterion)))
-        .flatten()
-        .collect();
-    let predictions: Vec<_> = study.noises.iter().filter_map(|&noise| choice::prediction(&study, noise)).collect();
-    let mut projections = vec![];
-    for epsilon in [Some(0.0), reference].into_iter().flatten() {
+    let mut story = story(study, question);
+    story.facts = facts(&done, entries.len());
+    for epsilon in [Some(0.0), story.reference].into_iter().flatten() {
         // The first of the runs without noise: they stand for the others.
-        let found = done.iter().find(|(_, o)| o.label_smoothing == epsilon && o.label_noise == study.noises[0]);
+        let noise = story.study.noises[0];
+        let found = done.iter().find(|(_, o)| o.label_smoothing == epsilon && o.label_noise == noise);
         if let Some((entry, _)) = found {
-            projections.push((epsilon, entry::projected(&entry.out)?));
+            story.projections.push((epsilon, entry::projected(&entry.out)?));
         }
     }
-    projections.retain(|(_, images)| !images.is_empty());
-    let story = Story {
-        study,
-        facts: facts(&done, entries.len()),
-        reference,
-        findings,
-        choices,
-        chosen_by: question.choose_by,
-        predictions,
-        projections,
-    };
+    story.projections.retain(|(_, images)| !images.is_empty());
     write_atomic(&out.join(REPORT), story.html()?.as_bytes())?;
     write_atomic(&out.join(CURVES), plots::curves(&story.study)?.as_bytes())?;
     Ok(story)
+}
+
+/// What the runs of a study tell, without what is known of them beside their measures.
+fn story(study: Study, question: &Question) -> Story {
+    let reference = claims::reference(&study, question.reference);
+    let findings = reference.map(|reference| claims::findings(&study, reference)).unwrap_or_default();
+    let choose = |&noise: &f64| Criterion::ALL.map(|criterion| choice::choose(&study, noise, criterion));
+    let choices = study.noises.iter().flat_map(choose).flatten().collect();
+    let predictions = study.noises.iter().filter_map(|&noise| choice::prediction(&study, noise)).collect();
+    let chosen_by = question.choose_by;
+    Story { study, facts: vec![], reference, findings, choices, chosen_by, predictions, projections: vec![] }
+}
+
+/// What a sweep's [`RESULTS`] tells, of this version or of an earlier one, without its runs. Nothing is written.
+///
+/// # Errors
+/// [`Error::Usage`] for a level that is none; [`Error::Data`] for a damaged table.
+pub fn of_table(table: &Path, question: &Question) -> Result<Story> {
+    question.check()?;
+    Ok(story(Study::new(results::read(table)?, question.level)?, question))
 }
 
 /// What the report says of the runs as a whole.
@@ -169,73 +172,4 @@ fn facts(done: &[(&SweepEntry, Outcome)], planned: usize) -> Vec<(&'static str, 
         ("time", format!("{:.0} s, all runs added up", done.iter().map(|(_, o)| o.seconds).sum::<f64>())),
         ("program", format!("smoothcnn {}", env!("CARGO_PKG_VERSION"))),
     ]
-}
-
-/// A line for each run.
-fn results(outcomes: &[Outcome], configs: &HashMap<&str, &Config>) -> Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(vec![]);
-    let written = |e: csv::Error| Error::Io { path: RESULTS.into(), source: e.into() };
-    let sets = ["val", "val_scaled", "test", "test_scaled"];
-    let measures = [
-        "error",
-        "nll",
-        "ece",
-        "ece_equal_mass",
-        "ece_classwise",
-        "mce",
-        "brier",
-        "mean_confidence",
-        "confidence_right",
-        "confidence_wrong",
-        "above_99",
-        "aurc",
-    ];
-    let mut header: Vec<String> = [
-        "id",
-        "label_smoothing",
-        "smoothing_variant",
-        "loss",
-        "label_noise",
-        "seed",
-        "temperature",
-        "seconds",
-        "train_error",
-        "train_nll",
-        "memorised",
-    ]
-    .map(String::from)
-    .to_vec();
-    header.extend(sets.iter().flat_map(|set| measures.iter().map(move |measure| format!("{set}_{measure}"))));
-    writer.write_record(&header).map_err(written)?;
-    for o in outcomes {
-        // Nothing is written for what there is none of.
-        let some = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
-        let loss = configs[&o.id[..]].loss_config();
-        let mut row = vec![
-            o.id.clone(),
-            o.label_smoothing.to_string(),
-            // As the flag has it.
-            if loss.settings.smoothing_prior.is_some() { "prior".into() } else { loss.spread() },
-            loss.describe(o.classes),
-            o.label_noise.to_string(),
-            o.seed.to_string(),
-            o.temperature.to_string(),
-            o.seconds.to_string(),
-            o.train.error.to_string(),
-            o.train.nll.to_string(),
-            some(o.memorised),
-        ];
-        for m in [&o.validation.plain, &o.validation.scaled, &o.test.plain, &o.test.scaled] {
-            let values = [m.error, m.nll, m.ece, m.ece_equal_mass, m.ece_classwise, m.mce, m.brier, m.mean_confidence];
-            row.extend(values.map(|value| value.to_string()));
-            row.extend([
-                some(m.confidence_right),
-                some(m.confidence_wrong),
-                m.above_99.to_string(),
-                m.aurc.to_string(),
-            ]);
-        }
-        writer.write_record(&row).map_err(written)?;
-    }
-    Ok(writer.into_inner().expect("a vector takes what is written to it"))
 }

@@ -8,6 +8,7 @@ pub mod collect;
 pub mod comparison;
 pub mod page;
 pub mod plots;
+pub mod results;
 pub mod run;
 pub mod run_page;
 pub mod run_plots;

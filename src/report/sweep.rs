@@ -8,7 +8,7 @@ use crate::Result;
 use crate::study::choice::{Criterion, EpsilonChoice, Forecast};
 use crate::study::claims::Finding;
 use crate::study::projection::{Projected, Set};
-use crate::study::stats::{Estimate, Verdict};
+use crate::study::stats::{Estimate, News};
 use crate::study::{self, Measure, Study};
 
 /// What a report tells.
@@ -31,6 +31,11 @@ pub struct Story {
     /// The projections of some runs, each with its epsilon.
     pub projections: Vec<(f64, Vec<Projected>)>,
 }
+
+/// What is to be known of runs of an earlier version.
+const NOT_CROSS_FITTED: &str = "refined nll: these results hold none that is cross-fitted; it is the validation nll \
+                                with the run's own temperature, which was fitted on the same images and so is a little \
+                                too low";
 
 /// The columns of the table of means.
 const COLUMNS: [(Measure, f64, usize); 10] = [
@@ -59,10 +64,21 @@ fn scale(measure: &str) -> (f64, usize, &'static str) {
     if share { (100.0, 2, " %") } else { (1.0, 4, "") }
 }
 
+/// `0.03`, or that it is less than what two digits show.
+fn p_text(p: f64) -> String {
+    if p.is_nan() {
+        "–".into()
+    } else if p < 0.0005 {
+        "<0.001".into()
+    } else {
+        format!("{p:.3}")
+    }
+}
+
 /// Which claim a finding is of, for people.
 fn claim(finding: &Finding) -> String {
     if finding.claim == 0 {
-        format!("cost: {}", finding.statement)
+        format!("beside: {}", finding.statement)
     } else {
         format!("{} {}", finding.claim, finding.statement)
     }
@@ -81,13 +97,13 @@ impl Story {
         // Writing to a string cannot fail.
         let mut line = |text: String| writeln!(out, "{text}").unwrap_or_default();
         line(format!(
-            "{:<34} {:<27} {:>5}  {:>14}  {:>9} {:>9}  {:<28} verdict",
-            "claim", "measure", "noise", "e", "before", "after", "effect [interval]"
+            "{:<47} {:<27} {:>5}  {:>16}  {:>9} {:>9}  {:<28} {:>6}  {:<9}  verdict",
+            "claim", "measure", "noise", "e", "before", "after", "effect [interval]", "p", "for you"
         ));
         for f in &self.findings {
             let (factor, digits, unit) = scale(f.measure);
             line(format!(
-                "{:<34} {:<27} {:>5}  {:>14}  {:>9} {:>9}  {:<28} {}{}",
+                "{:<47} {:<27} {:>5}  {:>16}  {:>9} {:>9}  {:<28} {:>6}  {:<9}  {}{}",
                 claim(f),
                 f.measure,
                 f.label_noise,
@@ -95,14 +111,27 @@ impl Story {
                 format!("{:.digits$}{unit}", factor * f.before),
                 format!("{:.digits$}{unit}", factor * f.after),
                 interval(&f.effect, factor, digits),
+                p_text(f.p),
+                f.news.to_string(),
                 f.verdict,
                 f.remark.as_ref().map(|remark| format!(" ({remark})")).unwrap_or_default()
             ));
         }
         for choice in &self.choices {
-            let mark = if choice.criterion == self.chosen_by { "use" } else { "by" };
+            let mark = match choice.criterion {
+                by if by == self.chosen_by => "use",
+                Criterion::RefinedNll => "for probabilities, with a temperature, use",
+                _ => "by",
+            };
             let name = choice.criterion.measure().name;
             line(format!("noise {}: {mark} e = {} ({name}): {}", choice.label_noise, choice.epsilon, choice.reason));
+            choice.doubts().iter().for_each(|doubt| line(format!("    {doubt}")));
+        }
+        for gain in self.gains() {
+            line(gain);
+        }
+        if !self.study.is_cross_fitted() {
+            line(NOT_CROSS_FITTED.into());
         }
         for p in &self.predictions {
             line(prediction(p));
@@ -148,13 +177,43 @@ impl Story {
                 li { "Runs of one seed share initial weights, order, held-out images and noise: every effect is the mean of \
                       differences within pairs." }
                 li { "A claim holds where its whole interval is on the claimed side of zero, does not hold where it is on the \
-                      other side, and is undecided else. The intervals are not corrected for how many there are." }
+                      other side, and is undecided else. Where what it mends was not there before, there is nothing to mend. The \
+                      colour is not the claim's: it says whether what was seen is good or bad for whoever uses the network." }
+                li { "The intervals and p stand for one comparison each. The last column is corrected for all comparisons of this \
+                      table (Holm 1979): what is decided alone and not there may be chance." }
+                li { "How sure a choice is: the seeds are drawn again with replacement, 2,000 times, and each draw chooses anew. \
+                      Of epsilons within one standard error of the best the smallest is taken." }
                 li { "Temperatures and recommendations come from the images held out; the test set was only measured." }
                 li { "No loss here is the smoothed one: nll is plain cross-entropy." }
             }
             (glossary())
         };
         Ok(page("What label smoothing does here", &body))
+    }
+
+    /// What the choice for probabilities comes to on the test set, at each rate of noise, beside other choices.
+    fn gains(&self) -> Vec<String> {
+        let of = |noise: f64, by: Criterion| {
+            let wanted = |choice: &&EpsilonChoice| choice.label_noise == noise && choice.criterion == by;
+            self.choices.iter().find(wanted)
+        };
+        let line = |&noise: &f64| {
+            let (refined, plain) = (of(noise, Criterion::RefinedNll)?, of(noise, Criterion::Nll)?);
+            let nll = |e: f64| self.study.of_cell(noise, e, study::NLL_SCALED).mean;
+            let mut others = vec![];
+            let mut add = |e: f64, what: &str| {
+                if e != refined.epsilon && nll(e).is_finite() {
+                    others.push(format!("{:.4} at e = {e}{what}", nll(e)));
+                }
+            };
+            add(refined.best, " (the least mean on the images held out)");
+            add(plain.epsilon, " (chosen by the nll without a temperature)");
+            add(0.0, " (no smoothing)");
+            let at = nll(refined.epsilon);
+            let beside = if others.is_empty() { String::new() } else { format!("; {}", others.join(", ")) };
+            Some(format!("noise {noise}: test nll with a temperature {at:.4} at e = {}{beside}", refined.epsilon))
+        };
+        self.study.noises.iter().filter_map(line).collect()
     }
 
     /// What was studied, in a line.
@@ -169,16 +228,28 @@ impl Story {
 
     /// The recommendation at each rate of noise, and how many claims hold.
     fn answers(&self) -> Markup {
-        let count = |verdict: Verdict| self.findings.iter().filter(|finding| finding.verdict == verdict).count();
+        let count = |news: News| self.findings.iter().filter(|finding| finding.news == news).count();
+        let about = |choice: &EpsilonChoice| {
+            html! {
+                (choice.reason) "."
+                ul { @for doubt in choice.doubts() { li { (doubt) } } }
+            }
+        };
         html! {
             div.cards {
                 @for choice in self.recommended() {
                     @let at = if self.study.noises.len() > 1 { format!("use, at label noise {}", choice.label_noise) } else { "use".into() };
-                    (card(&at, &format!("e = {}", choice.epsilon), &html! { (choice.reason) "." }))
+                    (card(&at, &format!("e = {}", choice.epsilon), &about(choice)))
+                }
+                @if self.chosen_by != Criterion::RefinedNll {
+                    @for choice in self.choices.iter().filter(|choice| choice.criterion == Criterion::RefinedNll) {
+                        @let noise = if self.study.noises.len() > 1 { format!(", at label noise {}", choice.label_noise) } else { String::new() };
+                        (card(&format!("for probabilities, with a temperature{noise}"), &format!("e = {}", choice.epsilon), &about(choice)))
+                    }
                 }
                 @if !self.findings.is_empty() {
-                    (card("claims that hold", &format!("{} of {}", count(Verdict::Holds), self.findings.len()), &html! {
-                        (count(Verdict::DoesNotHold)) " do not hold, " (count(Verdict::Undecided)) " are undecided"
+                    (card("good news for you", &format!("{} of {} lines", count(News::Good), self.findings.len()), &html! {
+                        (count(News::Bad)) " are bad news, " (count(News::Open)) " are open"
                     }))
                 }
             }
@@ -198,6 +269,10 @@ impl Story {
                     }
                 }
             }
+            p { "The refined nll is the nll after a temperature: what is left once the confidence is right on average. By the nll \
+                 without a temperature a small e wins because it mends the confidence, which a temperature does better." }
+            ul { @for gain in self.gains() { li { (gain) } } }
+            @if !self.study.is_cross_fitted() { p.note { (NOT_CROSS_FITTED) "." } }
             @if !self.predictions.is_empty() {
                 p { "Forecast: the epsilon of the best calibration is near the error without smoothing times C/(C-1) (for \
                      off-target smoothing, the error itself)." }
@@ -207,8 +282,9 @@ impl Story {
     }
 
     fn claims(&self) -> Markup {
-        let columns = ["verdict", "measure", "noise", "e", "before", "after", "effect"];
-        let is_number = |name: &str| ["noise", "before", "after", "effect"].contains(&name);
+        let columns =
+            ["for you, and for the claim", "measure", "noise", "e", "before", "after", "effect", "p", "p, Holm"];
+        let is_number = |name: &str| ["noise", "before", "after", "effect", "p", "p, Holm"].contains(&name);
         html! {
             @match self.reference {
                 None => p { "Nothing to compare: the study needs runs at epsilon 0 and above." },
@@ -219,9 +295,9 @@ impl Story {
                 tbody {
                     @for f in &self.findings {
                         @let (factor, digits, unit) = scale(f.measure);
-                        tr class=(class(f.verdict)) {
+                        tr class=(class(f.news)) {
                             td.first { (claim(f)) }
-                            td data-name=(columns[0]) { div { span.verdict { (f.verdict) }
+                            td data-name=(columns[0]) { div { span.verdict { (f.news) ": " (f.verdict) }
                                 @if let Some(remark) = &f.remark { " " small { (remark) } } } }
                             td data-name=(columns[1]) { (f.measure) }
                             td.number data-name=(columns[2]) { (f.label_noise) }
@@ -229,6 +305,8 @@ impl Story {
                             td.number data-name=(columns[4]) { (format!("{:.digits$}{unit}", factor * f.before)) }
                             td.number data-name=(columns[5]) { (format!("{:.digits$}{unit}", factor * f.after)) }
                             td.number data-name=(columns[6]) { (interval(&f.effect, factor, digits)) }
+                            td.number data-name=(columns[7]) { (p_text(f.p)) }
+                            td.number data-name=(columns[8]) { (p_text(f.p_corrected)) }
                         }
                     }
                 }
@@ -300,11 +378,11 @@ impl Story {
     }
 }
 
-fn class(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Holds => "holds",
-        Verdict::DoesNotHold => "fails",
-        Verdict::Undecided => "undecided",
+fn class(news: News) -> &'static str {
+    match news {
+        News::Good => "good",
+        News::Bad => "bad",
+        News::Open => "open",
     }
 }
 

@@ -3,31 +3,36 @@
 use serde::Serialize;
 
 use super::stats::{Estimate, estimate};
+use super::sureness::{Sureness, same, seeds_to_decide, sureness};
 use super::{Measure, Study};
 use crate::loss::smoothing::Variant;
 
 /// What makes an epsilon good. Each is measured on the images held out, never on the test set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Criterion {
     /// The share of wrong answers.
     #[default]
     Error,
-    /// Plain cross-entropy: answers and confidences together.
+    /// Plain cross-entropy after a temperature, fitted on other images held out: the one for whoever uses the
+    /// probabilities and fits a temperature.
+    RefinedNll,
+    /// Plain cross-entropy without a temperature: it rewards the confidence that one number would mend.
     Nll,
-    /// Calibration alone.
+    /// Calibration alone, without a temperature.
     Ece,
 }
 
 impl Criterion {
     /// Every criterion.
-    pub const ALL: [Self; 3] = [Self::Error, Self::Nll, Self::Ece];
+    pub const ALL: [Self; 4] = [Self::Error, Self::RefinedNll, Self::Nll, Self::Ece];
 
     /// What is made small.
     pub fn measure(self) -> Measure {
         match self {
             Self::Error => Measure { name: "validation error", of: |o| o.validation.plain.error },
+            Self::RefinedNll => super::REFINED_NLL,
             Self::Nll => Measure { name: "validation nll", of: |o| o.validation.plain.nll },
             Self::Ece => Measure { name: "validation ECE", of: |o| o.validation.plain.ece },
         }
@@ -39,7 +44,24 @@ pub fn ranked(study: &Study, noise: f64, criterion: Criterion) -> Vec<f64> {
     let of = |epsilon: f64| study.of_cell(noise, epsilon, criterion.measure());
     let mut found: Vec<_> = study.epsilons.iter().map(|&e| (e, of(e))).filter(|(_, cell)| cell.n > 0).collect();
     found.sort_by(|(_, a), (_, b)| a.mean.total_cmp(&b.mean));
+    // As many wrong answers in another order of the seeds may differ in the last digit.
+    for group in found.chunk_by_mut(|(_, a), (_, b)| same(a.mean, b.mean)) {
+        group.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    }
     found.into_iter().map(|(epsilon, _)| epsilon).collect()
+}
+
+/// What a choice costs: the calibration error on the test set, which no choice here is made by.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Cost {
+    /// ECE without smoothing; NaN without such runs.
+    pub ece_before: f64,
+    /// ECE at the chosen epsilon.
+    pub ece_after: f64,
+    /// As `ece_before`, with each run's own temperature.
+    pub scaled_before: f64,
+    /// As `ece_after`, with each run's own temperature.
+    pub scaled_after: f64,
 }
 
 /// A recommended epsilon.
@@ -53,8 +75,57 @@ pub struct EpsilonChoice {
     pub epsilon: f64,
     /// That of the least mean.
     pub best: f64,
+    /// Other epsilons with the same mean as the best.
+    pub ties: Vec<f64>,
+    /// Other epsilons, smaller and larger ones, that are within one standard error of the best: seeds cannot tell.
+    pub near: Vec<f64>,
+    /// How sure the choice is; `None` for fewer than two seeds.
+    pub sureness: Option<Sureness>,
+    /// So many seeds would tell the best from the second: [`seeds_to_decide`].
+    pub seeds_to_decide: Option<usize>,
+    /// What it costs.
+    pub cost: Cost,
     /// Why.
     pub reason: String,
+}
+
+impl EpsilonChoice {
+    /// What the choice alone would hide, in sentences for people.
+    pub fn doubts(&self) -> Vec<String> {
+        let list = |all: &[f64]| all.iter().map(f64::to_string).collect::<Vec<_>>().join(", ");
+        let mut said = vec![];
+        if !self.ties.is_empty() {
+            said.push(format!("the same mean as e = {}: e = {}", self.best, list(&self.ties)));
+        }
+        if !self.near.is_empty() {
+            said.push(format!("within one standard error of e = {}: e = {}", self.best, list(&self.near)));
+        }
+        if let Some(Sureness { seeds, probability, regret }) = self.sureness {
+            let percent = 100.0 * probability;
+            let other = if probability > 0.9995 {
+                String::new()
+            } else {
+                format!("; where it is not, its mean is above the best one by {regret:.4}")
+            };
+            said.push(format!(
+                "e = {} is the best in {percent:.0} % of draws of the {seeds} seeds{other}",
+                self.epsilon
+            ));
+        }
+        if let Some(n) = self.seeds_to_decide
+            && self.sureness.is_none_or(|sureness| n > sureness.seeds)
+        {
+            said.push(format!("about {n} seeds would tell e = {} from the second best", self.best));
+        }
+        let Cost { ece_before, ece_after, scaled_before, scaled_after } = self.cost;
+        if self.epsilon != 0.0 && ece_before.is_finite() {
+            said.push(format!(
+                "its cost: ECE on the test set from {ece_before:.3} (e = 0) to {ece_after:.3}; with a temperature from \
+                 {scaled_before:.3} to {scaled_after:.3}"
+            ));
+        }
+        said
+    }
 }
 
 /// The least epsilon whose measure, over pairs of the same seed, is within one standard error of the best one's (the
@@ -62,7 +133,8 @@ pub struct EpsilonChoice {
 /// there is no run at `noise`.
 pub fn choose(study: &Study, noise: f64, criterion: Criterion) -> Option<EpsilonChoice> {
     let measure = criterion.measure();
-    let best = *ranked(study, noise, criterion).first()?;
+    let ranked = ranked(study, noise, criterion);
+    let best = *ranked.first()?;
     let near = |&epsilon: &f64| {
         let by = study.difference(noise, epsilon, best, measure);
         epsilon <= best && by.mean <= by.standard_error
@@ -88,7 +160,30 @@ pub fn choose(study: &Study, noise: f64, criterion: Criterion) -> Option<Epsilon
             by.n
         )
     };
-    Some(EpsilonChoice { label_noise: noise, criterion, epsilon, best, reason })
+    let others = |wanted: &dyn Fn(f64) -> bool| {
+        let mut found: Vec<f64> = ranked[1..].iter().copied().filter(|&e| wanted(e)).collect();
+        found.sort_by(f64::total_cmp);
+        found
+    };
+    let tied = |e: f64| same(of(e), of(best));
+    let within = |e: f64| {
+        let by = study.difference(noise, e, best, measure);
+        by.mean <= by.standard_error && !tied(e)
+    };
+    let ece = |measure: Measure| [0.0, epsilon].map(|e| study.of_cell(noise, e, measure).mean);
+    let ([ece_before, ece_after], [scaled_before, scaled_after]) = (ece(super::ECE), ece(super::ECE_SCALED));
+    Some(EpsilonChoice {
+        label_noise: noise,
+        criterion,
+        epsilon,
+        best,
+        ties: others(&tied),
+        near: others(&within),
+        sureness: sureness(study, noise, epsilon, measure),
+        seeds_to_decide: ranked.get(1).and_then(|&second| seeds_to_decide(study, noise, second, best, measure)),
+        cost: Cost { ece_before, ece_after, scaled_before, scaled_after },
+        reason,
+    })
 }
 
 /// The prediction that the epsilon of the best calibration lies near error * C/(C-1): a network that gives every image
@@ -113,12 +208,13 @@ pub struct Forecast {
     pub agrees: bool,
 }
 
-/// The prediction beside what was found. `None` without runs at epsilon 0.
+/// The prediction beside what was found. `None` without runs at epsilon 0, or without the number of classes.
 pub fn prediction(study: &Study, noise: f64) -> Option<Forecast> {
     let plain = study.of_cell(noise, 0.0, super::TEST_ERROR);
     let epsilons: Vec<f64> =
         study.epsilons.iter().copied().filter(|&e| study.cell(noise, e).next().is_some()).collect();
-    if plain.n == 0 {
+    // A table of an earlier version does not say how many classes there are.
+    if plain.n == 0 || study.classes() == 0 {
         return None;
     }
     let classes = study.classes() as f64;
@@ -174,6 +270,55 @@ mod tests {
         let found = choose(&study, 0.0, Criterion::Error).unwrap();
         assert_eq!((found.epsilon, found.best), (0.1, 0.2), "{}", found.reason);
         assert!(found.reason.contains("within one standard error"), "{}", found.reason);
+    }
+
+    /// Catches a choice by the plain nll, which e = 0.1 wins here, where the refined one was asked for; and one that
+    /// mixes cross-fitted runs with others.
+    #[test]
+    fn the_refined_nll_chooses_by_itself() {
+        let with = |refined: [Option<f64>; 2]| {
+            let of = |seed: u64| {
+                let [plain, smoothed] = refined.map(|value| value.map(|value| value + 0.1 * seed as f64));
+                [
+                    super::super::Outcome { refined_nll: plain, ..outcome([0.0, 0.0], seed, 20, 5.0) },
+                    super::super::Outcome { refined_nll: smoothed, ..outcome([0.1, 0.0], seed, 20, 1.5) },
+                ]
+            };
+            Study::new((0..3).flat_map(of).collect(), 0.95).unwrap()
+        };
+        let study = with([Some(0.3), Some(0.4)]);
+        assert!(study.is_cross_fitted());
+        let chosen = |study: &Study, by| choose(study, 0.0, by).unwrap().epsilon;
+        assert_eq!((chosen(&study, Criterion::RefinedNll), chosen(&study, Criterion::Nll)), (0.0, 0.1));
+        let mixed = with([Some(0.3), None]);
+        assert!(!mixed.is_cross_fitted());
+        assert_eq!(chosen(&mixed, Criterion::RefinedNll), 0.1, "all by the nll with the run's own temperature");
+        let by: Vec<_> = Criterion::ALL.iter().map(crate::parse::to_json).collect();
+        assert_eq!(by, ["\"error\"", "\"refined-nll\"", "\"nll\"", "\"ece\""]);
+    }
+
+    /// Catches a tie that the order of the seeds decides or that nobody hears of, and a cost of another epsilon.
+    #[test]
+    fn ties_sureness_and_cost_are_said() {
+        // 33 wrong in all at both, in another order of the seeds.
+        let tied = study(&[(0.0, [20, 21, 22]), (0.1, [10, 11, 12]), (0.4, [12, 10, 11]), (0.5, [12, 11, 11])]);
+        let found = choose(&tied, 0.0, Criterion::Error).unwrap();
+        assert_eq!((found.epsilon, found.best, &found.ties[..], &found.near[..]), (0.1, 0.1, &[0.4][..], &[0.5][..]));
+        let sure = found.sureness.unwrap();
+        assert!(sure.seeds == 3 && sure.probability > 0.2 && sure.probability < 0.8 && sure.regret > 0.0, "{sure:?}");
+        let cost = found.cost;
+        let ece = |e| tied.of_cell(0.0, e, super::super::ECE).mean;
+        assert_eq!([cost.ece_before, cost.ece_after], [ece(0.0), ece(0.1)]);
+        let said = found.doubts().join("; ");
+        for part in ["the same mean as e = 0.1: e = 0.4", "within one standard error of e = 0.1: e = 0.5", "3 seeds"] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(said.contains("its cost: ECE on the test set from "), "{said}");
+        // Without smoothing nothing is paid, and a choice that every draw makes has no regret.
+        let none = choose(&study(&[(0.0, [5, 6, 7]), (0.1, [8, 9, 10])]), 0.0, Criterion::Error).unwrap();
+        assert!(
+            !none.doubts().join("").contains("cost") && none.doubts()[0].ends_with("100 % of draws of the 3 seeds")
+        );
     }
 
     #[test]

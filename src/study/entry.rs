@@ -15,6 +15,7 @@ use crate::backend::device::Note;
 use crate::data::Dataset;
 use crate::fs::{remove, write_atomic};
 use crate::loss::smoothing::Smoothing;
+use crate::measure::cross_fit::cross_fit;
 use crate::measure::{self, calibration, temperature};
 use crate::parse::{self, hex, to_json};
 use crate::train::config::{Config, read_config};
@@ -195,6 +196,7 @@ pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -
         validation: measured(&trained, &validation_logits, validation, fitted.value),
         test: measured(&trained, &test_logits, &images.test, fitted.value),
         temperature: fitted.value,
+        refined_nll: cross_fit(&part, &labels, kept).ok().map(|found| found.nll),
         seconds: began.elapsed().as_secs_f64(),
     };
     write_projection(&trained)?;

@@ -4,13 +4,14 @@
 //!
 //! [`sweep`] plans the grid, [`entry`] trains one run of it. [`Outcome`] is what one run leaves; [`Study`] holds them;
 //! [`claims`] gives a verdict on what is said of smoothing, [`choice`] the epsilon to use and why, [`projection`] the
-//! picture of Müller et al. 2019, [`stats`] the intervals.
+//! picture of Müller et al. 2019, [`stats`] the intervals, [`sureness`] how sure a choice is.
 
 pub mod choice;
 pub mod claims;
 pub mod entry;
 pub mod projection;
 pub mod stats;
+pub mod sureness;
 pub mod sweep;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,10 @@ pub struct Outcome {
     pub test: Measured,
     /// Fitted on the images held out.
     pub temperature: f64,
+    /// Their nll after temperatures that were fitted on other ones of them ([`crate::measure::cross_fit`]). `None` in
+    /// results of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refined_nll: Option<f64>,
     /// Seconds of the whole run, measuring included; of its last part where it was interrupted.
     pub seconds: f64,
 }
@@ -90,6 +95,9 @@ pub const ECE_SCALED: Measure = Measure { name: "ECE with temperature", of: |o| 
 pub const NLL: Measure = Measure { name: "nll", of: |o| o.test.plain.nll };
 /// Plain cross-entropy with each run's own temperature.
 pub const NLL_SCALED: Measure = Measure { name: "nll with temperature", of: |o| o.test.scaled.nll };
+/// On the images held out: plain cross-entropy after temperatures that were fitted on other ones of them.
+pub const REFINED_NLL: Measure =
+    Measure { name: "validation refined nll", of: |o| o.refined_nll.unwrap_or(o.validation.scaled.nll) };
 /// How confident the network is on average.
 pub const CONFIDENCE: Measure = Measure { name: "mean confidence", of: |o| o.test.plain.mean_confidence };
 /// Cost for selective prediction: the area under the risk-coverage curve.
@@ -107,6 +115,7 @@ pub struct Study {
     pub noises: Vec<f64>,
     /// The confidence level of every interval.
     pub level: f64,
+    cross_fitted: bool,
 }
 
 impl Study {
@@ -135,7 +144,19 @@ impl Study {
             values
         };
         let (epsilons, noises) = (ascending(|o| o.label_smoothing), ascending(|o| o.label_noise));
-        Ok(Self { outcomes, epsilons, noises, level })
+        // Runs are compared by one measure or by the other, never by both.
+        let cross_fitted = outcomes.iter().all(|o| o.refined_nll.is_some());
+        if !cross_fitted {
+            outcomes.iter_mut().for_each(|o| o.refined_nll = None);
+        }
+        Ok(Self { outcomes, epsilons, noises, level, cross_fitted })
+    }
+
+    /// Whether every run has the nll after temperatures that were fitted on other images than those that it is of.
+    /// Results of earlier versions have not: [`REFINED_NLL`] is then that with the run's own temperature, which is a
+    /// little too low.
+    pub fn is_cross_fitted(&self) -> bool {
+        self.cross_fitted
     }
 
     /// All outcomes, by noise, epsilon, seed.
@@ -197,6 +218,7 @@ pub(crate) mod tests {
             validation: measured.clone(),
             test: measured,
             temperature: 1.0,
+            refined_nll: Some(0.5),
             seconds: 1.0,
         }
     }

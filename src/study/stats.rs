@@ -44,6 +44,8 @@ pub enum Verdict {
     DoesNotHold,
     /// Zero is in the interval, or there are fewer than two seeds.
     Undecided,
+    /// What the claim says is mended was not there before: its whole interval, without smoothing, is at 0 or below.
+    NothingToMend,
 }
 
 impl std::fmt::Display for Verdict {
@@ -52,6 +54,7 @@ impl std::fmt::Display for Verdict {
             Self::Holds => "holds",
             Self::DoesNotHold => "does not hold",
             Self::Undecided => "undecided with this many seeds",
+            Self::NothingToMend => "nothing to mend",
         })
     }
 }
@@ -66,7 +69,53 @@ pub enum Direction {
     Up,
 }
 
+/// What an effect is for whoever uses the network, whatever was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum News {
+    /// It is better so.
+    Good,
+    /// It is worse so.
+    Bad,
+    /// Neither is shown.
+    Open,
+}
+
+impl std::fmt::Display for News {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Good => "good news",
+            Self::Bad => "bad news",
+            Self::Open => "open",
+        })
+    }
+}
+
+/// The p of several tests, corrected for how many they are (Holm 1979): of m tests the k-th smallest p times m - k + 1,
+/// never less than those before it, at most 1. A NaN is no test and stays.
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).filter(|&i| !p[i].is_nan()).collect();
+    order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
+    let (mut corrected, mut largest) = (vec![f64::NAN; p.len()], 0.0f64);
+    for (k, &i) in order.iter().enumerate() {
+        largest = largest.max(p[i] * (order.len() - k) as f64).min(1.0);
+        corrected[i] = largest;
+    }
+    corrected
+}
+
 impl Estimate {
+    /// How likely a mean as far from 0 as this one, or farther, is where the true one is 0 (Student's t, both sides);
+    /// NaN with fewer than two values.
+    pub fn p(&self) -> f64 {
+        if self.standard_error == 0.0 {
+            // The same value every time.
+            return f64::from(self.mean == 0.0);
+        }
+        let Ok(t) = StudentsT::new(0.0, 1.0, self.n.saturating_sub(1) as f64) else { return f64::NAN };
+        2.0 * t.cdf(-(self.mean / self.standard_error).abs())
+    }
+
     /// The verdict on a claim about the side of zero that the mean is on.
     pub fn verdict(&self, claimed: Direction) -> Verdict {
         let (up, down) = (self.low > 0.0, self.high < 0.0);
@@ -99,6 +148,22 @@ mod tests {
             assert!((found.high - found.mean - half).abs() < 1e-6 * half, "{n}: {found:?}, expected +- {half}");
             assert!((found.mean - found.low - half).abs() < 1e-6 * half, "{n}: {found:?}");
         }
+    }
+
+    /// R: `t.test(c(0, 1, 2, 3, 5))$p.value` is 0.06275, `p.adjust(c(0.01, 0.04, 0.03, 0.5), "holm")` is 0.04 0.09 0.09
+    /// 0.5.
+    #[test]
+    fn tests_and_their_correction_are_those_of_others() {
+        let p = estimate(&[0.0, 1.0, 2.0, 3.0, 5.0], 0.95).p();
+        // t = 2.2 / 0.860233 = 2.557449 with 4 degrees: 1 - x (1 + (1 - x^2)/2), x = t/sqrt(t^2 + 4).
+        let x: f64 = 2.557_449_f64 / (2.557_449_f64.powi(2) + 4.0).sqrt();
+        assert!((p - (1.0 - x * (1.0 + (1.0 - x * x) / 2.0))).abs() < 1e-6, "{p}");
+        for (p, expected) in holm(&[0.01, f64::NAN, 0.04, 0.03, 0.5]).iter().zip([0.04, f64::NAN, 0.09, 0.09, 0.5]) {
+            assert!((p - expected).abs() < 1e-15 || (p.is_nan() && expected.is_nan()), "{p} {expected}");
+        }
+        assert_eq!(holm(&[0.4, 0.5]), [0.8, 0.8]);
+        assert_eq!([estimate(&[1.0; 3], 0.95).p(), estimate(&[0.0; 3], 0.95).p()], [0.0, 1.0]);
+        assert!(estimate(&[1.0], 0.95).p().is_nan() && estimate(&[], 0.95).p().is_nan());
     }
 
     #[test]

@@ -16,6 +16,10 @@ use serde::{Deserialize, Serialize};
 pub struct TemperatureFile<'a> {
     /// What logits are divided by.
     pub temperature: f64,
+    /// Where it would be for other images of the same kind: the lower end of a 95 % interval.
+    pub temperature_low: f64,
+    /// The upper end.
+    pub temperature_high: f64,
     /// What kind of end the fit came to.
     pub end: End,
     /// The model's path.
@@ -30,6 +34,9 @@ pub struct TemperatureFile<'a> {
     pub nll_before: f64,
     /// Their nll with the temperature.
     pub nll_after: f64,
+    /// Their nll, each with a temperature of other ones ([`crate::measure::cross_fit`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nll_cross_fitted: Option<f64>,
     /// The version of the program that wrote it.
     pub version: &'a str,
 }
@@ -81,6 +88,9 @@ pub fn of_run(run: &Path, weights: &Path) -> Result<Option<f64>> {
 #[expect(dead_code, reason = "the others are named so that a misspelt one is found")]
 struct Given {
     temperature: f64,
+    temperature_low: Option<IgnoredAny>,
+    temperature_high: Option<IgnoredAny>,
+    nll_cross_fitted: Option<IgnoredAny>,
     end: Option<IgnoredAny>,
     model: Option<IgnoredAny>,
     weights_sha256: Option<String>,

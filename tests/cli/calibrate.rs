@@ -8,8 +8,11 @@ use smoothcnn::backend::{Setup, Trainer};
 use smoothcnn::data::Dataset;
 use smoothcnn::data::digits::{Digits, MEAN_AND_STD};
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
-use smoothcnn::measure::evaluate;
-use smoothcnn::measure::temperature::{apply, fit};
+use smoothcnn::measure::cross_fit::cross_fit;
+use smoothcnn::measure::perfect::Perfection;
+use smoothcnn::measure::selective::Rankings;
+use smoothcnn::measure::temperature::{apply, fit, interval};
+use smoothcnn::measure::{evaluate, predictions};
 use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::train::checkpoint;
@@ -89,6 +92,13 @@ fn what_is_fitted_and_what_is_reported() {
     close(t / expected.value, 1.0, 1e-4, "temperature");
     assert!((t - 1.0).abs() > 0.01, "{t}: this model should need a temperature, or the test says nothing");
     assert_eq!(found["end"], "minimum");
+    let ends = interval(&of_validation, &validation.labels, 10, expected.value);
+    for (found, expected) in found["interval"].as_array().unwrap().iter().zip(ends) {
+        close(found.as_f64().unwrap() / expected, 1.0, 1e-3, "interval");
+    }
+    let crossed = cross_fit(&of_validation, &validation.labels, 10).unwrap().nll;
+    close(number(&found, "nll_cross_fitted"), crossed, 1e-4, "cross-fitted");
+    assert!(crossed > expected.nll_after);
     for (key, logits, labels) in [("validation", &of_validation, &validation.labels), ("test", &of_test, &test.labels)]
     {
         let set = &found[key];
@@ -170,6 +180,13 @@ fn measures(folder: &Path, model: &str, logits: &[f64], labels: &[u32]) {
     for (key, value) in expected {
         close(number(&found, key), value.as_f64().unwrap(), 1e-5, key);
     }
+    let perfection = Perfection::of(&predictions(logits, labels, 10, Smoothing::NONE));
+    close(number(&found, "ece_debiased"), perfection.ece_debiased, 1e-4, "ece_debiased");
+    close(number(&found, "smece"), perfection.smece, 1e-4, "smece");
+    close(number(&found, "calibrated_p"), perfection.calibrated_p, 0.01, "calibrated_p");
+    let rankings = Rankings::of(logits, labels, 10);
+    close(number(&found, "aurc_max_logit"), rankings.aurc_max_logit, 1e-5, "aurc_max_logit");
+    close(number(&found, "aurc_normalised"), rankings.aurc_normalised.unwrap(), 1e-5, "aurc_normalised");
     assert_eq!(number(&found, "bootstrap"), 200.0);
     for key in ["accuracy", "nll"] {
         let (interval, value) = (&found[format!("{key}_interval")], number(&found, key));
@@ -185,5 +202,7 @@ fn measures(folder: &Path, model: &str, logits: &[f64], labels: &[u32]) {
     let (_, text, _) = run(folder, &format!("eval {model} --bootstrap 200"));
     assert_eq!(text.lines().filter(|line| line.contains("(95 %: ")).count(), 3, "{text}");
     let aurc = text.lines().find(|line| line.starts_with("aurc ")).unwrap();
+    let verdict = if perfection.could_be() { "calibrated       yes" } else { "calibrated       no" };
+    assert!(text.lines().any(|line| line.starts_with(verdict)), "{text}");
     close(aurc[16..].trim().parse().unwrap(), number(&found, "aurc"), 1e-6, "aurc in text");
 }

@@ -29,7 +29,9 @@ fn a_sweep_ends_in_a_table_and_a_report_and_does_nothing_twice() {
     let dir = tempdir().unwrap();
     let done = run(dir.path(), &format!("sweep {GRID}")).success();
     let said = stdout(&done);
-    for part in ["1 less overfitting", "6 e must be tuned", "undecided", "noise 0.3: use e = ", "predicted"] {
+    for part in
+        ["1 less overfitting", "beside: better than no smoothing", "undecided", "noise 0.3: use e = ", "predicted"]
+    {
         assert!(said.contains(part), "{said}");
     }
     let sweep = dir.path().join("s");
@@ -61,7 +63,14 @@ fn a_sweep_ends_in_a_table_and_a_report_and_does_nothing_twice() {
     assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)));
     assert_eq!(results(&sweep).len(), 1 + 12);
     let again = run(dir.path(), "sweep collect s --json").success();
-    assert_eq!(json_lines(&stdout(&again))[0]["runs"], 12);
+    let found = json_lines(&stdout(&again));
+    assert_eq!((&found[0]["runs"], &found[0]["cross_fitted"]), (&12.into(), &true.into()));
+    // The table alone tells the same, and nothing is written.
+    let before = snapshot(&sweep);
+    assert_eq!(json_lines(&stdout(&run(dir.path(), "sweep collect s/results.csv --json").success())), found);
+    assert_eq!(snapshot(&sweep), before);
+    fs::write(sweep.join("bad.csv"), "id,x\n1,2\n").unwrap();
+    assert_fails(run(dir.path(), "sweep collect s/bad.csv"), 4, &["s/bad.csv: line 2, label_smoothing: found nothing"]);
 }
 
 /// Catches an entry that depends on the machine or the order, or a task of a job array that trains another one's run.
