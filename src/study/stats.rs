@@ -113,6 +113,10 @@ impl Estimate {
             return f64::from(self.mean == 0.0);
         }
         let Ok(t) = StudentsT::new(0.0, 1.0, self.n.saturating_sub(1) as f64) else { return f64::NAN };
+        // Of what was not measured the distribution says nothing: it ends the program.
+        if (self.mean / self.standard_error).is_nan() {
+            return f64::NAN;
+        }
         2.0 * t.cdf(-(self.mean / self.standard_error).abs())
     }
 

@@ -66,9 +66,14 @@ fn eval_prints_text_and_computes_in_64_bits() {
     let (text, _) = text.split_once("\n\n").unwrap();
     let names: Vec<_> = text.lines().map(|line| line[..16].trim()).collect();
     let earlier = ["loss", "nll", "accuracy", "error", "ece", "brier", "mean confidence"];
+    let asked = ["ece, debiased", "smece"];
     let calibration = ["ece, equal mass", "ece, classwise", "mce", "conf. if right", "conf. if wrong", "above 0.99"];
-    assert_eq!(names, [&earlier[..], &calibration, &["aurc", "excess loss", "images"]].concat());
-    assert!(text.lines().all(|line| line[16..].trim().parse::<f64>().is_ok()), "{text}");
+    let last = ["aurc", "aurc, max logit", "aurc, normalised", "excess loss", "calibrated", "images"];
+    assert_eq!(names, [&earlier[..], &asked, &calibration, &last].concat());
+    let (answer, numbers): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with("calibrated"));
+    assert!(numbers.iter().all(|line| line[16..].trim().parse::<f64>().is_ok()), "{text}");
+    let answer = answer[0][16..].trim();
+    assert!(answer.starts_with("yes  (p = ") || answer.starts_with("no  (p = "), "{answer}");
 
     let loss = |flags: &str| {
         let done = run(dir.path(), &format!("{eval} --json {flags}")).success();
