@@ -126,8 +126,8 @@ impl Philox {
         low + (high - low) * self.uniform()
     }
 
-    /// Normal, with mean 0 and variance 1, from two uniform numbers (Box and Muller 1958): four words each, so number `i`
-    /// of a stream has block `i`.
+    /// Normal, with mean 0 and variance 1, from two uniform numbers (Box and Muller 1958): four words each, so number
+    /// `i` of a stream has block `i`.
     pub fn normal(&mut self) -> f64 {
         // Not 0, of which there is no logarithm.
         let radius = (-2.0 * libm::log(1.0 - self.uniform())).sqrt();
@@ -207,7 +207,9 @@ mod tests {
         }
         // The stream's own place: four words a number.
         let mut words = Philox::new(1, 3);
-        (0..400_000).for_each(|_| drop(words.next_u32()));
+        for _ in 0..400_000 {
+            words.next_u32();
+        }
         assert_eq!(rng.next_u32(), words.next_u32());
     }
 
