@@ -187,7 +187,7 @@ proptest! {
         n in 1usize..6, c_in in 1usize..10, fours in 1usize..6, h in 1usize..14, w in 1usize..14,
         padding in prop_oneof![Just([1usize, 1]), [0usize..3, 0usize..3]],
     ) {
-        let dims = Conv2d { input: [c_in, h, w], c_out: fours * 4, kernel: [3, 3], padding, ..Conv2d::PLAIN };
+        let dims = Conv2d { input: [c_in, h, w], c_out: fours * 4, kernel: [3, 3], stride: [1, 1], padding, bias: true, ..Conv2d::PLAIN };
         prop_assume!(dims.output().is_ok_and(|[_, h, w]| h >= 2 && w >= 2));
         assert_rows(fused::conv2d_pool(&GPU, n, dims));
     }

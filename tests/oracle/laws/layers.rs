@@ -134,8 +134,7 @@ proptest! {
                 let (top, left) = (window / columns * d.stride[0], window % columns * d.stride[1]);
                 let places = (top..top + d.kernel[0]).flat_map(|r| (left..left + d.kernel[1]).map(move |c| (r, c)));
                 let [above, beside] = d.padding;
-                let [inside_rows, inside_columns] = [above..above + h, beside..beside + w];
-                let inside = |(r, c): &(usize, usize)| inside_rows.contains(r) && inside_columns.contains(c);
+                let inside = |(r, c): &(usize, usize)| (above..above + h).contains(r) && (beside..beside + w).contains(c);
                 let places = places.filter(inside).map(|(r, c)| (r - above) * w + c - beside);
                 let max = places.clone().map(|at| plane[at]).fold(f64::NEG_INFINITY, f64::max);
                 let first = places.clone().find(|&at| plane[at] == max).unwrap();
