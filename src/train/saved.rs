@@ -313,7 +313,10 @@ mod tests {
         let out = folder.path();
         let (net, adam) = (Network::seed([1, 8, 8], 10).unwrap(), Optimizer::Adam(Adam::default()));
         let state = State::initial(&net, 1);
-        let state = State { slots: vec![vec![0.5; net.flat_len()]; 2], ..state };
+        // What is between the parameters is not saved.
+        let mut slot = vec![0.0; net.flat_len()];
+        net.parameters.iter().for_each(|parameter| slot[parameter.range()].fill(0.5));
+        let state = State { slots: vec![slot; 2], ..state };
         let sums = Sums { loss: 0.1, nll: f64::NAN, weight: 3.0, counted: 4.0, entropy: -0.5, seconds: 6.25 };
         let lines = [serde_json::json!({ "epoch": 1 })];
         let kept = |steps: usize, change: &[(&str, &str)]| {
@@ -333,7 +336,7 @@ mod tests {
         let found = kept(3, &[]).unwrap();
         assert_eq!((found.progress.epochs, found.progress.steps, &found.epochs[..]), (1, 3, &lines[..]));
         assert_eq!(format!("{:?}", found.progress.sums), format!("{sums:?}"));
-        assert_eq!(found.state, state);
+        assert!(found.state == state, "another state came back");
         assert_eq!(kept(0, &[]).unwrap().progress, Progress { epochs: 1, ..Progress::default() });
         for (change, expected) in [
             (("steps", "4"), "metadata steps: found 4 of an epoch, expected fewer than its 4"),
