@@ -1,7 +1,7 @@
 // Conv2d, the plain form: one thread owns one element of the result and sums its terms in order.
 //
 //   y[n,o,i,j]  = b[o] + sum over c,p,q of  w[o,c,p,q] * x[n, c, i*s+d*p-pad, j*s+d*q-pad]
-//   dx[n,c,h,w] = sum over o,p,q of          w[o,c,p,q] * dy[n, o, (h+pad-d*p)/s, (w+pad-d*q)/s]   where these are whole
+//   dx[n,c,h,w] = sum over o,p,q of          w[o,c,p,q] * dy[n, o, (h+pad-d*p)/s, (w+pad-d*q)/s]   where they are whole
 //   dw[o,c,p,q] = sum over n,i,j of          dy[n,o,i,j] * x[n, c, i*s+d*p-pad, j*s+d*q-pad]
 //   db[o]       = sum over n,i,j of          dy[n,o,i,j]
 //

@@ -6,8 +6,8 @@
 //   dweight = sum dy xhat        dbias = sum dy                          of a channel, over the batch and its plane
 //
 // A workgroup owns a group of an image, forward and for dx. For the parameters one owns a channel of an image, and
-// `finish_parameters` adds the images in their order. All sums have a fixed shape, so that their bits are the same every
-// time. The variance is around the mean, which is found in two rounds: nothing cancels, however far from 0 it is.
+// `finish_parameters` adds the images in their order. All sums have a fixed shape: the same bits every time. The
+// variance is around the mean, which is found in two rounds: nothing cancels, however far from 0 it is.
 
 struct GroupNorm {
     channels: u32,

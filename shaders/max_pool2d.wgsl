@@ -1,5 +1,5 @@
-// MaxPool2d: floor rule, the first maximum of a window (row by row) wins a tie, and the first NaN wins all. The padding is
-// at most half the window, so every window has an element of the image.
+// MaxPool2d: floor rule, the first maximum of a window (row by row) wins a tie, and the first NaN wins all. The padding
+// is at most half the window, so every window has an element of the image.
 //
 //   y[n,c,i,j]      = max over p,q of x[n, c, i*s+p-pad, j*s+q-pad], as far as that is in the image
 //   argmax[n,c,i,j] = h * w_in + w of the first element that reaches it

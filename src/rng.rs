@@ -135,8 +135,8 @@ impl Philox {
         low + (high - low) * self.uniform()
     }
 
-    /// Normal, with mean 0 and variance 1, from two uniform numbers (Box and Muller 1958): four words each, so number `i`
-    /// of a stream has block `i`.
+    /// Normal, with mean 0 and variance 1, from two uniform numbers (Box and Muller 1958): four words each, so number
+    /// `i` of a stream has block `i`.
     pub fn normal(&mut self) -> f64 {
         // Not 0, of which there is no logarithm.
         let radius = (-2.0 * libm::log(1.0 - self.uniform())).sqrt();

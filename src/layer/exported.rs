@@ -5,8 +5,8 @@
 pub struct Exported {
     /// PyTorch's module, with `torch.nn` as `nn`: `nn.Conv2d(1, 32, (3, 3), padding=(1, 1))`.
     pub torch: String,
-    /// ONNX's operators, one after the other, the last of which gives the output; none where the output is the input, as
-    /// dropout's is.
+    /// ONNX's operators, one after the other, the last of which gives the output; none where the output is the input,
+    /// as dropout's is.
     pub onnx: Vec<OnnxOperator>,
 }
 

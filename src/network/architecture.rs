@@ -343,7 +343,7 @@ mod tests {
             (Preset::Mlp, [1, 28, 28], 235_146, 0),
             // Three stages of 16, 32, 64 channels; two of them begin with a projection.
             (Preset::Resnet8, [3, 32, 32], 78_042, 25),
-            (Preset::Cifar, [3, 32, 32], 288_746, 77),
+            (Preset::Cifar, [3, 32, 32], 157_762, 33),
             (Preset::Resnet20, [3, 32, 32], 272_474, 81),
         ] {
             let architecture = Architecture::parse(preset.name()).unwrap();

@@ -418,7 +418,8 @@ mod tests {
         assert_ne!(flat, net.initial_parameters(8));
     }
 
-    /// Catches a variance by the wrong fan, a bias that is not 0, and a layer that was not asked and changes all the same.
+    /// Catches a variance by the wrong fan, a bias that is not 0, and a layer that was not asked and changes all the
+    /// same.
     #[test]
     fn kaiming_is_normal_with_a_variance_of_2_by_the_fan_out() {
         let init = Init::Kaiming;

@@ -41,8 +41,8 @@ pub struct Around {
     pub classes: usize,
 }
 
-/// A pooling without padding in a file: its window, and its stride, which is the window's size where it is left out, as in
-/// PyTorch.
+/// A pooling without padding in a file: its window, and its stride, which is the window's size where it is left out, as
+/// in PyTorch.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pooling {

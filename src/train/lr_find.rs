@@ -169,6 +169,8 @@ fn suggestion(tried: &[Tried]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::gpu::DeviceKind;
+    use crate::train::config::recipe::LrSchedule;
 
     fn tried(losses: &[f64]) -> Vec<Tried> {
         let of = |(i, &smoothed): (usize, &f64)| Tried { lr: 10f64.powi(i as i32), loss: 0.0, smoothed };
@@ -207,5 +209,48 @@ mod tests {
             assert!((schedule.value(1e-6, t as u64) / expected - 1.0).abs() < 1e-12, "{t}");
         }
         assert!(RangeTest { from: 0.0, ..test }.check().is_err() && RangeTest { to: 1e-7, ..test }.check().is_err());
+    }
+
+    /// The ends of both ranges: a rate of 0 and one that f32 does not hold are none.
+    #[test]
+    fn a_range_has_two_ends() {
+        let of = |from, to| RangeTest { from, to, steps: 7 }.check().map_err(|error| error.to_string());
+        assert!(of(1e-6, f32::MAX.into()).is_ok());
+        for from in [0.0, -1.0, f64::INFINITY, f64::NAN] {
+            assert!(of(from, 1.0).unwrap_err().starts_with(&format!("--from: found {from}, ")));
+        }
+        for to in [1e-6, 1e-7, 1e39, f64::NAN] {
+            assert!(of(1e-6, to).unwrap_err().starts_with(&format!("--to: found {to}, ")));
+        }
+    }
+
+    /// Catches another schedule than the test's, a step that is left out or added, and a test without an end.
+    #[test]
+    fn each_step_tries_its_rate_on_a_batch() {
+        let device = Device { kind: DeviceKind::Cpu, ..Device::default() };
+        let config = Config { limit_train: Some(40), limit_test: Some(20), batch_size: 8, ..Config::default() };
+        let find = |config: &Config, test| find(config.clone(), &device, test, &());
+        let test = RangeTest { from: 1e-6, to: 1e-3, steps: 4 };
+        let found = find(&config, test).unwrap();
+        assert_eq!(found.steps.len(), 4);
+        for (step, expected) in found.steps.iter().zip([1e-6, 1e-5, 1e-4, 1e-3]) {
+            assert!((step.lr / expected - 1.0).abs() < 1e-12, "{step:?}");
+        }
+        assert_eq!((found.ended_early, found.suggestion), (false, None));
+        // The batches are those of an epoch: it has no more of them, and a shorter test has the first ones.
+        let all = find(&config, RangeTest { steps: 100, ..test }).unwrap();
+        assert_eq!((all.steps.len(), all.ended_early, all.steps[0].loss), (5, false, found.steps[0].loss));
+        // What a recipe plans for a whole training has no part in it.
+        let mut planned = config.clone();
+        planned.recipe.lr_schedule = LrSchedule::OneCycle;
+        assert_eq!(find(&planned, test).unwrap(), found);
+        // At such rates all is lost.
+        let many = Config { limit_train: Some(160), ..config.clone() };
+        let lost = find(&many, RangeTest { from: 1e-3, to: 1e12, steps: 20 }).unwrap();
+        assert!(lost.ended_early && lost.steps.len() < 20, "{lost:?}");
+
+        assert!(find(&config, RangeTest { from: 0.0, ..test }).unwrap_err().to_string().starts_with("--from: "));
+        planned.loss.teacher = Some("old".into());
+        assert!(find(&planned, test).unwrap_err().to_string().starts_with("--teacher: found old, expected none"));
     }
 }

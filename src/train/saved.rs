@@ -249,4 +249,105 @@ mod tests {
         fs::write(out.join(MODEL), "").unwrap();
         assert!(begun_anew(3).is_err() && begun_anew(0).is_err());
     }
+
+    /// Catches a step's line that is written twice, a lost one, and a record that changes without a word.
+    #[test]
+    fn a_record_is_kept_up_to_where_the_run_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path();
+        let notes = std::sync::Mutex::new(vec![]);
+        let kept = |text: &str, (epochs, steps): (usize, usize), lines: &[Value]| {
+            fs::write(out.join(METRICS), text).unwrap();
+            let progress = Progress { epochs, steps, ..Progress::default() };
+            drop(record(out, &progress, lines, 2, &|line| notes.lock().unwrap().push(line.to_owned())).unwrap());
+            (fs::read_to_string(out.join(METRICS)).unwrap(), std::mem::take(&mut *notes.lock().unwrap()))
+        };
+        let step = |epoch: usize, step: usize| format!("{{\"kind\":\"step\",\"epoch\":{epoch},\"step\":{step}}}\n");
+        let epoch = |epoch: usize| format!("{{\"epoch\":{epoch},\"kind\":\"epoch\"}}\n");
+        let value = |n: usize| serde_json::from_str::<Value>(&epoch(n)).unwrap();
+        let first = [step(1, 1), step(1, 2), epoch(1)].concat();
+        let second = [step(2, 3), step(2, 4), epoch(2)].concat();
+        let test = "{\"kind\":\"test\",\"epoch\":2}\n";
+        let all = [&first, &second, test, &step(3, 5)].concat();
+        let none = Vec::<String>::new();
+        assert_eq!(kept(&all, (1, 0), &[value(1)]), (first.clone(), none.clone()));
+        assert_eq!(kept(&all, (1, 1), &[value(1)]), (first.clone() + &step(2, 3), none.clone()));
+        assert_eq!(kept(&all, (2, 0), &[value(1), value(2)]), ([&first[..], &second].concat(), none.clone()));
+        assert_eq!(kept(&all, (0, 1), &[]), (step(1, 1), none.clone()));
+        assert_eq!(kept(&all, (0, 0), &[]), (String::new(), none.clone()), "a run from its beginning");
+
+        // Two lines are damaged, and the last one is cut off.
+        let damaged = [&first, "{\n", "\n", &step(2, 3), "{\"kind\":\"st"].concat();
+        let (text, notes) = kept(&damaged, (1, 1), &[value(1)]);
+        assert_eq!((text, notes.len()), (first.clone() + &step(2, 3), 1));
+        assert!(notes[0].ends_with("found 2 damaged lines, which are left out"), "{notes:?}");
+        // Both epochs' lines are lost, and what the file has of the second is not.
+        let (text, notes) = kept(&[step(1, 2), step(2, 4)].concat(), (2, 0), &[value(1), value(2)]);
+        assert_eq!((text, notes.len()), ([step(1, 2), epoch(1), step(2, 4), epoch(2)].concat(), 1));
+        assert!(notes[0].contains("the lines of epochs [1, 2] were lost"), "{notes:?}");
+    }
+
+    #[test]
+    fn a_record_that_is_gone_is_missed_and_one_that_cannot_be_read_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(METRICS);
+        let notes = std::sync::Mutex::new(String::new());
+        let of = |steps| {
+            let progress = Progress { steps, ..Progress::default() };
+            record(folder.path(), &progress, &[], 2, &|line| notes.lock().unwrap().push_str(line))
+        };
+        drop(of(0).unwrap());
+        assert_eq!(*notes.lock().unwrap(), "");
+        fs::remove_file(&path).unwrap();
+        drop(of(1).unwrap());
+        assert!(notes.lock().unwrap().contains("found no such file; the lines of its steps are lost"));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(of(1), Err(Error::Io { .. })));
+    }
+
+    /// Catches a run that goes on from another place, or with other sums, than where it ended.
+    #[test]
+    fn a_checkpoint_says_how_far_the_run_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path();
+        let (net, adam) = (Network::seed([1, 8, 8], 10).unwrap(), Optimizer::Adam(Adam::default()));
+        let state = State::initial(&net, 1);
+        // What is between the parameters is not saved.
+        let mut slot = vec![0.0; net.flat_len()];
+        net.parameters.iter().for_each(|parameter| slot[parameter.range()].fill(0.5));
+        let state = State { slots: vec![slot; 2], ..state };
+        let sums = Sums { loss: 0.1, nll: f64::NAN, weight: 3.0, counted: 4.0, entropy: -0.5, seconds: 6.25 };
+        let lines = [serde_json::json!({ "epoch": 1 })];
+        let kept = |steps: usize, change: &[(&str, &str)]| {
+            let mut metadata = Metadata::from([("epoch".to_owned(), "1".to_owned())]);
+            let progress = Progress { epochs: 1, steps, sums };
+            write(out, (&net, &adam), (&state, None), (metadata.clone(), Dtype::F64), &progress, &lines).unwrap();
+            if !change.is_empty() {
+                let (state, _, written) = store::load_checkpoint(&out.join(CHECKPOINT), &net, &adam).unwrap();
+                metadata = written;
+                metadata.extend(change.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())));
+                metadata.retain(|_, value| value != "gone");
+                let path = out.join(CHECKPOINT);
+                store::save_checkpoint(&path, &net, &adam, (&state, None), (metadata, Dtype::F64)).unwrap();
+            }
+            read(out, (&net, &adam), 4, 1).map(Option::unwrap)
+        };
+        let found = kept(3, &[]).unwrap();
+        assert_eq!((found.progress.epochs, found.progress.steps, &found.epochs[..]), (1, 3, &lines[..]));
+        assert_eq!(format!("{:?}", found.progress.sums), format!("{sums:?}"));
+        assert!(found.state == state, "another state came back");
+        assert_eq!(kept(0, &[]).unwrap().progress, Progress { epochs: 1, ..Progress::default() });
+        for (change, expected) in [
+            (("steps", "4"), "metadata steps: found 4 of an epoch, expected fewer than its 4"),
+            (("steps", "x"), "metadata steps: found none"),
+            (("sums", "1,2,3,4,5"), "metadata sums: found none, expected six numbers"),
+            (("epoch", "gone"), "metadata epoch: found none"),
+            (("epoch", "2"), "metadata epochs: expected the lines of the 2 epochs"),
+            (("epochs", "gone"), "metadata epochs: expected the lines of the 1 epochs"),
+        ] {
+            let error = kept(3, &[change]).err().expect("a refusal").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 }

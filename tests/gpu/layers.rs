@@ -39,12 +39,12 @@ fn forward(batch: &CaseBatch<f64>) -> Vec<f64> {
     found.into_iter().map(f64::from).collect()
 }
 
-/// The layer; how far it may be off at x, in units of 2^-24 of the result; and what f64's oracle may be off itself. WGSL
-/// allows an `exp` 3 + 2 |argument| units in the last place, each of which is two of these.
+/// The layer; how far it may be off at x, in units of 2^-24 of the result; and what f64's oracle may be off itself.
+/// WGSL allows an `exp` 3 + 2 |argument| units in the last place, each of which is two of these.
 type Curve = (Layer, fn(f64) -> f64, fn(f64) -> f64);
 
-/// Catches a polynomial for erf with a wrong digit, a tail that is the difference of two numbers near 1, and an exp that
-/// overflows: relative errors, down to where f32 ends.
+/// Catches a polynomial for erf with a wrong digit, a tail that is the difference of two numbers near 1, and an exp
+/// that overflows: relative errors, down to where f32 ends.
 #[test]
 fn smooth_activations_keep_their_digits_in_the_tails() {
     let tanh = Layer::new(gelu::Settings { approximate: Approximate::Tanh });

@@ -1,5 +1,5 @@
-//! Awkward convolutions: single elements, primes, kernels as large as the image, strides that leave pixels out, the seed
-//! network's own; kernels with gaps, and channels in groups.
+//! Awkward convolutions: single elements, primes, kernels as large as the image, strides that leave pixels out, the
+//! seed network's own; kernels with gaps, and channels in groups.
 
 use super::{Conv2d, Settings};
 use crate::layer::{Init, Layer, Shape};

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! `s` is the stride, `d` the dilation. In groups, the channels of input and output are taken into as many parts, one
-//! after the other, and each part of the output sees its own part of the input alone: in the sums `c` and `o` are of one
-//! group, and `c` counts from its first. As many groups as input channels are a depthwise convolution.
+//! after the other, and each part of the output sees its own part of the input alone: in the sums `c` and `o` are of
+//! one group, and `c` counts from its first. As many groups as input channels are a depthwise convolution.
 
 mod cases;
 pub mod fast;

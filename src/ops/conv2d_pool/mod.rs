@@ -105,8 +105,9 @@ pub struct Buffers {
 }
 
 impl Conv2dPool {
-    /// The block, if these kernels compute it: one group, a 3x3 kernel at stride 1 and dilation 1 with a padding of at most 2 (1, if the gradient
-    /// of its input is wanted), 2x2 windows that do not overlap and have no padding, output channels in fours, with a bias.
+    /// The block, if these kernels compute it: one group, a 3x3 kernel at stride 1 and dilation 1 with a padding of at
+    /// most 2 (1, if the gradient of its input is wanted), 2x2 windows that do not overlap and have no padding, output
+    /// channels in fours, with a bias.
     pub fn new(conv: &Conv2d, pool: &MaxPool2d, wants_dx: bool, x: Layout, y: Layout) -> Option<Self> {
         let windows = pool.kernel == [2, 2] && pool.stride == [2, 2] && pool.padding == [0, 0];
         let kernels = conv.kernel == [3, 3] && conv.stride == [1, 1] && conv.is_dense() && windows;

@@ -78,8 +78,8 @@ impl Op for GroupNorm {
         true
     }
 
-    /// The version of ONNX that is written has no group norm. Each group is one channel of an instance norm; a batch norm
-    /// of mean 0 and variance 1 has the weight and the bias.
+    /// The version of ONNX that is written has no group norm. Each group is one channel of an instance norm; a batch
+    /// norm of mean 0 and variance 1 has the weight and the bias.
     fn exported(&self) -> Option<Exported> {
         use OnnxInput::{Floats, Last, Others, Sizes};
         let Self { image: [channels, h, w], num_groups, eps } = *self;

@@ -1,5 +1,5 @@
-//! MaxPool2d, as `torch.nn.MaxPool2d`: floor rule, the first maximum of a window wins a tie, and the first NaN wins all.
-//! What is in the padding is -infinity: it never wins, for every window has an element of the image.
+//! MaxPool2d, as `torch.nn.MaxPool2d`: floor rule, the first maximum of a window wins a tie, and the first NaN wins
+//! all. What is in the padding is -infinity: it never wins, for every window has an element of the image.
 //!
 //! ```text
 //! y[n,c,i,j]      = max over p,q of x[n, c, i*s+p-pad, j*s+q-pad]     as far as that is in the image

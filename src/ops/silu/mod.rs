@@ -1,5 +1,5 @@
-//! SiLU, as `torch.nn.SiLU` (also called swish): `y = x s(x)`, `dx = dy s(x) (1 + x (1 - s(x)))`, where `s(x) = 1 / (1 +
-//! exp(-x))`.
+//! SiLU, as `torch.nn.SiLU` (also called swish): `y = x s(x)`, `dx = dy s(x) (1 + x (1 - s(x)))`, with the logistic
+//! function `s(x) = 1 / (1 + exp(-x))`.
 
 mod cases;
 mod record;

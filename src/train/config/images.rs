@@ -149,3 +149,88 @@ fn replaced_labels(path: &Path, train: &Dataset, ignored: Option<i64>) -> Result
     }
     idx::classes(path, &labels[..train.len()], train.classes, ignored)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> Config {
+        Config { limit_train: Some(40), limit_test: Some(20), ..Config::default() }
+    }
+
+    fn read(config: &Config) -> Result<Images> {
+        images(config, &|_| (), &|_, _| ())
+    }
+
+    fn refused<T>(result: Result<T>) -> String {
+        result.err().expect("it is refused").to_string()
+    }
+
+    /// Catches a share that is one of images that do not count, and a run that has nothing to learn from.
+    #[test]
+    fn a_split_leaves_something_on_both_sides() {
+        let of = |val_split, mask: &[usize]| {
+            let mut config = small();
+            (config.labels.val_split, config.loss.class_mask) = (val_split, mask.to_vec());
+            (read(&config), config)
+        };
+        let (found, _) = of(0.001, &[]);
+        assert!(refused(found).starts_with("--val-split: found 0.001, which leaves one side of 40 images empty"));
+        let label = read(&small()).unwrap().train.labels[0] as usize;
+        let mask: Vec<usize> = (0..10).filter(|class| *class != label).collect();
+        let one = |val_split| {
+            let (_, mut config) = of(val_split, &mask);
+            config.limit_train = Some(1);
+            (read(&config), config)
+        };
+        // Of one image that does not count no side is empty for want of a share: the loss refuses it.
+        let (found, config) = one(0.5);
+        let found = refused(found.unwrap().loss(&config));
+        assert!(found.contains("found none of 1 training images"), "{found}");
+        let (found, _) = of(0.5, &mask);
+        let found = found.unwrap();
+        let held_out = found.validation.as_ref().unwrap();
+        assert!(held_out.len() + found.train.len() == 40 && found.kept.len() == found.train.len());
+        assert!(held_out.labels.iter().all(|&held_out| held_out != IGNORED && held_out as usize != label));
+    }
+
+    /// An IDX file of labels: as many as there are images, or more.
+    #[test]
+    fn labels_are_replaced_by_a_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels");
+        let of = |n: u8| {
+            let bytes = [&[0, 0, 8, 1, 0, 0, 0, n][..], &(0..n).map(|i| i % 10).collect::<Vec<_>>()].concat();
+            std::fs::write(&path, bytes).unwrap();
+            let mut config = small();
+            config.labels.train_labels = Some(path.clone());
+            read(&config).map(|images| images.train.labels)
+        };
+        let expected: Vec<u32> = (0..40).map(|i| i % 10).collect();
+        assert_eq!((of(40).unwrap(), of(50).unwrap()), (expected.clone(), expected));
+        let message = refused(of(39));
+        assert!(message.ends_with("labels: 39 labels, expected at least one for each of 40 images"), "{message}");
+    }
+
+    /// Catches other images under a run that goes on, and advice that does not help.
+    #[test]
+    fn images_are_those_that_the_run_began_with() {
+        let whole = read(&small()).unwrap().record;
+        let of = |change: fn(&mut Record), file: Option<&str>| {
+            let mut record = whole.clone();
+            change(&mut record);
+            read(&Config { data_set: Some(record), file: file.map(Into::into), ..small() })
+        };
+        assert_eq!(of(|_| (), None).unwrap().record, whole);
+        let other = |record: &mut Record| record.test_images = 19;
+        assert!(refused(of(other, Some("run/config.toml"))).ends_with(CHANGED));
+        for file in [None, Some("entry.json")] {
+            assert!(refused(of(other, file)).ends_with("; without its folder the run begins anew"), "{file:?}");
+        }
+        assert!(refused(of(|record| record.train_images = 39, None)).contains("expected 39 training images of 1x"));
+        // It had some that were held out, and now there are none.
+        let message = refused(of(|record| record.val_images = Some(3), None));
+        let [c, h, w] = whole.shape;
+        assert!(message.contains(&format!("found 0 validation images of {c}x{h}x{w} ")), "{message}");
+    }
+}

@@ -378,4 +378,101 @@ mod tests {
         // Without a schedule nothing is computed at all.
         assert_eq!(RecipeSettings::default().recipe(&adam(), 5, 1).unwrap().at(adam(), 7), adam());
     }
+
+    #[test]
+    fn the_ends_of_a_range_are_taken_or_refused() {
+        let of = |change: fn(&mut RecipeSettings)| {
+            let mut settings = settings(LrSchedule::Exponential);
+            settings.decay_rate = Some(0.5);
+            change(&mut settings);
+            settings.check(&adam())
+        };
+        assert!(of(|s| s.decay_rate = Some(1.0)).is_ok() && of(|s| s.min_lr = Some(0.1)).is_ok());
+        assert!(of(|s| s.clip_grad_norm = Some(f32::MAX.into())).is_ok() && of(|s| s.ema = Some(0.0)).is_ok());
+        for bad in [0.0, -1.0, 1e39, f64::NAN] {
+            let found = RecipeSettings { clip_grad_norm: Some(bad), ..RecipeSettings::default() };
+            refused(found, "--clip-grad-norm", "expected a number above 0, at most 3e38");
+        }
+        for bad in [1.0, -0.1, f64::NAN] {
+            refused(RecipeSettings { ema: Some(bad), ..RecipeSettings::default() }, "--ema", "from 0 on, below 1");
+        }
+        // A rise of its own, in epochs or in steps; weight decay that can spare something.
+        for (warmup_epochs, warmup_steps) in [(Some(1), None), (None, Some(1))] {
+            let warm = RecipeSettings { warmup_epochs, warmup_steps, warmup_lr: Some(0.05), ..Default::default() };
+            assert!(warm.check(&adam()).is_ok());
+        }
+        let decaying = Optimizer::AdamW(Adam { weight_decay: 0.1, ..Adam::default() });
+        let sparing = RecipeSettings { no_decay: vec![Spared::Norm, Spared::Bias], ..Default::default() };
+        assert!(sparing.check(&decaying).is_ok());
+        refused(sparing, "--no-decay", "found norm,bias");
+        assert!(RecipeSettings { lr_epochs: Some(2), ..settings(LrSchedule::Cosine) }.check(&adam()).is_ok());
+        assert!(RecipeSettings { decay_epochs: Some(2), ..settings(LrSchedule::Step) }.check(&adam()).is_ok());
+    }
+
+    #[test]
+    fn what_is_left_of_a_schedule_after_its_warm_up_is_its_own() {
+        let of = |settings: &RecipeSettings| settings.recipe(&adam(), 5, 4).unwrap();
+        let ends = RecipeSettings { warmup_lr: Some(0.01), min_lr: Some(0.02), ..Default::default() };
+        let ends = RecipeSettings { clip_grad_norm: Some(2.0), ema: Some(0.5), ..ends };
+        let schedule = |curve, warm_up| Schedule { first: 0.01, warm_up, curve, end: 0.02 };
+        let cosine = RecipeSettings { lr_schedule: LrSchedule::Cosine, warmup_steps: Some(8), ..ends.clone() };
+        let found = of(&cosine);
+        assert_eq!(found.lr, schedule(Curve::Cosine { over: 12 }, 8));
+        assert_eq!((found.clip_grad_norm, found.ema, found.momentum), (Some(2.0), Some(0.5), None));
+        let long = RecipeSettings { lr_epochs: Some(10), warmup_epochs: Some(2), warmup_steps: None, ..cosine };
+        assert_eq!(of(&long).lr, schedule(Curve::Cosine { over: 40 }, 10));
+        let step = RecipeSettings { lr_schedule: LrSchedule::Step, decay_epochs: Some(3), ..ends.clone() };
+        assert_eq!(of(&step).lr, schedule(Curve::Step { every: 15, factor: 0.1 }, 0));
+        let falling = RecipeSettings { lr_schedule: LrSchedule::Exponential, decay_rate: Some(0.5), ..ends.clone() };
+        assert_eq!(of(&falling).lr, schedule(Curve::Exponential { every: 5, factor: 0.5 }, 0));
+        let one = RecipeSettings { lr_schedule: LrSchedule::OneCycle, warmup_epochs: Some(1), ..ends };
+        let found = of(&one);
+        let curve = Curve::OneCycle { total: 20, rise: 0.25 };
+        assert_eq!(found.lr, schedule(curve, 0));
+        assert_eq!(found.momentum, Some(Schedule { first: MOST_MOMENTUM, warm_up: 0, curve, end: MOST_MOMENTUM }));
+        assert_eq!((found.clip_grad_norm, found.ema), (Some(2.0), Some(0.5)));
+        // A warm-up that is longer than the run is no mistake where nothing comes after it.
+        let warm = RecipeSettings { warmup_steps: Some(50), ..Default::default() };
+        assert_eq!(of(&warm).lr.warm_up, 50);
+    }
+
+    #[test]
+    fn a_recipe_is_described_in_words() {
+        let of = |lr_schedule| settings(lr_schedule).describe();
+        assert_eq!((of(LrSchedule::Constant), of(LrSchedule::Cosine)), (String::new(), ", cosine".into()));
+        assert_eq!(of(LrSchedule::Step), ", times 0.1 after every 1 epochs");
+        let falling = RecipeSettings { decay_epochs: Some(3), decay_rate: Some(0.5), ..Default::default() };
+        let falling = RecipeSettings { lr_schedule: LrSchedule::Exponential, ..falling };
+        assert_eq!(falling.describe(), ", falling by 0.5 in 3 epochs");
+        let steps = RecipeSettings { warmup_steps: Some(7), ..Default::default() };
+        assert_eq!(steps.describe(), ", rising over 7 steps");
+        let all = RecipeSettings {
+            lr_epochs: Some(9),
+            warmup_epochs: Some(2),
+            warmup_lr: Some(0.01),
+            min_lr: Some(0.02),
+            no_decay: vec![Spared::Norm, Spared::Bias],
+            clip_grad_norm: Some(2.0),
+            ema: Some(0.9),
+            ..settings(LrSchedule::OneCycle)
+        };
+        let expected = ", one-cycle over 9 epochs, not below 0.02, rising over 2 epochs from 0.01, no weight decay of \
+                        norm,bias, gradient clipped at a norm of 2, weights averaged with a decay of 0.9";
+        assert_eq!(all.describe(), expected);
+        assert!(!all.is_default() && RecipeSettings::default().is_default());
+        let counts = RecipeSettings { warmup_steps: Some(7), decay_epochs: Some(3), ..all }.counts();
+        let expected = [("--lr-epochs", 9), ("--warmup-epochs", 2), ("--warmup-steps", 7), ("--decay-epochs", 3)];
+        assert_eq!(counts, expected.map(|(flag, n)| (flag, Some(n))));
+    }
+
+    #[test]
+    fn a_schedule_without_an_end_is_not_given_one() {
+        for (kind, expected) in [(LrSchedule::Cosine, Some(4)), (LrSchedule::Step, None), (LrSchedule::Constant, None)]
+        {
+            let mut settings = settings(kind);
+            settings.settle(4);
+            settings.settle(9);
+            assert_eq!(settings.lr_epochs, expected, "{kind:?}");
+        }
+    }
 }

@@ -328,3 +328,53 @@ fn weights_and_teachers_come_from_other_runs() {
     let expected: Vec<f32> = first.logits(&first.images.train).unwrap().iter().map(|&v| v as f32).collect();
     assert_eq!(taught.loss.rows(), Some(&expected[..]));
 }
+
+/// Catches averages that are the weights themselves, or that a run goes on with though it asks for none.
+#[test]
+fn averages_are_measured_and_kept_where_they_are_asked_for() {
+    let parent = tempfile::tempdir().unwrap();
+    let [out, plain] = ["run", "plain"].map(|name| parent.path().join(name));
+    let mut config = Config { epochs: 1, ..small() };
+    config.recipe.ema = Some(0.5);
+    let mut watch = Watch::default();
+    let trained = run(config, Folder::New(out.clone()), &mut watch).unwrap();
+    assert!(watch.said("moving average of the weights in") && watch.said("weights averaged with a decay of 0.5"));
+    let test = &trained.images.test;
+    let average = Model::load(&out.join(MODEL_EMA), test.shape, 10).unwrap();
+    assert_eq!(average.file.metadata["ema"], "0.5");
+    let how = model::Inference { device: options().device, ..Default::default() };
+    let of_average = average.logits(test, &trained.images.normalisation, &how, &|_| ()).unwrap();
+    let nll = |logits: &[f64]| crate::measure::loss::of_validation(trained.loss.form(), logits, &test.labels, 10).nll;
+    let line = &watch.lines[0];
+    for (key, logits) in [("test_ema_nll", &of_average), ("test_nll", &trained.logits(test).unwrap())] {
+        assert!((line[key].as_f64().unwrap() - nll(logits)).abs() < 1e-6, "{key} of {line}");
+    }
+    assert!((line["test_ema_nll"].as_f64().unwrap() - line["test_nll"].as_f64().unwrap()).abs() > 1e-4, "{line}");
+    drop(trained);
+    let other = |out: &Path, ema| {
+        let (folder, mut config) = Folder::resume(out).unwrap();
+        config.recipe.ema = ema;
+        refused(run(config, folder, &mut Watch::default()))
+    };
+    assert!(other(&out, None).ends_with("averages: found some, expected none: the run has no --ema"));
+    let mut watch = Watch::default();
+    drop(run(Config { epochs: 1, ..small() }, Folder::New(plain.clone()), &mut watch).unwrap());
+    assert!(!watch.said("optimizer: ") && !plain.join(MODEL_EMA).exists());
+    assert!(other(&plain, Some(0.5)).ends_with("averages: found none, expected the averages of --ema"));
+}
+
+/// Catches a best epoch that is not the one that the record says, as where a checkpoint was put together of two.
+#[test]
+fn a_checkpoints_best_epoch_is_that_of_its_record() {
+    let parent = tempfile::tempdir().unwrap();
+    let out = parent.path().join("run");
+    drop(run(Config { epochs: 1, ..with_validation() }, Folder::New(out.clone()), &mut Watch::default()).unwrap());
+    let (folder, config) = Folder::resume(&out).unwrap();
+    let net = config.network.network(config.data_set.as_ref().unwrap().shape, 10).unwrap();
+    let saved = saved::read(&out, (&net, &config.optimizer), 4, 1).unwrap().unwrap();
+    let metadata = (metadata(&config, &Loss::from(crate::loss::smoothing::Smoothing::NONE), 1), config.dtype.into());
+    let weights = (&saved.state, None);
+    saved::write(&out, (&net, &config.optimizer), weights, metadata, &saved.progress, &saved.epochs).unwrap();
+    let message = refused(run(config, folder, &mut Watch::default()));
+    assert!(message.contains("metadata best_epoch: found none, expected 1, by the record's lines"), "{message}");
+}
