@@ -172,7 +172,7 @@ fn show(metrics: &Metrics, bootstrap: Option<&Bootstrap>, perfection: &Perfectio
     let verdict = if perfection.could_be() { "yes" } else { "no" };
     let p = perfection.calibrated_p;
     common::print(format_args!(
-        "{:<16} {verdict}  (p = {p:.3}: compatible with calibrated, by its ece)",
+        "{:<16} {verdict}  (p = {p:.3}: how often a calibrated one has an ece as large)",
         "calibrated"
     ))?;
     common::print(format_args!("{:<16} {}", "images", metrics.images))
