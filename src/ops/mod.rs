@@ -35,7 +35,7 @@ pub mod silu;
 pub mod stage;
 
 pub use shared::{AffineBuffers, Around, Case, Entry, Golden, IGNORED, Read};
-pub(crate) use shared::{ELEMENTS, Pooling, Stride, WORKGROUP, pair, plain, pooled, windows};
+pub(crate) use shared::{ELEMENTS, MOST_STEP, Pooling, Stride, WORKGROUP, pair, plain, pooled, windows};
 
 use crate::plan::shaders::{self, Shader};
 

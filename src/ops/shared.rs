@@ -116,10 +116,13 @@ pub struct AffineBuffers {
     pub db: Slice,
 }
 
+/// The largest stride, dilation and padding: shaders count in 32 bits.
+pub(crate) const MOST_STEP: usize = 1 << 31;
+
 /// PyTorch's floor rule for a window over one axis: `floor((size + 2 padding - kernel) / stride) + 1`, or `None` where
 /// the window does not fit once.
 pub(crate) fn windows(size: usize, kernel: usize, stride: usize, padding: usize) -> Option<usize> {
-    (kernel > 0 && stride > 0 && size > 0)
+    (kernel > 0 && stride > 0 && size > 0 && stride.max(padding) <= MOST_STEP)
         .then(|| (size + 2 * padding).checked_sub(kernel).map(|room| room / stride + 1))?
 }
 
@@ -135,9 +138,34 @@ pub(crate) fn pooled(
         _ => Err(Misfit {
             got: format!("a {channels}x{h}x{w} input, stride {stride:?}, padding {padding:?}"),
             needs: format!(
-                "strides of at least 1 and a padded image of at least the window's {}x{}",
+                "strides from 1 to 2^31 and a padded image of at least the window's {}x{}",
                 kernel[0], kernel[1]
             ),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::{Layer, Shape};
+    use crate::ops::conv2d;
+
+    /// Catches a step that fits because there is one window only, and then ends the program where it is written down.
+    #[test]
+    fn a_step_that_no_shader_counts_is_refused() {
+        let huge = 1 << 40;
+        assert_eq!([windows(4, 2, huge, 0), windows(4, 2, 1, huge)], [None, None]);
+        assert_eq!(windows(4, 2, MOST_STEP, 0), Some(1));
+        let plain = conv2d::Settings::square(1, 1, 0);
+        let steps = [
+            conv2d::Settings { stride: [huge, 1], ..plain },
+            conv2d::Settings { padding: [1, huge], ..plain },
+            conv2d::Settings { dilation: [1, huge], ..plain },
+        ];
+        for settings in steps {
+            let misfit = Layer::new(settings).fit(Shape::Image([1, 4, 4])).unwrap_err();
+            assert!(misfit.needs.contains("2^31"), "{settings:?}: {misfit:?}");
+        }
     }
 }

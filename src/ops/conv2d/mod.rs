@@ -33,7 +33,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::max_pool2d::MaxPool2d;
-use super::{Entry, windows};
+use super::{Entry, MOST_STEP, windows};
 use crate::Result;
 use crate::layer::{Backward, Fit, Following, Forward, Init, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
@@ -192,7 +192,7 @@ impl Conv2d {
                     self.c_out, self.stride, self.padding, self.dilation
                 ),
                 needs: format!(
-                    "at least one channel each way, strides and dilations of at least 1, and a padded image of at least \
+                    "at least one channel each way, strides and dilations from 1 to 2^31, and a padded image of at least \
                      the kernel's {}x{}",
                     extent[0], extent[1]
                 ),
@@ -200,10 +200,11 @@ impl Conv2d {
         }
     }
 
-    /// Height and width of what a window covers; 0 where kernel or dilation are.
+    /// Height and width of what a window covers; 0 where kernel or dilation are, or where the dilation is too large.
     fn extent(&self) -> [usize; 2] {
         [0, 1].map(|axis| match (self.kernel[axis], self.dilation[axis]) {
             (0, _) | (_, 0) => 0,
+            (_, dilation) if dilation > MOST_STEP => 0,
             (kernel, dilation) => (kernel - 1).saturating_mul(dilation).saturating_add(1),
         })
     }
