@@ -34,7 +34,7 @@ impl ConvBlock {
 }
 
 impl ConvBlock {
-    /// One image of the convolution's output, [`Self::unpooled`], to the pooled `y` and its `argmax`.
+    /// One image of the convolution's output, pixel by pixel without a border, to the pooled `y` and its `argmax`.
     pub fn pool<T: Real>(&self, arch: Arch, z: &[T], y: &mut [T], argmax: &mut [u8]) {
         arch.dispatch(Pool { stage: self, z, y, argmax });
     }
