@@ -157,7 +157,7 @@ mod tests {
         let huge = 1 << 40;
         assert_eq!([windows(4, 2, huge, 0), windows(4, 2, 1, huge)], [None, None]);
         assert_eq!(windows(4, 2, MOST_STEP, 0), Some(1));
-        let plain = conv2d::Settings::square(1, 1, 0);
+        let plain = conv2d::Settings::square(1, 2, 0);
         let steps = [
             conv2d::Settings { stride: [huge, 1], ..plain },
             conv2d::Settings { padding: [1, huge], ..plain },
