@@ -119,6 +119,12 @@ mod tests {
         assert_eq!(back, planes);
         assert_eq!(image.iter().filter(|&&v| v != 0.0).count(), 60);
         assert_eq!(image.len(), 8 * 7 * 8 + 3);
+        let mut cleared: Vec<f32> = image.iter().map(|v| v + 100.0).collect();
+        layout.clear_border(&mut cleared, 0.0);
+        layout.read(&cleared, &mut back);
+        assert!(back.iter().zip(&planes).all(|(found, v)| *found == v + 100.0));
+        // Of the pixels inside, all eight places stay.
+        assert_eq!(cleared.iter().filter(|&&v| v != 0.0).count(), 4 * 5 * 8);
         assert_eq!(ImageLayout::planes(dims).at(2, 3, 4), 59);
     }
 }

@@ -1,14 +1,13 @@
 //! A convolution with the ReLU and the pooling that follow it, as a node of the fast path: [`super::fast_block`] says
 //! how its numbers lie, [`super::fast_forward`] and [`super::fast_backward`] compute one image.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::Conv2d;
 use super::fast_backward::{ConvSums, Image};
 use super::fast_block::{ConvBlock, Packed};
 use super::fast_dense;
-use super::fast_images::{Convolve, Room};
+use super::fast_images::{Convolve, Room, add_all, chunks};
 use super::winograd::Winograd;
 use crate::layer::{Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, chunk_len, grow};
 use crate::ops::max_pool2d::MaxPool2d;
@@ -68,7 +67,7 @@ impl<T: Real> Node<T> for Convolution<T> {
         let (weight, bias) = (params[0], params.get(1).copied().unwrap_or_default());
         self.stage.pack(weight, bias, &mut self.packed);
         if let Some(winograd) = &mut self.winograd {
-            winograd.pack(Arch::new(), weight, bias);
+            winograd.pack(weight, bias);
         }
     }
 
@@ -77,10 +76,7 @@ impl<T: Real> Node<T> for Convolution<T> {
         let Self { stage, winograd, packed, argmax } = self;
         let winograd = winograd.as_ref();
         let chunk_len = chunk_len(n);
-        let chunks = scratch.of::<Vec<Chunk<T>>>();
-        if chunks.len() < n.div_ceil(chunk_len) {
-            chunks.resize_with(n.div_ceil(chunk_len), Chunk::default);
-        }
+        let chunks = chunks(scratch.of::<Vec<Chunk<T>>>(), n.div_ceil(chunk_len));
         grow(argmax, n * stage.argmax_len());
         x.par_chunks(from.len * chunk_len)
             .zip(y.par_chunks_mut(to.len * chunk_len))
@@ -134,10 +130,8 @@ impl<T: Real> Node<T> for Convolution<T> {
             None => tasks.enumerate().for_each(|(at, chunk)| work(at, chunk, &mut [])),
         }
         let (total, parts) = chunks.split_first_mut().expect("a batch has at least one image");
-        for part in parts {
-            add(arch, &mut total.sums.dw, &part.sums.dw);
-            add(arch, &mut total.sums.db, &part.sums.db);
-        }
+        add_all(arch, &mut total.sums.dw, parts.iter().map(|part| &part.sums.dw[..]));
+        add_all(arch, &mut total.sums.db, parts.iter().map(|part| &part.sums.db[..]));
         stage.unpack(&total.sums.dw, grads[0]);
         if let Some(db) = grads.get_mut(1) {
             db.copy_from_slice(&total.sums.db[..db.len()]);
@@ -155,12 +149,4 @@ impl<T: Real> Node<T> for Convolution<T> {
             always: winograd.map_or(0, Convolve::packed_bytes),
         }
     }
-}
-
-/// `sum[i] += part[i]`.
-fn add<T: Real>(arch: Arch, sum: &mut [T], part: &[T]) {
-    arch.dispatch(
-        #[inline(always)]
-        || sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += *part),
-    );
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::Conv2d;
 use super::fast_direct::Direct;
-use super::fast_images::{Convolve, Room, add, add_all};
+use super::fast_images::{Convolve, Room, add, add_all, chunks};
 use super::winograd::Winograd;
 use crate::layer::{
     Following, ImageLayout, MAX_CHUNKS, Mode, Node, NodeBatch, NodeBytes, NodeGradients, chunk_len, grow,
@@ -23,14 +23,12 @@ use crate::real::Real;
 pub fn node<T: Real>(dims: &Conv2d, following: &Following) -> (Box<dyn Node<T>>, usize) {
     let lanes = following.lanes::<T>();
     let conv = convolve(dims, following.wants_dx, lanes);
-    let [rows, columns] = dims.output_plane();
     let dims = *dims;
     let Some((norm, taken)) = following.ops.first().and_then(|op| op.is::<BatchNorm2d>()).map(|norm| {
         let (norm, taken) = Norm::new(norm, &following.ops[1..], lanes);
         (norm, taken + 1)
     }) else {
-        let output = ImageLayout::planes([dims.c_out, rows, columns]);
-        return (Box::new(Convolution { dims, conv, output }), 0);
+        return (Box::new(Convolution { dims, conv }), 0);
     };
     (Box::new(Normed { dims, conv, norm, between: vec![] }), taken)
 }
@@ -54,14 +52,6 @@ struct Chunk<T> {
     dw: Vec<T>,
     /// `[c_out]`, filled up.
     db: Vec<T>,
-}
-
-/// At least `count` of them.
-fn chunks<T: Real>(chunks: &mut Vec<Chunk<T>>, count: usize) -> &mut [Chunk<T>] {
-    if chunks.len() < count {
-        chunks.resize_with(count, Chunk::default);
-    }
-    &mut chunks[..count]
 }
 
 /// A weight's sums of more bytes than this are not kept for [`MAX_CHUNKS`] chunks.
@@ -153,8 +143,6 @@ fn add_bias<T: Real>(arch: Arch, layout: &ImageLayout, dy: &[T], db: &mut [T]) {
 struct Convolution<T> {
     dims: Conv2d,
     conv: Box<dyn Convolve<T>>,
-    /// In planes until whoever reads it wants another layout.
-    output: ImageLayout,
 }
 
 impl<T: Real> Node<T> for Convolution<T> {
@@ -166,13 +154,12 @@ impl<T: Real> Node<T> for Convolution<T> {
         self.conv.read(layout)
     }
 
-    fn give(&mut self, layout: &ImageLayout) -> bool {
-        self.output = *layout;
+    fn give(&mut self, _layout: &ImageLayout) -> bool {
         true
     }
 
     fn pack(&mut self, params: &[&[T]]) {
-        self.conv.pack(Arch::new(), params[0], params.get(1).copied().unwrap_or_default());
+        self.conv.pack(params[0], params.get(1).copied().unwrap_or_default());
     }
 
     fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
@@ -264,7 +251,7 @@ impl<T: Real> Node<T> for Normed<T> {
 
     fn pack(&mut self, params: &[&[T]]) {
         let (of_conv, of_norm) = params.split_at(self.own());
-        self.conv.pack(Arch::new(), of_conv[0], of_conv.get(1).copied().unwrap_or_default());
+        self.conv.pack(of_conv[0], of_conv.get(1).copied().unwrap_or_default());
         self.norm.pack(of_norm);
     }
 
@@ -283,7 +270,7 @@ impl<T: Real> Node<T> for Normed<T> {
             let norm = &*norm;
             tasks.zip(chunks).enumerate().with_max_len(1).for_each(|(at, ((x, y), chunk))| {
                 let Chunk { room, between, row, .. } = chunk;
-                between.resize(conv.together() * layout.len, T::zero());
+                grow(between, conv.together() * layout.len);
                 let groups = x.chunks(from.len * conv.together()).zip(y.chunks_mut(to.layout.len * conv.together()));
                 for (group, (x, y)) in groups.enumerate() {
                     let count = x.len() / from.len;

@@ -172,7 +172,7 @@ impl<T: Real> Convolve<T> for Direct<T> {
         1
     }
 
-    fn pack(&mut self, _arch: Arch, w: &[T], b: &[T]) {
+    fn pack(&mut self, w: &[T], b: &[T]) {
         let Self { shapes, packed } = self;
         let Shapes { dims, lanes, remainders, .. } = &*shapes;
         let ([c_in, ..], c_out) = (dims.input, dims.c_out);

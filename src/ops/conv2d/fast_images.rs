@@ -22,7 +22,7 @@ pub trait Convolve<T: Real>: Send + Sync {
     fn together(&self) -> usize;
 
     /// Packs `w [c_out, c_in, kernel rows, kernel columns]` and `b [c_out]`, which is empty where there is no bias.
-    fn pack(&mut self, arch: Arch, w: &[T], b: &[T]);
+    fn pack(&mut self, w: &[T], b: &[T]);
 
     /// Images `x` to images `y`.
     fn forward(&self, arch: Arch, x: &[T], y: &mut [T], to: &ImageLayout, room: &mut Room<T>);
@@ -55,6 +55,14 @@ pub struct Room<T> {
     pub b: Vec<T>,
     /// A tile at an image's edge.
     pub edge: Vec<T>,
+}
+
+/// `count` of the chunks, of which there may be more.
+pub fn chunks<C: Default>(chunks: &mut Vec<C>, count: usize) -> &mut [C] {
+    if chunks.len() < count {
+        chunks.resize_with(count, C::default);
+    }
+    &mut chunks[..count]
 }
 
 /// `channels` and the zeros behind them.

@@ -117,7 +117,8 @@ impl<T: Real> Convolve<T> for Winograd<T> {
         TILES_AT_ONCE.div_ceil(tiles(self.dims.output_plane()).iter().product())
     }
 
-    fn pack(&mut self, arch: Arch, w: &[T], b: &[T]) {
+    fn pack(&mut self, w: &[T], b: &[T]) {
+        let arch = Arch::new();
         let Conv2d { input: [c_in, ..], c_out, .. } = self.dims;
         let [pairs, turned] = self.pairs();
         let Self { taps, weight, .. } = self;

@@ -19,7 +19,7 @@ fn wide<T: Real>(values: &[T]) -> Vec<f64> {
 fn passes<T: Real>(conv: &mut dyn Convolve<T>, dims: &Conv2d, n: usize, [x, w, dy, base]: [&[T]; 4]) -> [Vec<f64>; 3] {
     let arch = Arch::new();
     let room = &mut Room::default();
-    conv.pack(arch, w, &[]);
+    conv.pack(w, &[]);
     let (input, gradient) = (conv.input(), conv.gradient());
     let [rows, columns] = dims.output_plane();
     let output = ImageLayout::planes([dims.c_out, rows, columns]);
