@@ -27,6 +27,10 @@ pub enum Stream {
     Seeds(usize),
     /// Made-up answers of a perfectly calibrated network.
     Perfect(usize),
+    /// As `FlipOrder`, among the images held out.
+    HeldOutFlipOrder,
+    /// As `Flip`, of an image held out.
+    HeldOutFlip(usize),
     /// What is done to the images of an update ([`Philox::of_update`]).
     Augment,
     /// What a layer draws in training, by its place in the network ([`Philox::of_layer`]).
@@ -49,6 +53,8 @@ impl Stream {
             Self::Folds => (10, 0),
             Self::Seeds(which) => (11, which),
             Self::Perfect(which) => (12, which),
+            Self::HeldOutFlipOrder => (13, 0),
+            Self::HeldOutFlip(which) => (14, which),
         };
         assert!(u32::try_from(which).is_ok(), "{self:?} would run into the next stream");
         what << 32 | which as u64
@@ -181,7 +187,8 @@ mod tests {
     #[test]
     fn streams_are_disjoint() {
         use Stream::{
-            Augment, Bootstrap, Flip, FlipOrder, Folds, Layer, Parameter, Perfect, Seeds, Shuffle, Split, TestSplit,
+            Augment, Bootstrap, Flip, FlipOrder, Folds, HeldOutFlip, HeldOutFlipOrder, Layer, Parameter, Perfect,
+            Seeds, Shuffle, Split, TestSplit,
         };
         let last = u32::MAX as usize;
         let kinds = [
@@ -197,6 +204,8 @@ mod tests {
             |_| Folds,
             Seeds,
             Perfect,
+            |_| HeldOutFlipOrder,
+            HeldOutFlip,
         ];
         let ranges = kinds.map(|kind| [kind(0).number(), kind(last).number()]);
         assert!(ranges.windows(2).all(|pair| pair[0][0] <= pair[0][1] && pair[0][1] < pair[1][0]), "{ranges:x?}");

@@ -11,7 +11,7 @@ use smoothcnn::fs::{remove, write_atomic};
 use smoothcnn::parse::to_json;
 use smoothcnn::report::collect::{Question, of_table};
 use smoothcnn::report::sweep::Story;
-use smoothcnn::study::choice::Criterion;
+use smoothcnn::study::choice::{Criterion, HeldOut};
 use smoothcnn::study::entry::SweepEntry;
 use smoothcnn::study::sweep::{self, PLAN, REPORT, RESULTS, SweepGrid, VAL_SPLIT};
 use smoothcnn::{Error, Result};
@@ -103,6 +103,11 @@ pub struct CollectArgs {
     /// shown too
     #[arg(long, value_enum, default_value = "error")]
     choose_by: Criterion,
+    /// With label noise, judge the images held out by labels with that noise, as whoever has noisy data must; `false`
+    /// takes the clean ones. What the others would choose is shown beside
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = clap::ArgAction::Set)]
+    noise_in_validation: bool,
     /// The epsilon that the claims are tried at; the least above 0 where the grid has no such one
     #[arg(long, value_name = "E", default_value_t = 0.1)]
     reference: f64,
@@ -302,8 +307,9 @@ fn how_it_ended(entry: &SweepEntry, status: ExitStatus) -> String {
 impl CollectArgs {
     /// What the flags ask.
     fn question(&self) -> Question {
-        let Self { choose_by, reference, level, .. } = *self;
-        Question { choose_by, reference, level }
+        let Self { choose_by, noise_in_validation, reference, level, .. } = *self;
+        let labels = if noise_in_validation { HeldOut::Noisy } else { HeldOut::Clean };
+        Question { choose_by, labels, reference, level }
     }
 }
 
@@ -312,10 +318,10 @@ fn show(story: &Story, args: &CollectArgs) -> Result<()> {
     if !args.json {
         return common::print(story.text().trim_end());
     }
-    let Story { study, reference, findings, choices, predictions, .. } = story;
+    let Story { study, reference, findings, choices, by_other_labels, predictions, .. } = story;
     common::print_json(&serde_json::json!({
         "runs": study.outcomes().len(), "reference": reference, "cross_fitted": study.is_cross_fitted(),
-        "findings": findings, "choices": choices, "predictions": predictions,
+        "findings": findings, "choices": choices, "by_other_labels": by_other_labels, "predictions": predictions,
     }))
 }
 

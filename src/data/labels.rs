@@ -24,24 +24,49 @@ impl Noise {
     }
 }
 
+/// Whose labels are flipped: each has random numbers of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flipped {
+    /// Those trained on.
+    Training,
+    /// Those of the images held out.
+    HeldOut,
+}
+
+impl Flipped {
+    fn order(self) -> Stream {
+        match self {
+            Self::Training => Stream::FlipOrder,
+            Self::HeldOut => Stream::HeldOutFlipOrder,
+        }
+    }
+
+    fn of_image(self, i: usize) -> Stream {
+        match self {
+            Self::Training => Stream::Flip(i),
+            Self::HeldOut => Stream::HeldOutFlip(i),
+        }
+    }
+}
+
 /// Flips `round(rate * eligible)` labels, chosen at random, and gives their indices in ascending order. Eligible are
 /// the labels among the classes `part` (ascending), and each chosen one becomes another of these classes. The labels
 /// that a higher rate flips include those of a lower one. Labels of other classes, and those that are no class, stay as
 /// they are.
-pub fn flip(labels: &mut [u32], part: &[u32], rate: f64, noise: Noise, seed: u64) -> Vec<u32> {
+pub fn flip(labels: &mut [u32], whose: Flipped, part: &[u32], rate: f64, noise: Noise, seed: u64) -> Vec<u32> {
     let n = part.len() as u32;
     if n < 2 {
         return vec![];
     }
     let place = |label: u32| part.binary_search(&label).ok();
     let mut flipped: Vec<u32> = (0..labels.len() as u32).collect();
-    Philox::of(seed, Stream::FlipOrder).shuffle(&mut flipped);
+    Philox::of(seed, whose.order()).shuffle(&mut flipped);
     flipped.retain(|&i| place(labels[i as usize]).is_some());
     flipped.truncate((rate * flipped.len() as f64).round() as usize);
     for &i in &flipped {
         let by = match noise {
             // One stream for each image: its new label does not depend on how many others are flipped.
-            Noise::Symmetric => 1 + Philox::of(seed, Stream::Flip(i as usize)).below(n - 1),
+            Noise::Symmetric => 1 + Philox::of(seed, whose.of_image(i as usize)).below(n - 1),
             Noise::PairFlip => 1,
         };
         let label = &mut labels[i as usize];
@@ -100,7 +125,7 @@ mod tests {
             [(Noise::Symmetric, 0.2), (Noise::Symmetric, 0.4), (Noise::PairFlip, 0.3), (Noise::Symmetric, 0.0)]
         {
             let (clean, mut noisy) = (labels(), labels());
-            let flipped = flip(&mut noisy, &ALL, rate, noise, 3);
+            let flipped = flip(&mut noisy, Flipped::Training, &ALL, rate, noise, 3);
             let differs: Vec<u32> = (0..10_000).filter(|&i| clean[i as usize] != noisy[i as usize]).collect();
             assert_eq!((flipped.len(), flipped), ((rate * 1e4) as usize, differs), "{noise:?} {rate}");
             assert!(noisy.iter().all(|&label| label < 10));
@@ -110,7 +135,7 @@ mod tests {
     #[test]
     fn symmetric_noise_is_even_over_the_other_classes_and_pair_flip_is_the_next() {
         let mut noisy = vec![4; 9_000];
-        flip(&mut noisy, &ALL, 1.0, Noise::Symmetric, 1);
+        flip(&mut noisy, Flipped::Training, &ALL, 1.0, Noise::Symmetric, 1);
         let count = |class| noisy.iter().filter(|&&label| label == class).count();
         assert!(
             (0..10).filter(|&c| c != 4).all(|c| (900..1100).contains(&count(c))),
@@ -118,7 +143,7 @@ mod tests {
             (0..10).map(count).collect::<Vec<_>>()
         );
         let mut noisy = vec![9; 5];
-        flip(&mut noisy, &ALL, 1.0, Noise::PairFlip, 1);
+        flip(&mut noisy, Flipped::Training, &ALL, 1.0, Noise::PairFlip, 1);
         assert_eq!(noisy, [0; 5]);
     }
 
@@ -130,7 +155,7 @@ mod tests {
             let part = [1, 4, 7, 9];
             let counts = |label: &u32| part.contains(label);
             let mut noisy = clean.clone();
-            let flipped = flip(&mut noisy, &part, 0.5, noise, 7);
+            let flipped = flip(&mut noisy, Flipped::Training, &part, 0.5, noise, 7);
             let eligible = clean.iter().filter(|label| counts(label)).count();
             assert_eq!(flipped.len(), (0.5 * eligible as f64).round() as usize, "{noise:?}");
             for (i, (was, is)) in clean.iter().zip(&noisy).enumerate() {
@@ -138,14 +163,17 @@ mod tests {
                 assert!(was == is || counts(was) && counts(is), "{noise:?} {i}: {was} became {is}");
             }
         }
-        assert!(flip(&mut [1, 1], &[1], 1.0, Noise::Symmetric, 1).is_empty(), "there is no other class");
+        assert!(
+            flip(&mut [1, 1], Flipped::Training, &[1], 1.0, Noise::Symmetric, 1).is_empty(),
+            "there is no other class"
+        );
     }
 
     #[test]
     fn more_noise_adds_to_less_and_the_seed_decides() {
         let run = |rate, seed| {
             let mut noisy = labels();
-            (flip(&mut noisy, &ALL, rate, Noise::Symmetric, seed), noisy)
+            (flip(&mut noisy, Flipped::Training, &ALL, rate, Noise::Symmetric, seed), noisy)
         };
         let ((few, some), (many, more)) = (run(0.1, 5), run(0.3, 5));
         assert!(few.iter().all(|i| many.contains(i) && some[*i as usize] == more[*i as usize]));

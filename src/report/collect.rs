@@ -35,7 +35,7 @@ use super::sweep::Story;
 use super::{plots, results};
 use crate::backend::device::Note;
 use crate::fs::write_atomic;
-use crate::study::choice::Criterion;
+use crate::study::choice::{Criterion, HeldOut};
 use crate::study::entry::{self, SweepEntry};
 use crate::study::sweep::{CURVES, REPORT, RESULTS, folder};
 use crate::study::{Outcome, Study, choice, claims};
@@ -49,6 +49,8 @@ use crate::{Error, Result};
 pub struct Question {
     /// By what the recommended epsilon is chosen, on the images held out.
     pub choose_by: Criterion,
+    /// By which labels of these images.
+    pub labels: HeldOut,
     /// The epsilon that the claims are tried at; the least above 0 where the grid has no such one.
     pub reference: f64,
     /// Confidence level of the intervals.
@@ -57,7 +59,7 @@ pub struct Question {
 
 impl Default for Question {
     fn default() -> Self {
-        Self { choose_by: Criterion::default(), reference: 0.1, level: 0.95 }
+        Self { choose_by: Criterion::default(), labels: HeldOut::default(), reference: 0.1, level: 0.95 }
     }
 }
 
@@ -113,12 +115,28 @@ pub fn collect(entries: &[SweepEntry], out: &Path, question: &Question, note: No
 /// What the runs of a study tell, without what is known of them beside their measures.
 fn story(study: Study, question: &Question) -> Story {
     let reference = claims::reference(&study, question.reference);
-    let findings = reference.map(|reference| claims::findings(&study, reference)).unwrap_or_default();
-    let choose = |&noise: &f64| Criterion::ALL.map(|criterion| choice::choose(&study, noise, criterion));
-    let choices = study.noises.iter().flat_map(choose).flatten().collect();
+    let findings = reference.map(|reference| claims::findings(&study, reference, question.labels)).unwrap_or_default();
+    let choose = |noise: f64, labels| Criterion::ALL.map(|by| choice::choose(&study, noise, by, labels));
+    let all = |labels: HeldOut, noises: &dyn Fn(f64) -> bool| {
+        let noises = study.noises.iter().copied().filter(|&noise| noises(noise));
+        noises.flat_map(|noise| choose(noise, labels)).flatten().collect::<Vec<_>>()
+    };
+    let choices = all(question.labels, &|_| true);
+    let other = question.labels.other();
+    let by_other_labels = all(other, &|noise| question.labels.at(&study, noise) != other.at(&study, noise));
     let predictions = study.noises.iter().filter_map(|&noise| choice::prediction(&study, noise)).collect();
     let chosen_by = question.choose_by;
-    Story { study, facts: vec![], reference, findings, choices, chosen_by, predictions, projections: vec![] }
+    Story {
+        study,
+        facts: vec![],
+        reference,
+        findings,
+        choices,
+        by_other_labels,
+        chosen_by,
+        predictions,
+        projections: vec![],
+    }
 }
 
 /// What a sweep's [`RESULTS`] tells, of this version or of an earlier one, without its runs. Nothing is written.

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::loss::smoothing::Variant;
 use crate::measure::Metrics;
 use crate::study::sweep::RESULTS;
-use crate::study::{Measured, Outcome};
+use crate::study::{Judged, Measured, Outcome};
 use crate::train::config::Config;
 use crate::{Error, Result, input};
 
@@ -49,6 +49,10 @@ pub fn written(outcomes: &[Outcome], configs: &HashMap<&str, &Config>) -> Result
         "test_images",
         "temperature",
         "val_refined_nll",
+        "val_noisy_error",
+        "val_noisy_nll",
+        "val_noisy_ece",
+        "val_noisy_refined_nll",
         "seconds",
         "train_error",
         "train_nll",
@@ -64,6 +68,7 @@ pub fn written(outcomes: &[Outcome], configs: &HashMap<&str, &Config>) -> Result
         // Nothing is written for what there is none of.
         let some = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
         let loss = configs[&o.id[..]].loss_config();
+        let noisy = o.noisy_validation;
         let mut row = vec![
             o.id.clone(),
             o.label_smoothing.to_string(),
@@ -77,6 +82,10 @@ pub fn written(outcomes: &[Outcome], configs: &HashMap<&str, &Config>) -> Result
             o.test.plain.images.to_string(),
             o.temperature.to_string(),
             some(o.refined_nll),
+            some(noisy.map(|j| j.error)),
+            some(noisy.map(|j| j.nll)),
+            some(noisy.map(|j| j.ece)),
+            some(noisy.map(|j| j.refined_nll)),
             o.seconds.to_string(),
             o.train.error.to_string(),
             o.train.nll.to_string(),
@@ -169,8 +178,19 @@ impl Line<'_> {
             test: measured("test")?,
             temperature: self.number("temperature")?,
             refined_nll: self.optional("val_refined_nll")?,
+            noisy_validation: self.judged()?,
             seconds: self.optional("seconds")?.unwrap_or(f64::NAN),
         })
+    }
+
+    /// What noisy labels make of the images held out; `None` where nothing is written.
+    fn judged(&self) -> Result<Option<Judged>> {
+        if self.text("val_noisy_error").is_none() {
+            return Ok(None);
+        }
+        let of = |name: &str| self.number(&format!("val_noisy_{name}"));
+        let [error, nll, ece, refined_nll] = [of("error")?, of("nll")?, of("ece")?, of("refined_nll")?];
+        Ok(Some(Judged { error, nll, ece, refined_nll }))
     }
 
     fn metrics(&self, set: &str) -> Result<Metrics> {
@@ -222,11 +242,14 @@ mod tests {
         let path = folder.path().join("results.csv");
         let test = outcome([0.1, 0.2], 3, 40, 0.5).test;
         let one = Outcome { memorised: Some(0.25), test, temperature: 1.5, ..outcome([0.1, 0.2], 3, 7, 2.0) };
+        let noisy = Judged { error: 0.5, nll: 0.75, ece: 0.125, refined_nll: 0.625 };
+        let one = Outcome { noisy_validation: Some(noisy), ..one };
         let config = Config::default();
         std::fs::write(&path, written(std::slice::from_ref(&one), &HashMap::from([(&one.id[..], &config)])).unwrap())
             .unwrap();
         let found = read(&path).unwrap().remove(0);
         assert_eq!((&found.id, found.seed, found.classes, found.memorised), (&one.id, 3, 2, Some(0.25)));
+        assert_eq!(found.noisy_validation, Some(noisy));
         assert_eq!((found.refined_nll, found.temperature, found.label_noise), (Some(0.5), 1.5, 0.2));
         assert_eq!((found.train.error, found.train.nll), (one.train.error, one.train.nll));
         for (found, one) in [(&found.validation.plain, &one.validation.plain), (&found.test.scaled, &one.test.scaled)] {

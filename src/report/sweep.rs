@@ -5,7 +5,7 @@ use maud::{Markup, PreEscaped, html};
 use super::page::{card, drawings, glossary, page, scrolled};
 use super::plots;
 use crate::Result;
-use crate::study::choice::{Criterion, EpsilonChoice, Forecast};
+use crate::study::choice::{Criterion, EpsilonChoice, Forecast, HeldOut};
 use crate::study::claims::Finding;
 use crate::study::projection::{Projected, Set};
 use crate::study::stats::{Estimate, News};
@@ -24,6 +24,8 @@ pub struct Story {
     pub findings: Vec<Finding>,
     /// Recommended epsilons.
     pub choices: Vec<EpsilonChoice>,
+    /// Those by the other labels of the images held out, at the rates of noise where there are two kinds.
+    pub by_other_labels: Vec<EpsilonChoice>,
     /// Which of them is the recommendation.
     pub chosen_by: Criterion,
     /// The predicted epsilon of the best calibration.
@@ -123,9 +125,12 @@ impl Story {
                 Criterion::RefinedNll => "for probabilities, with a temperature, use",
                 _ => "by",
             };
-            let name = choice.criterion.measure().name;
+            let name = choice.criterion.measure(choice.labels).name;
             line(format!("noise {}: {mark} e = {} ({name}): {}", choice.label_noise, choice.epsilon, choice.reason));
             choice.doubts().iter().for_each(|doubt| line(format!("    {doubt}")));
+        }
+        for other in self.by_other_labels() {
+            line(other);
         }
         for gain in self.gains() {
             line(gain);
@@ -216,6 +221,31 @@ impl Story {
         self.study.noises.iter().filter_map(line).collect()
     }
 
+    /// What the other labels of the images held out would choose, and what that comes to on the test set.
+    fn by_other_labels(&self) -> Vec<String> {
+        let shown = |choice: &&EpsilonChoice| [self.chosen_by, Criterion::RefinedNll].contains(&choice.criterion);
+        let line = |choice: &EpsilonChoice| {
+            let &EpsilonChoice { label_noise: noise, epsilon, criterion, labels, .. } = choice;
+            let same = |c: &&EpsilonChoice| c.label_noise == noise && c.criterion == criterion;
+            let chosen = self.choices.iter().find(same).map_or(f64::NAN, |choice| choice.epsilon);
+            let name = criterion.measure(labels).name;
+            let whose = match labels {
+                HeldOut::Clean => "by clean labels held out, which nobody with noisy data has",
+                HeldOut::Noisy => "by labels held out that are as noisy as those trained on",
+            };
+            let what = if criterion == Criterion::RefinedNll { study::NLL_SCALED } else { study::TEST_ERROR };
+            let (factor, digits, unit) = scale(what.name);
+            let of = |e: f64| format!("{:.digits$}{unit}", factor * self.study.of_cell(noise, e, what).mean);
+            let beside = if epsilon == chosen {
+                "the same".to_owned()
+            } else {
+                format!("{} {} instead of {}", what.name, of(epsilon), of(chosen))
+            };
+            format!("noise {noise}: {whose}, e = {epsilon} ({name}): {beside}")
+        };
+        self.by_other_labels.iter().filter(shown).map(line).collect()
+    }
+
     /// What was studied, in a line.
     fn subject(&self) -> String {
         let of = |name: &str| self.facts.iter().find(|(fact, _)| *fact == name).map(|(_, value)| &value[..]);
@@ -263,11 +293,16 @@ impl Story {
             ul {
                 @for choice in others {
                     li {
-                        (choice.criterion.measure().name)
+                        (choice.criterion.measure(choice.labels).name)
                         @if self.study.noises.len() > 1 { " at noise " (choice.label_noise) }
                         ": e = " (choice.epsilon)
                     }
                 }
+            }
+            @if !self.by_other_labels.is_empty() {
+                p { "With label noise the images held out are judged by two kinds of labels. Whoever has noisy data has noisy \
+                     labels only; the clean ones say what that costs." }
+                ul { @for other in self.by_other_labels() { li { (other) } } }
             }
             p { "The refined nll is the nll after a temperature: what is left once the confidence is right on average. By the nll \
                  without a temperature a small e wins because it mends the confidence, which a temperature does better." }
@@ -424,8 +459,9 @@ mod tests {
         Story {
             facts: vec![("data", "made-up <b>".into())],
             reference,
-            findings: reference.map(|e| claims::findings(&study, e)).unwrap_or_default(),
-            choices: Criterion::ALL.iter().filter_map(|&by| choice::choose(&study, 0.0, by)).collect(),
+            findings: reference.map(|e| claims::findings(&study, e, HeldOut::Clean)).unwrap_or_default(),
+            choices: Criterion::ALL.iter().filter_map(|&by| choice::choose(&study, 0.0, by, HeldOut::Clean)).collect(),
+            by_other_labels: vec![],
             chosen_by: Criterion::Error,
             predictions: choice::prediction(&study, 0.0).into_iter().collect(),
             projections: vec![(0.0, vec![Projected { set: Set::Train, class: 0, x: 1.0, y: 2.0 }])],

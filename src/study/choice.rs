@@ -4,8 +4,19 @@ use serde::Serialize;
 
 use super::stats::{Estimate, estimate};
 use super::sureness::{Sureness, same, seeds_to_decide, sureness};
-use super::{Measure, Study};
+use super::{Judged, Measure, Outcome, Study};
 use crate::loss::smoothing::Variant;
+
+/// By which labels the images held out are judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldOut {
+    /// With as much noise as those trained on: whoever has noisy data has no others.
+    #[default]
+    Noisy,
+    /// As the files have them.
+    Clean,
+}
 
 /// What makes an epsilon good. Each is measured on the images held out, never on the test set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -29,19 +40,46 @@ impl Criterion {
     pub const ALL: [Self; 4] = [Self::Error, Self::RefinedNll, Self::Nll, Self::Ece];
 
     /// What is made small.
-    pub fn measure(self) -> Measure {
-        match self {
-            Self::Error => Measure { name: "validation error", of: |o| o.validation.plain.error },
-            Self::RefinedNll => super::REFINED_NLL,
-            Self::Nll => Measure { name: "validation nll", of: |o| o.validation.plain.nll },
-            Self::Ece => Measure { name: "validation ECE", of: |o| o.validation.plain.ece },
+    pub fn measure(self, labels: HeldOut) -> Measure {
+        let measure = |name, of| Measure { name, of };
+        match (self, labels) {
+            (Self::Error, HeldOut::Clean) => measure("validation error", |o| o.validation.plain.error),
+            (Self::RefinedNll, HeldOut::Clean) => super::REFINED_NLL,
+            (Self::Nll, HeldOut::Clean) => measure("validation nll", |o| o.validation.plain.nll),
+            (Self::Ece, HeldOut::Clean) => measure("validation ECE", |o| o.validation.plain.ece),
+            (Self::Error, HeldOut::Noisy) => measure("error on noisy validation labels", |o| noisy(o, |j| j.error)),
+            (Self::RefinedNll, HeldOut::Noisy) => {
+                measure("refined nll on noisy validation labels", |o| noisy(o, |j| j.refined_nll))
+            }
+            (Self::Nll, HeldOut::Noisy) => measure("nll on noisy validation labels", |o| noisy(o, |j| j.nll)),
+            (Self::Ece, HeldOut::Noisy) => measure("ECE on noisy validation labels", |o| noisy(o, |j| j.ece)),
         }
     }
 }
 
+fn noisy(outcome: &Outcome, of: fn(&Judged) -> f64) -> f64 {
+    outcome.noisy_validation.as_ref().map_or(f64::NAN, of)
+}
+
+impl HeldOut {
+    /// The other of the two.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Noisy => Self::Clean,
+            Self::Clean => Self::Noisy,
+        }
+    }
+
+    /// The labels that there are: without noise, and in results of earlier versions, only clean ones.
+    pub fn at(self, study: &Study, noise: f64) -> Self {
+        if noise > 0.0 && study.is_noisily_judged() { self } else { Self::Clean }
+    }
+}
+
 /// The study's epsilons that have runs at `noise`, the best first; of equals the smaller.
-pub fn ranked(study: &Study, noise: f64, criterion: Criterion) -> Vec<f64> {
-    let of = |epsilon: f64| study.of_cell(noise, epsilon, criterion.measure());
+pub fn ranked(study: &Study, noise: f64, criterion: Criterion, labels: HeldOut) -> Vec<f64> {
+    let measure = criterion.measure(labels.at(study, noise));
+    let of = |epsilon: f64| study.of_cell(noise, epsilon, measure);
     let mut found: Vec<_> = study.epsilons.iter().map(|&e| (e, of(e))).filter(|(_, cell)| cell.n > 0).collect();
     found.sort_by(|(_, a), (_, b)| a.mean.total_cmp(&b.mean));
     // As many wrong answers in another order of the seeds may differ in the last digit.
@@ -71,6 +109,8 @@ pub struct EpsilonChoice {
     pub label_noise: f64,
     /// By what.
     pub criterion: Criterion,
+    /// By which labels.
+    pub labels: HeldOut,
     /// The epsilon.
     pub epsilon: f64,
     /// That of the least mean.
@@ -131,9 +171,10 @@ impl EpsilonChoice {
 /// The least epsilon whose measure, over pairs of the same seed, is within one standard error of the best one's (the
 /// rule of Breiman et al. 1984, applied to differences): where seeds cannot tell two apart, the simpler one. `None` if
 /// there is no run at `noise`.
-pub fn choose(study: &Study, noise: f64, criterion: Criterion) -> Option<EpsilonChoice> {
-    let measure = criterion.measure();
-    let ranked = ranked(study, noise, criterion);
+pub fn choose(study: &Study, noise: f64, criterion: Criterion, labels: HeldOut) -> Option<EpsilonChoice> {
+    let labels = labels.at(study, noise);
+    let measure = criterion.measure(labels);
+    let ranked = ranked(study, noise, criterion, labels);
     let best = *ranked.first()?;
     let near = |&epsilon: &f64| {
         let by = study.difference(noise, epsilon, best, measure);
@@ -175,6 +216,7 @@ pub fn choose(study: &Study, noise: f64, criterion: Criterion) -> Option<Epsilon
     Some(EpsilonChoice {
         label_noise: noise,
         criterion,
+        labels,
         epsilon,
         best,
         ties: others(&tied),
@@ -266,8 +308,8 @@ mod tests {
     fn seeds_that_cannot_tell_choose_the_smaller_epsilon() {
         // 0.1 is better than 0 by 1, 1, 1: told apart. 0.2 is better than 0.1 by 2, -1, 0: not.
         let study = study(&[(0.0, [10, 12, 14]), (0.1, [9, 11, 13]), (0.2, [7, 12, 13])]);
-        assert_eq!(ranked(&study, 0.0, Criterion::Error), [0.2, 0.1, 0.0]);
-        let found = choose(&study, 0.0, Criterion::Error).unwrap();
+        assert_eq!(ranked(&study, 0.0, Criterion::Error, HeldOut::Clean), [0.2, 0.1, 0.0]);
+        let found = choose(&study, 0.0, Criterion::Error, HeldOut::Clean).unwrap();
         assert_eq!((found.epsilon, found.best), (0.1, 0.2), "{}", found.reason);
         assert!(found.reason.contains("within one standard error"), "{}", found.reason);
     }
@@ -288,7 +330,7 @@ mod tests {
         };
         let study = with([Some(0.3), Some(0.4)]);
         assert!(study.is_cross_fitted());
-        let chosen = |study: &Study, by| choose(study, 0.0, by).unwrap().epsilon;
+        let chosen = |study: &Study, by| choose(study, 0.0, by, HeldOut::Clean).unwrap().epsilon;
         assert_eq!((chosen(&study, Criterion::RefinedNll), chosen(&study, Criterion::Nll)), (0.0, 0.1));
         let mixed = with([Some(0.3), None]);
         assert!(!mixed.is_cross_fitted());
@@ -297,12 +339,38 @@ mod tests {
         assert_eq!(by, ["\"error\"", "\"refined-nll\"", "\"nll\"", "\"ece\""]);
     }
 
+    /// With noise the labels decide: here the clean ones take 0.4 and the noisy ones 0.1. Without noise, and where a run
+    /// has none, there are only clean ones.
+    #[test]
+    fn noisy_labels_choose_where_there_are_some() {
+        let of = |noise: f64, judged: Option<f64>| {
+            let runs = [(0.0, 30, 0.5), (0.1, 20, 0.3), (0.4, 10, 0.4)];
+            let of = move |(epsilon, wrong, error): (f64, usize, f64)| {
+                let noisy = Judged { error, nll: error, ece: 1.0 - error, refined_nll: error };
+                Outcome { noisy_validation: judged.map(|_| noisy), ..outcome([epsilon, noise], 0, wrong, 1.0) }
+            };
+            Study::new(runs.map(of).to_vec(), 0.95).unwrap()
+        };
+        let chosen = |study: &Study, noise, by, labels| {
+            let found = choose(study, noise, by, labels).unwrap();
+            (found.best, found.labels)
+        };
+        let noisy = of(0.4, Some(0.0));
+        for (by, best) in [(Criterion::Error, 0.1), (Criterion::RefinedNll, 0.1), (Criterion::Ece, 0.0)] {
+            assert_eq!(chosen(&noisy, 0.4, by, HeldOut::Noisy), (best, HeldOut::Noisy), "{by:?}");
+        }
+        assert_eq!(chosen(&noisy, 0.4, Criterion::Error, HeldOut::Clean), (0.4, HeldOut::Clean));
+        for (study, noise) in [(of(0.4, None), 0.4), (of(0.0, Some(0.0)), 0.0)] {
+            assert_eq!(chosen(&study, noise, Criterion::Error, HeldOut::Noisy), (0.4, HeldOut::Clean));
+        }
+    }
+
     /// Catches a tie that the order of the seeds decides or that nobody hears of, and a cost of another epsilon.
     #[test]
     fn ties_sureness_and_cost_are_said() {
         // 33 wrong in all at both, in another order of the seeds.
         let tied = study(&[(0.0, [20, 21, 22]), (0.1, [10, 11, 12]), (0.4, [12, 10, 11]), (0.5, [12, 11, 11])]);
-        let found = choose(&tied, 0.0, Criterion::Error).unwrap();
+        let found = choose(&tied, 0.0, Criterion::Error, HeldOut::Clean).unwrap();
         assert_eq!((found.epsilon, found.best, &found.ties[..], &found.near[..]), (0.1, 0.1, &[0.4][..], &[0.5][..]));
         let sure = found.sureness.unwrap();
         assert!(sure.seeds == 3 && sure.probability > 0.2 && sure.probability < 0.8 && sure.regret > 0.0, "{sure:?}");
@@ -315,7 +383,8 @@ mod tests {
         }
         assert!(said.contains("its cost: ECE on the test set from "), "{said}");
         // Without smoothing nothing is paid, and a choice that every draw makes has no regret.
-        let none = choose(&study(&[(0.0, [5, 6, 7]), (0.1, [8, 9, 10])]), 0.0, Criterion::Error).unwrap();
+        let none =
+            choose(&study(&[(0.0, [5, 6, 7]), (0.1, [8, 9, 10])]), 0.0, Criterion::Error, HeldOut::Clean).unwrap();
         assert!(
             !none.doubts().join("").contains("cost") && none.doubts()[0].ends_with("100 % of draws of the 3 seeds")
         );
@@ -323,19 +392,21 @@ mod tests {
 
     #[test]
     fn where_smoothing_gains_nothing_it_is_said() {
-        let found = choose(&study(&[(0.0, [5, 6, 7]), (0.1, [6, 7, 8])]), 0.0, Criterion::Error).unwrap();
+        let found =
+            choose(&study(&[(0.0, [5, 6, 7]), (0.1, [6, 7, 8])]), 0.0, Criterion::Error, HeldOut::Clean).unwrap();
         assert_eq!(found.epsilon, 0.0);
         assert!(found.reason.contains("gains nothing"), "{}", found.reason);
-        assert_eq!(choose(&study(&[(0.0, [5, 6, 7])]), 0.4, Criterion::Error), None);
+        assert_eq!(choose(&study(&[(0.0, [5, 6, 7])]), 0.4, Criterion::Error, HeldOut::Clean), None);
     }
 
     #[test]
     fn a_best_epsilon_at_the_end_of_the_grid_is_said_to_be_there() {
         // Every pair differs by 5: told apart.
-        let ends = choose(&study(&[(0.0, [10, 12, 14]), (0.1, [5, 7, 9])]), 0.0, Criterion::Error).unwrap();
+        let ends =
+            choose(&study(&[(0.0, [10, 12, 14]), (0.1, [5, 7, 9])]), 0.0, Criterion::Error, HeldOut::Clean).unwrap();
         assert!(ends.epsilon == 0.1 && ends.reason.contains("it is the largest of this study"), "{}", ends.reason);
         let inside = study(&[(0.0, [10, 12, 14]), (0.1, [5, 7, 9]), (0.2, [10, 12, 14])]);
-        let inside = choose(&inside, 0.0, Criterion::Error).unwrap();
+        let inside = choose(&inside, 0.0, Criterion::Error, HeldOut::Clean).unwrap();
         assert!(inside.epsilon == 0.1 && inside.reason.contains("no smaller e is within one"), "{}", inside.reason);
     }
 

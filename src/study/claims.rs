@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use super::stats::{Direction, Estimate, News, Verdict, holm};
 use super::{AURC, ECE, ECE_SCALED, GAP, MEMORISED, Measure, OVERCONFIDENCE, Study, TEST_ERROR, TRAIN_ERROR, choice};
-use choice::Criterion;
+use choice::{Criterion, HeldOut};
 
 /// One measure of one claim at one rate of label noise.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,7 +81,7 @@ pub fn reference(study: &Study, wanted: f64) -> Option<f64> {
 }
 
 /// Every finding, claim by claim. Without runs at epsilon 0 there is nothing to compare with, and no finding.
-pub fn findings(study: &Study, reference: f64) -> Vec<Finding> {
+pub fn findings(study: &Study, reference: f64, labels: HeldOut) -> Vec<Finding> {
     if !study.epsilons.contains(&0.0) {
         return vec![];
     }
@@ -127,14 +127,14 @@ pub fn findings(study: &Study, reference: f64) -> Vec<Finding> {
     }
     for &noise in &study.noises {
         // Both are chosen on validation: the test set decides nothing that it then measures.
-        let mut smoothed = choice::ranked(study, noise, Criterion::Error);
+        let mut smoothed = choice::ranked(study, noise, Criterion::Error, labels);
         smoothed.retain(|&e| e > 0.0);
         if let [best, .., worst] = smoothed[..] {
             add(6, noise, TEST_ERROR, [worst, best], Direction::Up);
         }
     }
     for &noise in &study.noises {
-        let ranked = choice::ranked(study, noise, Criterion::Error);
+        let ranked = choice::ranked(study, noise, Criterion::Error, labels);
         if let Some(&best) = ranked.iter().find(|&&e| e > 0.0) {
             add(0, noise, TEST_ERROR, [best, 0.0], Direction::Down);
         }
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn verdicts_follow_the_measures() {
         let study = study();
-        let found = findings(&study, reference(&study, 0.1).unwrap());
+        let found = findings(&study, reference(&study, 0.1).unwrap(), HeldOut::Clean);
         use Verdict::{DoesNotHold, Holds, NothingToMend, Undecided};
         for noise in [0.0, 0.4] {
             // The training set is the test set here: there is no gap, before or after.
@@ -257,12 +257,12 @@ mod tests {
             let wrong = [20 + seed, 10 + seed, 10 + seed % 2, 11 - seed % 2];
             [0.0, 0.1, 0.2, 0.3].iter().zip(wrong).map(move |(&e, wrong)| outcome([e, 0.0], seed as u64, wrong, 1.0))
         };
-        let found = findings(&Study::new((0..5).flat_map(of).collect(), 0.95).unwrap(), 0.1);
+        let found = findings(&Study::new((0..5).flat_map(of).collect(), 0.95).unwrap(), 0.1, HeldOut::Clean);
         let sixth = found.iter().find(|f| f.claim == 6).unwrap();
         assert!(sixth.epsilon > 0.0 && sixth.than > 0.0, "{sixth:?}");
         assert_eq!(verdict(&found, 0, TEST_ERROR, 0.0), Verdict::Holds);
         let two = [outcome([0.0, 0.0], 0, 9, 1.0), outcome([0.1, 0.0], 0, 8, 1.0)];
-        let found = findings(&Study::new(two.to_vec(), 0.95).unwrap(), 0.1);
+        let found = findings(&Study::new(two.to_vec(), 0.95).unwrap(), 0.1, HeldOut::Clean);
         assert!(found.iter().all(|f| f.claim != 6), "one e > 0 leaves nothing to choose");
     }
 
@@ -272,7 +272,7 @@ mod tests {
         // 60 % sure and right in 80 %: at a margin of 0.2 less sure still, at 0.5 surer.
         let study = |after: f64| {
             let of = |seed| [outcome([0.0, 0.0], seed, 20, 0.4), outcome([0.1, 0.0], seed, 20, after)];
-            findings(&Study::new((0..3).flat_map(of).collect(), 0.95).unwrap(), 0.1)
+            findings(&Study::new((0..3).flat_map(of).collect(), 0.95).unwrap(), 0.1, HeldOut::Clean)
         };
         for (after, news) in [(0.2, News::Bad), (0.5, News::Good)] {
             let found = study(after);
@@ -290,7 +290,7 @@ mod tests {
     /// Catches a verdict of one test among many that is taken for sure.
     #[test]
     fn many_findings_are_corrected_for() {
-        let found = findings(&study(), 0.1);
+        let found = findings(&study(), 0.1, HeldOut::Clean);
         let p: Vec<f64> = found.iter().map(|f| f.p).collect();
         for (finding, corrected) in found.iter().zip(holm(&p)) {
             assert!(finding.p_corrected == corrected || (corrected.is_nan() && finding.p.is_nan()), "{finding:?}");
@@ -300,7 +300,7 @@ mod tests {
             let better = [0, 2, 2, 3, 4][seed];
             [outcome([0.0, 0.0], seed as u64, 20, 1.0), outcome([0.1, 0.0], seed as u64, 20 - better, 1.0)]
         };
-        let found = findings(&Study::new((0..5).flat_map(of).collect(), 0.95).unwrap(), 0.1);
+        let found = findings(&Study::new((0..5).flat_map(of).collect(), 0.95).unwrap(), 0.1, HeldOut::Clean);
         let one = found.iter().find(|f| f.statement == AGAINST_NONE).unwrap();
         assert!(one.verdict == Verdict::Holds && one.p < 0.05 && one.p_corrected > 0.05, "{one:?}");
         assert!(one.remark.as_ref().unwrap().contains("corrected for all of them (Holm)"), "{one:?}");
@@ -328,14 +328,14 @@ mod tests {
     #[test]
     fn without_smoothing_nothing_can_be_too_large() {
         let plain = Study::new(vec![outcome([0.0, 0.0], 0, 1, 1.0)], 0.95).unwrap();
-        assert!(findings(&plain, 0.0).iter().all(|f| f.claim != 5));
+        assert!(findings(&plain, 0.0, HeldOut::Clean).iter().all(|f| f.claim != 5));
     }
 
     #[test]
     fn one_seed_decides_nothing() {
         let one = study().outcomes().iter().filter(|o| o.seed == 0).cloned().collect();
         let study = Study::new(one, 0.95).unwrap();
-        assert!(findings(&study, 0.1).iter().all(|f| f.verdict == Verdict::Undecided));
+        assert!(findings(&study, 0.1, HeldOut::Clean).iter().all(|f| f.verdict == Verdict::Undecided));
     }
 
     #[test]
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(reference(&study(), 0.5), Some(0.5));
         assert_eq!(reference(&study(), 0.3), Some(0.1));
         let smoothed = Study::new(vec![outcome([0.1, 0.0], 0, 1, 1.0)], 0.95).unwrap();
-        assert_eq!((reference(&smoothed, 0.1), findings(&smoothed, 0.1)), (None, vec![]));
+        assert_eq!((reference(&smoothed, 0.1), findings(&smoothed, 0.1, HeldOut::Clean)), (None, vec![]));
         let plain = Study::new(vec![outcome([0.0, 0.0], 0, 1, 1.0)], 0.95).unwrap();
         assert_eq!(reference(&plain, 0.1), None);
     }

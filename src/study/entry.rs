@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::projection::{self, Projected, Set};
-use super::{Measured, Outcome};
+use super::{Judged, Measured, Outcome};
 use crate::backend::device::Note;
 use crate::data::Dataset;
 use crate::fs::{remove, write_atomic};
@@ -194,6 +194,7 @@ pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -
         },
         memorised: memorised(&trained, &train_logits),
         validation: measured(&trained, &validation_logits, validation, fitted.value),
+        noisy_validation: judged(&trained, &validation_logits),
         test: measured(&trained, &test_logits, &images.test, fitted.value),
         temperature: fitted.value,
         refined_nll: cross_fit(&part, &labels, kept).ok().map(|found| found.nll),
@@ -208,6 +209,15 @@ pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -
     write_atomic(&out.join(RESULT), text.as_bytes())?;
     // Its optimizer's memory is three quarters of the folder, and nobody goes on from here.
     remove(&out.join(CHECKPOINT))
+}
+
+/// The images held out against labels with noise, if there is noise.
+fn judged(trained: &Trained, logits: &[f64]) -> Option<Judged> {
+    let labels = trained.images.noisy_validation.as_ref()?;
+    let (logits, labels, classes) = trained.measurable(logits, labels);
+    let found = measure::evaluate(&logits, &labels, classes, Smoothing::NONE);
+    let refined_nll = cross_fit(&logits, &labels, classes).ok()?.nll;
+    Some(Judged { error: found.error, nll: found.nll, ece: found.ece, refined_nll })
 }
 
 fn measured(trained: &Trained, logits: &[f64], images: &Dataset, temperature: f64) -> Measured {
@@ -362,6 +372,9 @@ mod tests {
                 assert_eq!(bins.iter().map(|bin| bin.images).sum::<usize>(), metrics.images);
             }
         }
+        // Of ten labels held out four are flipped: as many answers are right as fit them.
+        let noisy = found.noisy_validation.unwrap();
+        assert!((noisy.error - found.validation.plain.error).abs() <= 0.4 + 1e-12 && noisy.refined_nll > 0.0);
         // The same run again: of its flipped images so many have the label that they were given.
         let other = Folder::New(folder.path().join("other"));
         let trained = runs::train(config, other, &options, &mut ()).unwrap();

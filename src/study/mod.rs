@@ -44,6 +44,10 @@ pub struct Outcome {
     pub memorised: Option<f64>,
     /// On the images held out, whose labels are as the files have them.
     pub validation: Measured,
+    /// The same images against labels with as much noise as those trained on. `None` without noise, and in results of
+    /// earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noisy_validation: Option<Judged>,
     /// On the test set.
     pub test: Measured,
     /// Fitted on the images held out.
@@ -54,6 +58,19 @@ pub struct Outcome {
     pub refined_nll: Option<f64>,
     /// Seconds of the whole run, measuring included; of its last part where it was interrupted.
     pub seconds: f64,
+}
+
+/// What a choice goes by, of the images held out against noisy labels.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judged {
+    /// The share of answers that are not the label.
+    pub error: f64,
+    /// Plain cross-entropy.
+    pub nll: f64,
+    /// Calibration error.
+    pub ece: f64,
+    /// Plain cross-entropy after temperatures that were fitted to noisy labels of other images held out.
+    pub refined_nll: f64,
 }
 
 /// A set of images, with the logits as they are and divided by the run's temperature.
@@ -116,6 +133,7 @@ pub struct Study {
     /// The confidence level of every interval.
     pub level: f64,
     cross_fitted: bool,
+    noisily_judged: bool,
 }
 
 impl Study {
@@ -149,7 +167,9 @@ impl Study {
         if !cross_fitted {
             outcomes.iter_mut().for_each(|o| o.refined_nll = None);
         }
-        Ok(Self { outcomes, epsilons, noises, level, cross_fitted })
+        // As above; without noise among the labels there is one kind of them.
+        let noisily_judged = outcomes.iter().all(|o| o.label_noise == 0.0 || o.noisy_validation.is_some());
+        Ok(Self { outcomes, epsilons, noises, level, cross_fitted, noisily_judged })
     }
 
     /// Whether every run has the nll after temperatures that were fitted on other images than those that it is of.
@@ -157,6 +177,12 @@ impl Study {
     /// little too low.
     pub fn is_cross_fitted(&self) -> bool {
         self.cross_fitted
+    }
+
+    /// Whether every run with label noise was judged by labels with that noise too. Results of earlier versions were
+    /// not.
+    pub fn is_noisily_judged(&self) -> bool {
+        self.noisily_judged
     }
 
     /// All outcomes, by noise, epsilon, seed.
@@ -216,6 +242,7 @@ pub(crate) mod tests {
             train: metrics,
             memorised: None,
             validation: measured.clone(),
+            noisy_validation: None,
             test: measured,
             temperature: 1.0,
             refined_nll: Some(0.5),

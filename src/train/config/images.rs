@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, Labels};
 use crate::backend::device::Note;
 use crate::data::format::{Loaded, ReadProgress};
-use crate::data::labels;
+use crate::data::labels::{self, Flipped};
 use crate::data::record::{CHANGED, Part, Record};
 use crate::data::{Dataset, idx};
 use crate::loss::Loss;
@@ -18,6 +18,8 @@ pub struct Images {
     pub train: Dataset,
     /// What was held out of the training set, if anything.
     pub validation: Option<Dataset>,
+    /// Its labels with as much noise as those trained on, as somebody with noisy data has them; `None` without noise.
+    pub noisy_validation: Option<Vec<u32>>,
     /// The test set.
     pub test: Dataset,
     /// The indices of the training images into the training set as its files have it.
@@ -132,13 +134,19 @@ fn read_images(config: &Config, note: Note, progress: ReadProgress) -> Result<Im
         train = train.subset(&rest);
         kept = rest;
     }
-    let flipped = labels::flip(&mut train.labels, &part, *label_noise, *noise, config.seed);
+    let flip = |of: &mut [u32], whose| labels::flip(of, whose, &part, *label_noise, *noise, config.seed);
+    let flipped = flip(&mut train.labels, Flipped::Training);
+    let noisy_validation = validation.as_ref().filter(|_| *label_noise > 0.0).map(|held_out| {
+        let mut noisy = held_out.labels.clone();
+        flip(&mut noisy, Flipped::HeldOut);
+        noisy
+    });
     let flipped = flipped.into_iter().map(|index| Flip { index, file_index: kept[index as usize] }).collect();
     if test.is_empty() {
         let message = "found no test image that counts, expected at least one";
         return Err(Error::Usage(format!("--class-mask or --ignore-index: {message}")));
     }
-    Ok(Images { train, validation, test, kept, test_kept, flipped, record, normalisation })
+    Ok(Images { train, validation, noisy_validation, test, kept, test_kept, flipped, record, normalisation })
 }
 
 fn replaced_labels(path: &Path, train: &Dataset, ignored: Option<i64>) -> Result<Vec<u32>> {
@@ -192,6 +200,21 @@ mod tests {
         let held_out = found.validation.as_ref().unwrap();
         assert!(held_out.len() + found.train.len() == 40 && found.kept.len() == found.train.len());
         assert!(held_out.labels.iter().all(|&held_out| held_out != IGNORED && held_out as usize != label));
+    }
+
+    /// Catches noise of another rate or of the training labels' own draws, and noise where none was asked for.
+    #[test]
+    fn labels_held_out_are_as_noisy_as_the_others() {
+        let mut config = Config { limit_train: Some(400), ..small() };
+        (config.labels.val_split, config.labels.label_noise) = (0.5, 0.2);
+        let found = read(&config).unwrap();
+        let clean = &found.validation.as_ref().unwrap().labels;
+        let noisy = found.noisy_validation.unwrap();
+        let places: Vec<usize> = (0..clean.len()).filter(|&i| clean[i] != noisy[i]).collect();
+        assert_eq!((places.len(), found.flipped.len()), (40, 40));
+        assert!(found.flipped.iter().zip(&places).any(|(flip, &place)| flip.index as usize != place));
+        config.labels.label_noise = 0.0;
+        assert_eq!(read(&config).unwrap().noisy_validation, None);
     }
 
     /// An IDX file of labels: as many as there are images, or more.
