@@ -6,6 +6,8 @@ use std::path::Path;
 
 use crate::loss::smoothing::Variant;
 use crate::measure::Metrics;
+use crate::measure::perfect::Perfection;
+use crate::measure::selective::Rankings;
 use crate::study::sweep::RESULTS;
 use crate::study::{Judged, Measured, Outcome};
 use crate::train::config::Config;
@@ -47,6 +49,14 @@ pub fn written(outcomes: &[Outcome], configs: &HashMap<&str, &Config>) -> Result
         "classes",
         "val_images",
         "test_images",
+        "test_aurc_max_logit",
+        "test_aurc_normalised",
+        "test_ece_debiased",
+        "test_smece",
+        "test_calibrated_p",
+        "test_scaled_ece_debiased",
+        "test_scaled_smece",
+        "test_scaled_calibrated_p",
         "temperature",
         "val_refined_nll",
         "val_noisy_error",
@@ -80,6 +90,14 @@ pub fn written(outcomes: &[Outcome], configs: &HashMap<&str, &Config>) -> Result
             o.classes.to_string(),
             o.validation.plain.images.to_string(),
             o.test.plain.images.to_string(),
+            some(o.rankings.map(|r| r.aurc_max_logit)),
+            some(o.rankings.and_then(|r| r.aurc_normalised)),
+        ];
+        for which in 0..2 {
+            let of = |value: fn(&Perfection) -> f64| some(o.perfection.map(|both| value(&both[which])));
+            row.extend([of(|p| p.ece_debiased), of(|p| p.smece), of(|p| p.calibrated_p)]);
+        }
+        row.extend([
             o.temperature.to_string(),
             some(o.refined_nll),
             some(noisy.map(|j| j.error)),
@@ -90,7 +108,7 @@ pub fn written(outcomes: &[Outcome], configs: &HashMap<&str, &Config>) -> Result
             o.train.error.to_string(),
             o.train.nll.to_string(),
             some(o.memorised),
-        ];
+        ]);
         for metrics in [&o.validation.plain, &o.validation.scaled, &o.test.plain, &o.test.scaled] {
             let mut m = metrics.clone();
             row.extend(MEASURES.iter().map(|(_, value)| value(&mut m).to_string()));
@@ -179,6 +197,8 @@ impl Line<'_> {
             temperature: self.number("temperature")?,
             refined_nll: self.optional("val_refined_nll")?,
             noisy_validation: self.judged()?,
+            rankings: self.rankings()?,
+            perfection: self.perfection()?,
             seconds: self.optional("seconds")?.unwrap_or(f64::NAN),
         })
     }
@@ -191,6 +211,24 @@ impl Line<'_> {
         let of = |name: &str| self.number(&format!("val_noisy_{name}"));
         let [error, nll, ece, refined_nll] = [of("error")?, of("nll")?, of("ece")?, of("refined_nll")?];
         Ok(Some(Judged { error, nll, ece, refined_nll }))
+    }
+
+    fn rankings(&self) -> Result<Option<Rankings>> {
+        let Some(aurc_max_logit) = self.optional("test_aurc_max_logit")? else { return Ok(None) };
+        Ok(Some(Rankings { aurc_max_logit, aurc_normalised: self.optional("test_aurc_normalised")? }))
+    }
+
+    fn perfection(&self) -> Result<Option<[Perfection; 2]>> {
+        if self.text("test_smece").is_none() {
+            return Ok(None);
+        }
+        let of = |set: &str| -> Result<Perfection> {
+            let number = |name: &str| self.number(&format!("{set}_{name}"));
+            let [ece_debiased, smece, calibrated_p] =
+                [number("ece_debiased")?, number("smece")?, number("calibrated_p")?];
+            Ok(Perfection { ece_debiased, smece, calibrated_p })
+        };
+        Ok(Some([of("test")?, of("test_scaled")?]))
     }
 
     fn metrics(&self, set: &str) -> Result<Metrics> {
@@ -243,13 +281,17 @@ mod tests {
         let test = outcome([0.1, 0.2], 3, 40, 0.5).test;
         let one = Outcome { memorised: Some(0.25), test, temperature: 1.5, ..outcome([0.1, 0.2], 3, 7, 2.0) };
         let noisy = Judged { error: 0.5, nll: 0.75, ece: 0.125, refined_nll: 0.625 };
-        let one = Outcome { noisy_validation: Some(noisy), ..one };
+        let of = |p| Perfection { ece_debiased: -0.25, smece: p / 2.0, calibrated_p: p };
+        let rankings = Some(Rankings { aurc_max_logit: 0.375, aurc_normalised: Some(0.25) });
+        let perfection = Some([of(0.125), of(0.5)]);
+        let one = Outcome { noisy_validation: Some(noisy), rankings, perfection, ..one };
         let config = Config::default();
         std::fs::write(&path, written(std::slice::from_ref(&one), &HashMap::from([(&one.id[..], &config)])).unwrap())
             .unwrap();
         let found = read(&path).unwrap().remove(0);
         assert_eq!((&found.id, found.seed, found.classes, found.memorised), (&one.id, 3, 2, Some(0.25)));
         assert_eq!(found.noisy_validation, Some(noisy));
+        assert_eq!((found.rankings, found.perfection), (rankings, perfection));
         assert_eq!((found.refined_nll, found.temperature, found.label_noise), (Some(0.5), 1.5, 0.2));
         assert_eq!((found.train.error, found.train.nll), (one.train.error, one.train.nll));
         for (found, one) in [(&found.validation.plain, &one.validation.plain), (&found.test.scaled, &one.test.scaled)] {

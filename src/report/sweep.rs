@@ -40,7 +40,7 @@ const NOT_CROSS_FITTED: &str = "refined nll: these results hold none that is cro
                                 too low";
 
 /// The columns of the table of means.
-const COLUMNS: [(Measure, f64, usize); 10] = [
+const COLUMNS: [(Measure, f64, usize); 13] = [
     (study::TRAIN_ERROR, 100.0, 2),
     (study::TEST_ERROR, 100.0, 2),
     (study::NLL, 1.0, 4),
@@ -49,7 +49,10 @@ const COLUMNS: [(Measure, f64, usize); 10] = [
     (study::ECE_SCALED, 1.0, 4),
     (study::CONFIDENCE, 100.0, 2),
     (study::OVERCONFIDENCE, 100.0, 2),
+    (study::CALIBRATED, 100.0, 0),
+    (study::CALIBRATED_SCALED, 100.0, 0),
     (study::AURC, 1.0, 5),
+    (study::AURC_NORMALISED, 1.0, 5),
     (study::MEMORISED, 100.0, 1),
 ];
 

@@ -10,10 +10,10 @@
 //! | 6 e must be tuned                    | test error, at the worst e > 0 by validation less at the best  | above 0 |
 //!
 //! Claims 1 to 4 are about one epsilon, the study's reference. Claim 6 is asked among the epsilons above 0: that some
-//! smoothing is better than none is another question, and the first of two lines beside the claims. The other is about
+//! smoothing is better than none is another question, and the first of three lines beside the claims. The second is about
 //! a cost that the tutorial does not mention: answers given only where the network is sure (AURC; Zhu et al. 2022,
 //! "Rethinking confidence calibration for failure prediction"; Xia et al. 2024, "Towards understanding why label
-//! smoothing degrades selective classification").
+//! smoothing degrades selective classification"). The third asks whether the score of the latter mends it.
 //!
 //! A verdict is about the claim, [`News`] about the user: every measure is better when it falls, but for confidence
 //! less accuracy, which is better nearer to 0.
@@ -21,7 +21,10 @@
 use serde::Serialize;
 
 use super::stats::{Direction, Estimate, News, Verdict, holm};
-use super::{AURC, ECE, ECE_SCALED, GAP, MEMORISED, Measure, OVERCONFIDENCE, Study, TEST_ERROR, TRAIN_ERROR, choice};
+use super::{
+    AURC, AURC_MENDED, AURC_NORMALISED, ECE, ECE_SCALED, GAP, MEMORISED, Measure, OVERCONFIDENCE, Study, TEST_ERROR,
+    TRAIN_ERROR, choice,
+};
 use choice::{Criterion, HeldOut};
 
 /// One measure of one claim at one rate of label noise.
@@ -61,6 +64,8 @@ pub struct Finding {
 
 /// What is asked beside the claims.
 const AGAINST_NONE: &str = "better than no smoothing, at the best e";
+
+const MENDED: &str = "normalised logits mend that cost";
 
 /// Claim `k`'s words are at `k`.
 const STATEMENTS: [&str; 7] = [
@@ -142,6 +147,7 @@ pub fn findings(study: &Study, reference: f64, labels: HeldOut) -> Vec<Finding> 
     for &noise in &study.noises {
         add(0, noise, AURC, pair, Direction::Up);
     }
+    found.extend(study.noises.iter().filter_map(|&noise| mended(study, noise, reference)));
     let corrected = holm(&found.iter().map(|finding| finding.p).collect::<Vec<_>>());
     for (finding, p) in found.iter_mut().zip(corrected) {
         finding.p_corrected = p;
@@ -152,6 +158,30 @@ pub fn findings(study: &Study, reference: f64, labels: HeldOut) -> Vec<Finding> 
         }
     }
     found
+}
+
+/// Whether normalised logits mend the cost, after training: both measures are of the same runs.
+fn mended(study: &Study, noise: f64, epsilon: f64) -> Option<Finding> {
+    let effect = study.of_cell(noise, epsilon, AURC_MENDED);
+    let of = |measure| study.of_cell(noise, epsilon, measure).mean;
+    let (before, after) = (of(AURC), of(AURC_NORMALISED));
+    effect.mean.is_finite().then(|| Finding {
+        claim: 0,
+        statement: MENDED,
+        measure: AURC_MENDED.name,
+        label_noise: noise,
+        epsilon,
+        than: epsilon,
+        before,
+        after,
+        effect,
+        claimed: Direction::Down,
+        verdict: effect.verdict(Direction::Down),
+        news: news(0, noise, before, after, &effect),
+        p: effect.p(),
+        p_corrected: f64::NAN,
+        remark: None,
+    })
 }
 
 /// What an effect is for the user.

@@ -16,6 +16,8 @@ use crate::data::Dataset;
 use crate::fs::{remove, write_atomic};
 use crate::loss::smoothing::Smoothing;
 use crate::measure::cross_fit::cross_fit;
+use crate::measure::perfect::Perfection;
+use crate::measure::selective::Rankings;
 use crate::measure::{self, calibration, temperature};
 use crate::parse::{self, hex, to_json};
 use crate::train::config::{Config, read_config};
@@ -196,6 +198,8 @@ pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -
         validation: measured(&trained, &validation_logits, validation, fitted.value),
         noisy_validation: judged(&trained, &validation_logits),
         test: measured(&trained, &test_logits, &images.test, fitted.value),
+        rankings: Some(rankings(&trained, &test_logits)),
+        perfection: Some([1.0, fitted.value].map(|t| perfection(&trained, &temperature::apply(&test_logits, t)))),
         temperature: fitted.value,
         refined_nll: cross_fit(&part, &labels, kept).ok().map(|found| found.nll),
         seconds: began.elapsed().as_secs_f64(),
@@ -218,6 +222,16 @@ fn judged(trained: &Trained, logits: &[f64]) -> Option<Judged> {
     let found = measure::evaluate(&logits, &labels, classes, Smoothing::NONE);
     let refined_nll = cross_fit(&logits, &labels, classes).ok()?.nll;
     Some(Judged { error: found.error, nll: found.nll, ece: found.ece, refined_nll })
+}
+
+fn rankings(trained: &Trained, test_logits: &[f64]) -> Rankings {
+    let (logits, labels, classes) = trained.measurable(test_logits, &trained.images.test.labels);
+    Rankings::of(&logits, &labels, classes)
+}
+
+fn perfection(trained: &Trained, test_logits: &[f64]) -> Perfection {
+    let (logits, labels, classes) = trained.measurable(test_logits, &trained.images.test.labels);
+    Perfection::of(&measure::predictions(&logits, &labels, classes, Smoothing::NONE))
 }
 
 fn measured(trained: &Trained, logits: &[f64], images: &Dataset, temperature: f64) -> Measured {
@@ -374,6 +388,9 @@ mod tests {
         }
         // Of ten labels held out four are flipped: as many answers are right as fit them.
         let noisy = found.noisy_validation.unwrap();
+        assert!(
+            found.rankings.unwrap().aurc_normalised.unwrap() >= 0.0 && found.perfection.unwrap()[1].calibrated_p > 0.0
+        );
         assert!((noisy.error - found.validation.plain.error).abs() <= 0.4 + 1e-12 && noisy.refined_nll > 0.0);
         // The same run again: of its flipped images so many have the label that they were given.
         let other = Folder::New(folder.path().join("other"));

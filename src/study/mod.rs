@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::loss::smoothing::Variant;
 use crate::measure::Metrics;
 use crate::measure::calibration::Bin;
+use crate::measure::perfect::Perfection;
+use crate::measure::selective::Rankings;
 use crate::{Error, Result};
 use stats::{Estimate, estimate};
 
@@ -50,6 +52,12 @@ pub struct Outcome {
     pub noisy_validation: Option<Judged>,
     /// On the test set.
     pub test: Measured,
+    /// Other rankings of the test images than by confidence. `None` in results of earlier versions, as what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rankings: Option<Rankings>,
+    /// How far from perfect calibration the test set's answers are: as they are, and with the temperature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perfection: Option<[Perfection; 2]>,
     /// Fitted on the images held out.
     pub temperature: f64,
     /// Their nll after temperatures that were fitted on other ones of them ([`crate::measure::cross_fit`]). `None` in
@@ -119,6 +127,24 @@ pub const REFINED_NLL: Measure =
 pub const CONFIDENCE: Measure = Measure { name: "mean confidence", of: |o| o.test.plain.mean_confidence };
 /// Cost for selective prediction: the area under the risk-coverage curve.
 pub const AURC: Measure = Measure { name: "AURC", of: |o| o.test.plain.aurc };
+/// The same by the largest of normalised logits; NaN where it was not measured, or with two classes.
+pub const AURC_NORMALISED: Measure = Measure {
+    name: "AURC, normalised",
+    of: |o| o.rankings.and_then(|rankings| rankings.aurc_normalised).unwrap_or(f64::NAN),
+};
+/// What normalised logits change of the cost, after training.
+pub const AURC_MENDED: Measure =
+    Measure { name: "AURC, normalised - AURC", of: |o| (AURC_NORMALISED.of)(o) - (AURC.of)(o) };
+/// Whether the test set's answers could be those of a perfectly calibrated network: 1 or 0, NaN where it was not asked.
+pub const CALIBRATED: Measure = Measure { name: "calibrated (p >= 0.05)", of: |o| could_be_calibrated(o, 0) };
+/// The same with each run's own temperature.
+pub const CALIBRATED_SCALED: Measure =
+    Measure { name: "calibrated with temperature", of: |o| could_be_calibrated(o, 1) };
+
+fn could_be_calibrated(outcome: &Outcome, which: usize) -> f64 {
+    outcome.perfection.map_or(f64::NAN, |of| f64::from(u8::from(of[which].could_be())))
+}
+
 /// Flipped labels that were learnt by heart; NaN where none was flipped.
 pub const MEMORISED: Measure = Measure { name: "flipped labels memorised", of: |o| o.memorised.unwrap_or(f64::NAN) };
 
@@ -243,6 +269,8 @@ pub(crate) mod tests {
             memorised: None,
             validation: measured.clone(),
             noisy_validation: None,
+            rankings: None,
+            perfection: None,
             test: measured,
             temperature: 1.0,
             refined_nll: Some(0.5),
