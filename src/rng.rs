@@ -31,6 +31,8 @@ pub enum Stream {
     HeldOutFlipOrder,
     /// As `Flip`, of an image held out.
     HeldOutFlip(usize),
+    /// What makes a test image worse.
+    Corrupt(usize),
     /// What is done to the images of an update ([`Philox::of_update`]).
     Augment,
     /// What a layer draws in training, by its place in the network ([`Philox::of_layer`]).
@@ -55,6 +57,7 @@ impl Stream {
             Self::Perfect(which) => (12, which),
             Self::HeldOutFlipOrder => (13, 0),
             Self::HeldOutFlip(which) => (14, which),
+            Self::Corrupt(which) => (15, which),
         };
         assert!(u32::try_from(which).is_ok(), "{self:?} would run into the next stream");
         what << 32 | which as u64
@@ -187,8 +190,8 @@ mod tests {
     #[test]
     fn streams_are_disjoint() {
         use Stream::{
-            Augment, Bootstrap, Flip, FlipOrder, Folds, HeldOutFlip, HeldOutFlipOrder, Layer, Parameter, Perfect,
-            Seeds, Shuffle, Split, TestSplit,
+            Augment, Bootstrap, Corrupt, Flip, FlipOrder, Folds, HeldOutFlip, HeldOutFlipOrder, Layer, Parameter,
+            Perfect, Seeds, Shuffle, Split, TestSplit,
         };
         let last = u32::MAX as usize;
         let kinds = [
@@ -206,6 +209,7 @@ mod tests {
             Perfect,
             |_| HeldOutFlipOrder,
             HeldOutFlip,
+            Corrupt,
         ];
         let ranges = kinds.map(|kind| [kind(0).number(), kind(last).number()]);
         assert!(ranges.windows(2).all(|pair| pair[0][0] <= pair[0][1] && pair[0][1] < pair[1][0]), "{ranges:x?}");

@@ -10,11 +10,13 @@ use smoothcnn::fs::{is_standard_output, write_output};
 use smoothcnn::loss::restricted;
 use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::measure;
+use smoothcnn::measure::conformal::{Promise, Score, Sets, promise};
 use smoothcnn::measure::cross_fit::cross_fit;
 use smoothcnn::measure::temperature::{self, End};
 use smoothcnn::train::checkpoint::tensors_sha256;
 use smoothcnn::train::config::images::{Images, images};
 use smoothcnn::train::config::read_config;
+use smoothcnn::train::conformal_file::ConformalFile;
 use smoothcnn::train::model::{Found, Model, ModelFile, find, weights_of};
 use smoothcnn::train::run_folder::{self, CONFIG, OwnFolder, TEMPERATURE};
 use smoothcnn::train::temperature_file::{self, TemperatureFile};
@@ -56,6 +58,9 @@ pub struct Args {
     /// Where to write the temperature [default: temperature.toml beside the model]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// What share of the test images the reported sets of classes should hold
+    #[arg(long, value_name = "SHARE", default_value_t = 0.9, value_parser = common::between_0_and_1)]
+    coverage: f64,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -98,6 +103,8 @@ struct Report {
     validation: Set,
     /// Report only.
     test: Set,
+    /// Sets of classes, made on the validation images and measured on the test set.
+    sets: Vec<Promise>,
 }
 
 /// The model, and what it is fitted on and reported on.
@@ -202,6 +209,9 @@ pub fn run(args: Args) -> Result<u8> {
         let message = "found a file that is not of `smoothcnn calibrate`, expected none, or --out with another one";
         return Err(Error::data(&out, message));
     }
+    if args.out.is_none() {
+        ConformalFile::check_place(&path)?;
+    }
     let file = TemperatureFile {
         temperature: found.value,
         temperature_low: interval[0],
@@ -216,6 +226,11 @@ pub fn run(args: Args) -> Result<u8> {
         nll_after: found.nll_after,
         version: env!("CARGO_PKG_VERSION"),
     };
+    // The logits as they are: no number was fitted to the images that the sets are made of.
+    if args.out.is_none() {
+        let probabilities = measure::probabilities(&of_validation, classes);
+        ConformalFile::new(&path, &probabilities, &validation_labels, classes)?.write(&path)?;
+    }
     let text = toml::to_string_pretty(&file).expect("a flat struct of numbers and strings always serialises");
     write_output(&out, text.as_bytes())?;
     // Beside a run's weights, it is in them too: they answer alike away from their run.
@@ -227,6 +242,7 @@ pub fn run(args: Args) -> Result<u8> {
         common::note(format_args!("temperature {:.6}", found.value));
         return Ok(0);
     }
+    let (validation, test) = ((&of_validation[..], &validation_labels[..]), (&of_test[..], &test_labels[..]));
     let report = Report {
         temperature: found.value,
         interval,
@@ -235,6 +251,7 @@ pub fn run(args: Args) -> Result<u8> {
         file: out.display().to_string(),
         validation: Set::new(&of_validation, &validation_labels, classes, found.value),
         test: Set::new(&of_test, &test_labels, classes, found.value),
+        sets: Score::ALL.map(|score| promise(score, args.coverage, validation, test, classes)).into(),
     };
     if args.json {
         common::print_json(&report)?
@@ -265,6 +282,17 @@ fn show(report: &Report) -> Result<()> {
         common::print(format_args!(
             "{name:<22}  {images:>6}  {nll_before:>10.6}  {nll_after:>9.6}  {ece_before:>10.6}  {ece_after:>9.6}"
         ))?;
+    }
+    common::print("sets of classes         promised  covered  classes  after a temperature: covered  classes")?;
+    for Promise { promised, plain, scaled } in &report.sets {
+        let of = |sets: &Sets| (sets.all.coverage, sets.all.size);
+        let (covered, size) = of(plain);
+        let after = scaled.as_ref().map_or("                         none".into(), |sets| {
+            let (covered, size) = of(sets);
+            format!("{covered:>29.3}  {size:>7.2}")
+        });
+        let name = plain.score.name();
+        common::print(format_args!("{name:<22}  {promised:>8}  {covered:>7.3}  {size:>7.2}{after}"))?;
     }
     common::print(format_args!("written to {}", report.file))
 }

@@ -138,6 +138,14 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// For shares that are neither nothing nor all.
+pub fn between_0_and_1(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        _ => Err(format!("found {text:?}, expected a number between 0 and 1")),
+    }
+}
+
 /// An image's shape from `--input`.
 pub fn input_shape(text: &str) -> Result<[usize; 3]> {
     let expected = "channels x height x width, each from 1 to 65536: 1x28x28";

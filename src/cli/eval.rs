@@ -16,6 +16,7 @@ use smoothcnn::train::marked::Marked;
 use smoothcnn::train::temperature_file;
 use smoothcnn::{Error, Result};
 
+use super::beyond::{self, BeyondArgs, Outside, Worse};
 use super::common;
 use super::details::{self, ClassLine, Details, MistakeLine};
 use super::folder;
@@ -41,6 +42,8 @@ pub struct Args {
     /// Write classes.csv, confusion.csv and mistakes.csv to this folder, a new or empty one
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    beyond: BeyondArgs,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -59,6 +62,10 @@ struct Report<'a> {
     rankings: Rankings,
     #[serde(flatten)]
     bootstrap: Option<Bootstrap>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ood: Option<Outside>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    corruptions: Vec<Worse>,
     classes: Vec<ClassLine<'a>>,
     /// `[label][answer]`: how many images.
     confusion: Vec<&'a [usize]>,
@@ -112,6 +119,8 @@ pub fn run(args: Args) -> Result<u8> {
         let Intervals { accuracy, nll, ece } = bootstrap::of_predictions(&predictions, args.bootstrap, 0.95, 0);
         Bootstrap { resamples: args.bootstrap, accuracy_interval: accuracy, nll_interval: nll, ece_interval: ece }
     });
+    let ood = args.beyond.outside(&args.model, &asked, &loss, &logits)?;
+    let corruptions = args.beyond.worse(&args.model, &asked, (&loss, temperature.unwrap_or(1.0)), &test)?;
     let marked = Marked::new(model, &test, &counted, &logits, temperature.unwrap_or(1.0))?;
     if let Some(path) = &args.logits {
         let tensor = Tensor { name: "logits".into(), shape: vec![test.len(), net.classes], data: logits.into() };
@@ -131,12 +140,15 @@ pub fn run(args: Args) -> Result<u8> {
             perfection,
             rankings,
             bootstrap,
+            ood,
+            corruptions,
             classes,
             confusion,
             mistakes,
         })?;
     } else {
         show(&metrics, bootstrap.as_ref(), &perfection, &rankings)?;
+        beyond::show(ood.as_ref(), &corruptions)?;
         details.print()?;
     }
     Ok(0)

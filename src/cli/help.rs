@@ -42,6 +42,8 @@ const HEADINGS: [(&str, &[&str]); 5] = [
             "allow-negative-smoothing",
             "focal-gamma",
             "confidence-beta",
+            "mbls-lambda",
+            "mbls-margin",
             "class-weights",
             "class-weighting",
             "class-mask",

@@ -33,6 +33,12 @@ pub struct LossArgs {
     /// The confidence penalty's factor [default: 0.1]
     #[arg(long, value_name = "BETA", allow_negative_numbers = true)]
     pub confidence_beta: Option<f64>,
+    /// MbLS' factor [default: 0.1]
+    #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true)]
+    pub mbls_lambda: Option<f64>,
+    /// How far below the largest logit MbLS lets the others be [default: 10]
+    #[arg(long, value_name = "MARGIN", allow_negative_numbers = true)]
+    pub mbls_margin: Option<f64>,
     /// Let epsilon be below 0, which sharpens the targets instead (Wei et al. 2022, on noisy labels)
     #[arg(long)]
     pub allow_negative_smoothing: bool,
@@ -96,12 +102,14 @@ impl LossArgs {
         let path = |flag, path: &Option<PathBuf>| path.as_deref().map(|path| recorded(flag, path)).transpose();
         let soft_labels = path("--soft-labels", &self.soft_labels)?;
         let teacher = path("--teacher", &self.teacher)?;
-        let Self { kind, focal_gamma, confidence_beta, allow_negative_smoothing, .. } = *self;
+        let Self { kind, focal_gamma, confidence_beta, mbls_lambda, mbls_margin, allow_negative_smoothing, .. } = *self;
         let Self { smoothing_schedule, class_weighting, ignore_index, distill_temperature, distill_alpha, .. } = *self;
         let settings = LossSettings {
             kind,
             focal_gamma,
             confidence_beta,
+            mbls_lambda,
+            mbls_margin,
             allow_negative_smoothing,
             smoothing_prior: self.smoothing_prior.clone(),
             smoothing_schedule,

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use smoothcnn::error::escaped;
 use smoothcnn::fs::write_output;
+use smoothcnn::measure::conformal::{Calibration, Score};
 use smoothcnn::ops::IGNORED;
-use smoothcnn::train::answers::{Answer, Answerer, pictures_of};
+use smoothcnn::train::answers::{Answer, Answerer, one_of, pictures_of};
+use smoothcnn::train::conformal_file::ConformalFile;
 use smoothcnn::train::model::ModelFile;
 use smoothcnn::{Error, Result};
 
@@ -22,7 +24,7 @@ use super::{columns, common};
 /// folder the best weights are taken, and the temperature that `calibrate` left there.
 ///
 /// The columns of a data set's answers: the image's index, its label (nothing where that is ignored), the answer, the
-/// answer's probability, and the probability of each class.
+/// answer's probability, the probability of each class, and with --coverage the classes of the set.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Pictures, folders of pictures, or patterns such as '*.png'
@@ -33,6 +35,13 @@ pub struct Args {
     /// So many classes for each picture, the most probable first [default: 1]
     #[arg(long, value_name = "K", requires = "pictures", value_parser = common::at_least_one)]
     topk: Option<usize>,
+    /// Answer with a set of classes too, which holds the right one for this share of all images like those held out
+    /// (0.9: nine in ten); `calibrate` must have been there
+    #[arg(long, value_name = "SHARE", value_parser = common::between_0_and_1)]
+    coverage: Option<f64>,
+    /// With --coverage: what makes a class strange [default: lac]
+    #[arg(long, value_name = "SCORE", requires = "coverage")]
+    score: Option<Score>,
     /// A JSON object for each picture, a line each
     #[arg(long, requires = "pictures", conflicts_with = "out")]
     json: bool,
@@ -69,7 +78,10 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     }
     let file = ModelFile::open(&args.model.model)?;
     let temperature = temperature(&args.model.model, &file, args.model.temperature.as_deref())?;
-    let answerer = Answerer::new(&file, temperature.unwrap_or(1.0))?;
+    let mut answerer = Answerer::new(&file, temperature.unwrap_or(1.0))?;
+    if let Some(coverage) = args.coverage {
+        answerer = answerer.with_sets(sets_of(&args, &file.path)?, coverage);
+    }
     common::note(format_args!("model: {}; pictures: {}", file.describe(), answerer.describe()));
     let topk = args.topk.unwrap_or(1).min(answerer.classes().len());
     let mut output = Output::new(&args, answerer.classes(), topk)?;
@@ -99,6 +111,11 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     }
 }
 
+/// What the sets are made of.
+fn sets_of(args: &Args, weights: &Path) -> Result<Calibration> {
+    ConformalFile::read(weights, args.score.unwrap_or_default())
+}
+
 /// A pattern's files, for a shell that leaves patterns as they are; any other path as it is.
 fn expanded(path: &Path) -> Result<Vec<PathBuf>> {
     let pattern = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists());
@@ -124,6 +141,8 @@ struct Line<'a> {
     class: &'a str,
     probability: f64,
     top: Vec<Top<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set: Option<Vec<&'a str>>,
 }
 
 /// Where answers go.
@@ -144,24 +163,28 @@ impl<'a> Output<'a> {
                 1 => ["class".to_owned(), "probability".into()],
                 _ => [format!("class{k}"), format!("probability{k}")],
             });
-            table.write_record(["file".to_owned()].into_iter().chain(columns)).map_err(failed(args))?;
+            let set = args.coverage.map(|_| "set".to_owned());
+            table.write_record(["file".to_owned()].into_iter().chain(columns).chain(set)).map_err(failed(args))?;
         }
         let bar = std::io::stdout().is_terminal();
         let widest = classes.iter().map(|class| columns::width(class)).max().unwrap_or(0);
         Ok(Self { args, classes, table, bar, widest })
     }
 
-    fn answer(&mut self, Answer { file, top }: &Answer) -> Result<()> {
+    fn answer(&mut self, Answer { file, top, set }: &Answer) -> Result<()> {
+        let set: Option<Vec<&str>> =
+            set.as_ref().map(|set| set.iter().map(|&class| &self.classes[class][..]).collect());
         let top: Vec<Top> =
             top.iter().map(|&(class, probability)| Top { class: &self.classes[class], probability }).collect();
         let file = file.display().to_string();
         if let Some(table) = &mut self.table {
             let columns = top.iter().flat_map(|top| [top.class.to_owned(), top.probability.to_string()]);
-            return table.write_record([file].into_iter().chain(columns)).map_err(failed(self.args));
+            let set = set.map(|set| set.join(";"));
+            return table.write_record([file].into_iter().chain(columns).chain(set)).map_err(failed(self.args));
         }
         if self.args.json {
             let (class, probability) = (top[0].class, top[0].probability);
-            return common::print_json(&Line { file, class, probability, top });
+            return common::print_json(&Line { file, class, probability, top, set });
         }
         let file = escaped(&file);
         for (k, Top { class, probability }) in top.iter().enumerate() {
@@ -170,7 +193,13 @@ impl<'a> Output<'a> {
             const LENGTH: f64 = 20.0;
             let bar = if self.bar { "█".repeat((probability * LENGTH).round() as usize) } else { String::new() };
             let file = if k == 0 { file.clone() } else { " ".repeat(columns::width(&file)) };
-            let line = format!("{file}  {class}  {probability:.4}  {bar}");
+            let one_of = match &set {
+                Some(set) if k == 0 => {
+                    format!("  one of: {}", set.iter().map(|name| escaped(name)).collect::<Vec<_>>().join(", "))
+                }
+                _ => String::new(),
+            };
+            let line = format!("{file}  {class}  {probability:.4}  {bar}{one_of}");
             common::print(line.trim_end())?;
         }
         Ok(())
@@ -202,16 +231,26 @@ fn data_set(args: &Args) -> Result<u8> {
         common::note(format_args!("model: temperature {temperature:.4}, which `calibrate` found"));
     }
     let classes = model.net.classes;
-    let probabilities = model.probabilities(&args.model.logits(&asked, test)?, temperature)?;
+    let logits = args.model.logits(&asked, test)?;
+    let probabilities = model.probabilities(&logits, temperature)?;
+    let plain = model.probabilities(&logits, 1.0)?;
+    let sets =
+        args.coverage.map(|coverage| Ok::<_, Error>((sets_of(args, &model.file.path)?, coverage))).transpose()?;
     let mut writer = csv::Writer::from_writer(vec![]);
     let header = ["image", "label", "answer", "confidence"].map(String::from);
-    writer.write_record(header.into_iter().chain((0..classes).map(|k| format!("p{k}")))).map_err(failed(args))?;
+    let columns = (0..classes).map(|k| format!("p{k}")).chain(sets.as_ref().map(|_| "set".to_owned()));
+    writer.write_record(header.into_iter().chain(columns)).map_err(failed(args))?;
     for (i, (row, label)) in probabilities.chunks(classes).zip(&test.labels).enumerate() {
         // The first of equals, as everywhere.
         let answer = (1..row.len()).fold(0, |top, k| if row[k] > row[top] { k } else { top });
         let label = if *label == IGNORED { String::new() } else { label.to_string() };
         let first = [i.to_string(), label, answer.to_string(), row[answer].to_string()];
-        writer.write_record(first.into_iter().chain(row.iter().map(f64::to_string))).map_err(failed(args))?;
+        let set = sets.as_ref().map(|(calibration, coverage)| {
+            let set = one_of(calibration, calibration.threshold(*coverage), &plain[i * classes..][..classes]);
+            set.iter().map(usize::to_string).collect::<Vec<_>>().join(";")
+        });
+        let columns = row.iter().map(f64::to_string).chain(set);
+        writer.write_record(first.into_iter().chain(columns)).map_err(failed(args))?;
     }
     let text = written(writer);
     match &args.out {

@@ -14,6 +14,7 @@ use smoothcnn::report::sweep::Story;
 use smoothcnn::study::choice::{Criterion, HeldOut};
 use smoothcnn::study::entry::SweepEntry;
 use smoothcnn::study::sweep::{self, PLAN, REPORT, RESULTS, SweepGrid, VAL_SPLIT};
+use smoothcnn::train::config::loss::LossKind;
 use smoothcnn::{Error, Result};
 
 use super::common::{self, DeviceArgs};
@@ -76,6 +77,10 @@ pub struct PlanArgs {
         allow_negative_numbers = true
     )]
     label_smoothing: Vec<f64>,
+    /// Losses to hold against label smoothing: maxsup, mbls, focal, confidence-penalty. Those with an epsilon are trained
+    /// at each one above 0, the others once, as they are usually set
+    #[arg(long, value_name = "LOSS,…", value_delimiter = ',', conflicts_with = "kind")]
+    losses: Vec<LossKind>,
     /// The shares of the training labels that are flipped
     /// [default: 0]
     #[arg(long, value_name = "RATE,…", value_delimiter = ',', allow_negative_numbers = true)]
@@ -147,12 +152,12 @@ pub fn run(args: Args) -> Result<u8> {
 /// Writes the plan and gives it. A plan that was there before is replaced: runs go by what they are, not by their
 /// place.
 fn plan(args: &PlanArgs) -> Result<Vec<SweepEntry>> {
-    let PlanArgs { run, label_smoothing, label_noise, seeds, out } = args.clone();
+    let PlanArgs { run, losses, label_smoothing, label_noise, seeds, out } = args.clone();
     let run = RunArgs { val_split: Some(run.val_split.unwrap_or(VAL_SPLIT)), ..run };
     run.check_noise(!label_noise.is_empty())?;
     let base = run.config(Varied { label_smoothing: 0.0, label_noise: 0.0, seed: 0 })?;
     let label_noise = if label_noise.is_empty() { vec![0.0] } else { label_noise };
-    sweep::plan(&base, &SweepGrid { label_smoothing, label_noise, seeds }, &out, &tell)
+    sweep::plan(&base, &SweepGrid { losses, label_smoothing, label_noise, seeds }, &out, &tell)
 }
 
 /// Notes of the library's.
@@ -318,10 +323,10 @@ fn show(story: &Story, args: &CollectArgs) -> Result<()> {
     if !args.json {
         return common::print(story.text().trim_end());
     }
-    let Story { study, reference, findings, choices, by_other_labels, predictions, .. } = story;
+    let Story { study, reference, findings, choices, by_other_labels, rivals, predictions, .. } = story;
     common::print_json(&serde_json::json!({
         "runs": study.outcomes().len(), "reference": reference, "cross_fitted": study.is_cross_fitted(),
-        "findings": findings, "choices": choices, "by_other_labels": by_other_labels, "predictions": predictions,
+        "findings": findings, "choices": choices, "by_other_labels": by_other_labels, "rivals": rivals, "predictions": predictions,
     }))
 }
 

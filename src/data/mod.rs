@@ -5,6 +5,7 @@ mod cache;
 mod cifar;
 pub mod cifar_10;
 pub mod cifar_100;
+pub mod corrupt;
 pub mod digits;
 pub mod fashion_mnist;
 #[cfg(feature = "pictures")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::formula::{Formula, Pass};
 use super::smoothing::{Smoothing, excess};
-use super::{Batch, Buffers, LossBlock, comparator, distillation, mean, smoothed, weighted};
+use super::{Batch, Buffers, LossBlock, comparator, distillation, logit_penalty, mean, smoothed, weighted};
 use crate::plan::Plan;
 use crate::real::Real;
 use crate::schedule::Schedule;
@@ -234,6 +234,8 @@ forms! { $
     Weighted(weighted, weighted::WeightedLoss),
     /// A loss that smoothing is compared with: focal loss, confidence penalty. It has no epsilon ([`comparator`]).
     Comparator(comparator, comparator::ComparatorLoss),
+    /// Cross-entropy with a penalty on the largest logit: MaxSup, MbLS ([`logit_penalty`]).
+    LogitPenalty(logit_penalty, logit_penalty::LogitPenalty),
     /// Distillation from a teacher, whose logits stand beside the labels ([`distillation`]).
     Distillation(distillation, distillation::DistillationLoss),
 }

@@ -10,6 +10,7 @@
 //! | [`Form::Smoothed`]     | [`smoothed`] cross-entropy; fused with the last layer where that has few classes      |
 //! | [`Form::Weighted`]     | [`weighted`] cross-entropy: a prior, class weights, a class mask, soft targets        |
 //! | [`Form::Comparator`]   | [`comparator`]s of smoothing: focal loss, confidence penalty                          |
+//! | [`Form::LogitPenalty`] | [`logit_penalty`] on the largest logit: MaxSup, MbLS                                  |
 //! | [`Form::Distillation`] | [`distillation`] from a teacher, whose logits stand beside the labels                 |
 //!
 //! A form is a folder: formula, settings and recording in its `mod.rs`, its twin on the CPU in `reference.rs`, what
@@ -20,6 +21,7 @@ pub mod comparator;
 pub mod distillation;
 pub mod form;
 pub mod formula;
+pub mod logit_penalty;
 pub mod smoothed;
 pub mod smoothing;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::comparator::ComparatorLoss;
 use super::distillation::DistillationLoss;
+use super::logit_penalty::LogitPenalty;
 use super::smoothing::{Epsilon, Masses, Prior, Smoothing, Variant};
 use super::weighted::{Spec, WeightedLoss, Weighting};
 use super::*;
@@ -265,6 +266,8 @@ fn a_kernel_is_told_the_numbers_of_its_loss() {
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<u32>>();
     assert_eq!(words(smoothing(0.1).into()), [3, 5]);
     assert_eq!(words(ComparatorLoss::focal(3, 1.5).unwrap().into()), [&[3, 5][..], &bits(&[1.5, 0.0])].concat());
+    let mbls = LogitPenalty::mbls(3, 0.75, 2.5).unwrap();
+    assert_eq!(words(mbls.into()), [&[3, 5][..], &bits(&[0.25, 2.5])].concat());
     // T = 4 and alpha = 1/4: 1/T, 1 - alpha, alpha T^2, alpha T.
     let distilled = DistillationLoss::new(3, 4.0, 0.25).unwrap();
     assert_eq!(words(distilled.into()), [&[3, 5][..], &bits(&[0.25, 0.75, 4.0, 1.0])].concat());

@@ -7,6 +7,7 @@
 
 use super::comparator::{self, ComparatorLoss};
 use super::distillation::{self, DistillationLoss};
+use super::logit_penalty::{self, LogitPenalty};
 use super::smoothed;
 use super::smoothing::{Smoothing, Variant};
 use super::weighted::cases::{FEATURES, Features, case as weighted};
@@ -96,6 +97,31 @@ fn of_the_comparators() {
     }
 }
 
+/// Four equal logits share the largest's gradient, so that a penalty comes to nothing: of alpha = 1/2 an eighth is added
+/// and taken away, 8 times 1/8. An element: (64/4 + 4 q + 1) u; the loss L and half of S(17, ln 4).
+#[test]
+fn of_the_logit_penalties() {
+    let maxsup = logit_penalty::cases::case(1, 0.0, LogitPenalty::maxsup(4, 0.5).unwrap());
+    near("loss", maxsup.loss_tolerance[0][0], 3.342_417_660_185_7e-6 + 0.5 * 1.342_417_660_185_7e-6);
+    near("nll", maxsup.loss_tolerance[0][1], 3.342_417_660_185_7e-6);
+    let u = 2f64.powi(-24);
+    gradient(&maxsup, 0, 21.0 * u + 1e-12, 17.0 * u + 1e-12);
+    // A margin of 10 beyond everything: its spread counts for the sum, and lambda/C = 1/8 for an element.
+    let mbls = logit_penalty::cases::case(1, 0.0, LogitPenalty::mbls(4, 0.5, 10.0).unwrap());
+    let of_one = 1.342_417_660_185_7e-6 / 4f64.ln();
+    near("loss", mbls.loss_tolerance[0][0], 3.342_417_660_185_7e-6 + 0.5 * of_one * (4f64.ln() + 10.0));
+    gradient(&mbls, 0, 21.0 * u + 1e-12, 17.0 * u + 1e-12);
+    // In one row of four several logits are the largest.
+    let case = logit_penalty::cases::case(8, 3.0, LogitPenalty::mbls(6, 1.0, 1.0).unwrap());
+    let mut tied = vec![];
+    for (row, logits) in case.logits.chunks(6).enumerate().filter(|(_, row)| !row[0].is_nan()) {
+        let largest = logits.iter().copied().fold(f32::MIN, f32::max);
+        tied.extend((logits.iter().filter(|&&x| x == largest).count() > 1).then_some(row));
+        assert!(logits.iter().all(|&x| (largest - x - 1.0).abs() > 1e-4), "{logits:?}");
+    }
+    assert_eq!(tied, [1, 5]);
+}
+
 /// With e = 0.1 and nothing else an element is 1/4 (64 u + S(17, 1)) + (8 q + 4 e/4) u + 1e-12. With e = -0.4 q is 1.3
 /// and -0.1: 1.6 in size, 2.4 with what its two parts are larger by, which is 2 * 0.4/4 for each class.
 #[test]
@@ -177,6 +203,7 @@ fn of_four_rows_the_last_is_ignored() {
         smoothed::cases::cases(8, 6, 3.0).unwrap(),
         distillation::cases::cases(8, 6, 3.0).unwrap(),
         comparator::cases::cases(8, 6, 3.0).unwrap(),
+        logit_penalty::cases::cases(8, 6, 3.0).unwrap(),
     ];
     for case in simple.iter().flatten() {
         let ignored: Vec<bool> = case.labels.iter().map(|&label| label == IGNORED).collect();
@@ -335,6 +362,8 @@ fn trainings_try_each_loss() {
             "confidence penalty",
             "distillation, warm-up",
             "focal",
+            "maxsup, warm-up",
+            "mbls",
             "negative",
             "off-target, decay",
             "prior, decay",

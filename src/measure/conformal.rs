@@ -14,6 +14,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::temperature::{self, End};
+use crate::rng::{Philox, Stream};
+
 /// What makes a class strange for an image, with p its probability.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -25,7 +28,7 @@ pub enum Score {
     /// The sum of the probabilities down to this class, the largest first: sets that are larger where the network is
     /// unsure.
     Aps,
-    /// As `aps`, and [`PENALTY`] for each class before this one: no long tails of unlikely classes.
+    /// As `aps`, and 0.1 for each class before this one: no long tails of unlikely classes.
     Raps,
 }
 
@@ -138,6 +141,48 @@ struct Tally {
     size: usize,
 }
 
+/// How sets do on test images, made of the logits as they are and of logits divided by a temperature.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Promise {
+    /// The share that is promised.
+    pub promised: f64,
+    /// The logits as they are.
+    pub plain: Sets,
+    /// After a temperature that was fitted to one half of the calibration images, the other half being the sets'.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaled: Option<Sets>,
+}
+
+/// The sets of a score for `coverage`, made of calibration logits and their labels and measured on test logits and theirs
+/// (`[labels, classes]` each, row-major).
+pub fn promise(
+    score: Score,
+    coverage: f64,
+    (logits, labels): (&[f64], &[u32]),
+    (test_logits, test_labels): (&[f64], &[u32]),
+    classes: usize,
+) -> Promise {
+    let of = |logits: &[f64], labels: &[u32], test: &[f64]| {
+        let kept = Calibration::new(score, &super::probabilities(logits, classes), labels, classes);
+        kept.measured(coverage, &super::probabilities(test, classes), test_labels, classes)
+    };
+    // A temperature that knew the sets' own images would break the promise.
+    let mut order: Vec<usize> = (0..labels.len()).collect();
+    Philox::of(0, Stream::Folds).shuffle(&mut order);
+    let (fitted, own) = order.split_at(labels.len() / 2);
+    let chosen = |images: &[usize]| {
+        let rows = images.iter().flat_map(|&i| &logits[i * classes..][..classes]).copied();
+        (rows.collect::<Vec<_>>(), images.iter().map(|&i| labels[i]).collect::<Vec<_>>())
+    };
+    let (rows, of_rows) = chosen(fitted);
+    let found = temperature::fit(&rows, &of_rows, classes).ok().filter(|found| found.end == End::Minimum);
+    let scaled = found.map(|found| {
+        let (rows, of_rows) = chosen(own);
+        of(&temperature::apply(&rows, found.value), &of_rows, &temperature::apply(test_logits, found.value))
+    });
+    Promise { promised: coverage, plain: of(logits, labels, test_logits), scaled }
+}
+
 /// How sets do on some images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Share {
@@ -172,7 +217,6 @@ pub struct Sets {
 mod tests {
     use super::*;
     use crate::measure::probabilities;
-    use crate::rng::Philox;
 
     /// Images of a network that is sure of some and not of others, and wrong about some of either.
     fn made_up(images: usize, classes: usize, rng: &mut Philox) -> (Vec<f64>, Vec<u32>) {
@@ -223,6 +267,34 @@ mod tests {
             sizes.push(size);
         }
         assert!(sizes[0] < sizes[1] && sizes[2] < sizes[1] && sizes[0] > 1.0, "{sizes:?}");
+    }
+
+    /// Catches sets of halves that are not the promise's, or that are measured without their temperature: of a network that
+    /// is twice as sure as it should be.
+    #[test]
+    fn a_temperature_breaks_no_promise() {
+        let (n, classes) = (4000, 6);
+        let mut rng = Philox::new(5, 3);
+        let mut logits = |images: usize| {
+            let (probabilities, labels) = made_up(images, classes, &mut rng);
+            (probabilities.iter().map(|p| 2.0 * p.ln()).collect::<Vec<_>>(), labels)
+        };
+        let (calibration, test) = (logits(n), logits(n));
+        for score in Score::ALL {
+            let of = |set: &(Vec<f64>, Vec<u32>)| (set.0.clone(), set.1.clone());
+            let ((a, b), (c, d)) = (of(&calibration), of(&test));
+            let found = promise(score, 0.9, (&a, &b), (&c, &d), classes);
+            let scaled = found.scaled.clone().unwrap();
+            for sets in [&found.plain, &scaled] {
+                // Of 4,000 and 2,000 images: four deviations.
+                assert!(sets.all.coverage > 0.9 - 4.0 * (0.09f64 * (1.0 / 2000.0 + 1.0 / 4000.0)).sqrt(), "{sets:?}");
+            }
+            assert_ne!(scaled.all, found.plain.all);
+            // The thresholds are those of probabilities that are less sure.
+            assert!(score != Score::Aps || scaled.threshold < found.plain.threshold, "{found:?} {scaled:?}");
+        }
+        let few = promise(Score::Lac, 0.9, (&[1.0, 0.0], &[0]), (&[1.0, 0.0], &[0]), 2);
+        assert!(few.scaled.is_none() && few.plain.all.size == 2.0);
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod calibration;
 pub mod classes;
 pub mod conformal;
 pub mod cross_fit;
+pub mod detection;
 pub mod interval;
 pub mod loss;
 pub mod perfect;

@@ -106,6 +106,7 @@ shaders! {
         "conv2d_pool_tiled" + "_f16" with "conv2d_pool" & "f16" & "conv2d_pool_f16",
     EMA = "ema",
     GATHER = "gather" with "random",
+    LOGIT_PENALTY = "logit_penalty" with "loss_block" & "reduce" & "loss",
     HEAD = "head" with "f32" & "loss_block",
     HEAD_F16 = "head" + "_f16" with "f16" & "loss_block",
     LINEAR_TILED = "linear_tiled" with "linear_tiled" & "linear_tiled_f32",

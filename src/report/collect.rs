@@ -14,7 +14,7 @@
 //! let out = parent.path().join("sweep");
 //! let labels = Labels { val_split: VAL_SPLIT, ..Labels::default() };
 //! let base = Config { limit_train: Some(100), limit_test: Some(20), epochs: 1, labels, ..Config::default() };
-//! let grid = SweepGrid { label_smoothing: vec![0.0, 0.1], label_noise: vec![0.0], seeds: 1 };
+//! let grid = SweepGrid { losses: vec![], label_smoothing: vec![0.0, 0.1], label_noise: vec![0.0], seeds: 1 };
 //! let device = Device { kind: DeviceKind::Cpu, ..Device::default() };
 //!
 //! let entries = plan(&base, &grid, &out, &|_| ())?;
@@ -38,7 +38,7 @@ use crate::fs::write_atomic;
 use crate::study::choice::{Criterion, HeldOut};
 use crate::study::entry::{self, SweepEntry};
 use crate::study::sweep::{CURVES, REPORT, RESULTS, folder};
-use crate::study::{Outcome, Study, choice, claims};
+use crate::study::{Outcome, Study, choice, claims, rivals};
 use crate::train::config::loss::LossKind;
 use crate::train::config::{Config, read_config};
 use crate::train::run_folder::CONFIG;
@@ -87,21 +87,24 @@ pub fn collect(entries: &[SweepEntry], out: &Path, question: &Question, note: No
     for entry in entries {
         done.extend(entry.outcome(note)?.map(|outcome| (entry, outcome)));
     }
-    let study = Study::new(done.iter().map(|(_, outcome)| outcome.clone()).collect(), question.level)?;
+    let outcomes = || done.iter().map(|(_, outcome)| outcome.clone()).collect::<Vec<_>>();
+    let all = Losses::new(outcomes(), question.level)?;
     if done.len() < entries.len() {
         let (missing, all) = (entries.len() - done.len(), entries.len());
         note(&format!("{missing} of {all} runs are not done yet: what follows is without them"));
     }
     let _folder = folder(out, note)?;
     let configs: HashMap<&str, &Config> = done.iter().map(|(entry, _)| (&entry.id[..], &entry.config)).collect();
-    write_atomic(&out.join(RESULTS), &results::written(study.outcomes(), &configs)?)?;
+    write_atomic(&out.join(RESULTS), &results::written(&all.outcomes(), &configs)?)?;
+    let own = all.own.outcomes()[0].loss;
 
-    let mut story = story(study, question);
-    story.facts = facts(&done, entries.len());
+    let mut story = story(all, question);
+    story.facts = facts(&done, own, entries.len());
     for epsilon in [Some(0.0), story.reference].into_iter().flatten() {
         // The first of the runs without noise: they stand for the others.
         let noise = story.study.noises[0];
-        let found = done.iter().find(|(_, o)| o.label_smoothing == epsilon && o.label_noise == noise);
+        let wanted = |o: &Outcome| o.label_smoothing == epsilon && o.label_noise == noise && o.loss == own;
+        let found = done.iter().find(|(_, o)| wanted(o));
         if let Some((entry, _)) = found {
             story.projections.push((epsilon, entry::projected(&entry.out)?));
         }
@@ -112,8 +115,30 @@ pub fn collect(entries: &[SweepEntry], out: &Path, question: &Question, note: No
     Ok(story)
 }
 
+/// The runs of a sweep by their loss.
+struct Losses {
+    /// Those of label smoothing; of the first loss where there are none.
+    own: Study,
+    /// Those of each other loss.
+    others: Vec<Study>,
+}
+
+impl Losses {
+    fn new(outcomes: Vec<Outcome>, level: f64) -> Result<Self> {
+        let of = |loss| outcomes.iter().filter(|o| o.loss == loss).cloned().collect::<Vec<_>>();
+        let mut groups = LossKind::ALL.into_iter().map(of).filter(|group| !group.is_empty());
+        let own = Study::new(groups.next().unwrap_or_default(), level)?;
+        Ok(Self { own, others: groups.map(|group| Study::new(group, level)).collect::<Result<_>>()? })
+    }
+
+    fn outcomes(&self) -> Vec<Outcome> {
+        std::iter::once(&self.own).chain(&self.others).flat_map(|study| study.outcomes().to_vec()).collect()
+    }
+}
+
 /// What the runs of a study tell, without what is known of them beside their measures.
-fn story(study: Study, question: &Question) -> Story {
+fn story(Losses { own: study, others }: Losses, question: &Question) -> Story {
+    let rivals = rivals::rivals(&study, &others, question.choose_by, question.labels);
     let reference = claims::reference(&study, question.reference);
     let findings = reference.map(|reference| claims::findings(&study, reference, question.labels)).unwrap_or_default();
     let choose = |noise: f64, labels| Criterion::ALL.map(|by| choice::choose(&study, noise, by, labels));
@@ -133,6 +158,7 @@ fn story(study: Study, question: &Question) -> Story {
         findings,
         choices,
         by_other_labels,
+        rivals,
         chosen_by,
         predictions,
         projections: vec![],
@@ -145,12 +171,13 @@ fn story(study: Study, question: &Question) -> Story {
 /// [`Error::Usage`] for a level that is none; [`Error::Data`] for a damaged table.
 pub fn of_table(table: &Path, question: &Question) -> Result<Story> {
     question.check()?;
-    Ok(story(Study::new(results::read(table)?, question.level)?, question))
+    Ok(story(Losses::new(results::read(table)?, question.level)?, question))
 }
 
 /// What the report says of the runs as a whole.
-fn facts(done: &[(&SweepEntry, Outcome)], planned: usize) -> Vec<(&'static str, String)> {
-    let config = &done[0].0.config;
+fn facts(done: &[(&SweepEntry, Outcome)], own: LossKind, planned: usize) -> Vec<(&'static str, String)> {
+    let (first, of_first) = done.iter().find(|(_, outcome)| outcome.loss == own).unwrap_or(&done[0]);
+    let config = &first.config;
     let list = |of: fn(&Outcome) -> f64| {
         let mut values: Vec<f64> = done.iter().map(|(_, outcome)| of(outcome)).collect();
         values.sort_by(f64::total_cmp);
@@ -161,11 +188,19 @@ fn facts(done: &[(&SweepEntry, Outcome)], planned: usize) -> Vec<(&'static str, 
     // An adapter is named in the run's own configuration.
     let devices: BTreeSet<_> =
         done.iter().filter_map(|(entry, _)| read_config(&entry.out.join(CONFIG)).ok()).map(|c| c.backend).collect();
-    let Outcome { train, validation, test, .. } = &done[0].1;
+    let Outcome { train, validation, test, .. } = of_first;
     let loss = config.loss_config();
+    let mut others: Vec<String> = vec![];
+    for (entry, _) in done.iter().filter(|(_, outcome)| outcome.loss != own) {
+        let said = entry.config.loss_config().describe_all();
+        if !others.contains(&said) {
+            others.push(said);
+        }
+    }
     let epsilon = match config.loss.kind {
         LossKind::CrossEntropy => format!("{} ({}{})", list(|o| o.label_smoothing), loss.spread(), loss.schedule()),
-        LossKind::Focal | LossKind::ConfidencePenalty => "none".into(),
+        LossKind::MaxSup => format!("{} (alpha{})", list(|o| o.label_smoothing), loss.schedule()),
+        LossKind::Focal | LossKind::ConfidencePenalty | LossKind::Mbls => "none".into(),
     };
     vec![
         ("data", config.data.name().into()),
@@ -179,6 +214,7 @@ fn facts(done: &[(&SweepEntry, Outcome)], planned: usize) -> Vec<(&'static str, 
         ),
         ("runs", format!("{} of {planned}", done.len())),
         ("loss", loss.describe_all()),
+        ("other losses", if others.is_empty() { "none".into() } else { others.join("; ") }),
         ("epsilon", epsilon),
         ("label noise", format!("{} ({})", list(|o| o.label_noise), config.labels.noise.name())),
         ("seeds", seeds.len().to_string()),

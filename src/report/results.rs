@@ -11,6 +11,7 @@ use crate::measure::selective::Rankings;
 use crate::study::sweep::RESULTS;
 use crate::study::{Judged, Measured, Outcome};
 use crate::train::config::Config;
+use crate::train::config::loss::LossKind;
 use crate::{Error, Result, input};
 
 /// The sets that are measured, as columns begin with them.
@@ -43,6 +44,7 @@ pub fn written(outcomes: &[Outcome], configs: &HashMap<&str, &Config>) -> Result
         "id",
         "label_smoothing",
         "smoothing_variant",
+        "loss_kind",
         "loss",
         "label_noise",
         "seed",
@@ -84,6 +86,7 @@ pub fn written(outcomes: &[Outcome], configs: &HashMap<&str, &Config>) -> Result
             o.label_smoothing.to_string(),
             // As the flag has it.
             if loss.settings.smoothing_prior.is_some() { "prior".into() } else { loss.spread() },
+            o.loss.name().into(),
             loss.describe(o.classes),
             o.label_noise.to_string(),
             o.seed.to_string(),
@@ -187,6 +190,7 @@ impl Line<'_> {
             id: self.text("id").unwrap_or_default().to_owned(),
             label_smoothing: self.number("label_smoothing")?,
             smoothing_variant,
+            loss: self.loss_kind()?,
             label_noise: self.number("label_noise")?,
             seed: self.number("seed")?,
             classes: self.optional("classes")?.unwrap_or(0),
@@ -211,6 +215,13 @@ impl Line<'_> {
         let of = |name: &str| self.number(&format!("val_noisy_{name}"));
         let [error, nll, ece, refined_nll] = [of("error")?, of("nll")?, of("ece")?, of("refined_nll")?];
         Ok(Some(Judged { error, nll, ece, refined_nll }))
+    }
+
+    /// Tables of earlier versions have no such column, and no other losses.
+    fn loss_kind(&self) -> Result<LossKind> {
+        let Some(name) = self.text("loss_kind") else { return Ok(LossKind::CrossEntropy) };
+        let found = LossKind::ALL.into_iter().find(|kind| kind.name() == name);
+        found.ok_or_else(|| self.wrong("loss_kind", &format!("found {name:?}, expected the name of a loss")))
     }
 
     fn rankings(&self) -> Result<Option<Rankings>> {

@@ -8,6 +8,7 @@ use crate::Result;
 use crate::study::choice::{Criterion, EpsilonChoice, Forecast, HeldOut};
 use crate::study::claims::Finding;
 use crate::study::projection::{Projected, Set};
+use crate::study::rivals::{Compared, Rival};
 use crate::study::stats::{Estimate, News};
 use crate::study::{self, Measure, Study};
 
@@ -26,7 +27,9 @@ pub struct Story {
     pub choices: Vec<EpsilonChoice>,
     /// Those by the other labels of the images held out, at the rates of noise where there are two kinds.
     pub by_other_labels: Vec<EpsilonChoice>,
-    /// Which of them is the recommendation.
+    /// Other losses beside label smoothing.
+    pub rivals: Vec<Rival>,
+    /// Which of the choices is the recommendation.
     pub chosen_by: Criterion,
     /// The predicted epsilon of the best calibration.
     pub predictions: Vec<Forecast>,
@@ -138,6 +141,13 @@ impl Story {
         for gain in self.gains() {
             line(gain);
         }
+        for rival in &self.rivals {
+            line(against(rival));
+            for c in &rival.measured {
+                let [mean, none, smoothing] = compared(c);
+                line(format!("    {:<22} {mean:>10}  {none:<28} {smoothing}", c.measure));
+            }
+        }
         if !self.study.is_cross_fitted() {
             line(NOT_CROSS_FITTED.into());
         }
@@ -175,6 +185,10 @@ impl Story {
                      (Müller, Kornblith, Hinton 2019): smoothing draws each class together, and with it goes what tells \
                      its members apart." }
                 (self.projected()?)
+            }
+            @if !self.rivals.is_empty() {
+                h2 { "Other losses" }
+                (scrolled(&self.other_losses()))
             }
             h2 { "By other measures" }
             (self.others())
@@ -319,6 +333,29 @@ impl Story {
         }
     }
 
+    /// Other losses, each measure of each in a row.
+    fn other_losses(&self) -> Markup {
+        html! {
+            p { "Each at the epsilon that the images held out rank first, if it has one. Differences are means over pairs of the \
+                 same seed; below 0 is better." }
+            table {
+                thead { tr {
+                    th { "loss" } th { "measure" }
+                    @for name in ["mean", "above plain cross-entropy", "above label smoothing"] { th.number { (name) } }
+                } }
+                tbody {
+                    @for rival in &self.rivals { @for c in &rival.measured {
+                        @let [mean, none, smoothing] = compared(c);
+                        tr {
+                            td { (against(rival)) } td { (c.measure) }
+                            td.number { (mean) } td.number { (none) } td.number { (smoothing) }
+                        }
+                    } }
+                }
+            }
+        }
+    }
+
     fn claims(&self) -> Markup {
         let columns =
             ["for you, and for the claim", "measure", "noise", "e", "before", "after", "effect", "p", "p, Holm"];
@@ -416,6 +453,21 @@ impl Story {
     }
 }
 
+/// Which loss, at what, beside what.
+fn against(rival: &Rival) -> String {
+    let &Rival { loss, label_noise, epsilon, smoothing, .. } = rival;
+    let at = if loss.has_epsilon() { format!(" at e = {epsilon}") } else { String::new() };
+    let smoothed = smoothing.map(|e| format!(" and with smoothing at e = {e}")).unwrap_or_default();
+    format!("noise {label_noise}: {}{at}, beside plain cross-entropy{smoothed}", loss.name())
+}
+
+/// The mean, and by how much it is above that of plain cross-entropy and of smoothing.
+fn compared(found: &Compared) -> [String; 3] {
+    let (factor, digits, unit) = scale(found.measure);
+    let above = |estimate: &Estimate| if estimate.n == 0 { "–".into() } else { interval(estimate, factor, digits) };
+    [format!("{:.digits$}{unit}", factor * found.mean), above(&found.above_none), above(&found.above_smoothing)]
+}
+
 fn class(news: News) -> &'static str {
     match news {
         News::Good => "good",
@@ -465,6 +517,7 @@ mod tests {
             findings: reference.map(|e| claims::findings(&study, e, HeldOut::Clean)).unwrap_or_default(),
             choices: Criterion::ALL.iter().filter_map(|&by| choice::choose(&study, 0.0, by, HeldOut::Clean)).collect(),
             by_other_labels: vec![],
+            rivals: vec![],
             chosen_by: Criterion::Error,
             predictions: choice::prediction(&study, 0.0).into_iter().collect(),
             projections: vec![(0.0, vec![Projected { set: Set::Train, class: 0, x: 1.0, y: 2.0 }])],

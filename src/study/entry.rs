@@ -187,6 +187,7 @@ pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -
         id: id.clone(),
         label_smoothing: config.label_smoothing,
         smoothing_variant: config.smoothing_variant,
+        loss: config.loss.kind,
         label_noise: config.labels.label_noise,
         seed: config.seed,
         classes: kept,

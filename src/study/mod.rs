@@ -2,7 +2,7 @@
 //! follows from it. Runs with the same seed and noise start from the same weights, see the images in the same order and
 //! hold out the same ones, so that they are compared in pairs.
 //!
-//! [`sweep`] plans the grid, [`entry`] trains one run of it. [`Outcome`] is what one run leaves; [`Study`] holds them;
+//! [`sweep`] plans the grid, [`entry`] trains one run of it. [`rivals`] holds other losses against smoothing. [`Outcome`] is what one run leaves; [`Study`] holds them;
 //! [`claims`] gives a verdict on what is said of smoothing, [`choice`] the epsilon to use and why, [`projection`] the
 //! picture of Müller et al. 2019, [`stats`] the intervals, [`sureness`] how sure a choice is.
 
@@ -10,6 +10,7 @@ pub mod choice;
 pub mod claims;
 pub mod entry;
 pub mod projection;
+pub mod rivals;
 pub mod stats;
 pub mod sureness;
 pub mod sweep;
@@ -21,6 +22,7 @@ use crate::measure::Metrics;
 use crate::measure::calibration::Bin;
 use crate::measure::perfect::Perfection;
 use crate::measure::selective::Rankings;
+use crate::train::config::loss::LossKind;
 use crate::{Error, Result};
 use stats::{Estimate, estimate};
 
@@ -33,6 +35,9 @@ pub struct Outcome {
     pub label_smoothing: f64,
     /// How it is spread.
     pub smoothing_variant: Variant,
+    /// What is computed for each sample.
+    #[serde(default)]
+    pub loss: LossKind,
     /// The share of training labels that were flipped.
     pub label_noise: f64,
     /// What the runs of a pair share.
@@ -166,16 +171,18 @@ impl Study {
     /// A study of these outcomes; its intervals have the confidence `level`, 0.95 as a rule.
     ///
     /// # Errors
-    /// [`Error::Usage`] if there are none, or if they are of data with different numbers of classes, or of different
-    /// variants of smoothing.
+    /// [`Error::Usage`] if there are none, or if they are of data with different numbers of classes, of different
+    /// variants of smoothing, or of different losses.
     pub fn new(mut outcomes: Vec<Outcome>, level: f64) -> Result<Self> {
         let Some(first) = outcomes.first() else {
             return Err(Error::Usage("sweep: found no run that is done, expected at least one".into()));
         };
-        let of = |o: &Outcome| (o.classes, o.smoothing_variant);
+        let of = |o: &Outcome| (o.classes, o.smoothing_variant, o.loss);
         if let Some(other) = outcomes.iter().find(|o| of(o) != of(first)) {
             let found = format!("{:?} beside {:?}", of(other), of(first));
-            return Err(Error::Usage(format!("sweep: found runs of {found} (classes, variant), expected one kind")));
+            return Err(Error::Usage(format!(
+                "sweep: found runs of {found} (classes, variant, loss), expected one kind"
+            )));
         }
         outcomes.sort_by(|a, b| {
             let by = |of: fn(&Outcome) -> f64| of(a).total_cmp(&of(b));
@@ -262,6 +269,7 @@ pub(crate) mod tests {
             id: format!("{epsilon}-{noise}-{seed}"),
             label_smoothing: epsilon,
             smoothing_variant: Variant::Uniform,
+            loss: LossKind::CrossEntropy,
             label_noise: noise,
             seed,
             classes: 2,

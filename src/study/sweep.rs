@@ -9,7 +9,9 @@ use std::path::Path;
 use super::entry::{self, SweepEntry};
 use crate::backend::device::Note;
 use crate::fs::write_atomic;
+use crate::loss::smoothing::Variant;
 use crate::parse::to_json;
+use crate::train::config::loss::LossKind;
 use crate::train::config::{Config, Labels};
 use crate::train::run_folder::OwnFolder;
 use crate::{Error, Result, input};
@@ -34,6 +36,9 @@ const MOST_RUNS: usize = 100_000;
 /// What the runs of a sweep differ in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SweepGrid {
+    /// Other losses than the configuration's, each at every epsilon above 0, or once where it has none. They are held
+    /// against the configuration's own.
+    pub losses: Vec<LossKind>,
     /// The epsilons; 0 is what the others are held against.
     pub label_smoothing: Vec<f64>,
     /// The shares of the training labels that are flipped.
@@ -59,7 +64,7 @@ pub fn folder(out: &Path, note: Note) -> Result<OwnFolder> {
 /// [`Error::Usage`] for a grid that is too large, a folder that is no text, or a configuration as [`Config::check`];
 /// those of [`folder`].
 pub fn plan(base: &Config, grid: &SweepGrid, out: &Path, note: Note) -> Result<Vec<SweepEntry>> {
-    let SweepGrid { label_smoothing, label_noise, seeds } = grid;
+    let SweepGrid { losses, label_smoothing, label_noise, seeds } = grid;
     if base.labels.val_split == 0.0 {
         return Err(Error::Usage(
             "--val-split: found 0, expected images to hold out: everything is chosen on them".into(),
@@ -68,7 +73,15 @@ pub fn plan(base: &Config, grid: &SweepGrid, out: &Path, note: Note) -> Result<V
     if out.to_str().is_none() {
         return Err(Error::Usage(format!("--out: found {out:?}, expected a path in UTF-8, which plan.json can hold")));
     }
-    let runs = [label_smoothing.len(), label_noise.len()].iter().fold(*seeds, |all, &n| all.saturating_mul(n));
+    let own = base.loss.kind;
+    let mut settings: Vec<(LossKind, f64)> = label_smoothing.iter().map(|&epsilon| (own, epsilon)).collect();
+    for &loss in losses.iter().filter(|&&loss| loss != own) {
+        match loss.has_epsilon() {
+            true => settings.extend(label_smoothing.iter().filter(|&&e| e != 0.0).map(|&epsilon| (loss, epsilon))),
+            false => settings.push((loss, 0.0)),
+        }
+    }
+    let runs = [settings.len(), label_noise.len()].iter().fold(*seeds, |all, &n| all.saturating_mul(n));
     if runs > MOST_RUNS {
         return Err(Error::Usage(format!(
             "--seeds: found {seeds}, which makes {runs} runs, expected at most {MOST_RUNS}"
@@ -79,9 +92,13 @@ pub fn plan(base: &Config, grid: &SweepGrid, out: &Path, note: Note) -> Result<V
     // Seed by seed: a study that is stopped early has whole pairs.
     for seed in 0..*seeds as u64 {
         for &label_noise in label_noise {
-            for &label_smoothing in label_smoothing {
+            for &(kind, label_smoothing) in &settings {
                 let labels = Labels { label_noise, ..base.labels.clone() };
-                let config = Config { label_smoothing, seed, labels, ..base.clone() };
+                let mut config = Config { label_smoothing, seed, labels, ..base.clone() };
+                if kind != own {
+                    config.loss = base.loss.of_kind(kind);
+                    config.smoothing_variant = Variant::Uniform;
+                }
                 config.check()?;
                 let entry = SweepEntry::new(out, config);
                 if known.insert(entry.id.clone()) {
@@ -124,7 +141,8 @@ mod tests {
     fn a_plan_has_each_run_of_the_grid_once() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("sweep");
-        let grid = SweepGrid { label_smoothing: vec![0.0, 0.1, 0.0], label_noise: vec![0.0, 0.2], seeds: 2 };
+        let grid =
+            SweepGrid { losses: vec![], label_smoothing: vec![0.0, 0.1, 0.0], label_noise: vec![0.0, 0.2], seeds: 2 };
         let entries = plan(&base(), &grid, &out, &|_| ()).unwrap();
         let found: Vec<_> = entries
             .iter()
@@ -139,10 +157,35 @@ mod tests {
         assert!(read_plan(&out).unwrap_err().to_string().contains("plan.json: --entry: found an entry with the id"));
     }
 
+    /// Catches a loss without epsilon that is trained for each one, and one with epsilon that is trained at 0, where it is
+    /// plain cross-entropy.
+    #[test]
+    fn other_losses_are_trained_beside_the_own_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = Config { smoothing_variant: Variant::OffTarget, ..base() };
+        let losses = vec![LossKind::CrossEntropy, LossKind::MaxSup, LossKind::Focal];
+        let grid = SweepGrid { losses, label_smoothing: vec![0.0, 0.1, 0.2], label_noise: vec![0.0], seeds: 1 };
+        let entries = plan(&base, &grid, folder.path(), &|_| ()).unwrap();
+        let found: Vec<_> = entries
+            .iter()
+            .map(|SweepEntry { config, .. }| (config.loss.kind, config.label_smoothing, config.smoothing_variant))
+            .collect();
+        let (own, other) = (Variant::OffTarget, Variant::Uniform);
+        let expected = [
+            (LossKind::CrossEntropy, 0.0, own),
+            (LossKind::CrossEntropy, 0.1, own),
+            (LossKind::CrossEntropy, 0.2, own),
+            (LossKind::MaxSup, 0.1, other),
+            (LossKind::MaxSup, 0.2, other),
+            (LossKind::Focal, 0.0, other),
+        ];
+        assert_eq!(found, expected);
+    }
+
     #[test]
     fn what_is_no_plan_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let grid = |seeds| SweepGrid { label_smoothing: vec![0.0, 0.1], label_noise: vec![0.0], seeds };
+        let grid = |seeds| SweepGrid { losses: vec![], label_smoothing: vec![0.0, 0.1], label_noise: vec![0.0], seeds };
         assert!(refused(&Config::default(), &grid(1), folder.path()).contains("--val-split: found 0"));
         let many = refused(&base(), &grid(MOST_RUNS / 2 + 1), folder.path());
         assert!(many.contains("which makes 100002 runs, expected at most 100000"), "{many}");
@@ -155,7 +198,7 @@ mod tests {
     #[test]
     fn the_most_runs_are_still_a_plan() {
         let folder = tempfile::tempdir().unwrap();
-        let grid = SweepGrid { label_smoothing: vec![1.0], label_noise: vec![0.0], seeds: MOST_RUNS };
+        let grid = SweepGrid { losses: vec![], label_smoothing: vec![1.0], label_noise: vec![0.0], seeds: MOST_RUNS };
         assert!(refused(&base(), &grid, folder.path()).contains("--label-smoothing: found 1"), "and not their number");
     }
 }

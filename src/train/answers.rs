@@ -10,6 +10,7 @@ use crate::backend::device::Note;
 use crate::data::folder::is_picture;
 use crate::data::format::CropMode;
 use crate::data::{Dataset, picture};
+use crate::measure::conformal::Calibration;
 use crate::{Error, Result, fs};
 
 /// What a model says of a picture.
@@ -19,6 +20,8 @@ pub struct Answer {
     pub file: PathBuf,
     /// Classes, and the probability of each, the most probable first; of equals the first class.
     pub top: Vec<(usize, f64)>,
+    /// The classes of the promised set, the most probable first; `None` where none was asked for.
+    pub set: Option<Vec<usize>>,
 }
 
 /// A saved model that is asked about pictures.
@@ -27,6 +30,7 @@ pub struct Answerer {
     classes: Vec<String>,
     crop_mode: CropMode,
     temperature: f64,
+    sets: Option<(Calibration, f64)>,
 }
 
 impl Answerer {
@@ -42,7 +46,14 @@ impl Answerer {
             return Err(Error::data(&file.path, message));
         }
         let model = Model::load(&file.path, shape, classes.len())?;
-        Ok(Self { model, classes, crop_mode, temperature })
+        Ok(Self { model, classes, crop_mode, temperature, sets: None })
+    }
+
+    /// The same, whose answers have sets too: of a share `coverage` of all pictures like those that `calibration` is of,
+    /// the right class is among them.
+    pub fn with_sets(self, calibration: Calibration, coverage: f64) -> Self {
+        let threshold = calibration.threshold(coverage);
+        Self { sets: Some((calibration, threshold)), ..self }
     }
 
     /// What the classes are called, by their label.
@@ -92,15 +103,18 @@ impl Answerer {
             let n = read.iter().filter(|image| image.is_ok()).count();
             let classes = self.classes.len();
             let set = Dataset { shape, classes, images, labels: vec![0; n], files: vec![] };
-            let mut probabilities = vec![];
+            let (mut probabilities, mut plain) = (vec![], vec![]);
             if n > 0 {
                 if opened.is_none() {
                     opened = Some(self.model.opened(&usual, how, note)?);
                 }
                 let logits = opened.as_ref().map(|opened| opened.logits(&set)).transpose()?.unwrap_or_default();
                 probabilities = self.model.probabilities(&logits, self.temperature)?;
+                if self.sets.is_some() {
+                    plain = self.model.probabilities(&logits, 1.0)?;
+                }
             }
-            let mut rows = probabilities.chunks(classes);
+            let (mut rows, mut plain_rows) = (probabilities.chunks(classes), plain.chunks(classes));
             for (file, image) in pictures.iter().zip(read) {
                 each(image.map(|_| {
                     let mut top: Vec<(usize, f64)> =
@@ -108,12 +122,22 @@ impl Answerer {
                     // Stable: of equals the first class stays first.
                     top.sort_by(|a, b| b.1.total_cmp(&a.1));
                     top.truncate(topk);
-                    Answer { file: file.clone(), top }
+                    let of_row = |(calibration, threshold): &(Calibration, f64)| {
+                        one_of(calibration, *threshold, plain_rows.next().unwrap_or_default())
+                    };
+                    Answer { file: file.clone(), top, set: self.sets.as_ref().map(of_row) }
                 }))?;
             }
         }
         Ok(())
     }
+}
+
+/// The set of an image with these probabilities; a class that took no part in training has none, and is in no set.
+pub fn one_of(calibration: &Calibration, threshold: f64, probabilities: &[f64]) -> Vec<usize> {
+    let mut classes = calibration.set(probabilities, threshold);
+    classes.retain(|&class| probabilities[class] > 0.0);
+    classes
 }
 
 /// The pictures that `path` names: itself, or, of a folder, every file in it and in the folders below that is called as

@@ -37,6 +37,8 @@ pub const RESULT: &str = "result.json";
 pub const PROJECTION: &str = "projection.csv";
 /// What `smoothcnn calibrate` writes.
 pub const TEMPERATURE: &str = "temperature.toml";
+/// The scores of held-out images, which it writes too.
+pub const CONFORMAL: &str = "conformal.json";
 
 /// The files of a run that have its weights, the one first that answers for it.
 pub const WEIGHTS: [&str; 3] = [BEST, MODEL, CHECKPOINT];
@@ -48,7 +50,7 @@ pub const REPORT: &str = "report.html";
 pub const EVENTS: &str = "events.out.tfevents.smoothcnn";
 
 /// Every file of a run.
-pub const RUN_FILES: [&str; 13] = [
+pub const RUN_FILES: [&str; 14] = [
     CONFIG,
     METRICS,
     RESULTS,
@@ -60,6 +62,7 @@ pub const RUN_FILES: [&str; 13] = [
     RESULT,
     PROJECTION,
     TEMPERATURE,
+    CONFORMAL,
     REPORT,
     EVENTS,
 ];

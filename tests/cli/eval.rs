@@ -2,12 +2,67 @@
 
 use std::fs;
 
+use serde_json::Value;
+use smoothcnn::backend::device::Device;
+use smoothcnn::backend::gpu::DeviceKind;
+use smoothcnn::data::Dataset;
+use smoothcnn::data::corrupt::Corruption;
 use smoothcnn::data::digits::Digits;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::measure::evaluate;
+use smoothcnn::train::model::{Inference, Model};
 use tempfile::tempdir;
 
 use super::{TRAIN, assert_fails, floats, json_lines, metrics, number, pictures, read_tensors, run, stdout};
+
+/// Catches another set than the one named, images of another size, and images that are made worse by another strength
+/// than the table says.
+#[test]
+fn eval_looks_beyond_the_test_set() {
+    let dir = tempdir().unwrap();
+    run(dir.path(), &format!("{TRAIN} --epochs 2 --out run")).success();
+    let eval = |args: &str| run(dir.path(), &format!("eval --device cpu --limit-test 40 --model run {args}"));
+    let json = |args: &str| json_lines(&stdout(&eval(&format!("--json {args}")).success())).remove(0);
+    // The same images cannot be told from themselves.
+    let same = json("--ood digits");
+    let scores = same["ood"]["scores"].as_array().unwrap();
+    assert_eq!((scores.len(), &same["ood"]["images"]), (3, &40.into()));
+    for score in scores {
+        assert_eq!(number(score, "auroc"), 0.5, "{score}");
+        assert!((0.95..=1.0).contains(&number(score, "fpr95")), "{score}");
+    }
+    assert_eq!((&json("")["ood"], &json("")["corruptions"]), (&Value::Null, &Value::Null));
+    let found = json("--corruptions=noise,contrast");
+    let found = found["corruptions"].as_array().unwrap();
+    let names: Vec<_> =
+        found.iter().map(|worse| (worse["corruption"].as_str().unwrap(), number(worse, "severity"))).collect();
+    let of = |name| (1..=5).map(move |severity| (name, f64::from(severity)));
+    assert_eq!(names, of("noise").chain(of("contrast")).collect::<Vec<_>>());
+    // As the library makes and measures them.
+    let (_, test) = Digits { train: 0, test: 40, ..Digits::default() }.generate();
+    let model = Model::load(&dir.path().join("run/model.safetensors"), test.shape, 10).unwrap();
+    let how = Inference { device: Device { kind: DeviceKind::Cpu, ..Device::default() }, ..Inference::default() };
+    let usual = vec![[f64::NAN; 2]];
+    for (corruption, at) in [(Corruption::Noise, 4), (Corruption::Contrast, 9)] {
+        let logits = model.logits(&corruption.apply(&test, 5), &usual, &how, &|_| ()).unwrap();
+        let expected = evaluate(&logits, &test.labels, 10, Smoothing::NONE);
+        assert!((number(&found[at], "nll") - expected.nll).abs() < 1e-5, "{} {}", found[at], expected.nll);
+        assert_eq!(number(&found[at], "error"), expected.error);
+    }
+    let all = json("--corruptions");
+    assert_eq!(all["corruptions"].as_array().unwrap().len(), 20);
+    let text = stdout(&eval("--ood digits --corruptions=blur").success());
+    assert!(text.contains("images of another kind: ") && text.contains("test images made worse"), "{text}");
+    let [train, test] = pictures::digits(&dir.path().join("mine"), 20, 10);
+    assert_eq!(json("--ood mine")["ood"]["images"], 10);
+    for (part, set) in [("train", train), ("test", test)] {
+        let small = Dataset { shape: [1, 20, 20], images: vec![7; set.len() * 400], ..set };
+        pictures::write(&dir.path().join("small").join(part), &small);
+    }
+    assert_fails(eval("--ood small"), 2, &["--ood: found images of 1x20x20, expected 1x28x28"]);
+    eval("--ood-dir mine").code(2);
+    eval("--corruptions=rain").code(2);
+}
 
 /// Catches an evaluation of other weights, other images, another normalisation or another loss than training's, and
 /// logits that are not those it measured.

@@ -27,7 +27,7 @@ fn folder() -> TempDir {
 }
 
 /// Every form, by its flags.
-const FORMS: [&str; 18] = [
+const FORMS: [&str; 22] = [
     "",
     "--label-smoothing -0.2 --allow-negative-smoothing",
     "--smoothing-variant prior --smoothing-prior prior.txt",
@@ -46,6 +46,10 @@ const FORMS: [&str; 18] = [
     "--loss focal",
     "--loss focal --focal-gamma 0.5",
     "--loss confidence-penalty --confidence-beta 0.3",
+    "--loss maxsup",
+    "--loss maxsup --label-smoothing 0.3 --smoothing-schedule warmup",
+    "--loss mbls --mbls-margin 1",
+    "--loss mbls --mbls-margin 1 --mbls-lambda 0.5",
 ];
 
 /// Catches a flag that is read and changes nothing, and one that a resumed run forgets: every form leaves other
@@ -89,6 +93,8 @@ fn the_gpu_trains_alike() {
         "--soft-labels votes",
         "--teacher teacher/model.safetensors",
         "--loss focal",
+        "--loss maxsup",
+        "--loss mbls --mbls-margin 1",
     ];
     for (i, flags) in forms.into_iter().enumerate() {
         for device in ["cpu", "gpu"] {
@@ -283,6 +289,7 @@ fn every_form_has_a_plan() {
         let plan = plan(flags);
         let general = ["prior", "class-weights", "class-mask", "soft-labels"].iter().any(|word| flags.contains(word));
         let shader = match flags {
+            _ if flags.contains("maxsup") || flags.contains("mbls") => "logit_penalty",
             _ if flags.contains("--loss") => "comparator_loss",
             _ if flags.contains("--teacher") => "distillation_loss",
             _ if general => "weighted_loss",
@@ -290,8 +297,10 @@ fn every_form_has_a_plan() {
         };
         let steps = plan["train"].as_array().unwrap();
         let kernels: Vec<_> = steps.iter().map(|step| step["kernel"].as_str().unwrap()).collect();
-        let of_loss: Vec<_> =
-            kernels.iter().filter(|kernel| kernel.contains("loss") || kernel.contains("head")).collect();
+        let of_loss: Vec<_> = kernels
+            .iter()
+            .filter(|kernel| ["loss", "head", "penalty"].iter().any(|part| kernel.contains(part)))
+            .collect();
         assert!(of_loss.len() == 1 && of_loss[0].starts_with(shader), "{flags}: {kernels:?}");
         assert_eq!(
             plan["infer"].as_array().unwrap().len() > plain["infer"].as_array().unwrap().len(),
@@ -302,6 +311,8 @@ fn every_form_has_a_plan() {
         assert_eq!(rows.map(|rows| number(rows, "bytes")), has_rows.then_some(f64::from(images * 10 * 4)), "{flags}");
     }
     assert_eq!(plan("--loss focal --focal-gamma 1.5")["loss"], "focal loss, gamma 1.5");
+    assert_eq!(plan("--loss maxsup --label-smoothing 0.2")["loss"], "MaxSup, alpha 0.2");
+    assert_eq!(plan("--loss mbls --mbls-margin 6")["loss"], "MbLS, lambda 0.1, margin 6");
     // What training refuses, and files that are too short for the images.
     for (flags, code, parts) in [
         ("--label-smoothing -0.1", 2, &["--label-smoothing", "found -0.1", "--allow-negative-smoothing"][..]),
@@ -352,6 +363,11 @@ fn losses_that_make_no_sense_are_refused() {
         ("--focal-gamma 2", 2, &["--focal-gamma", "found 2", "--loss focal"]),
         ("--loss focal --focal-gamma -1", 2, &["--focal-gamma", "found -1", "from 0 on"]),
         ("--loss focal --confidence-beta 1", 2, &["--confidence-beta", "found 1", "--loss confidence-penalty"]),
+        ("--mbls-margin 6", 2, &["--mbls-margin", "found 6", "--loss mbls"]),
+        ("--loss mbls --mbls-lambda -1", 2, &["--mbls-lambda", "found -1", "from 0 on"]),
+        ("--loss mbls --label-smoothing 0.1", 2, &["--label-smoothing", "--loss mbls", "expected cross-entropy"]),
+        ("--loss maxsup --label-smoothing 1", 2, &["--label-smoothing", "found 1", "[0, 1)"]),
+        ("--loss maxsup --smoothing-variant off-target", 2, &["--smoothing-variant", "--loss maxsup"]),
         ("--soft-labels votes --label-noise 0.1", 2, &["--label-noise", "--soft-labels"]),
         ("--soft-labels votes --ignore-index 1", 2, &["--ignore-index", "--soft-labels"]),
         ("--teacher none.safetensors", 4, &["none.safetensors", "no such file"]),

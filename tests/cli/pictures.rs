@@ -27,7 +27,7 @@ pub fn digits(dir: &Path, train: usize, test: usize) -> [Dataset; 2] {
     [loaded.train, loaded.test]
 }
 
-fn write(dir: &Path, set: &Dataset) {
+pub fn write(dir: &Path, set: &Dataset) {
     let [_, h, w] = set.shape.map(|side| side as u32);
     for i in 0..set.len() {
         let folder = dir.join(format!("digit {}", set.labels[i]));

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use smoothcnn::measure::conformal::{Calibration, Score};
+use smoothcnn::train::conformal_file::ConformalFile;
 use tempfile::tempdir;
 
 use super::{TRAIN, assert_fails, json_lines, number, pictures, run, stderr, stdout};
@@ -93,6 +95,27 @@ fn pictures_are_answered_as_the_data_set_is() {
         number(&lines[0], "probability")
     );
     assert_eq!(text.lines().next(), Some(&first[..]));
+    // Sets of pictures are those of the same images in the data set.
+    let weights = dir.join("alone.safetensors");
+    let probabilities = |row: &[String]| row[4..14].iter().map(|p| p.parse().unwrap()).collect::<Vec<f64>>();
+    let all: Vec<f64> = rows.iter().flat_map(|row| probabilities(row)).collect();
+    let file = ConformalFile::new(&weights, &all, &test.labels, 10).unwrap();
+    file.write(&weights).unwrap();
+    let kept = Calibration::new(Score::Aps, &all, &test.labels, 10);
+    let with_sets = json_lines(&stdout(&predict("unseen --json --coverage 0.7 --score aps").success()));
+    for line in &with_sets {
+        let name = line["file"].as_str().unwrap().rsplit('/').next().unwrap();
+        let index: usize = name.split('.').next().unwrap().parse().unwrap();
+        let expected = kept.set(&probabilities(&rows[index]), kept.threshold(0.7));
+        let expected: Vec<String> = expected.iter().map(|class| format!("digit {class}")).collect();
+        assert_eq!(line["set"], serde_json::json!(expected), "{name}");
+    }
+    let text = stdout(&predict("unseen --coverage 0.7").success());
+    assert!(text.lines().all(|line| line.contains("  one of: digit ")), "{text}");
+    let table = stdout(&predict("unseen --coverage 0.7 --out s.csv").success());
+    assert!(
+        table.is_empty() && fs::read_to_string(dir.join("s.csv")).unwrap().starts_with("file,class,probability,set\n")
+    );
     // A temperature changes how sure it is, and nothing else.
     let flat = json_lines(&stdout(&predict("unseen --json --temperature 100").success()));
     assert!(lines.iter().zip(&flat).all(|(line, flat)| line["class"] == flat["class"]));
@@ -111,6 +134,48 @@ fn pictures_are_answered_as_the_data_set_is() {
     assert_fails(predict("unseen/x*.png"), 4, &["found no file that the pattern fits"]);
     assert_fails(predict("unseen --data digits"), 2, &["--data: found with pictures, which leaves it no effect"]);
     assert_fails(predict(""), 4, &["mine"]);
+}
+
+/// Catches sets that are not those of `calibrate`'s images, sets without the answer, and sets of other weights.
+#[test]
+fn sets_hold_what_calibrate_promises() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path();
+    let train = "train --device cpu --limit-train 400 --limit-test 400 --epochs 2 --batch-size 32 --val-split 0.4";
+    run(dir, &format!("{train} --out run")).success();
+    let predict = |args: &str| run(dir, &format!("predict --device cpu {args}"));
+    assert_fails(predict("--model run --coverage 0.9"), 4, &["run/conformal.json: found no such file", "calibrate"]);
+    let told = json_lines(&stdout(&run(dir, "calibrate run --device cpu --json --coverage 0.8").success()));
+    let sets = told[0]["sets"].as_array().unwrap();
+    assert_eq!(sets.len(), 3);
+    for (sets, score) in sets.iter().zip(["lac", "aps", "raps"]) {
+        let of = &sets["plain"];
+        assert_eq!((&sets["promised"], &of["score"]), (&0.8.into(), &score.into()));
+        let table = stdout(&predict(&format!("--model run --coverage 0.8 --score {score}")).success());
+        let mut reader = csv::Reader::from_reader(table.as_bytes());
+        assert_eq!(reader.headers().unwrap().iter().next_back(), Some("set"));
+        let (mut covered, mut size, mut images) = (0, 0, 0);
+        for row in reader.records().map(Result::unwrap) {
+            let set: Vec<&str> = row[row.len() - 1].split(';').collect();
+            assert_eq!(set[0], &row[2], "the answer comes first");
+            (covered, size, images) = (covered + usize::from(set.contains(&&row[1])), size + set.len(), images + 1);
+        }
+        assert_eq!(images, 400);
+        assert!((covered as f64 / 400.0 - number(&of["all"], "coverage")).abs() < 1e-12, "{score}: {covered} {of}");
+        assert!((size as f64 / 400.0 - number(&of["all"], "size")).abs() < 1e-12, "{score}: {size} {of}");
+        // Of 160 images held out and 400 others: four deviations.
+        assert!(covered as f64 / 400.0 > 0.8 - 4.0 * 0.4 * (1.0f64 / 160.0 + 1.0 / 400.0).sqrt(), "{score}: {covered}");
+    }
+    let text = stdout(&run(dir, "calibrate run --device cpu").success());
+    assert!(text.contains("sets of classes") && text.contains("lac "), "{text}");
+    for args in ["--model run --coverage 1", "--model run --coverage -0.1", "--model run --score aps"] {
+        predict(args).code(2);
+    }
+    run(dir, "train --resume run --device cpu --epochs 3").success();
+    let other = ["conformal.json: found scores of other weights", "calibrate"];
+    assert_fails(predict("--model run --coverage 0.8 --temperature 1"), 4, &other);
+    fs::write(dir.join("run/conformal.json"), "[]").unwrap();
+    assert_fails(run(dir, "calibrate run --device cpu"), 4, &["conformal.json: found a file that is not of"]);
 }
 
 /// What `calibrate` left in a run is applied to the run's answers, and said.

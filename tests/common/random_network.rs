@@ -15,6 +15,7 @@ use smoothcnn::data::Dataset;
 use smoothcnn::layer::Shape;
 use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::distillation::DistillationLoss;
+use smoothcnn::loss::logit_penalty::LogitPenalty;
 use smoothcnn::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
 use smoothcnn::loss::{Form, Loss};
@@ -454,13 +455,18 @@ fn loss(rng: &mut Rng, classes: usize, images: usize) -> Loss {
         let total: f64 = row.iter().sum();
         row.iter_mut().for_each(|v| *v /= total);
     }
-    let loss = match rng.of(0..7) {
+    let loss = match rng.of(0..9) {
         0 | 1 => smoothing.into(),
         2 => Loss::new(Form::Comparator(ComparatorLoss::focal(classes, rng.0.range(0.0, 4.0)).unwrap()), 0.0),
         3 => Loss::new(
             Form::Comparator(ComparatorLoss::confidence_penalty(classes, rng.0.range(0.0, 1.0)).unwrap()),
             0.0,
         ),
+        7 => {
+            let alpha = rng.0.range(0.0, 1.0);
+            Loss::new(LogitPenalty::maxsup(classes, alpha).unwrap(), alpha)
+        }
+        8 => Loss::new(LogitPenalty::mbls(classes, rng.0.range(0.0, 1.0), rng.0.range(0.0, 1.0)).unwrap(), 0.0),
         4 => {
             let form = DistillationLoss::new(classes, rng.0.range(0.5, 8.0), rng.0.range(0.0, 1.0)).unwrap();
             let smoothing = Smoothing { epsilon: epsilon.abs().min(0.45), ..smoothing };

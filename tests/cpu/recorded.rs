@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 
 use smoothcnn::data::digits;
-use smoothcnn::data::labels::{Noise, flip, stratified_split};
+use smoothcnn::data::labels::{Flipped, Noise, flip, stratified_split};
 use smoothcnn::layer::{Init, Layer};
 use smoothcnn::measure::bootstrap::intervals;
 use smoothcnn::network::Network;
@@ -65,7 +65,7 @@ fn a_validation_split() {
 #[test]
 fn flipped_labels() {
     let mut noisy = labels();
-    let flipped = flip(&mut noisy, &[0, 1, 2, 3], 0.25, Noise::Symmetric, 5);
+    let flipped = flip(&mut noisy, Flipped::Training, &[0, 1, 2, 3], 0.25, Noise::Symmetric, 5);
     let found: Vec<(u32, u32)> = flipped.iter().map(|&i| (i, noisy[i as usize])).collect();
     let expected = [(1, 3), (5, 0), (6, 0), (10, 0), (16, 1), (18, 1), (21, 2), (31, 0), (36, 2), (37, 2)];
     assert_eq!(found, expected);

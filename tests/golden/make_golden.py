@@ -57,6 +57,11 @@ comparator_loss
                metadata n classes gamma beta scale
                logits [n,classes]  labels I64 [n]  losses [n]  dloss [n]  dlogits [n,classes]: autograd of the definition,
                -(1 - p[y])^gamma ln p[y] - beta H(p). PyTorch has no such loss of its own.
+logit_penalty
+               metadata n classes alpha lambda margin scale
+               logits [n,classes]  labels I64 [n]  losses [n]  dloss [n]  dlogits [n,classes]: autograd of
+               F.cross_entropy + alpha (x.amax(1) - x.mean(1)) + lambda F.relu(x.amax(1) - x - margin).mean(1): what the
+               authors of MaxSup and MbLS train with. Row 0 has two largest logits, of which amax gives each a half.
 distillation_loss
                metadata n classes epsilon temperature alpha scale
                logits, teacher [n,classes]  labels I64 [n]  losses [n]  dloss [n]  dlogits [n,classes]:
@@ -493,6 +498,27 @@ def comparator_loss():
     golden.write()
 
 
+def logit_penalty():
+    golden = Golden("logit_penalty")
+    strengths = [(a, 0.0, 0.0) for a in (0.1, 0.5)] + [(0.0, 0.1, 10.0), (0.0, 0.1, 1.0), (0.0, 2.0, 0.0)]
+    for classes, n, scale in [(2, 3, 1.0), (10, 5, 6.0), (37, 3, 2.0)]:
+        for alpha, lam, margin in strengths:
+            name = f"c{classes}_alpha{alpha}_lambda{lam}_margin{margin}"
+            random = Random(golden.name, name)
+            values = random.normal(n, classes) * scale
+            values[0, 0] = values[0, 1] = values[0].max() + 1.0
+            logits = leaf(values)
+            labels = random.integers(0, classes, n)
+            dloss = random.normal(n)
+            largest = logits.amax(1, keepdim=True)
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            losses = losses + alpha * (largest[:, 0] - logits.mean(1)) + lam * F.relu(largest - logits - margin).mean(1)
+            (dlogits,) = torch.autograd.grad(losses, logits, dloss)
+            params = {"n": n, "classes": classes, "alpha": alpha, "lambda": lam, "margin": margin, "scale": scale}
+            golden.case(name, params, logits=logits, labels=labels, losses=losses, dloss=dloss, dlogits=dlogits)
+    golden.write()
+
+
 def distillation_loss():
     golden = Golden("distillation_loss")
     for classes, n, scale in [(2, 3, 1.0), (10, 5, 3.0), (37, 3, 1.0), (5, 3, 1e3)]:
@@ -751,7 +777,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     torch.use_deterministic_algorithms(True)
     files = (conv2d, max_pool2d, avg_pool2d, batch_norm2d, group_norm, global_avg_pool2d, relu, leaky_relu, silu, gelu, linear,
-             smoothed_loss, weighted_loss, comparator_loss, distillation_loss, adam, seed_network, resnet8)
+             smoothed_loss, weighted_loss, comparator_loss, logit_penalty, distillation_loss, adam, seed_network, resnet8)
     for file in files:
         if len(sys.argv) == 1 or file.__name__ in sys.argv[1:]:
             file()

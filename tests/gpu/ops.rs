@@ -8,10 +8,11 @@ use smoothcnn::check::{fused, losses, nan, ops};
 use smoothcnn::layer::Shape;
 use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::distillation::DistillationLoss;
+use smoothcnn::loss::logit_penalty::LogitPenalty;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::weighted::Weighting;
 use smoothcnn::loss::weighted::cases::Features;
-use smoothcnn::loss::{FORMS, LossCase, comparator, distillation, smoothed, weighted};
+use smoothcnn::loss::{FORMS, LossCase, comparator, distillation, logit_penalty, smoothed, weighted};
 use smoothcnn::ops::augment::Augment;
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::linear::{self, Linear};
@@ -172,6 +173,15 @@ proptest! {
     fn comparator_loss_random_shapes(n in 1usize..20, classes in 2usize..300, strength in 0.0..4.0f64, focal in any::<bool>()) {
         let new = if focal { ComparatorLoss::focal } else { ComparatorLoss::confidence_penalty };
         assert_loss(&comparator::cases::case(n, 4.0, new(classes, strength).unwrap()));
+    }
+
+    #[test]
+    fn logit_penalty_random_shapes(n in 1usize..20, classes in 2usize..300, strength in 0.0..2.0f64, margin in proptest::option::of(0.0..6.0f64)) {
+        let loss = match margin {
+            Some(margin) => LogitPenalty::mbls(classes, strength, margin),
+            None => LogitPenalty::maxsup(classes, strength),
+        };
+        assert_loss(&logit_penalty::cases::case(n, 4.0, loss.unwrap()));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use smoothcnn::layer::{Inputs, Mode};
 use smoothcnn::loss::comparator::cases as comparator_loss;
 use smoothcnn::loss::distillation::DistillationLoss;
 use smoothcnn::loss::distillation::cases::STRENGTHS;
+use smoothcnn::loss::logit_penalty::cases as logit_penalty;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::weighted::cases::Features;
 use smoothcnn::loss::{Batch, Form};
@@ -187,6 +188,19 @@ fn comparator_loss_gradients() {
     for (n, classes, scale) in [(1, 2, 1.0), (5, 3, 3.0), (3, 10, 2.0), (1, 37, 4.0)] {
         for loss in comparator_loss::losses(classes).unwrap() {
             let op = Op::ComparatorLoss { loss, targets: targets(n, classes, 1) };
+            worst.push(check(&op, vec![uniform(n * classes, -scale, scale, 7)], 2e-3));
+        }
+    }
+    println!("worst error {:e}", largest(&worst));
+}
+
+/// Catches a largest logit whose gradient is forgotten, and classes within the margin that are pulled.
+#[test]
+fn logit_penalty_gradients() {
+    let mut worst = vec![];
+    for (n, classes, scale) in [(1, 2, 1.0), (5, 3, 3.0), (3, 10, 2.0), (1, 37, 4.0)] {
+        for loss in logit_penalty::losses(classes).unwrap() {
+            let op = Op::LogitPenalty { loss, targets: targets(n, classes, 1) };
             worst.push(check(&op, vec![uniform(n * classes, -scale, scale, 7)], 2e-3));
         }
     }

@@ -9,6 +9,7 @@ use smoothcnn::check::batch::CaseBatch;
 use smoothcnn::layer::{First, Inputs, Mode, Random, Role};
 use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::distillation::DistillationLoss;
+use smoothcnn::loss::logit_penalty::LogitPenalty;
 use smoothcnn::loss::smoothing::{Epsilon, Smoothing, Variant};
 use smoothcnn::loss::weighted::reference::{Reduction, masses, reduce, upstream};
 use smoothcnn::loss::weighted::{Spec, WeightedLoss, Weighting};
@@ -243,6 +244,32 @@ fn comparator_losses_agree_with_pytorch() {
         worst = worst.max(compare(&what("dlogits"), &found, &case.f64("dlogits"), |_| allowed));
     }
     println!("comparator_loss: worst error {worst:.3} of the bound");
+}
+
+/// Catches a mean over other classes than all of them, and several largest logits of which one has the whole gradient.
+#[test]
+fn logit_penalties_agree_with_pytorch() {
+    let golden = Golden::open("logit_penalty");
+    let mut worst = 0.0f64;
+    for case in golden.cases() {
+        let classes = case.parse("classes");
+        let (alpha, lambda, margin) = (case.parse("alpha"), case.parse("lambda"), case.parse("margin"));
+        let loss = match lambda {
+            0.0 => LogitPenalty::maxsup(classes, alpha),
+            _ => LogitPenalty::mbls(classes, lambda, margin),
+        };
+        let op = Op::LogitPenalty { loss: loss.unwrap(), targets: case.labels("labels") };
+        let inputs = [case.f64("logits")];
+        let size = 2.0 * largest(&inputs[0]) + (classes as f64).ln();
+        // Absolute: sums over the classes of terms of that size.
+        let allowed = (classes as f64 + 32.0) * EPSILON * size;
+        let what = |name: &str| format!("{}.{name}", case.name);
+        assert!(allowed <= LIMIT * size);
+        worst = worst.max(compare(&what("losses"), &op.forward(&inputs), &case.f64("losses"), |_| allowed));
+        let found = op.backward(&inputs, &case.f64("dloss")).remove(0);
+        worst = worst.max(compare(&what("dlogits"), &found, &case.f64("dlogits"), |_| allowed));
+    }
+    println!("logit_penalty: worst error {worst:.3} of the bound");
 }
 
 /// Catches the divergence turned round, a T of another power, and a smoothing that reaches into the teacher's share.

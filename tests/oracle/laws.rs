@@ -3,6 +3,7 @@
 
 mod comparator_loss;
 mod layers;
+mod logit_penalty;
 mod loss;
 mod optimizer;
 mod training;

@@ -6,11 +6,12 @@ use smoothcnn::layer::{self, Element, Kept, Mode};
 use smoothcnn::loss::comparator::ComparatorLoss;
 use smoothcnn::loss::distillation::DistillationLoss;
 use smoothcnn::loss::distillation::reference::{self as distillation_loss, Logits};
+use smoothcnn::loss::logit_penalty::LogitPenalty;
 use smoothcnn::loss::smoothing::Masses;
 use smoothcnn::loss::weighted::WeightedLoss;
 use smoothcnn::loss::{
-    comparator::reference as comparator_loss, smoothed::reference as smoothed_loss,
-    weighted::reference as weighted_loss,
+    comparator::reference as comparator_loss, logit_penalty::reference as logit_penalty,
+    smoothed::reference as smoothed_loss, weighted::reference as weighted_loss,
 };
 use smoothcnn::ops::{conv2d::Conv2d, max_pool2d::MaxPool2d};
 use smoothcnn::real::Real;
@@ -23,6 +24,7 @@ pub enum Op {
     SmoothedLoss { masses: Masses, classes: usize, targets: Vec<u32> },
     WeightedLoss { loss: WeightedLoss, targets: Targets },
     ComparatorLoss { loss: ComparatorLoss, targets: Vec<u32> },
+    LogitPenalty { loss: LogitPenalty, targets: Vec<u32> },
     DistillationLoss { loss: DistillationLoss, masses: Masses, targets: Vec<u32>, teacher: Vec<f64> },
 }
 
@@ -64,6 +66,7 @@ impl Op {
             Op::SmoothedLoss { classes, .. } => vec![n * classes],
             Op::WeightedLoss { loss, .. } => vec![n * loss.classes()],
             Op::ComparatorLoss { loss, .. } => vec![n * loss.classes()],
+            Op::LogitPenalty { loss, .. } => vec![n * loss.classes()],
             Op::DistillationLoss { loss, .. } => vec![n * loss.classes()],
         }
     }
@@ -86,6 +89,11 @@ impl Op {
             Op::ComparatorLoss { loss, targets } => {
                 let mut losses = unwritten(targets.len());
                 comparator_loss::forward(loss, x, targets, &mut losses);
+                losses
+            }
+            Op::LogitPenalty { loss, targets } => {
+                let mut losses = unwritten(targets.len());
+                logit_penalty::forward(loss, x, targets, &mut losses);
                 losses
             }
             Op::DistillationLoss { loss, masses, targets, teacher } => {
@@ -124,6 +132,7 @@ impl Op {
                 targets.with(|targets| weighted_loss::backward(loss, x, targets, dy, dx));
             }
             (Op::ComparatorLoss { loss, targets }, [dx]) => comparator_loss::backward(loss, x, targets, dy, dx),
+            (Op::LogitPenalty { loss, targets }, [dx]) => logit_penalty::backward(loss, x, targets, dy, dx),
             (Op::DistillationLoss { loss, masses, targets, teacher }, [dx]) => {
                 let teacher: Vec<T> = teacher.iter().map(|&v| T::of(v)).collect();
                 let logits = Logits { student: x, teacher: &teacher };

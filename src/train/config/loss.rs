@@ -9,6 +9,7 @@ use crate::data::{Dataset, idx};
 use crate::loss::Loss;
 use crate::loss::comparator::ComparatorLoss;
 use crate::loss::distillation::DistillationLoss;
+use crate::loss::logit_penalty::LogitPenalty;
 use crate::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use crate::loss::weighted::{Spec, WeightedLoss, Weighting};
 use crate::ops::IGNORED;
@@ -23,26 +24,43 @@ use crate::{Error, Result, input};
 pub enum LossKind {
     /// Cross-entropy, with label smoothing.
     #[default]
+    #[cfg_attr(feature = "cli", value(alias = "ls"))]
     CrossEntropy,
     /// -(1 - p)^gamma ln p (Lin et al. 2017).
     Focal,
     /// Cross-entropy less beta times the prediction's entropy (Pereyra et al. 2017).
     ConfidencePenalty,
+    /// Cross-entropy, and epsilon times the largest logit less the mean logit (MaxSup, Zhou et al. 2025).
+    #[serde(rename = "maxsup")]
+    #[cfg_attr(feature = "cli", value(name = "maxsup"))]
+    MaxSup,
+    /// Cross-entropy with a penalty on logits that are more than a margin below the largest (MbLS, Liu et al. 2022).
+    Mbls,
 }
 
 impl LossKind {
+    /// Every one.
+    pub const ALL: [Self; 5] = [Self::CrossEntropy, Self::Focal, Self::ConfidencePenalty, Self::MaxSup, Self::Mbls];
+
     /// As flags and files have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::CrossEntropy => "cross-entropy",
             Self::Focal => "focal",
             Self::ConfidencePenalty => "confidence-penalty",
+            Self::MaxSup => "maxsup",
+            Self::Mbls => "mbls",
         }
     }
 
     /// The epsilon where nobody gives one.
     pub fn usual_epsilon(self) -> f64 {
-        if self == Self::CrossEntropy { 0.1 } else { 0.0 }
+        if self.has_epsilon() { 0.1 } else { 0.0 }
+    }
+
+    /// Whether it depends on epsilon.
+    pub fn has_epsilon(self) -> bool {
+        [Self::CrossEntropy, Self::MaxSup].contains(&self)
     }
 }
 
@@ -72,6 +90,12 @@ pub struct LossSettings {
     /// The confidence penalty's factor; without one, 0.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confidence_beta: Option<f64>,
+    /// MbLS' factor; without one, 0.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mbls_lambda: Option<f64>,
+    /// MbLS' margin; without one, 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mbls_margin: Option<f64>,
     /// Whether epsilon may be below 0, which sharpens the targets instead (Wei et al. 2022, on noisy labels).
     pub allow_negative_smoothing: bool,
     /// Where epsilon goes: `unigram`, the frequencies of the training labels, or a file with a number for each class.
@@ -113,6 +137,8 @@ pub struct LossSettings {
 // What the help names as defaults.
 const FOCAL_GAMMA: f64 = 2.0;
 const CONFIDENCE_BETA: f64 = 0.1;
+const MBLS_LAMBDA: f64 = 0.1;
+const MBLS_MARGIN: f64 = 10.0;
 const DISTILL_TEMPERATURE: f64 = 4.0;
 const DISTILL_ALPHA: f64 = 0.9;
 
@@ -124,6 +150,19 @@ impl LossSettings {
     /// Whether nothing is asked for.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The same with another loss, without what only the former has.
+    pub fn of_kind(&self, kind: LossKind) -> Self {
+        let only = |of: LossKind, value: Option<f64>| value.filter(|_| kind == of);
+        Self {
+            kind,
+            focal_gamma: only(LossKind::Focal, self.focal_gamma),
+            confidence_beta: only(LossKind::ConfidencePenalty, self.confidence_beta),
+            mbls_lambda: only(LossKind::Mbls, self.mbls_lambda),
+            mbls_margin: only(LossKind::Mbls, self.mbls_margin),
+            ..self.clone()
+        }
     }
 
     /// How epsilon changes, where an epoch has so many steps.
@@ -202,6 +241,8 @@ impl LossConfig<'_> {
         for (flag, value, kind) in [
             ("--focal-gamma", settings.focal_gamma, LossKind::Focal),
             ("--confidence-beta", settings.confidence_beta, LossKind::ConfidencePenalty),
+            ("--mbls-lambda", settings.mbls_lambda, LossKind::Mbls),
+            ("--mbls-margin", settings.mbls_margin, LossKind::Mbls),
         ] {
             let Some(value) = value else { continue };
             if settings.kind != kind {
@@ -211,12 +252,14 @@ impl LossConfig<'_> {
                 return usage(format!("{flag}: found {value}, expected a number from 0 on"));
             }
         }
+        let scheduled = settings.smoothing_schedule != ScheduleKind::Constant;
         if settings.kind != LossKind::CrossEntropy {
             let found = [
-                ("--label-smoothing", self.epsilon != 0.0),
+                ("--label-smoothing", self.epsilon != 0.0 && !settings.kind.has_epsilon()),
                 ("--smoothing-variant", self.variant != Variant::Uniform),
                 ("--smoothing-prior", settings.smoothing_prior.is_some()),
-                ("--smoothing-schedule", settings.smoothing_schedule != ScheduleKind::Constant),
+                ("--smoothing-schedule", scheduled && !settings.kind.has_epsilon()),
+                ("--allow-negative-smoothing", settings.allow_negative_smoothing),
                 ("--class-weights", settings.class_weights.is_some()),
                 ("--class-mask", !settings.class_mask.is_empty()),
                 ("--soft-labels", settings.soft_labels.is_some()),
@@ -281,6 +324,7 @@ impl LossConfig<'_> {
         let settings = self.settings;
         let classes = train.classes;
         let comparator = |loss: Result<ComparatorLoss>| Ok(Loss::new(loss?, 0.0));
+        let epsilon = self.epsilon;
         match settings.kind {
             LossKind::Focal => {
                 return comparator(ComparatorLoss::focal(classes, settings.focal_gamma.unwrap_or(FOCAL_GAMMA)));
@@ -291,10 +335,19 @@ impl LossConfig<'_> {
                     settings.confidence_beta.unwrap_or(CONFIDENCE_BETA),
                 ));
             }
+            LossKind::MaxSup if !(0.0..1.0).contains(&epsilon) => {
+                return usage(format!("--label-smoothing: found {epsilon}, expected a number in [0, 1)"));
+            }
+            LossKind::MaxSup => return Ok(Loss::new(LogitPenalty::maxsup(classes, epsilon)?, epsilon)),
+            LossKind::Mbls => {
+                let lambda = settings.mbls_lambda.unwrap_or(MBLS_LAMBDA);
+                let margin = settings.mbls_margin.unwrap_or(MBLS_MARGIN);
+                return Ok(Loss::new(LogitPenalty::mbls(classes, lambda, margin)?, 0.0));
+            }
             LossKind::CrossEntropy => {}
         }
         let allowed = settings.allowed(classes)?;
-        let (variant, epsilon) = (self.variant, self.epsilon);
+        let variant = self.variant;
         let part = allowed.as_ref().map_or(classes, |allowed| allowed.iter().filter(|allowed| **allowed).count());
         let smoothing = settings.smoothing(variant, epsilon, part)?;
         let plain = settings.smoothing_prior.is_none() && settings.class_weights.is_none() && allowed.is_none();
@@ -341,6 +394,7 @@ impl LossConfig<'_> {
         let kind = match settings.kind {
             LossKind::CrossEntropy if e == 0.0 => "plain cross-entropy".into(),
             LossKind::CrossEntropy => format!("label smoothing {e} {}{meaning}{}", self.spread(), self.schedule()),
+            LossKind::MaxSup => format!("{}, alpha {e}{}", self.kind(), self.schedule()),
             _ => self.kind(),
         };
         kind + &self.details()
@@ -357,6 +411,12 @@ impl LossConfig<'_> {
             LossKind::ConfidencePenalty => {
                 format!("confidence penalty, beta {}", self.settings.confidence_beta.unwrap_or(CONFIDENCE_BETA))
             }
+            LossKind::MaxSup => "MaxSup".into(),
+            LossKind::Mbls => format!(
+                "MbLS, lambda {}, margin {}",
+                self.settings.mbls_lambda.unwrap_or(MBLS_LAMBDA),
+                self.settings.mbls_margin.unwrap_or(MBLS_MARGIN)
+            ),
             LossKind::CrossEntropy => "cross-entropy with label smoothing".into(),
         }
     }
