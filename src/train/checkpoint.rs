@@ -347,6 +347,19 @@ mod tests {
         line[path.display().to_string().len() + 2..].to_owned()
     }
 
+    /// A file that ends within its header is not read beyond its end.
+    #[test]
+    fn a_seal_is_looked_for_within_the_file() {
+        let header = format!("{{\"__metadata__\":{{\"{SEAL}\":\"77\"}}}}");
+        let file = |length: u64| [&length.to_le_bytes()[..], header.as_bytes()].concat();
+        let expected = 8 + header.find("77").unwrap();
+        for length in [header.len() as u64, header.len() as u64 + 8, u64::MAX / 2] {
+            assert_eq!((seal_at(&file(length), "77"), seal_at(&file(length), "78")), (Some(expected), None));
+        }
+        assert_eq!(seal_at(&file(3), "77"), None, "a header that ends before it");
+        assert_eq!(seal_at(&[1, 2, 3], "77"), None);
+    }
+
     #[test]
     fn round_trip() {
         let (_folder, path) = saved(Dtype::F64);

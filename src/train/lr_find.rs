@@ -188,6 +188,9 @@ mod tests {
         assert_eq!(found(&[1.0, 0.5]), None);
         assert_eq!(found(&[1.0, 0.5, 0.0]), Some(1e10));
         assert_eq!(suggestion(&[]), None);
+        // By one neighbour at the ends, by two between them: -3, -1.75, … and -1, -1, -0.55, -1, -1.9.
+        assert_eq!(found(&[6.0, 3.0, 2.5, 2.5, 2.5, 2.5, 2.5]), Some(1e10));
+        assert_eq!(found(&[6.0, 5.0, 4.0, 3.9, 2.0, 0.1, 0.1, 0.1]), Some(1e14));
     }
 
     /// Catches a first value that is pulled to 0, and a test that goes on after its end.
@@ -198,6 +201,10 @@ mod tests {
         assert_eq!(smoothed(&[1.0, 1.0, 1.0, 1e3, 1.0]).len(), 3);
         assert_eq!(smoothed(&[1.0, f64::NAN, 1.0]).len(), 1);
         assert_eq!(smoothed(&[1e9, 1.0, 1.0]).len(), 3, "the first steps end nothing");
+        assert_eq!(smoothed(&[1.0, 1e3]).len(), 2, "nor does the second");
+        assert_eq!(smoothed(&[0.0; 5]).len(), 5, "nothing is not too much of nothing");
+        // Too much is a factor: (0.98^3 + 0.98^2 + 0.98) / 100 + 1, over 3.88, is 26 times the least.
+        assert_eq!(smoothed(&[0.01, 0.01, 0.01, 1.0, 0.01]).len(), 3);
     }
 
     #[test]
@@ -248,6 +255,9 @@ mod tests {
         let many = Config { limit_train: Some(160), ..config.clone() };
         let lost = find(&many, RangeTest { from: 1e-3, to: 1e12, steps: 20 }).unwrap();
         assert!(lost.ended_early && lost.steps.len() < 20, "{lost:?}");
+        // Or too much of it, long before it is no number.
+        let much = find(&many, RangeTest { from: 1e-3, to: 1e2, steps: 20 }).unwrap();
+        assert!(much.ended_early && much.steps.iter().all(|step| step.loss.is_finite()), "{much:?}");
 
         assert!(find(&config, RangeTest { from: 0.0, ..test }).unwrap_err().to_string().starts_with("--from: "));
         planned.loss.teacher = Some("old".into());
