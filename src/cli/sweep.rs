@@ -323,10 +323,10 @@ fn show(story: &Story, args: &CollectArgs) -> Result<()> {
     if !args.json {
         return common::print(story.text().trim_end());
     }
-    let Story { study, reference, findings, choices, by_other_labels, rivals, predictions, .. } = story;
+    let Story { study, reference, findings, choices, by_other_labels, rivals, ensembles, predictions, .. } = story;
     common::print_json(&serde_json::json!({
         "runs": study.outcomes().len(), "reference": reference, "cross_fitted": study.is_cross_fitted(),
-        "findings": findings, "choices": choices, "by_other_labels": by_other_labels, "rivals": rivals, "predictions": predictions,
+        "findings": findings, "choices": choices, "by_other_labels": by_other_labels, "rivals": rivals, "ensembles": ensembles, "predictions": predictions,
     }))
 }
 

@@ -36,6 +36,7 @@ use super::{plots, results};
 use crate::backend::device::Note;
 use crate::fs::write_atomic;
 use crate::study::choice::{Criterion, HeldOut};
+use crate::study::ensemble::{Answers, ensembles};
 use crate::study::entry::{self, SweepEntry};
 use crate::study::sweep::{CURVES, REPORT, RESULTS, folder};
 use crate::study::{Outcome, Study, choice, claims, rivals};
@@ -100,6 +101,8 @@ pub fn collect(entries: &[SweepEntry], out: &Path, question: &Question, note: No
 
     let mut story = story(all, question);
     story.facts = facts(&done, own, entries.len());
+    let folders: HashMap<&str, &Path> = done.iter().map(|(entry, _)| (&entry.id[..], entry.out.as_path())).collect();
+    story.ensembles = ensembles(&story.study, &|outcome| Answers::read(folders[&outcome.id[..]], outcome))?;
     for epsilon in [Some(0.0), story.reference].into_iter().flatten() {
         // The first of the runs without noise: they stand for the others.
         let noise = story.study.noises[0];
@@ -159,6 +162,7 @@ fn story(Losses { own: study, others }: Losses, question: &Question) -> Story {
         choices,
         by_other_labels,
         rivals,
+        ensembles: vec![],
         chosen_by,
         predictions,
         projections: vec![],

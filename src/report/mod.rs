@@ -4,8 +4,10 @@
 //! [`run`] reads and measures a run, [`run_page`] shows it, [`comparison`] puts several side by side. [`collect`]
 //! gathers a sweep, [`sweep`] shows it. [`page`] is what the pages share.
 
+mod beside;
 pub mod collect;
 pub mod comparison;
+mod numbers;
 pub mod page;
 pub mod plots;
 pub mod results;

@@ -2,14 +2,17 @@
 
 use maud::{Markup, PreEscaped, html};
 
+use super::beside;
+use super::numbers::{interval, p_text, scale};
 use super::page::{card, drawings, glossary, page, scrolled};
 use super::plots;
 use crate::Result;
 use crate::study::choice::{Criterion, EpsilonChoice, Forecast, HeldOut};
 use crate::study::claims::Finding;
+use crate::study::ensemble::Ensemble;
 use crate::study::projection::{Projected, Set};
-use crate::study::rivals::{Compared, Rival};
-use crate::study::stats::{Estimate, News};
+use crate::study::rivals::Rival;
+use crate::study::stats::News;
 use crate::study::{self, Measure, Study};
 
 /// What a report tells.
@@ -29,6 +32,8 @@ pub struct Story {
     pub by_other_labels: Vec<EpsilonChoice>,
     /// Other losses beside label smoothing.
     pub rivals: Vec<Rival>,
+    /// The seeds of each cell together, where their answers are there.
+    pub ensembles: Vec<Ensemble>,
     /// Which of the choices is the recommendation.
     pub chosen_by: Criterion,
     /// The predicted epsilon of the best calibration.
@@ -58,30 +63,6 @@ const COLUMNS: [(Measure, f64, usize); 13] = [
     (study::AURC_NORMALISED, 1.0, 5),
     (study::MEMORISED, 100.0, 1),
 ];
-
-/// `0.0123 [0.0101, 0.0145]`.
-fn interval(e: &Estimate, factor: f64, digits: usize) -> String {
-    let Estimate { mean, low, high, .. } = e;
-    let mean = format!("{:+.digits$}", factor * mean);
-    if low.is_finite() { format!("{mean} [{:+.digits$}, {:+.digits$}]", factor * low, factor * high) } else { mean }
-}
-
-/// Shares are shown in per cent; everything else as it is.
-fn scale(measure: &str) -> (f64, usize, &'static str) {
-    let share = ["error", "confidence", "memorised"].iter().any(|word| measure.contains(word));
-    if share { (100.0, 2, " %") } else { (1.0, 4, "") }
-}
-
-/// `0.03`, or that it is less than what two digits show.
-fn p_text(p: f64) -> String {
-    if p.is_nan() {
-        "–".into()
-    } else if p < 0.0005 {
-        "<0.001".into()
-    } else {
-        format!("{p:.3}")
-    }
-}
 
 /// Which claim a finding is of, for people.
 fn claim(finding: &Finding) -> String {
@@ -141,13 +122,7 @@ impl Story {
         for gain in self.gains() {
             line(gain);
         }
-        for rival in &self.rivals {
-            line(against(rival));
-            for c in &rival.measured {
-                let [mean, none, smoothing] = compared(c);
-                line(format!("    {:<22} {mean:>10}  {none:<28} {smoothing}", c.measure));
-            }
-        }
+        beside::lines(&self.ensembles, &self.rivals).into_iter().for_each(&mut line);
         if !self.study.is_cross_fitted() {
             line(NOT_CROSS_FITTED.into());
         }
@@ -188,7 +163,13 @@ impl Story {
             }
             @if !self.rivals.is_empty() {
                 h2 { "Other losses" }
-                (scrolled(&self.other_losses()))
+                (scrolled(&beside::other_losses(&self.rivals)))
+            }
+            @if !self.ensembles.is_empty() {
+                h2 { "The seeds together" }
+                p { "The mean of the probabilities of a cell's runs answers, on the test set; beside it the mean of the runs, each \
+                     on its own." }
+                (scrolled(&beside::together(&self.ensembles)))
             }
             h2 { "By other measures" }
             (self.others())
@@ -333,29 +314,6 @@ impl Story {
         }
     }
 
-    /// Other losses, each measure of each in a row.
-    fn other_losses(&self) -> Markup {
-        html! {
-            p { "Each at the epsilon that the images held out rank first, if it has one. Differences are means over pairs of the \
-                 same seed; below 0 is better." }
-            table {
-                thead { tr {
-                    th { "loss" } th { "measure" }
-                    @for name in ["mean", "above plain cross-entropy", "above label smoothing"] { th.number { (name) } }
-                } }
-                tbody {
-                    @for rival in &self.rivals { @for c in &rival.measured {
-                        @let [mean, none, smoothing] = compared(c);
-                        tr {
-                            td { (against(rival)) } td { (c.measure) }
-                            td.number { (mean) } td.number { (none) } td.number { (smoothing) }
-                        }
-                    } }
-                }
-            }
-        }
-    }
-
     fn claims(&self) -> Markup {
         let columns =
             ["for you, and for the claim", "measure", "noise", "e", "before", "after", "effect", "p", "p, Holm"];
@@ -453,21 +411,6 @@ impl Story {
     }
 }
 
-/// Which loss, at what, beside what.
-fn against(rival: &Rival) -> String {
-    let &Rival { loss, label_noise, epsilon, smoothing, .. } = rival;
-    let at = if loss.has_epsilon() { format!(" at e = {epsilon}") } else { String::new() };
-    let smoothed = smoothing.map(|e| format!(" and with smoothing at e = {e}")).unwrap_or_default();
-    format!("noise {label_noise}: {}{at}, beside plain cross-entropy{smoothed}", loss.name())
-}
-
-/// The mean, and by how much it is above that of plain cross-entropy and of smoothing.
-fn compared(found: &Compared) -> [String; 3] {
-    let (factor, digits, unit) = scale(found.measure);
-    let above = |estimate: &Estimate| if estimate.n == 0 { "–".into() } else { interval(estimate, factor, digits) };
-    [format!("{:.digits$}{unit}", factor * found.mean), above(&found.above_none), above(&found.above_smoothing)]
-}
-
 fn class(news: News) -> &'static str {
     match news {
         News::Good => "good",
@@ -518,6 +461,7 @@ mod tests {
             choices: Criterion::ALL.iter().filter_map(|&by| choice::choose(&study, 0.0, by, HeldOut::Clean)).collect(),
             by_other_labels: vec![],
             rivals: vec![],
+            ensembles: vec![],
             chosen_by: Criterion::Error,
             predictions: choice::prediction(&study, 0.0).into_iter().collect(),
             projections: vec![(0.0, vec![Projected { set: Set::Train, class: 0, x: 1.0, y: 2.0 }])],

@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::ensemble::Answers;
 use super::projection::{self, Projected, Set};
 use super::{Judged, Measured, Outcome};
 use crate::backend::device::Note;
@@ -206,6 +207,8 @@ pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -
         seconds: began.elapsed().as_secs_f64(),
     };
     write_projection(&trained)?;
+    let (logits, labels, _) = trained.measurable(&test_logits, &images.test.labels);
+    Answers { logits, labels }.write(out)?;
     let text = to_json(&outcome);
     if let Err(error) = serde_json::from_str::<Outcome>(&text) {
         // A measure that is no number would be written as null.

@@ -2,12 +2,14 @@
 //! follows from it. Runs with the same seed and noise start from the same weights, see the images in the same order and
 //! hold out the same ones, so that they are compared in pairs.
 //!
-//! [`sweep`] plans the grid, [`entry`] trains one run of it. [`rivals`] holds other losses against smoothing. [`Outcome`] is what one run leaves; [`Study`] holds them;
+//! [`sweep`] plans the grid, [`entry`] trains one run of it. [`rivals`] holds other losses against smoothing, [`ensemble`]
+//! asks the seeds together. [`Outcome`] is what one run leaves; [`Study`] holds them;
 //! [`claims`] gives a verdict on what is said of smoothing, [`choice`] the epsilon to use and why, [`projection`] the
 //! picture of Müller et al. 2019, [`stats`] the intervals, [`sureness`] how sure a choice is.
 
 pub mod choice;
 pub mod claims;
+pub mod ensemble;
 pub mod entry;
 pub mod projection;
 pub mod rivals;

@@ -35,6 +35,8 @@ pub const FLIPPED: &str = "flipped.txt";
 pub const RESULT: &str = "result.json";
 /// What the report of a sweep shows of a run.
 pub const PROJECTION: &str = "projection.csv";
+/// What a run of a sweep answers to the test images.
+pub const ANSWERS: &str = "answers.safetensors";
 /// What `smoothcnn calibrate` writes.
 pub const TEMPERATURE: &str = "temperature.toml";
 /// The scores of held-out images, which it writes too.
@@ -50,7 +52,7 @@ pub const REPORT: &str = "report.html";
 pub const EVENTS: &str = "events.out.tfevents.smoothcnn";
 
 /// Every file of a run.
-pub const RUN_FILES: [&str; 14] = [
+pub const RUN_FILES: [&str; 15] = [
     CONFIG,
     METRICS,
     RESULTS,
@@ -61,6 +63,7 @@ pub const RUN_FILES: [&str; 14] = [
     FLIPPED,
     RESULT,
     PROJECTION,
+    ANSWERS,
     TEMPERATURE,
     CONFORMAL,
     REPORT,

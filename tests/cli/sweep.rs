@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tempfile::tempdir;
 
-use super::{assert_fails, command, json_lines, run, snapshot, stdout};
+use super::{assert_fails, command, json_lines, number, run, snapshot, stdout};
 
 /// Eight runs of a moment each.
 const GRID: &str = "--device cpu --limit-test 40 --batch-size 32 --limit-train 80 --epochs 2 --label-smoothing 0,0.1 \
@@ -63,8 +64,15 @@ fn a_sweep_ends_in_a_table_and_a_report_and_does_nothing_twice() {
     assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)));
     assert_eq!(results(&sweep).len(), 1 + 12);
     let again = run(dir.path(), "sweep collect s --json").success();
-    let found = json_lines(&stdout(&again));
+    let mut found = json_lines(&stdout(&again));
     assert_eq!((&found[0]["runs"], &found[0]["cross_fitted"]), (&12.into(), &true.into()));
+    // Each of six cells has two seeds, asked together; a table has no answers.
+    let ensembles = found[0]["ensembles"].take();
+    assert_eq!(ensembles.as_array().unwrap().len(), 6);
+    assert!(
+        ensembles.as_array().unwrap().iter().all(|e| e["runs"] == 2 && number(e, "nll") <= number(e, "single_nll"))
+    );
+    found[0]["ensembles"] = json!([]);
     // The table alone tells the same, and nothing is written.
     let before = snapshot(&sweep);
     let told = json_lines(&stdout(&run(dir.path(), "sweep collect s/results.csv --json").success()));
@@ -72,6 +80,45 @@ fn a_sweep_ends_in_a_table_and_a_report_and_does_nothing_twice() {
     assert_eq!(snapshot(&sweep), before);
     fs::write(sweep.join("bad.csv"), "id,x\n1,2\n").unwrap();
     assert_fails(run(dir.path(), "sweep collect s/bad.csv"), 4, &["s/bad.csv: line 2, label_smoothing: found nothing"]);
+}
+
+/// Catches a loss that is trained otherwise than its flag says, or held against other runs than those of its seed.
+#[test]
+fn other_losses_stand_beside_smoothing() {
+    let dir = tempdir().unwrap();
+    let grid = GRID
+        .replace("--label-noise 0,0.3", "--losses maxsup,mbls")
+        .replace("--label-smoothing 0,0.1", "--label-smoothing 0,0.1,0.2");
+    let said = stdout(&run(dir.path(), &format!("sweep {grid}")).success());
+    assert!(said.contains("maxsup at e = ") && said.contains("noise 0: mbls, beside plain cross-entropy"), "{said}");
+    let rows = results(&dir.path().join("s"));
+    let column = |name: &str| rows[0].iter().position(|found| found == name).unwrap();
+    let kinds: Vec<[&str; 2]> =
+        rows[1..].iter().map(|row| ["loss_kind", "label_smoothing"].map(|name| row[column(name)].as_str())).collect();
+    let expected = [
+        ["cross-entropy", "0"],
+        ["cross-entropy", "0.1"],
+        ["cross-entropy", "0.2"],
+        ["maxsup", "0.1"],
+        ["maxsup", "0.2"],
+        ["mbls", "0"],
+    ];
+    assert_eq!(kinds, expected.map(|kind| [kind; 2]).concat());
+    let told = json_lines(&stdout(&run(dir.path(), "sweep collect s/results.csv --json").success())).remove(0);
+    let found = json_lines(&stdout(&run(dir.path(), "sweep collect s --json").success())).remove(0);
+    assert!(alike(&told["rivals"], &found["rivals"]));
+    let rivals = found["rivals"].as_array().unwrap();
+    assert_eq!((rivals.len(), &rivals[0]["loss"], &rivals[1]["loss"]), (2, &"maxsup".into(), &"mbls".into()));
+    assert_eq!((found["runs"].as_u64(), rivals[1]["measured"][0]["above_none"]["n"].as_u64()), (Some(6), Some(2)));
+    // One of its runs alone is the same as training it by its own flags.
+    let alone =
+        "train --device cpu --limit-test 40 --batch-size 32 --limit-train 80 --epochs 2 --val-split 0.1 --seed 1";
+    run(dir.path(), &format!("{alone} --loss maxsup --label-smoothing 0.2 --out alone")).success();
+    let model = fs::read(dir.path().join("alone/model.safetensors")).unwrap();
+    let id = &rows[10][column("id")];
+    assert_eq!(fs::read(dir.path().join("s/runs").join(id).join("model.safetensors")).unwrap(), model);
+    let bad = run(dir.path(), "sweep plan --losses maxsup --loss focal");
+    bad.code(2);
 }
 
 /// Catches an entry that depends on the machine or the order, or a task of a job array that trains another one's run.
