@@ -4,10 +4,10 @@
 // For y and dx, a workgroup owns some windows (16 or 32) times some blocks of four channels (16 or 8), and a thread two
 // windows times two blocks: 64 sums. Where that gives few workgroups, there is a form of 16 windows times 8 blocks, and
 // a thread has two windows times one block. Patches and weights of four channels lie in `tile` at a time: 13.5 KiB
-// (common/conv2d_pool_tile.wgsl). For dw and db, it owns 8 blocks of output channels times 8 input channels times 9 taps
-// of one split, and a thread one block times one input channel. Windows are taken eight at a time. In a first layer,
-// which has few input channels, eight threads share a block and one input channel: each takes every eighth window, and
-// their sums are added at the end.
+// (common/conv2d_pool_tile.wgsl). For dw and db, it owns 8 blocks of output channels times 8 input channels times 9
+// taps of one split, and a thread one block times one input channel. Windows are taken eight at a time. In a first
+// layer, which has few input channels, eight threads share a block and one input channel: each takes every eighth
+// window, and their sums are added at the end.
 //
 // Sums of y and dx are taken in the same order as in registers.
 

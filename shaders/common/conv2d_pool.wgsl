@@ -157,8 +157,8 @@ fn load_pixels(p: Pixels, c: u32) -> Patch {
                  pixel_row(plane, p.row + 2u, p.column, affine), pixel_row(plane, p.row + 3u, p.column, affine));
 }
 
-// Four pixels of a row are four bytes side by side, from byte `at` on, in two words. The padding's are other bytes, which
-// are not used; left of the data's first row, `at` is below 0.
+// Four pixels of a row are four bytes side by side, from byte `at` on, in two words. The padding's are other bytes,
+// which are not used; left of the data's first row, `at` is below 0.
 fn pixel_row(plane: u32, row: u32, column: u32, affine: vec2f) -> vec4f {
     let at = plane + row * dims.w_in + column;
     let second = (at + 4u) / 4u;
