@@ -24,8 +24,10 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     let x0 = starts_of_x(n);
     let x1 = starts_of_x(n + 4u);
     var acc = all(Row(vec4f(), vec4f()));
+    let step = feature_of(WORKGROUP);
+    var feature = feature_of(local);
     for (var i = local; i < dims.inputs / 4u; i += WORKGROUP) {
-        let four = place(i);
+        let four = place_of(feature, i);
         let low = transpose(w_from(w.low, i));
         let high = transpose(w_from(w.high, i));
         // Row by row, so that few are held at a time.
@@ -37,6 +39,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
         acc.r5 = multiply(acc.r5, x_from(x1.y, four), low, high);
         acc.r6 = multiply(acc.r6, x_from(x1.z, four), low, high);
         acc.r7 = multiply(acc.r7, x_from(x1.w, four), low, high);
+        feature = further(feature, step);
     }
     add_parts(n, o, local, acc.r0, acc.r1, acc.r2, acc.r3);
     add_parts(n + 4u, o, local, acc.r4, acc.r5, acc.r6, acc.r7);
@@ -56,14 +59,17 @@ fn forward_small(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
     var r1 = r0;
     var r2 = r0;
     var r3 = r0;
+    let step = feature_of(WORKGROUP);
+    var feature = feature_of(local);
     for (var i = local; i < dims.inputs / 4u; i += WORKGROUP) {
-        let four = place(i);
+        let four = place_of(feature, i);
         let low = transpose(w_from(w.low, i));
         let high = transpose(w_from(w.high, i));
         r0 = multiply(r0, x_from(x0.x, four), low, high);
         r1 = multiply(r1, x_from(x0.y, four), low, high);
         r2 = multiply(r2, x_from(x0.z, four), low, high);
         r3 = multiply(r3, x_from(x0.w, four), low, high);
+        feature = further(feature, step);
     }
     add_parts(n, o, local, r0, r1, r2, r3);
 }
@@ -201,33 +207,31 @@ fn weight_tile(at: u32, local: u32) {
     if at % across == 0u { bias_tile(o, local); }
     let column = at % across * WORKGROUP + local;
     let own = place(min(column, dims.inputs / 4u - 1u));
-    // How much further the tile's second vector of dy is; the last tile may have one alone.
-    let high = min(1u, dims.stride / 4u - 1u - o / 4u);
     let step = vec2u(x_length(), dims.stride / 4u);
     // Where the next image begins in x, and its gradient of the tile's outputs in dy.
     var at_image = vec2u(0u, o / 4u);
     var acc = no_rows();
-    var n = 0u;
-    for (; n + 8u <= batch.count; n += 8u) {
-        acc = add_image(acc, at_image, own, high);
+    let count = batch.count;
+    for (var eights = count / 8u; eights > 0u; eights--) {
+        acc = add_image(acc, at_image, own);
         at_image += step;
-        acc = add_image(acc, at_image, own, high);
+        acc = add_image(acc, at_image, own);
         at_image += step;
-        acc = add_image(acc, at_image, own, high);
+        acc = add_image(acc, at_image, own);
         at_image += step;
-        acc = add_image(acc, at_image, own, high);
+        acc = add_image(acc, at_image, own);
         at_image += step;
-        acc = add_image(acc, at_image, own, high);
+        acc = add_image(acc, at_image, own);
         at_image += step;
-        acc = add_image(acc, at_image, own, high);
+        acc = add_image(acc, at_image, own);
         at_image += step;
-        acc = add_image(acc, at_image, own, high);
+        acc = add_image(acc, at_image, own);
         at_image += step;
-        acc = add_image(acc, at_image, own, high);
+        acc = add_image(acc, at_image, own);
         at_image += step;
     }
-    for (; n < batch.count; n++) {
-        acc = add_image(acc, at_image, own, high);
+    for (var rest = count % 8u; rest > 0u; rest--) {
+        acc = add_image(acc, at_image, own);
         at_image += step;
     }
     if column >= dims.inputs / 4u { return; }
@@ -241,11 +245,12 @@ fn weight_tile(at: u32, local: u32) {
     store_dw4(o + 7u, column, acc.v7);
 }
 
-// acc + what the image at `at` gives to the weights.
-fn add_image(acc: Rows, at: vec2u, own: Place, high: u32) -> Rows {
+// acc + what the image at `at` gives to the weights. The last tile may have one vector of outputs alone: what is read
+// behind it goes into sums that nobody stores.
+fn add_image(acc: Rows, at: vec2u, own: Place) -> Rows {
     let x = x_from(at.x, own);
     let a = dy[at.y];
-    let b = dy[at.y + high];
+    let b = dy[at.y + 1u];
     return Rows(fma(x, vec4f(a.x), acc.v0), fma(x, vec4f(a.y), acc.v1),
                 fma(x, vec4f(a.z), acc.v2), fma(x, vec4f(a.w), acc.v3),
                 fma(x, vec4f(b.x), acc.v4), fma(x, vec4f(b.y), acc.v5),

@@ -157,17 +157,17 @@ fn load_pixels(p: Pixels, c: u32) -> Patch {
                  pixel_row(plane, p.row + 2u, p.column, affine), pixel_row(plane, p.row + 3u, p.column, affine));
 }
 
-// Four pixels of a row lie in at most two words: those of the first and of the last pixel inside.
+// Four pixels of a row are four bytes side by side, from byte `at` on, in two words. The padding's are other bytes,
+// which are not used; left of the data's first row, `at` is below 0.
 fn pixel_row(plane: u32, row: u32, column: u32, affine: vec2f) -> vec4f {
-    let columns = column + vec4u(0u, 1u, 2u, 3u);
-    let inside = (columns < vec4u(dims.w_in)) & vec4<bool>(row < dims.h_in);
-    let line = plane + select(0u, row, row < dims.h_in) * dims.w_in;
-    let first = (line + select(column, 0u, column >= dims.w_in)) / 4u;
-    let last = (line + min(column + 3u, dims.w_in - 1u)) / 4u;
-    let at = line + columns;
-    let words = select(vec4u(images[last]), vec4u(images[first]), at / 4u == vec4u(first));
-    let bytes = (words >> (at % 4u * 8u)) & vec4u(255u);
-    return select(vec4f(), vec4f(bytes) * affine.x + affine.y, inside);
+    let at = plane + row * dims.w_in + column;
+    let second = (at + 4u) / 4u;
+    let shift = at % 4u * 8u;
+    let word = (images[second - 1u] >> shift) | (images[second] << 1u << (31u - shift));
+    let bytes = (vec4u(word) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(255u);
+    // No column of a row outside is inside.
+    let columns = select(0x7fffffffu, column, row < dims.h_in) + vec4u(0u, 1u, 2u, 3u);
+    return select(vec4f(), vec4f(bytes) * affine.x + affine.y, columns < vec4u(dims.w_in));
 }
 
 // The same for four channels at once, where they lie side by side.

@@ -10,21 +10,28 @@
 // Where four features of a row are: `at` counts fours. In which word, and how far up in it.
 struct Place { word: vec4u, shift: vec4u }
 
-fn place(at: u32) -> Place {
-    // One division; the other three follow by counting.
+// The first of them, by channel and position. A loop counts up from one to the next, because a division takes long.
+alias Feature = vec2u;
+
+fn feature_of(at: u32) -> Feature {
     let channel = at * 4u / dims.plane;
-    let a = vec2u(channel, at * 4u - channel * dims.plane);
-    let b = next_feature(a);
-    let c = next_feature(b);
-    let d = next_feature(c);
+    return vec2u(channel, at * 4u - channel * dims.plane);
+}
+
+fn further(f: Feature, by: Feature) -> Feature {
+    let next = f + by;
+    return select(next, vec2u(next.x + 1u, next.y - dims.plane), next.y >= dims.plane);
+}
+
+fn place_of(a: Feature, at: u32) -> Place {
+    let b = further(a, vec2u(0u, 1u));
+    let c = further(b, vec2u(0u, 1u));
+    let d = further(c, vec2u(0u, 1u));
     let channels = vec4u(a.x, b.x, c.x, d.x);
     return Place(channels / 2u * dims.plane + vec4u(a.y, b.y, c.y, d.y), channels % 2u * 16u);
 }
 
-// Channel and position.
-fn next_feature(f: vec2u) -> vec2u {
-    return select(vec2u(f.x, f.y + 1u), vec2u(f.x + 1u, 0u), f.y + 1u == dims.plane);
-}
+fn place(at: u32) -> Place { return place_of(feature_of(at), at); }
 
 // Where a row of x begins, the last of `count` rows in place of those beyond.
 fn x_start(row: u32, count: u32) -> u32 { return min(row, count - 1u) * x_length(); }

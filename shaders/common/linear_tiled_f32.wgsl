@@ -8,6 +8,13 @@ alias Place = u32;
 
 fn place(at: u32) -> Place { return at; }
 
+// What a loop that counts up has beside `at` in halves; here there is nothing to count.
+alias Feature = u32;
+
+fn feature_of(at: u32) -> Feature { return 0u; }
+fn further(f: Feature, by: Feature) -> Feature { return f; }
+fn place_of(f: Feature, at: u32) -> Place { return at; }
+
 // Where a row of x begins, the last of `count` rows in place of those beyond.
 fn x_start(row: u32, count: u32) -> u32 { return min(row, count - 1u) * x_length(); }
 fn x_length() -> u32 { return dims.inputs / 4u; }

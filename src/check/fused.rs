@@ -56,7 +56,9 @@ pub fn conv2d_pool(gpu: &Arc<Gpu>, n: usize, d: Conv2d) -> Result<Vec<Row>> {
         for y in [Layout::Planes, Layout::ChannelsLast] {
             let wants_dx = d.padding == [1, 1] && x != Layout::Bytes;
             let Some(block) = Conv2dPool::new(&d, &pool, wants_dx, x, y) else { continue };
-            let forms = Tiles::ALL.into_iter().filter(|&tiles| gpu.runs(tiles));
+            // Few workgroups are large parts, and more are small ones; yet more are no other kernels.
+            let others = |&tiles: &Tiles| tiles != Tiles::WorkgroupMany && gpu.runs(tiles);
+            let forms = Tiles::DIVISIONS.into_iter().filter(others);
             let stored = || halves::ALL.into_iter().filter(|&stored| gpu.stores(stored));
             for (tiles, stored) in forms.flat_map(|tiles| stored().map(move |stored| (tiles, stored))) {
                 let mut block = block.tuned(Tuning::all(tiles));

@@ -54,7 +54,7 @@ pub fn training(
 ) -> Result<Vec<Row>> {
     let loss = loss.into();
     let mut rows = vec![];
-    for tiles in Tiles::ALL.into_iter().filter(|&tiles| gpu.runs(tiles)) {
+    for tiles in Tiles::DIVISIONS.into_iter().filter(|&tiles| gpu.runs(tiles)) {
         for activations in halves::ALL.into_iter().filter(|&activations| gpu.stores(activations)) {
             let what = match (kernels, activations) {
                 // They have one form.

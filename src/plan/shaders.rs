@@ -101,9 +101,9 @@ shaders! {
     CONV2D_POOL_F16 = "conv2d_pool" + "_f16" with "conv2d_pool" & "f16" & "conv2d_pool_f16",
     CONV2D_POOL_LANES = "conv2d_pool_lanes" with "conv2d_pool" & "f32" & "conv2d_pool_f32",
     CONV2D_POOL_LANES_F16 = "conv2d_pool_lanes" + "_f16" with "conv2d_pool" & "f16" & "conv2d_pool_f16",
-    CONV2D_POOL_TILED = "conv2d_pool_tiled" with "conv2d_pool" & "f32" & "conv2d_pool_f32",
+    CONV2D_POOL_TILED = "conv2d_pool_tiled" with "conv2d_pool" & "f32" & "conv2d_pool_f32" & "conv2d_pool_tile",
     CONV2D_POOL_TILED_F16 =
-        "conv2d_pool_tiled" + "_f16" with "conv2d_pool" & "f16" & "conv2d_pool_f16",
+        "conv2d_pool_tiled" + "_f16" with "conv2d_pool" & "f16" & "conv2d_pool_f16" & "conv2d_pool_tile",
     EMA = "ema",
     GATHER = "gather" with "random",
     LOGIT_PENALTY = "logit_penalty" with "loss_block" & "reduce" & "loss",
@@ -157,7 +157,9 @@ impl Shader {
 pub fn of_form(tiles: Tiles) -> impl Iterator<Item = &'static Shader> {
     let name = move |shader: &Shader| match tiles {
         Tiles::Registers => ["conv2d_pool", "linear_tiled"].contains(&shader.file),
-        Tiles::Workgroup => ["conv2d_pool_tiled", "linear_tiled"].contains(&shader.file),
+        Tiles::Workgroup | Tiles::WorkgroupFew | Tiles::WorkgroupMany => {
+            ["conv2d_pool_tiled", "linear_tiled"].contains(&shader.file)
+        }
         Tiles::Lanes => ["conv2d_pool_lanes", "linear_tiled_lanes"].contains(&shader.file),
     };
     ALL.iter().copied().filter(move |shader| name(shader))

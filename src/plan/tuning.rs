@@ -5,27 +5,52 @@
 /// How a kernel divides its work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Tiles {
     /// Every thread on its own, with its tile in registers: runs on every device.
     #[default]
     Registers,
     /// The threads of a workgroup load for each other, into its memory: for hardware GPUs.
     Workgroup,
+    /// The same, the work divided into fewer workgroups: for some 256 lanes, as an integrated GPU has.
+    WorkgroupFew,
+    /// The same, the work divided into more workgroups: for 10,000 lanes and more.
+    WorkgroupMany,
     /// The eight lanes of a subgroup load for each other. For software drivers, with subgroups of exactly eight.
     Lanes,
 }
 
 impl Tiles {
-    /// Every form.
+    /// Every form of the kernels.
     pub const ALL: [Self; 3] = [Self::Registers, Self::Workgroup, Self::Lanes];
+
+    /// Every form, and every way to divide its work.
+    pub const DIVISIONS: [Self; 5] =
+        [Self::Registers, Self::Workgroup, Self::WorkgroupFew, Self::WorkgroupMany, Self::Lanes];
 
     /// As flags and files have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Registers => "registers",
             Self::Workgroup => "workgroup",
+            Self::WorkgroupFew => "workgroup-few",
+            Self::WorkgroupMany => "workgroup-many",
             Self::Lanes => "lanes",
+        }
+    }
+
+    /// Workgroups that a large dispatch should have: where large parts are fewer, small ones are taken, and a weight's
+    /// gradient is split into so many. That depends on nothing but the form and the shapes, so that every device has the
+    /// same parts and adds in the same order.
+    ///
+    /// A lane wants some 16 threads, so that others run while one waits: 64 workgroups of 64 threads are that for 256
+    /// lanes, and 256 for 1,024. With 1,024, 10,000 lanes have 6, where a batch of 64 images has parts for so many. More
+    /// parts cost more: a small part uses what it loads for fewer products, and the optimizer adds all splits.
+    pub fn workgroups(self) -> usize {
+        match self {
+            Self::WorkgroupFew => 64,
+            Self::WorkgroupMany => 1024,
+            Self::Registers | Self::Workgroup | Self::Lanes => 256,
         }
     }
 }

@@ -205,7 +205,7 @@ impl Case {
         let later = if optimizer.lr() < 1.0 { rng.of(0..4 * batch_size + 1) } else { 0 };
         let images = first + later;
         let loss = loss(&mut rng, net.classes, images);
-        let tiles = rng.one(&Tiles::ALL);
+        let tiles = rng.one(&Tiles::DIVISIONS);
         let max_data_bytes = rng.one(&[u64::MAX, 0, 1000]);
         let test = dataset(&net, batch_size + 1, &mut Philox::new(seed, 0x7E57));
         let params = net.initial_parameters(seed);

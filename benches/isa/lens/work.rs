@@ -12,8 +12,10 @@ use smoothcnn::plan::tuning::{Tiles, Tuning};
 use super::{Code, Compiled};
 
 /// The forms that hardware may get, the usual one first. That for software drivers is not among them.
-pub const FORMS: [(&str, Kernels, Tiles, Storage); 5] = [
+pub const FORMS: [(&str, Kernels, Tiles, Storage); 7] = [
     ("workgroup", Kernels::Fused, Tiles::Workgroup, Storage::F32),
+    ("workgroup-few", Kernels::Fused, Tiles::WorkgroupFew, Storage::F32),
+    ("workgroup-many", Kernels::Fused, Tiles::WorkgroupMany, Storage::F32),
     ("workgroup f16", Kernels::Fused, Tiles::Workgroup, Storage::F16),
     ("registers", Kernels::Fused, Tiles::Registers, Storage::F32),
     ("registers f16", Kernels::Fused, Tiles::Registers, Storage::F16),

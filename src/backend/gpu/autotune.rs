@@ -159,15 +159,42 @@ fn measure(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Result<Tried>
         Ok(Form { trainer, net: setup.net, compared: &compared })
     };
     let reference = form(images, plain).and_then(|mut form| form.answer());
-    let forms: Vec<Tiles> = Tiles::ALL.into_iter().filter(|&tiles| gpu.runs(tiles)).collect();
+    let options = |tiles| GpuOptions { tuning: Some(Tuning::all(tiles)), activations, ..GpuOptions::default() };
+    let of_step = |tiles| {
+        let (compiled, _) = compile_for(setup, &gpu.device.limits(), gpu.memory_available(), options(tiles)).ok()?;
+        Some(divided(&compiled.plan.dispatches[compiled.train]))
+    };
+    let runs = Tiles::DIVISIONS.into_iter().filter(|&tiles| gpu.runs(tiles));
+    let forms = without_repeats(runs, of_step);
     let build = |tiles| {
         // What went wrong with another form is that form's own.
         gpu.forgive();
-        form(setup.batch_size, GpuOptions { tuning: Some(Tuning::all(tiles)), activations, ..GpuOptions::default() })
+        form(setup.batch_size, options(tiles))
     };
     let tried = choose(&forms, reference, tolerance(activations), build);
     gpu.forgive();
     tried
+}
+
+/// How a step's work is divided: each dispatch's shader, pass, sizes and workgroups.
+fn divided(step: &[Dispatch]) -> Vec<(&'static str, &'static str, Vec<u8>, [u32; 3])> {
+    step.iter().map(|d| (d.shader.name, d.entry.name.as_str(), d.dims.clone(), d.workgroups)).collect()
+}
+
+/// Those that do not divide the work as one before does: a large batch gives the same parts to all devices. What does
+/// not compile is for its trial to say.
+fn without_repeats<T: PartialEq>(
+    forms: impl Iterator<Item = Tiles>,
+    mut of_step: impl FnMut(Tiles) -> Option<T>,
+) -> Vec<Tiles> {
+    let mut known = vec![];
+    let mut is_new = |tiles: &Tiles| {
+        let step = of_step(*tiles);
+        let new = step.is_none() || !known.contains(&step);
+        known.push(step);
+        new
+    };
+    forms.filter(|tiles| is_new(tiles)).collect()
 }
 
 /// The forms whose answer is within `tolerance` of the reference, and the fastest of them. What fails or is wrong is
@@ -335,7 +362,7 @@ mod tests {
     const GOOD: Fake = Fake { answer: 0.5001, seconds: 2.0, clock: true };
 
     fn tried(build: impl FnMut(Tiles) -> Result<Fake>) -> Result<Tried> {
-        choose(&Tiles::ALL, reference(), 1e-3, build)
+        choose(&Tiles::DIVISIONS, reference(), 1e-3, build)
     }
 
     fn refused() -> Error {
@@ -349,14 +376,14 @@ mod tests {
             let tried = tried(|tiles| match tiles {
                 Tiles::Registers => Ok(GOOD),
                 Tiles::Workgroup => Ok(Fake { answer: wrong, seconds: 1e-3, clock: true }),
-                Tiles::Lanes => Err(refused()),
+                _ => Err(refused()),
             })
             .unwrap();
             assert_eq!(
                 (tried.fastest, &tried.right[..]),
                 (Some(Tuning::all(Tiles::Registers)), &[Tiles::Registers][..])
             );
-            let [workgroup, lanes] = &tried.notes[..] else { panic!("{:?}", tried.notes) };
+            let [workgroup, .., lanes] = &tried.notes[..] else { panic!("{:?}", tried.notes) };
             assert!(workgroup.contains("workgroup is left out: wrong result: a logit is off by"), "{workgroup}");
             assert!(lanes.contains("lanes is left out") && lanes.contains("the compiler crashed"), "{lanes}");
         }
@@ -379,7 +406,7 @@ mod tests {
                 Ok(match tiles {
                     Tiles::Registers => Fake { clock, ..GOOD },
                     Tiles::Workgroup => Fake { seconds: 1.0, ..GOOD },
-                    Tiles::Lanes => Fake { seconds: 3.0, ..GOOD },
+                    _ => Fake { seconds: 3.0, ..GOOD },
                 })
             })
             .unwrap()
@@ -390,7 +417,16 @@ mod tests {
             assert_eq!(tried.notes.iter().filter(|note| note.contains("host's clock")).count(), usize::from(!clock));
         }
         // Where there is nothing to compare with, nothing is chosen.
-        let tried = choose(&Tiles::ALL, Err(refused()), 1e-3, |_| Ok(GOOD)).unwrap();
+        let tried = choose(&Tiles::DIVISIONS, Err(refused()), 1e-3, |_| Ok(GOOD)).unwrap();
         assert!(tried.fastest.is_none() && tried.notes.len() == 1, "{tried:?}");
+    }
+
+    /// Catches a trial of the same parts twice, and one that is saved although the parts differ.
+    #[test]
+    fn parts_that_are_the_same_are_tried_once() {
+        let tried = |of_step: fn(Tiles) -> Option<usize>| without_repeats(Tiles::DIVISIONS.into_iter(), of_step);
+        assert_eq!(tried(|tiles| Some(tiles.workgroups())).len(), 3);
+        assert_eq!(tried(|_| Some(1)), [Tiles::Registers]);
+        assert_eq!(tried(|_| None), Tiles::DIVISIONS);
     }
 }

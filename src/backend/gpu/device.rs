@@ -241,7 +241,7 @@ impl Gpu {
         let subgroups = [self.info.subgroup_min_size, self.info.subgroup_max_size];
         match tiles {
             Tiles::Registers => true,
-            Tiles::Workgroup => self.fits(tiles),
+            Tiles::Workgroup | Tiles::WorkgroupFew | Tiles::WorkgroupMany => self.fits(tiles),
             // That every subgroup is full, software drivers keep, and nobody else promises.
             Tiles::Lanes => {
                 !self.is_hardware()

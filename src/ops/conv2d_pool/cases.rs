@@ -25,6 +25,6 @@ pub const CASES: &[(usize, Conv2d)] = &[
     conv(3, [32, 14, 14], 64, [3, 3], [1, 1], [1, 1]),
     // More windows in a row, and more channels, than one tile of any form has; an odd number of each.
     conv(2, [36, 5, 19], 44, [3, 3], [1, 1], [1, 1]),
-    // So many parts that none of them are small ones.
+    // So many parts that few workgroups are large ones, of y and of dx.
     conv(9, [4, 31, 32], 36, [3, 3], [1, 1], [1, 1]),
 ];

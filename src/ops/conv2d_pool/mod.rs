@@ -29,16 +29,12 @@ use crate::plan::shaders::{
 use crate::plan::tuning::{LANES, Tiles, Tuning};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 
-/// Threads that the split of a weight gradient aims at: enough for a large device. It depends on nothing but the
-/// shapes, so that every device sums in the same order.
-const SPLIT_THREADS: usize = 4096;
+/// Threads that the split of a weight gradient aims at, for each of [`Tiles::workgroups`]: in the form for hardware a
+/// part has some four times as many as are counted here.
+const SPLIT_THREADS: usize = 16;
 
 /// About so many parts, and less than twice as many: the optimizer adds them one after the other.
 const MAX_SPLITS: usize = 256;
-
-/// Workgroups that are enough for a large device. Where the parts of [`Tiles::Workgroup`] are fewer, forward from
-/// channels last takes smaller ones: again by shapes alone.
-const FEW: usize = 256;
 
 /// Windows that a thread owns of `y` or `dx`, as `WINDOWS` in the shader.
 const WINDOWS: usize = 4;
@@ -170,7 +166,8 @@ impl Conv2dPool {
     pub fn splits(&self, n: usize) -> (usize, usize) {
         let all = n * self.pooled[0];
         // Rather too many parts than too few: in the form for hardware a part is at least a workgroup.
-        let rows = (all / SPLIT_THREADS.div_ceil(self.split_threads()).min(MAX_SPLITS)).max(1);
+        let threads = SPLIT_THREADS * self.tuning.conv_backward.workgroups();
+        let rows = (all / threads.div_ceil(self.split_threads()).min(MAX_SPLITS)).max(1);
         (all.div_ceil(rows), rows)
     }
 
@@ -195,10 +192,11 @@ impl Conv2dPool {
     /// Threads of one split of the weight's gradient, in the form that is chosen.
     fn weight_threads(&self) -> usize {
         match self.tuning.conv_backward {
-            Tiles::Workgroup if self.x == Layout::ChannelsLast => {
-                self.conv.c_out.div_ceil(32) * self.conv.input[0].div_ceil(8) * WORKGROUP
+            Tiles::Workgroup | Tiles::WorkgroupFew | Tiles::WorkgroupMany => {
+                let c_in = self.conv.input[0];
+                let parts = if self.x == Layout::ChannelsLast { c_in.div_ceil(8) } else { c_in };
+                self.conv.c_out.div_ceil(32) * parts * WORKGROUP
             }
-            Tiles::Workgroup => self.conv.c_out.div_ceil(32) * self.conv.input[0] * WORKGROUP,
             Tiles::Registers => self.split_threads(),
             Tiles::Lanes => {
                 let blocks = self.conv.c_out / 4;
@@ -239,12 +237,20 @@ fn strides(layout: Layout, [channels, h, w]: [usize; 3], stored: Storage) -> [u3
 fn tile_threads(tiles: Tiles, windows: usize, channels: usize) -> usize {
     match tiles {
         Tiles::Registers => windows.div_ceil(WINDOWS) * channels.div_ceil(8),
-        Tiles::Workgroup => {
+        Tiles::Workgroup | Tiles::WorkgroupFew | Tiles::WorkgroupMany => {
             // As `area` in the shader.
             let pairs = if channels <= 32 { 4 } else { 8 };
             windows.div_ceil(2 * WORKGROUP / pairs) * channels.div_ceil(8 * pairs) * WORKGROUP
         }
         Tiles::Lanes => windows.div_ceil(LANES) * channels.div_ceil(4 * LANES) * LANES,
+    }
+}
+
+/// Whether a pass from channels last takes smaller parts, because the large ones are so few workgroups.
+fn in_small_parts(tiles: Tiles, groups: usize) -> bool {
+    match tiles {
+        Tiles::Workgroup | Tiles::WorkgroupFew | Tiles::WorkgroupMany => groups < tiles.workgroups(),
+        Tiles::Registers | Tiles::Lanes => false,
     }
 }
 
@@ -289,10 +295,10 @@ impl Conv2dPool {
         match (tiles, self.stored) {
             (Tiles::Registers, Storage::F32) => &CONV2D_POOL,
             (Tiles::Registers, Storage::F16) => &CONV2D_POOL_F16,
-            (Tiles::Workgroup, Storage::F32) => &CONV2D_POOL_TILED,
-            (Tiles::Workgroup, Storage::F16) => &CONV2D_POOL_TILED_F16,
             (Tiles::Lanes, Storage::F32) => &CONV2D_POOL_LANES,
             (Tiles::Lanes, Storage::F16) => &CONV2D_POOL_LANES_F16,
+            (Tiles::Workgroup | Tiles::WorkgroupFew | Tiles::WorkgroupMany, Storage::F32) => &CONV2D_POOL_TILED,
+            (Tiles::Workgroup | Tiles::WorkgroupFew | Tiles::WorkgroupMany, Storage::F16) => &CONV2D_POOL_TILED_F16,
         }
     }
 
@@ -329,7 +335,7 @@ impl Conv2dPool {
             (Tiles::Lanes, Layout::ChannelsLast) => strip_threads(n, self.pooled, self.conv.c_out),
             (tiles, _) => tile_threads(tiles, windows, self.conv.c_out),
         };
-        let few = self.tuning.conv_forward == Tiles::Workgroup && threads / WORKGROUP < FEW;
+        let few = in_small_parts(self.tuning.conv_forward, threads / WORKGROUP);
         let (pass, x) = match self.x {
             Layout::Planes => ("forward_planes", "x"),
             Layout::ChannelsLast if few => ("forward_small", "x_last"),
@@ -404,12 +410,18 @@ impl Conv2dPool {
                 bindings.push(("dx", dx));
                 let [c_in, h, w] = self.conv.input;
                 let plane = [h.div_ceil(2), w.div_ceil(2)];
+                let windows = n * plane[0] * plane[1];
                 let of_input = match self.tuning.conv_backward {
                     Tiles::Lanes => strip_threads(n, plane, c_in),
-                    tiles => tile_threads(tiles, n * plane[0] * plane[1], c_in),
+                    tiles => tile_threads(tiles, windows, c_in),
                 }
                 .div_ceil(WORKGROUP);
-                let pass = if self.x == Layout::Planes { "backward_planes" } else { "backward" };
+                let few = in_small_parts(self.tuning.conv_backward, of_input);
+                let (pass, of_input) = match self.x {
+                    Layout::Planes => ("backward_planes", of_input),
+                    _ if few => ("backward_small", small_threads(windows, c_in) / WORKGROUP),
+                    _ => ("backward", of_input),
+                };
                 (pass, of_weight + of_input)
             }
         };

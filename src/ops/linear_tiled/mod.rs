@@ -15,10 +15,6 @@ use crate::plan::{Grid, Plan, Slice, uniform, word};
 /// Rows and columns of a thread's tile, as `TILE` in the shader.
 const TILE: usize = 8;
 
-/// Workgroups that are enough for a large device. Where tiles of [`TILE`] rows are fewer, the forward pass takes half of
-/// the rows. That depends on nothing but the shapes, so that every device has the same parts.
-const FEW: usize = 256;
-
 /// Besides the layer's own cases, one of so many tiles that they are of eight rows. Its rows and columns end in the
 /// middle of tiles.
 pub const CASES: &[(usize, Linear)] = &[(131, Linear::new(268, 124))];
@@ -80,8 +76,8 @@ impl LinearTiled {
         match (self.tiles, self.x) {
             (Tiles::Lanes, Storage::F32) => &LINEAR_TILED_LANES,
             (Tiles::Lanes, Storage::F16) => &LINEAR_TILED_LANES_F16,
-            (Tiles::Registers | Tiles::Workgroup, Storage::F32) => &LINEAR_TILED,
-            (Tiles::Registers | Tiles::Workgroup, Storage::F16) => &LINEAR_TILED_F16,
+            (_, Storage::F32) => &LINEAR_TILED,
+            (_, Storage::F16) => &LINEAR_TILED_F16,
         }
     }
 
@@ -102,9 +98,10 @@ impl LinearTiled {
         let outputs = self.dims.outputs;
         let (pass, groups) = match self.tiles {
             Tiles::Lanes => ("forward", n.div_ceil(16) * outputs.div_ceil(4 * LANES)),
-            Tiles::Registers | Tiles::Workgroup => match n.div_ceil(TILE) * outputs.div_ceil(TILE) {
-                few @ 0..FEW => ("forward_small", few / n.div_ceil(TILE) * n.div_ceil(TILE / 2)),
-                enough => ("forward", enough),
+            tiles => match n.div_ceil(TILE) * outputs.div_ceil(TILE) {
+                enough if enough >= tiles.workgroups() => ("forward", enough),
+                // Where tiles are few, they have half of the rows.
+                _ => ("forward_small", n.div_ceil(TILE / 2) * outputs.div_ceil(TILE)),
             },
         };
         plan.dispatch(
@@ -134,7 +131,7 @@ impl LinearTiled {
             // Sixteen rows times eight inputs a lane.
             Tiles::Lanes => (rows.div_ceil(16) * inputs.div_ceil(8 * LANES) * LANES).div_ceil(WORKGROUP),
             // A tile's rows times four inputs a thread.
-            Tiles::Registers | Tiles::Workgroup => rows.div_ceil(TILE) * inputs.div_ceil(4 * WORKGROUP),
+            _ => rows.div_ceil(TILE) * inputs.div_ceil(4 * WORKGROUP),
         };
         let of_weight = groups_of(outputs);
         let (pass, groups, passes) = match dx {
