@@ -27,8 +27,12 @@ pub enum Stream {
     Seeds(usize),
     /// Made-up answers of a perfectly calibrated network.
     Perfect(usize),
-    /// What is done to the images of an update ([`Philox::of_update`]).
+    /// How the images of an update are moved, mirrored and cut ([`Philox::of_image`]).
     Augment,
+    /// How they are turned and scaled.
+    Affine,
+    /// How they are made brighter or darker.
+    Tone,
     /// What a layer draws in training, by its place in the network ([`Philox::of_layer`]).
     Layer(usize),
 }
@@ -49,6 +53,8 @@ impl Stream {
             Self::Folds => (10, 0),
             Self::Seeds(which) => (11, which),
             Self::Perfect(which) => (12, which),
+            Self::Affine => (13, 0),
+            Self::Tone => (14, 0),
         };
         assert!(u32::try_from(which).is_ok(), "{self:?} would run into the next stream");
         what << 32 | which as u64
@@ -91,10 +97,10 @@ impl Philox {
         Self::rounds(counter, [seed as u32, (seed >> 32) as u32])[i % 4]
     }
 
-    /// 128 random bits for image `k` of the batch of update `step`: block `step * 2^32 + k` of the stream
-    /// [`Stream::Augment`], as [`Self::of_layer`] has it. `shaders/common/random.wgsl` gives the same.
-    pub fn of_update(seed: u64, step: u64, k: usize) -> [u32; 4] {
-        let stream = Stream::Augment.number();
+    /// 128 random bits for image `k` of the batch of update `step`: block `step * 2^32 + k` of a stream without a number
+    /// of its own, as [`Self::of_layer`] has it. `shaders/common/random.wgsl` gives the same.
+    pub fn of_image(seed: u64, what: Stream, step: u64, k: usize) -> [u32; 4] {
+        let stream = what.number();
         let counter = [k as u32, step as u32, stream as u32, (stream >> 32) as u32 | ((step >> 32) as u32) << 8];
         Self::rounds(counter, [seed as u32, (seed >> 32) as u32])
     }
@@ -181,7 +187,8 @@ mod tests {
     #[test]
     fn streams_are_disjoint() {
         use Stream::{
-            Augment, Bootstrap, Flip, FlipOrder, Folds, Layer, Parameter, Perfect, Seeds, Shuffle, Split, TestSplit,
+            Affine, Augment, Bootstrap, Flip, FlipOrder, Folds, Layer, Parameter, Perfect, Seeds, Shuffle, Split,
+            TestSplit, Tone,
         };
         let last = u32::MAX as usize;
         let kinds = [
@@ -197,6 +204,8 @@ mod tests {
             |_| Folds,
             Seeds,
             Perfect,
+            |_| Affine,
+            |_| Tone,
         ];
         let ranges = kinds.map(|kind| [kind(0).number(), kind(last).number()]);
         assert!(ranges.windows(2).all(|pair| pair[0][0] <= pair[0][1] && pair[0][1] < pair[1][0]), "{ranges:x?}");

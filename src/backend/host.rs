@@ -77,6 +77,7 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
         net.check_batches(order.len(), *batch_size)?;
         let mut labels = vec![];
         let mut rows = vec![];
+        let table = augment.table();
         let mut augmented =
             Dataset { shape: train.shape, classes: train.classes, images: vec![], labels: vec![], files: vec![] };
         for (t, indices) in (updates + 1..).zip(order.chunks(*batch_size)) {
@@ -86,12 +87,8 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
                 augmented.images.resize(indices.len() * train.pixels(), 0);
                 let images = augmented.images.par_chunks_mut(train.pixels()).zip(indices).enumerate();
                 images.for_each(|(k, (to, &index))| {
-                    augment.apply(
-                        &augment.draw(*seed, t, k, train.shape),
-                        train.shape,
-                        train.image(index as usize),
-                        to,
-                    );
+                    let drawn = augment.draw(*seed, t, k, train.shape);
+                    augment.apply(&table, &drawn, train.shape, train.image(index as usize), to);
                 });
                 let all: Vec<u32> = (0..indices.len() as u32).collect();
                 self.network.gather(&augmented, &all, &self.normalised);
