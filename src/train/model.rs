@@ -295,7 +295,11 @@ impl Model {
         let normalisation = self.file.normalisation([&how.mean, &how.std], usual)?;
         let device = how.device.open(how.precision, note)?;
         let tuning = how.device.tiles.map(Tuning::all);
-        Ok(OpenModel { model: self, normalisation, device, tuning, batch_size: how.batch_size })
+        if how.tta == Tta::Flip {
+            note("tta: the mean of each image's logits and its mirror image's");
+        }
+        let Inference { batch_size, tta, .. } = *how;
+        Ok(OpenModel { model: self, normalisation, device, tuning, batch_size, tta })
     }
 
     /// What logits `[images, classes]` of the model, divided by `temperature`, say: a probability for each class, 0 for
@@ -325,6 +329,7 @@ pub struct OpenModel<'a> {
     device: Opened,
     tuning: Option<Tuning>,
     batch_size: usize,
+    tta: Tta,
 }
 
 impl OpenModel<'_> {
@@ -342,8 +347,25 @@ impl OpenModel<'_> {
             batch_size: self.batch_size,
         };
         let mut predictor = self.device.predictor(Storage::F32, self.tuning, &asked, images.len())?;
-        finite(predictor.logits(ImageSet::Bytes(images))?, net.classes)
+        let mut logits = predictor.logits(ImageSet::Bytes(images))?;
+        if self.tta == Tta::Flip {
+            let mirrored = predictor.logits(ImageSet::Bytes(&images.mirrored()))?;
+            logits.iter_mut().zip(mirrored).for_each(|(logit, other)| *logit = 0.5 * (*logit + other));
+        }
+        finite(logits, net.classes)
     }
+}
+
+/// What a model is asked about each image beside the image itself (test-time augmentation).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum Tta {
+    /// Nothing.
+    #[default]
+    None,
+    /// Its mirror image; the logits are the mean of both.
+    Flip,
 }
 
 /// What computes a saved model's logits, and how.
@@ -355,6 +377,8 @@ pub struct Inference {
     pub precision: Precision,
     /// Images in a batch.
     pub batch_size: usize,
+    /// What else is asked about each image.
+    pub tta: Tta,
     /// Mean of the pixels, scaled to 0..1: one value, one a channel, or none for that of training.
     pub mean: Vec<f64>,
     /// Their standard deviation.
@@ -363,7 +387,14 @@ pub struct Inference {
 
 impl Default for Inference {
     fn default() -> Self {
-        Self { device: Device::default(), precision: Precision::F32, batch_size: 256, mean: vec![], std: vec![] }
+        Self {
+            device: Device::default(),
+            precision: Precision::F32,
+            batch_size: 256,
+            tta: Tta::None,
+            mean: vec![],
+            std: vec![],
+        }
     }
 }
 
