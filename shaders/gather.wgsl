@@ -27,7 +27,7 @@ struct Gather {
 @group(0) @binding(5) var<storage, read> normalisation: array<vec2f>; // [channels]: scale, offset
 @group(0) @binding(6) var<storage, read_write> x: array<f32>;         // [n, channels, height, width]
 @group(0) @binding(7) var<storage, read_write> targets: array<u32>;   // [n]
-@group(0) @binding(8) var<storage, read> turns: array<vec2i>;         // [256]: cosine and sine of each level's angle, in 2^-14
+@group(0) @binding(8) var<storage, read> turns: array<vec2i>;         // [256]: cosine, sine of a level, in 2^-14
 
 @compute @workgroup_size(WORKGROUP)
 fn gather(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -46,8 +46,8 @@ fn gather(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     x[at] = value * affine.x + affine.y;
 }
 
-// The same of images that are augmented: what is drawn, and where pixels go, is as in `src/ops/augment`. All of it is in
-// whole numbers: the bytes are those of the twin.
+// The same of images that are augmented: what is drawn, and where pixels go, is as in `src/ops/augment`. All of it is
+// in whole numbers: the bytes are those of the twin.
 const ONE = 16384;
 
 @compute @workgroup_size(WORKGROUP)
@@ -63,7 +63,7 @@ fn gather_augmented(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
 
     let size = vec2i(i32(dims.plane / dims.width), i32(dims.width));
     let here = vec2i(i32(pixel % dims.plane / dims.width), i32(pixel % dims.width));
-    let drawn = image_random(AUGMENT, n);
+    let drawn = image_random(AUGMENT, part.before + n);
     // The upper half of a word, which is below 2^16, in 0..count.
     let moved = vec2i((vec2u(drawn.x >> 16u, drawn.y >> 16u) * (2u * dims.shift + 1u)) >> vec2u(16u));
     let centre = vec2i((vec2u(drawn.w >> 16u, drawn.w & 0xffffu) * vec2u(size)) >> vec2u(16u));
@@ -103,7 +103,7 @@ fn part(most: i32, word: u32) -> i32 { return most * (2 * i32(word >> 24u) - 255
 
 // The four pixels around the place that `there` has in image `n` before it is turned and scaled.
 fn resampled(n: u32, plane: u32, size: vec2i, there: vec2i) -> i32 {
-    let drawn = image_random(AFFINE, n);
+    let drawn = image_random(AFFINE, part.before + n);
     let inverse = ONE * ONE / (ONE + part(dims.scale, drawn.y));
     let turn = (turns[drawn.x >> 24u] * inverse) >> vec2u(14u);
     // From the middle, in half pixels.
@@ -120,7 +120,7 @@ fn resampled(n: u32, plane: u32, size: vec2i, there: vec2i) -> i32 {
 }
 
 fn toned(n: u32, value: i32) -> i32 {
-    let drawn = image_random(TONE, n);
+    let drawn = image_random(TONE, part.before + n);
     let contrast = ONE + part(dims.contrast, drawn.y);
     return clamp(((value - 128) * contrast + 128 * ONE + part(dims.brightness, drawn.x) + ONE / 2) >> 14u, 0, 255);
 }

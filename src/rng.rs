@@ -33,6 +33,8 @@ pub enum Stream {
     Affine,
     /// How they are made brighter or darker.
     Tone,
+    /// How the images of a batch are mixed ([`Philox::of_batch`]).
+    Mix,
     /// What a layer draws in training, by its place in the network ([`Philox::of_layer`]).
     Layer(usize),
 }
@@ -55,6 +57,7 @@ impl Stream {
             Self::Perfect(which) => (12, which),
             Self::Affine => (13, 0),
             Self::Tone => (14, 0),
+            Self::Mix => (15, 0),
         };
         assert!(u32::try_from(which).is_ok(), "{self:?} would run into the next stream");
         what << 32 | which as u64
@@ -103,6 +106,15 @@ impl Philox {
         let stream = what.number();
         let counter = [k as u32, step as u32, stream as u32, (stream >> 32) as u32 | ((step >> 32) as u32) << 8];
         Self::rounds(counter, [seed as u32, (seed >> 32) as u32])
+    }
+
+    /// The numbers that batch `which`, from 0, of update `step` draws of a stream without a number of its own: from
+    /// block `step * 2^32 + which * 2^12` on, as [`Self::of_layer`] has it.
+    pub fn of_batch(seed: u64, what: Stream, step: u64, which: usize) -> Self {
+        let mut batch = Self::of(seed, what);
+        let above = (step >> 32) as u32;
+        batch.counter = [(which << 12) as u32, step as u32, batch.counter[2], batch.counter[3] | above << 8];
+        batch
     }
 
     /// Ten rounds of Philox over one counter.
@@ -187,7 +199,7 @@ mod tests {
     #[test]
     fn streams_are_disjoint() {
         use Stream::{
-            Affine, Augment, Bootstrap, Flip, FlipOrder, Folds, Layer, Parameter, Perfect, Seeds, Shuffle, Split,
+            Affine, Augment, Bootstrap, Flip, FlipOrder, Folds, Layer, Mix, Parameter, Perfect, Seeds, Shuffle, Split,
             TestSplit, Tone,
         };
         let last = u32::MAX as usize;
@@ -206,6 +218,7 @@ mod tests {
             Perfect,
             |_| Affine,
             |_| Tone,
+            |_| Mix,
         ];
         let ranges = kinds.map(|kind| [kind(0).number(), kind(last).number()]);
         assert!(ranges.windows(2).all(|pair| pair[0][0] <= pair[0][1] && pair[0][1] < pair[1][0]), "{ranges:x?}");

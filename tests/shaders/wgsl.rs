@@ -139,6 +139,7 @@ fn uniform_blocks_are_those_of_their_owners() {
             let ours = match binding.name.as_str() {
                 "loss" => smoothcnn::loss::LossBlock::FIELDS,
                 "optimizer" => smoothcnn::optimizer::OptimizerBlock::FIELDS,
+                "part" => smoothcnn::ops::mix::PartBlock::FIELDS,
                 _ => continue,
             };
             let theirs = fields.iter().map(|(name, offset)| (name.as_str(), *offset));
