@@ -99,16 +99,16 @@ fn reflected(at: i32, size: i32) -> i32 {
 }
 
 // What level `word` of a range is of `most`.
-fn part(most: i32, word: u32) -> i32 { return most * (2 * i32(word >> 24u) - 255) / 255; }
+fn of_level(most: i32, word: u32) -> i32 { return most * (2 * i32(word >> 24u) - 255) / 255; }
 
 // The four pixels around the place that `there` has in image `n` before it is turned and scaled.
 fn resampled(n: u32, plane: u32, size: vec2i, there: vec2i) -> i32 {
     let drawn = image_random(AFFINE, part.before + n);
-    let inverse = ONE * ONE / (ONE + part(dims.scale, drawn.y));
+    let inverse = ONE * ONE / (ONE + of_level(dims.scale, drawn.y));
     let turn = (turns[drawn.x >> 24u] * inverse) >> vec2u(14u);
     // From the middle, in half pixels.
-    let from = 2 * there - (size - 1);
-    let at = vec2i(turn.y * from.y + turn.x * from.x, turn.x * from.y - turn.y * from.x) + (size - 1) * ONE + 64;
+    let off = 2 * there - (size - 1);
+    let at = vec2i(turn.y * off.y + turn.x * off.x, turn.x * off.y - turn.y * off.x) + (size - 1) * ONE + 64;
     let corner = at >> vec2u(15u);
     let right = (at >> vec2u(7u)) & vec2i(255);
     let left = 256 - right;
@@ -121,8 +121,8 @@ fn resampled(n: u32, plane: u32, size: vec2i, there: vec2i) -> i32 {
 
 fn toned(n: u32, value: i32) -> i32 {
     let drawn = image_random(TONE, part.before + n);
-    let contrast = ONE + part(dims.contrast, drawn.y);
-    return clamp(((value - 128) * contrast + 128 * ONE + part(dims.brightness, drawn.x) + ONE / 2) >> 14u, 0, 255);
+    let contrast = ONE + of_level(dims.contrast, drawn.y);
+    return clamp(((value - 128) * contrast + 128 * ONE + of_level(dims.brightness, drawn.x) + ONE / 2) >> 14u, 0, 255);
 }
 
 @compute @workgroup_size(WORKGROUP)
