@@ -52,11 +52,11 @@ impl Setup<'_> {
     }
 
     /// The batches of an order of so many images, which begins with an update.
-    pub fn parts(&self, images: usize) -> impl Iterator<Item = Part> {
+    pub fn parts(&self, images: usize) -> impl Iterator<Item = UpdatePart> {
         let (batch_size, of_update) = (self.batch_size, self.update_images());
         (0..images).step_by(batch_size).map(move |first| {
             let begins = first / of_update * of_update;
-            Part {
+            UpdatePart {
                 images: first..(first + batch_size).min(images),
                 update: begins..begins.saturating_add(of_update).min(images),
                 which: (first - begins) / batch_size,
@@ -80,7 +80,7 @@ impl Setup<'_> {
 
 /// A batch, as a part of its update.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct UpdatePart {
     /// Its images, by their places in the order.
     pub images: Range<usize>,
     /// Those of its whole update.
@@ -89,7 +89,7 @@ pub struct Part {
     pub which: usize,
 }
 
-impl Part {
+impl UpdatePart {
     /// Images of the update that came in batches before it.
     pub fn before(&self) -> usize {
         self.images.start - self.update.start

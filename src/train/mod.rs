@@ -6,6 +6,7 @@ pub mod answers;
 pub mod best;
 pub mod checkpoint;
 pub mod config;
+pub mod inference;
 pub mod listener;
 pub mod lr_find;
 pub mod marked;

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{self, Dtype, Metadata};
 use super::config::read_config;
+pub use super::inference::{Inference, Tta};
 use super::run_folder::{CHECKPOINT, CONFIG, WEIGHTS, run_of};
 use super::saved;
 use super::store::save_model;
-use crate::backend::device::{Device, Note, Opened, Precision, finite};
+use crate::backend::device::{Note, Opened, finite};
 use crate::backend::{Asked, ImageSet, State};
 use crate::data::Dataset;
 use crate::data::format::{CropMode, Loaded, ReadProgress};
@@ -353,48 +354,6 @@ impl OpenModel<'_> {
             logits.iter_mut().zip(mirrored).for_each(|(logit, other)| *logit = 0.5 * (*logit + other));
         }
         finite(logits, net.classes)
-    }
-}
-
-/// What a model is asked about each image beside the image itself (test-time augmentation).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "lowercase")]
-pub enum Tta {
-    /// Nothing.
-    #[default]
-    None,
-    /// Its mirror image; the logits are the mean of both.
-    Flip,
-}
-
-/// What computes a saved model's logits, and how.
-#[derive(Clone, Debug)]
-pub struct Inference {
-    /// What to compute on.
-    pub device: Device,
-    /// In which precision.
-    pub precision: Precision,
-    /// Images in a batch.
-    pub batch_size: usize,
-    /// What else is asked about each image.
-    pub tta: Tta,
-    /// Mean of the pixels, scaled to 0..1: one value, one a channel, or none for that of training.
-    pub mean: Vec<f64>,
-    /// Their standard deviation.
-    pub std: Vec<f64>,
-}
-
-impl Default for Inference {
-    fn default() -> Self {
-        Self {
-            device: Device::default(),
-            precision: Precision::F32,
-            batch_size: 256,
-            tta: Tta::None,
-            mean: vec![],
-            std: vec![],
-        }
     }
 }
 

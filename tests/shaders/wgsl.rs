@@ -146,5 +146,5 @@ fn uniform_blocks_are_those_of_their_owners() {
             assert!(theirs.eq(ours.iter().copied()), "{shader:?}: {fields:?}, expected {ours:?}");
         }
     }
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["batch", "dims", "loss", "optimizer"]);
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["batch", "dims", "loss", "optimizer", "part"]);
 }

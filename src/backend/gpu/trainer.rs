@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::cut;
 use super::engine::{MAX_STEPS, Pending, check_limits};
 use super::{Engine, Gpu};
-use crate::backend::{Part, Setup, State, Trainer};
+use crate::backend::{Setup, State, Trainer, UpdatePart};
 use crate::compile::fuse::Kernels;
 use crate::compile::{Compiled, Data, Job, compile, largest_batch};
 use crate::data::Dataset;
@@ -349,7 +349,7 @@ impl<'a> GpuTrainer<'a> {
 
     /// The batch `batch` of update `t`, from 1, over the images from `first` of the window on, `weights` being those of the
     /// update's images together ([`Loss::weights`](crate::loss::Loss::weights)).
-    fn step(&mut self, t: u64, slot: usize, first: usize, batch: &Part, weights: [f64; 2]) -> Step {
+    fn step(&mut self, t: u64, slot: usize, first: usize, batch: &UpdatePart, weights: [f64; 2]) -> Step {
         let [seed_low, seed_high] = halves(self.setup.seed);
         let [step_low, step_high] = halves(t);
         let [first, count, slot] = [first, batch.images.len(), slot].map(|n| n as u32);
@@ -477,7 +477,7 @@ impl Trainer for GpuTrainer<'_> {
             upload(&self.engine, self.setup.train, self.train, &self.compiled.train_data, window);
             self.upload_rows(window);
             let began = i * room;
-            let in_window = |part: &Part| part.images.start < began + window.len();
+            let in_window = |part: &UpdatePart| part.images.start < began + window.len();
             while parts.peek().is_some_and(in_window) {
                 let fit = self.engine.most_work() / step_work.max(1);
                 let fit = usize::try_from(fit).unwrap_or(MAX_STEPS).clamp(1, MAX_STEPS);

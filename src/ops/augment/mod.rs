@@ -97,7 +97,7 @@ pub struct Drawn {
 
 /// The settings of angle, factor and tone as whole numbers of 2^-14, as the device has them too.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
+pub struct AugmentTable {
     /// Cosine and sine of each level's angle.
     pub turns: Vec<[i32; 2]>,
     /// The share that scale has.
@@ -146,9 +146,9 @@ impl Augment {
     }
 
     /// Its settings as whole numbers.
-    pub fn table(&self) -> Table {
+    pub fn table(&self) -> AugmentTable {
         let whole = |value: f64| (value * f64::from(ONE)).round() as i32;
-        Table {
+        AugmentTable {
             turns: affine::turns(self.rotate),
             scale: whole(self.scale),
             brightness: whole(255.0 * self.brightness),
@@ -221,7 +221,7 @@ impl Augment {
     }
 
     /// The image that `image [channels, h, w]` becomes; `table` is [`Self::table`].
-    pub fn apply(&self, table: &Table, drawn: &Drawn, shape: [usize; 3], image: &[u8], to: &mut [u8]) {
+    pub fn apply(&self, table: &AugmentTable, drawn: &Drawn, shape: [usize; 3], image: &[u8], to: &mut [u8]) {
         let [_, h, w] = shape;
         if self.is_affine() {
             let matrix = affine::matrix(table.turns[drawn.affine[0]], ONE + part(table.scale, drawn.affine[1]));
@@ -344,7 +344,7 @@ mod tests {
                 assert!(mean.abs() < 0.02, "{which}, {other}: {mean}");
             }
         }
-        let Table { turns, scale, brightness, contrast } = augment.table();
+        let AugmentTable { turns, scale, brightness, contrast } = augment.table();
         let angle = |turn: [i32; 2]| f64::from(turn[1]).atan2(turn[0].into()).to_degrees();
         assert!((angle(turns[0]) + 30.0).abs() < 0.01 && (angle(turns[255]) - 30.0).abs() < 0.01);
         assert_eq!([part(scale, 0), part(scale, 255), part(contrast, 255)], [-1638, 1638, 4915]);
