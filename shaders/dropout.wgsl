@@ -17,7 +17,9 @@ fn drop(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         @builtin(local_invocation_index) local: u32) {
     let at = flat_thread(group, groups, local);
     if at >= batch.count * dims.features { return; }
-    y[at] = select(x[at] * dims.scale, 0.0, layer_random(dims.layer, at) < dims.threshold);
+    // Of all elements of the update.
+    let element = part.before * dims.features + at;
+    y[at] = select(x[at] * dims.scale, 0.0, layer_random(dims.layer, element) < dims.threshold);
 }
 
 @compute @workgroup_size(WORKGROUP)

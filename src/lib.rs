@@ -95,7 +95,7 @@
 //! let net = Network::seed([1, 8, 8], 10)?;
 //! let mut network = CpuNetwork::<f32>::new(&net, net.initial_parameters(0));
 //! network.set_batch(&[0.5; 2 * 64]); // two images of 1x8x8
-//! let batch = Batch { labels: &[3, 7], rows: &[], weight: 2.0, counted: 2.0 };
+//! let batch = Batch::new(&[3, 7]);
 //! let loss = network.loss_and_gradient(&Smoothing::new(Variant::Uniform, 0.1, 10)?.into(), batch);
 //!
 //! let bias = net.parameters.iter().find(|parameter| parameter.name == "fc2.bias").expect("the last layer's");

@@ -33,8 +33,14 @@ pub enum Stream {
     HeldOutFlip(usize),
     /// What makes a test image worse.
     Corrupt(usize),
-    /// What is done to the images of an update ([`Philox::of_update`]).
+    /// How the images of an update are moved, mirrored and cut ([`Philox::of_image`]).
     Augment,
+    /// How they are turned and scaled.
+    Affine,
+    /// How they are made brighter or darker.
+    Tone,
+    /// How the images of a batch are mixed ([`Philox::of_batch`]).
+    Mix,
     /// What a layer draws in training, by its place in the network ([`Philox::of_layer`]).
     Layer(usize),
 }
@@ -55,9 +61,12 @@ impl Stream {
             Self::Folds => (10, 0),
             Self::Seeds(which) => (11, which),
             Self::Perfect(which) => (12, which),
-            Self::HeldOutFlipOrder => (13, 0),
-            Self::HeldOutFlip(which) => (14, which),
-            Self::Corrupt(which) => (15, which),
+            Self::Affine => (13, 0),
+            Self::Tone => (14, 0),
+            Self::Mix => (15, 0),
+            Self::HeldOutFlipOrder => (16, 0),
+            Self::HeldOutFlip(which) => (17, which),
+            Self::Corrupt(which) => (18, which),
         };
         assert!(u32::try_from(which).is_ok(), "{self:?} would run into the next stream");
         what << 32 | which as u64
@@ -100,12 +109,21 @@ impl Philox {
         Self::rounds(counter, [seed as u32, (seed >> 32) as u32])[i % 4]
     }
 
-    /// 128 random bits for image `k` of the batch of update `step`: block `step * 2^32 + k` of the stream
-    /// [`Stream::Augment`], as [`Self::of_layer`] has it. `shaders/common/random.wgsl` gives the same.
-    pub fn of_update(seed: u64, step: u64, k: usize) -> [u32; 4] {
-        let stream = Stream::Augment.number();
+    /// 128 random bits for image `k` of the batch of update `step`: block `step * 2^32 + k` of a stream without a number
+    /// of its own, as [`Self::of_layer`] has it. `shaders/common/random.wgsl` gives the same.
+    pub fn of_image(seed: u64, what: Stream, step: u64, k: usize) -> [u32; 4] {
+        let stream = what.number();
         let counter = [k as u32, step as u32, stream as u32, (stream >> 32) as u32 | ((step >> 32) as u32) << 8];
         Self::rounds(counter, [seed as u32, (seed >> 32) as u32])
+    }
+
+    /// The numbers that batch `which`, from 0, of update `step` draws of a stream without a number of its own: from
+    /// block `step * 2^32 + which * 2^12` on, as [`Self::of_layer`] has it.
+    pub fn of_batch(seed: u64, what: Stream, step: u64, which: usize) -> Self {
+        let mut batch = Self::of(seed, what);
+        let above = (step >> 32) as u32;
+        batch.counter = [(which << 12) as u32, step as u32, batch.counter[2], batch.counter[3] | above << 8];
+        batch
     }
 
     /// Ten rounds of Philox over one counter.
@@ -190,8 +208,8 @@ mod tests {
     #[test]
     fn streams_are_disjoint() {
         use Stream::{
-            Augment, Bootstrap, Corrupt, Flip, FlipOrder, Folds, HeldOutFlip, HeldOutFlipOrder, Layer, Parameter,
-            Perfect, Seeds, Shuffle, Split, TestSplit,
+            Affine, Augment, Bootstrap, Corrupt, Flip, FlipOrder, Folds, HeldOutFlip, HeldOutFlipOrder, Layer, Mix,
+            Parameter, Perfect, Seeds, Shuffle, Split, TestSplit, Tone,
         };
         let last = u32::MAX as usize;
         let kinds = [
@@ -207,6 +225,9 @@ mod tests {
             |_| Folds,
             Seeds,
             Perfect,
+            |_| Affine,
+            |_| Tone,
+            |_| Mix,
             |_| HeldOutFlipOrder,
             HeldOutFlip,
             Corrupt,

@@ -1,11 +1,7 @@
-// What the optimizers share: who else wants a parameter's new value, and the batch's loss, which is added here because
-// no dispatch of its own is then needed. (Where a parameter's gradient is: common/segments.wgsl.)
+// What the optimizers share: who else wants a parameter's new value, and whether it is finite. (Where a parameter's
+// gradient is: common/segments.wgsl. The batch's losses: common/slot.wgsl.)
 //
-//   step_losses[slot].losses[i] = (dloss, dnll) * sum over n = i, i + WORKGROUP, ... of losses[n]; together the batch's
-//   means
-//
-// One thread owns four parameters. The first workgroup has none: it adds the losses. What its threads have is added on
-// the host, so that no thread waits for another.
+// One thread owns four parameters. The first workgroup has none: it adds the losses.
 
 // What the optimizer changes from one training step to the next. One such block per step, bound at a dynamic offset.
 struct Optimizer {
@@ -21,16 +17,6 @@ struct Optimizer {
 @group(0) @binding(4) var<storage, read_write> first: array<vec4f>;      // [len / 4]: m
 @group(0) @binding(5) var<storage, read_write> second: array<vec4f>;     // [len / 4]: v
 @group(0) @binding(7) var<storage, read_write> packed: array<f32>;       // every copy
-@group(0) @binding(8) var<storage, read> losses: array<vec2f>;           // [n]: loss, nll
-@group(0) @binding(9) var<storage, read_write> step_losses: array<Slot>;  // [slots]
-
-// What the host reads of a step. Both words hold stamps and nobody clears them, so that what an earlier step left there
-// says nothing of this one.
-struct Slot {
-    losses: array<vec2f, WORKGROUP>,
-    stamp: u32,           // of the last step that wrote here
-    broken: atomic<u32>,  // of the last step after which a parameter or a moment was not finite
-}
 
 // What four parameters are multiplied by first, and the factor of the L2 term in their gradient: weight decay reaches
 // those before `decayed` alone.
@@ -72,15 +58,6 @@ fn copy(s: Segment, c_out: u32, p: Place, value: f32) {
 }
 
 fn eights(channels: u32) -> u32 { return (channels + 7u) / 8u * 8u; }
-
-fn add_losses(local: u32) {
-    var own = vec2f();
-    for (var n = local; n < batch.count; n += WORKGROUP) {
-        own += losses[n];
-    }
-    step_losses[batch.slot].losses[local] = vec2f(loss.dloss, loss.dnll) * own;
-    if local == 0u { step_losses[batch.slot].stamp = batch.stamp; }
-}
 
 // The bits of the exponents: all of them are set in what is not finite, and in nothing else. A compiler that may take
 // every number for finite (Metal's usual mode) would drop a test of the numbers; these are whole numbers to it.

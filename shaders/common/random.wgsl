@@ -23,9 +23,13 @@ fn philox(counter: vec4u, seed: vec2u) -> vec4u {
     return c;
 }
 
-// 128 random bits for image `k` of this update's batch (`Stream::Augment`).
-fn image_random(k: u32) -> vec4u {
-    return philox(vec4u(k, batch.step_low, 0u, 9u | (batch.step_high << 8u)), vec2u(batch.seed_low, batch.seed_high));
+// 128 random bits for image `k` of this update's batch, `what` being the number of what they serve.
+const AUGMENT = 9u;  // `Stream::Augment`
+const AFFINE = 13u;  // `Stream::Affine`
+const TONE = 14u;    // `Stream::Tone`
+
+fn image_random(what: u32, k: u32) -> vec4u {
+    return philox(vec4u(k, batch.step_low, 0u, what | (batch.step_high << 8u)), vec2u(batch.seed_low, batch.seed_high));
 }
 
 // 32 random bits of element `i` of what a layer draws in this update: a word of its stream (`Stream::Layer`).

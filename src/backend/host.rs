@@ -10,7 +10,8 @@ use crate::backend::{Asked, ImageSet, Predictor, Setup, State, Trainer};
 use crate::data::Dataset;
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
-use crate::optimizer::{Optimizer, Slots, ema};
+use crate::ops::mix::Mixed;
+use crate::optimizer::{Optimizer, Slots, accumulate, ema};
 use crate::real::Real;
 
 /// What each byte of each channel becomes: `(byte / 255 - mean) / std`.
@@ -26,8 +27,13 @@ pub trait HostNetwork<T> {
     fn take(&mut self, images: &[T]);
     /// Makes the images `indices`, normalised, its batch.
     fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>);
-    /// The means of the batch, and the gradient of update `t`, from 1, which is kept.
-    fn gradient(&mut self, form: &Form, batch: Batch<T>, t: u64) -> [f64; 2];
+    /// Mixes the images of its batch.
+    fn mix(&mut self, mixed: &Mixed);
+    /// The means of the batch, and the gradient of update `t`, from 1, which is kept. `before` is how many images of the
+    /// update came in batches before this one.
+    fn gradient(&mut self, form: &Form, batch: Batch<T>, t: u64, before: usize) -> [f64; 2];
+    /// The gradient that is kept.
+    fn grads(&mut self) -> &mut [T];
     /// Makes the gradient at most `most` long, and gives its norm before that.
     fn clip(&mut self, most: f64) -> f64;
     /// Update `t` by the gradient. Whether parameters and the optimizer's memory are finite after it.
@@ -72,26 +78,28 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
         on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let Setup { net, train, batch_size, loss, recipe, augment, seed, .. } = &self.setup;
-        augment.check(train.shape)?;
-        loss.check(net.classes, train.len())?;
+        self.setup.check()?;
         net.check_batches(order.len(), *batch_size)?;
         let mut labels = vec![];
-        let mut rows = vec![];
+        let (mut rows, mut others, mut sums) = (vec![], vec![], vec![]);
+        let table = augment.table();
         let mut augmented =
             Dataset { shape: train.shape, classes: train.classes, images: vec![], labels: vec![], files: vec![] };
-        for (t, indices) in (updates + 1..).zip(order.chunks(*batch_size)) {
+        let (mut t, mut means) = (updates, [0.0; 2]);
+        for part in self.setup.parts(order.len()) {
+            let (indices, update, before) = (&order[part.images.clone()], &order[part.update.clone()], part.before());
+            if before == 0 {
+                t += 1;
+                means = [0.0; 2];
+            }
             if augment.is_none() {
                 self.network.gather(train, indices, &self.normalised);
             } else {
                 augmented.images.resize(indices.len() * train.pixels(), 0);
                 let images = augmented.images.par_chunks_mut(train.pixels()).zip(indices).enumerate();
                 images.for_each(|(k, (to, &index))| {
-                    augment.apply(
-                        &augment.draw(*seed, t, k, train.shape),
-                        train.shape,
-                        train.image(index as usize),
-                        to,
-                    );
+                    let drawn = augment.draw(*seed, t, before + k, train.shape);
+                    augment.apply(&table, &drawn, train.shape, train.image(index as usize), to);
                 });
                 let all: Vec<u32> = (0..indices.len() as u32).collect();
                 self.network.gather(&augmented, &all, &self.normalised);
@@ -103,9 +111,31 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
                 rows.clear();
                 rows.extend(indices.iter().flat_map(row).map(|&v| T::of(v.into())));
             }
-            let [weight, counted] = loss.weights(&train.labels, train.classes, indices);
-            let batch = Batch { labels: &labels, rows: &rows, weight, counted };
-            let [loss, nll] = self.network.gradient(&loss.at(t), batch, t);
+            let mixed = recipe.mix.draw(*seed, t, part.which, train.shape);
+            others.clear();
+            if mixed != Mixed::NONE {
+                self.network.mix(&mixed);
+                others.extend(labels.iter().rev());
+            }
+            let [weight, counted] = loss.weights(&train.labels, train.classes, update);
+            let share = mixed.share;
+            let batch = Batch { labels: &labels, rows: &rows, others: &others, share, weight, counted };
+            let of_batch = self.network.gradient(&loss.at(t), batch, t, before);
+            means.iter_mut().zip(of_batch).for_each(|(sum, mean)| *sum += mean);
+            if before > 0 {
+                accumulate::add(self.network.grads(), &mut sums);
+            }
+            if !part.is_last() {
+                if before == 0 {
+                    sums.clear();
+                    sums.extend_from_slice(self.network.grads());
+                }
+                continue;
+            }
+            if before > 0 {
+                self.network.grads().copy_from_slice(&sums);
+            }
+            let [loss, nll] = means;
             let grad_norm = recipe.clip_grad_norm.map(|most| self.network.clip(most));
             let diverged = !self.network.update(&self.setup.optimizer_at(t), t);
             if let (Some(decay), [averages, of_buffers]) = (recipe.ema, &mut self.averages[..]) {

@@ -6,10 +6,10 @@ pub mod gpu;
 pub mod host;
 pub mod reference;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use crate::data::Dataset;
-use crate::loss::{BatchLoss, Loss};
+use crate::loss::{BatchLoss, Form, Loss};
 use crate::network::Network;
 use crate::ops::augment::Augment;
 use crate::optimizer::{Optimizer, recipe::Recipe};
@@ -44,6 +44,60 @@ impl Setup<'_> {
     /// The optimizer of update `t`, from 1.
     pub fn optimizer_at(&self, t: u64) -> Optimizer {
         self.recipe.at(self.optimizer, t)
+    }
+
+    /// Images of an update; the epoch's last one may have fewer.
+    pub fn update_images(&self) -> usize {
+        self.batch_size.saturating_mul(self.recipe.accumulate.max(1))
+    }
+
+    /// The batches of an order of so many images, which begins with an update.
+    pub fn parts(&self, images: usize) -> impl Iterator<Item = UpdatePart> {
+        let (batch_size, of_update) = (self.batch_size, self.update_images());
+        (0..images).step_by(batch_size).map(move |first| {
+            let begins = first / of_update * of_update;
+            UpdatePart {
+                images: first..(first + batch_size).min(images),
+                update: begins..begins.saturating_add(of_update).min(images),
+                which: (first - begins) / batch_size,
+            }
+        })
+    }
+
+    /// Refuses a loss and an augmentation that do not fit network and images, and a loss of one label where images are
+    /// mixed.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check(&self) -> Result<()> {
+        self.augment.check(self.train.shape)?;
+        if !self.recipe.mix.is_none() && !matches!(self.loss.form(), Form::Mixed(_)) {
+            return Err(Error::Usage("mixup and cutmix: found a loss of one label, expected `Loss::mixed`".into()));
+        }
+        self.loss.check(self.net.classes, self.train.len())
+    }
+}
+
+/// A batch, as a part of its update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpdatePart {
+    /// Its images, by their places in the order.
+    pub images: Range<usize>,
+    /// Those of its whole update.
+    pub update: Range<usize>,
+    /// Which of the update's batches it is, from 0.
+    pub which: usize,
+}
+
+impl UpdatePart {
+    /// Images of the update that came in batches before it.
+    pub fn before(&self) -> usize {
+        self.images.start - self.update.start
+    }
+
+    /// Whether it is the update's last batch.
+    pub fn is_last(&self) -> bool {
+        self.images.end == self.update.end
     }
 }
 
@@ -80,7 +134,7 @@ impl State {
 /// Something that trains.
 pub trait Trainer {
     /// Trains on the images `order`, batch by batch. `updates` is how many updates there were before. `on_losses` gets
-    /// the means of each batch ([`crate::loss`]), in order, a few at a time; an error from it ends the epoch. Where it
+    /// the means of each update ([`crate::loss`]), in order, a few at a time; an error from it ends the epoch. Where it
     /// breaks off, no further step is begun, those under way are finished and handed on as well, and [`Self::state`] is
     /// that after the last of them.
     ///

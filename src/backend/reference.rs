@@ -5,9 +5,10 @@ use rayon::prelude::*;
 
 use super::host::{HostNetwork, HostPredictor, HostTrainer, Normalised};
 use crate::data::Dataset;
-use crate::layer::{Backward, Element, Forward, Kept, Mode, Random};
+use crate::layer::{Backward, Element, Forward, ImageLayout, Kept, Mode, Random};
 use crate::loss::{Batch, BatchLoss, Form, mean};
 use crate::network::Network;
+use crate::ops::mix::Mixed;
 use crate::optimizer::{Optimizer, Slots, Values, clip};
 
 /// A network with its parameters, and the buffers of one step, which are allocated once and grow with the batch.
@@ -25,6 +26,8 @@ pub struct ReferenceNetwork<T> {
     seed: u64,
     /// The update that the passes are part of.
     step: u64,
+    /// Images of that update in batches before this one.
+    before: usize,
     n: usize,
     /// `activations[0]` is the batch, `activations[i + 1]` what layer i gives.
     activations: Vec<Vec<T>>,
@@ -56,6 +59,7 @@ impl<T: Element> ReferenceNetwork<T> {
             params,
             seed: 0,
             step: 0,
+            before: 0,
             n: 0,
             activations: vec![vec![]; net.layers.len() + 1],
             gradients: vec![vec![]; net.layers.len() + 1],
@@ -78,7 +82,7 @@ impl<T: Element> ReferenceNetwork<T> {
 
     /// The logits `[n, classes]` of the batch.
     pub fn forward(&mut self, mode: Mode) -> &[T] {
-        let Self { net, params, buffers, n, seed, step, .. } = self;
+        let Self { net, params, buffers, n, seed, step, before: earlier, .. } = self;
         for (i, layer) in net.layers.iter().enumerate() {
             let (before, after) = self.activations.split_at_mut(i + 1);
             let (x, y, kept) = (&before[layer.from], &mut after[0], &mut self.kept[i]);
@@ -93,7 +97,7 @@ impl<T: Element> ReferenceNetwork<T> {
                 buffers: &mut net.buffers_mut(buffers, i..i + 1),
                 y,
                 kept,
-                random: Random { seed: *seed, step: *step, layer: i },
+                random: Random { seed: *seed, step: *step, layer: i, before: *earlier },
             });
         }
         &self.activations[self.net.layers.len()]
@@ -102,7 +106,7 @@ impl<T: Element> ReferenceNetwork<T> {
     /// From the gradient of the logits `[n, classes]` to `grads`. Below the first layer with parameters
     /// nothing is computed.
     pub fn backward(&mut self, dlogits: &[T]) {
-        let Self { net, params, grads, n, seed, step, .. } = self;
+        let Self { net, params, grads, n, seed, step, before: earlier, .. } = self;
         // What several layers read has a gradient from each, which add up.
         for (gradient, values) in self.gradients.iter_mut().zip(&self.activations) {
             gradient.clear();
@@ -124,7 +128,7 @@ impl<T: Element> ReferenceNetwork<T> {
                 dy,
                 dx: net.wants_gradient(layer.from).then_some(&mut dx[..]),
                 grads: &mut net.params_mut(grads, i..i + 1),
-                random: Random { seed: *seed, step: *step, layer: i },
+                random: Random { seed: *seed, step: *step, layer: i, before: *earlier },
             });
             let parts = [(layer.from, &dx)].into_iter().chain(layer.skip.map(|skip| (skip, dy)));
             for (tensor, part) in parts {
@@ -209,8 +213,18 @@ impl<T: Element> HostNetwork<T> for ReferenceNetwork<T> {
         });
     }
 
-    fn gradient(&mut self, form: &Form, batch: Batch<T>, t: u64) -> [f64; 2] {
+    fn mix(&mut self, mixed: &Mixed) {
+        let len = self.n * self.net.input.iter().product::<usize>();
+        mixed.apply(ImageLayout::planes(self.net.input), &mut self.activations[0][..len]);
+    }
+
+    fn gradient(&mut self, form: &Form, batch: Batch<T>, t: u64, before: usize) -> [f64; 2] {
+        self.before = before;
         self.step_gradient(form, batch, t)
+    }
+
+    fn grads(&mut self) -> &mut [T] {
+        &mut self.grads
     }
 
     fn clip(&mut self, most: f64) -> f64 {

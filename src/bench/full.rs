@@ -285,6 +285,7 @@ impl FullBench {
             kernels: self.device.kernels,
             tuning,
             activations: Storage::F32,
+            augment: crate::ops::augment::Augment::NONE,
             seconds: self.seconds,
         };
         let mut report = bench.report()?;

@@ -22,6 +22,7 @@ use crate::check::network::{against_oracle_rounding, random_data, tensors_in_hal
 use crate::compile::fuse::Kernels;
 use crate::loss::smoothing::{Smoothing, Variant};
 use crate::network::{Architecture, Network};
+use crate::ops::augment::Augment;
 use crate::ops::ceiling;
 use crate::optimizer::{Adam, Optimizer};
 use crate::plan::Storage;
@@ -87,6 +88,9 @@ pub struct Measurement {
     pub clock: Clock,
     /// The largest share of its tolerance that the check against the oracle used, in percent.
     pub tolerance_used: f64,
+    /// By how much longer a step takes with augmented images, as a share, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment_cost: Option<f64>,
 }
 
 /// One dispatch of a step.
@@ -140,6 +144,8 @@ pub struct Bench {
     pub tuning: Option<Tuning>,
     /// In what a GPU's fused kernels store activations.
     pub activations: Storage,
+    /// What is done to images where its cost is asked for.
+    pub augment: Augment,
     /// Seconds for the throughput of one task of one configuration.
     pub seconds: f64,
 }
@@ -241,8 +247,15 @@ impl Bench {
             kernels: vec![],
             clock: Clock::Device,
             tolerance_used,
+            augment_cost: None,
         };
         let mut results = [measured("train", trained), measured("infer", inferred)];
+        if !self.augment.is_none() {
+            self.augment.check(input)?;
+            let mut augmented = self.trainer(Setup { augment: self.augment, ..setup.clone() }, &params)?;
+            let cost = extra_time([&mut trainer, &mut augmented], &order, batch_size, self.seconds)?;
+            results[0].augment_cost = Some(cost);
+        }
         if let Subject::Gpu(trainer) = &trainer {
             let (engine, compiled) = (trainer.engine(), trainer.compiled());
             let step = trainer.timed_step();
@@ -351,6 +364,34 @@ fn train_windows(backend: &mut dyn Trainer, order: &[u32], batch_size: usize, se
         })?;
     }
     Ok(spread(rates))
+}
+
+/// By how much longer the second one trains, as a share: the median over pairs of short runs, one of each, so that both
+/// see the same machine.
+fn extra_time(subjects: [&mut Subject; 2], order: &[u32], batch_size: usize, seconds: f64) -> Result<f64> {
+    const PAIRS: usize = 15;
+    let timed = |subject: &mut Subject, steps: usize| -> Result<f64> {
+        let images = (steps * batch_size).min(order.len());
+        let began = Instant::now();
+        subject.backend().train_epoch(&order[..images], 1, &mut |_| Ok(ControlFlow::Continue(())))?;
+        Ok(began.elapsed().as_secs_f64())
+    };
+    let [plain, other] = subjects;
+    // Both are warm then.
+    let of_step = timed(plain, 2)?.max(timed(other, 2)?) / 2.0;
+    let steps = ((seconds / PAIRS as f64 / of_step) as usize).max(1);
+    let mut ratios = vec![];
+    for pair in 0..PAIRS {
+        // Neither is always the first.
+        let [plain, other] = if pair % 2 == 0 {
+            [timed(plain, steps)?, timed(other, steps)?]
+        } else {
+            let other = timed(other, steps)?;
+            [timed(plain, steps)?, other]
+        };
+        ratios.push(other / plain - 1.0);
+    }
+    Ok(spread(ratios)[0])
 }
 
 /// Images a second of inference over the test set, again and again.

@@ -94,7 +94,7 @@ impl<T: Element> CaseBatch<T> {
             dy: wide(&random(n * op.output().len(), 101)),
             params,
             buffers,
-            random: Random { seed: 0x1234_5678_9abc, step: 7, layer: 3 },
+            random: Random { seed: 0x1234_5678_9abc, step: 7, layer: 3, before: 0 },
             op,
         })
     }

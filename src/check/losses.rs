@@ -10,7 +10,8 @@ use crate::Result;
 use crate::backend::gpu::Gpu;
 use crate::cases::wide;
 use crate::loss::{Batch, Buffers, FORMS, Loss, LossBlock, LossCase, Pass};
-use crate::plan::Slice;
+use crate::ops::mix::Mixed;
+use crate::plan::{Block, Slice, Step};
 
 /// Images of the epoch before the batch.
 const FIRST: usize = 2;
@@ -48,7 +49,8 @@ pub fn loss(gpu: &Arc<Gpu>, op: &str, case: &LossCase) -> Result<Vec<Row>> {
     let (n, classes, form) = (case.labels.len(), case.classes, &case.form);
     let logits = wide(&case.logits);
     let rows = wide(&case.rows);
-    let batch = Batch { rows: &rows, ..Batch::new(&case.labels) };
+    let others: Vec<u32> = case.labels.iter().rev().copied().collect();
+    let batch = Batch { rows: &rows, others: &others, share: case.share, ..Batch::new(&case.labels) };
     let (mut losses, mut nlls) = (vec![0.0; n], vec![0.0; n]);
     form.forward(classes, &logits, batch, &mut losses);
     form.nll(classes, &logits, batch, &mut nlls);
@@ -90,7 +92,9 @@ pub fn loss(gpu: &Arc<Gpu>, op: &str, case: &LossCase) -> Result<Vec<Row>> {
             _ => Pass::ForwardBackward,
         };
         form.record(&mut probe.plan, pass, n + 1, classes, &at)?;
-        found.extend(probe.run(op, &case.name, from(FIRST, n, block))?);
+        let part = Mixed { share: case.share, ..Mixed::NONE }.block(0);
+        let step = Step { part: Block::new(&part), ..from(FIRST, n, block) };
+        found.extend(probe.run(op, &case.name, step)?);
     }
     Ok(found)
 }

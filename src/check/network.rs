@@ -15,7 +15,9 @@ use crate::data::Dataset;
 use crate::loss::{Form, Loss};
 use crate::network::Network;
 use crate::ops::IGNORED;
+use crate::ops::mix::Mix;
 use crate::ops::stage::Layout;
+use crate::optimizer::recipe::Recipe;
 use crate::optimizer::{Adam, Optimizer};
 use crate::plan::Storage;
 use crate::plan::tuning::{Tiles, Tuning};
@@ -122,13 +124,16 @@ pub fn against_oracle_rounding(
         train.labels.iter_mut().rev().skip(batch_size).take(batch_size).for_each(|label| *label = IGNORED);
     }
     let test = random_data(batch_size + 1, net.input, net.classes);
+    // Both kinds.
+    let mix = if matches!(loss.form(), Form::Mixed(_)) { Mix { mixup: 1.0, cutmix: 1.0 } } else { Mix::default() };
+    let recipe = Recipe { mix, ..Recipe::default() };
     let setup = Setup {
         seed: 0,
         net,
         batch_size,
         loss,
         optimizer: Optimizer::Adam(Adam::default()),
-        recipe: Default::default(),
+        recipe,
         normalisation: vec![[0.5, 0.25]; net.input[0]],
         augment: crate::ops::augment::Augment::NONE,
         train: &train,

@@ -293,9 +293,14 @@ const DRAWN: BatchBlock = BatchBlock {
 /// What is done to images, and shapes that it fits.
 pub const GATHERS: &[([usize; 3], Augment)] = &[
     ([3, 8, 8], Augment::CIFAR),
-    ([1, 5, 7], Augment { shift: 4, border: Border::Reflect, flip: true, cutout: 3 }),
-    ([2, 6, 3], Augment { shift: 2, border: Border::Zero, flip: false, cutout: 2 }),
-    ([1, 4, 4], Augment { shift: 0, border: Border::Zero, flip: true, cutout: 1 }),
+    ([1, 5, 7], Augment { shift: 4, border: Border::Reflect, flip: true, cutout: 3, ..Augment::NONE }),
+    ([2, 6, 3], Augment { shift: 2, cutout: 2, ..Augment::NONE }),
+    ([1, 4, 4], Augment { flip: true, cutout: 1, ..Augment::NONE }),
+    ([3, 9, 7], Augment { rotate: 30.0, scale: 0.3, ..Augment::NONE }),
+    ([1, 6, 11], Augment { shift: 3, border: Border::Reflect, flip: true, rotate: 180.0, scale: 0.5, ..Augment::NONE }),
+    ([1, 1, 5], Augment { border: Border::Reflect, rotate: 90.0, ..Augment::NONE }),
+    ([3, 4, 5], Augment { brightness: 0.4, contrast: 0.7, cutout: 2, ..Augment::NONE }),
+    ([2, 7, 7], Augment { shift: 1, scale: 0.2, brightness: 1.0, flip: true, ..Augment::NONE }),
 ];
 
 /// The gather of a batch from the middle of an order, with its normalisation, of images augmented so.
@@ -323,7 +328,7 @@ pub fn gather(gpu: &Arc<Gpu>, n: usize, image: [usize; 3], augment: &Augment) ->
     let changed = |(k, &i): (usize, &u32)| {
         let mut to = vec![0; pixels];
         let drawn = augment.draw(seed, update, k, image);
-        augment.apply(&drawn, image, &bytes[i as usize * pixels..][..pixels], &mut to);
+        augment.apply(&augment.table(), &drawn, image, &bytes[i as usize * pixels..][..pixels], &mut to);
         to
     };
     let want: Vec<f64> = batch

@@ -8,6 +8,7 @@ use smoothcnn::bench::full::{FullPart, FullReport};
 use smoothcnn::bench::{Bench, Measurement, Report};
 use smoothcnn::fs::write_output;
 use smoothcnn::network::Architecture;
+use smoothcnn::ops::augment::Augment;
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::Tuning;
 use smoothcnn::{Error, Result, input, memory, parse};
@@ -30,6 +31,9 @@ pub struct Args {
     /// Images' shapes
     #[arg(long, value_name = "CxHxW", value_delimiter = ',', default_values_t = ["1x28x28".to_owned(), "1x112x112".to_owned()])]
     input: Vec<String>,
+    /// Also measure by how much longer a training step takes with images changed so: as `train --augment`
+    #[arg(long, value_name = "NAME|FILE.toml", default_value = "none")]
+    augment: String,
     /// In what a GPU's fused kernels store what one layer gives to the next
     #[arg(long, value_enum, default_value = "f32")]
     activations: Storage,
@@ -85,7 +89,8 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     check_activations(args.activations, gpu.is_some(), kernels)?;
     let tuning = device.tiles.map(Tuning::all);
     let network = Architecture::parse(&args.network)?;
-    let bench = Bench { network, gpu, kernels, tuning, activations: args.activations, seconds };
+    let augment = Augment::parse(&args.augment)?;
+    let bench = Bench { network, gpu, kernels, tuning, activations: args.activations, augment, seconds };
     busy().into_iter().for_each(common::note);
     let mut report = bench.report()?;
     let show = |text: String| if args.json { Ok(()) } else { common::print(text) };
@@ -225,6 +230,9 @@ fn describe(result: &Measurement, report: &Report, earlier: Option<&Report>) -> 
     }
     if result.task == "train" {
         text += &format!("; cold start {:.2} s", result.cold_start_seconds);
+    }
+    if let Some(cost) = result.augment_cost {
+        text += &format!("; augmentation: {:+.1} % of a step", 100.0 * cost);
     }
     if result.kernels.is_empty() {
         return text;

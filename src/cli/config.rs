@@ -45,7 +45,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub network: Option<String>,
     /// What is done to training images, anew in each update: none, light (shifts of up to 2 pixels), cifar (shifts of up
-    /// to 4, mirrored images), or a file with shift, border (zero, reflect), flip, cutout that ends in .toml
+    /// to 4, mirrored images), or a file that ends in .toml with some of shift, border (zero, reflect), flip, cutout,
+    /// rotate (degrees), scale, brightness, contrast (shares, such as 0.1)
     #[arg(long, value_name = "NAME|FILE.toml", default_value = "none")]
     pub augment: String,
     /// Times through the training set [default: 10]

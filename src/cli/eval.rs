@@ -13,6 +13,7 @@ use smoothcnn::measure::temperature;
 use smoothcnn::measure::{self, Metrics};
 use smoothcnn::train::checkpoint::{self, Metadata, Tensor};
 use smoothcnn::train::marked::Marked;
+use smoothcnn::train::model::Tta;
 use smoothcnn::train::temperature_file;
 use smoothcnn::{Error, Result};
 
@@ -56,6 +57,9 @@ struct Report<'a> {
     metrics: &'a Metrics,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    /// What was asked beside each image, if anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tta: Option<Tta>,
     #[serde(flatten)]
     perfection: Perfection,
     #[serde(flatten)]
@@ -130,6 +134,7 @@ pub fn run(args: Args) -> Result<u8> {
     if let Some(folder) = &folder {
         details.write(folder)?;
     }
+    let tta = (args.model.tta != Tta::None).then_some(args.model.tta);
     if args.json {
         let confusion = marked.confusion.counts.chunks(net.classes).collect();
         let (classes, mistakes) = (details.lines(), details.mistakes());
@@ -137,6 +142,7 @@ pub fn run(args: Args) -> Result<u8> {
         common::print_json(&Report {
             metrics,
             temperature,
+            tta,
             perfection,
             rankings,
             bootstrap,
@@ -148,6 +154,9 @@ pub fn run(args: Args) -> Result<u8> {
         })?;
     } else {
         show(&metrics, bootstrap.as_ref(), &perfection, &rankings)?;
+        if tta.is_some() {
+            common::print(format_args!("{:<16} flip (mean of the logits)", "tta"))?;
+        }
         beyond::show(ood.as_ref(), &corruptions)?;
         details.print()?;
     }

@@ -6,7 +6,7 @@ use smoothcnn::Result;
 use smoothcnn::backend::device::Precision;
 use smoothcnn::data::Dataset;
 use smoothcnn::data::record::Part;
-use smoothcnn::train::model::{Found, Inference, Model, ModelFile, find};
+use smoothcnn::train::model::{Found, Inference, Model, ModelFile, Tta, find};
 use smoothcnn::train::temperature_file;
 
 use super::common::{self, DeviceArgs};
@@ -35,6 +35,10 @@ pub struct ModelArgs {
     /// Divide the logits by this: a number, or the temperature.toml that `smoothcnn calibrate` wrote
     #[arg(long, value_name = "FILE|T", allow_negative_numbers = true)]
     pub temperature: Option<String>,
+    /// What else to ask about each image: flip is its mirror image, and the logits are the mean of both (not the
+    /// probabilities; before --temperature)
+    #[arg(long, value_enum, default_value = "none")]
+    pub tta: Tta,
 }
 
 /// What a model's logits are divided by: what is `given`, else what `calibrate` left in the run's folder that `model`
@@ -86,7 +90,12 @@ impl ModelArgs {
 
     /// The logits `[images, classes]` of the model for these images.
     pub fn logits(&self, Asked { model, normalisation, .. }: &Asked, images: &Dataset) -> Result<Vec<f64>> {
-        model.logits(images, normalisation, &self.inference.inference(), &|line| common::note(line))
+        model.logits(images, normalisation, &self.how(), &|line| common::note(line))
+    }
+
+    /// How the model is asked.
+    pub fn how(&self) -> Inference {
+        Inference { tta: self.tta, ..self.inference.inference() }
     }
 }
 
@@ -116,6 +125,7 @@ impl InferenceArgs {
             device: self.device.device(),
             precision: self.dtype,
             batch_size: self.batch_size,
+            tta: Tta::None,
             mean: self.mean.clone(),
             std: self.std.clone(),
         }

@@ -87,7 +87,7 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
     let mut output = Output::new(&args, answerer.classes(), topk)?;
     let mut bad: Option<Error> = None;
     let mut n_bad = 0;
-    let how = args.model.inference.inference();
+    let how = args.model.how();
     answerer.answer(&pictures, topk, &how, &|line| common::note(line), &mut |answer| match answer {
         Ok(answer) => output.answer(&answer),
         Err(error @ (Error::Data { .. } | Error::Io { .. })) => {

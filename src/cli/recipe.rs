@@ -44,6 +44,17 @@ pub struct RecipeArgs {
     /// each epoch, and saved as model-ema.safetensors
     #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]
     pub ema: Option<f64>,
+    /// Mix each image with another of its batch, and its loss with that label's: shares from Beta(ALPHA, ALPHA), as
+    /// timm. With --cutmix too, each batch has one of the two [default: 0, not at all]
+    #[arg(long, value_name = "ALPHA", allow_negative_numbers = true)]
+    pub mixup: Option<f64>,
+    /// Put a rectangle of another image of its batch into each image, and mix the losses by how large it is, as timm
+    /// [default: 0, not at all]
+    #[arg(long, value_name = "ALPHA", allow_negative_numbers = true)]
+    pub cutmix: Option<f64>,
+    /// Add the gradients of N batches up for each step: as a batch N times as large, in the memory of one [default: 1]
+    #[arg(long, value_name = "N", value_parser = common::at_least_one)]
+    pub accumulate: Option<usize>,
 }
 
 impl RecipeArgs {
@@ -63,6 +74,9 @@ impl RecipeArgs {
             no_decay: self.no_decay.clone(),
             clip_grad_norm: self.clip_grad_norm,
             ema: self.ema,
+            mixup: self.mixup,
+            cutmix: self.cutmix,
+            accumulate: self.accumulate,
         }
     }
 }

@@ -69,7 +69,7 @@ pub struct Screen {
 struct Shown {
     out: PathBuf,
     images: usize,
-    batch_size: usize,
+    update_images: usize,
     epochs: usize,
     measured: &'static str,
     bar: ProgressBar,
@@ -124,15 +124,15 @@ impl Listener for Screen {
     }
 
     fn begins(&mut self, run: &Begun) {
-        let Begun { out, images, batch_size, epochs, done: (done, steps), net, measured } = *run;
+        let Begun { out, images, update_images, epochs, done: (done, steps), net, measured } = *run;
         if std::io::stderr().is_terminal() {
             common::note(summary(net));
         }
-        let done = done * images + (steps * batch_size).min(images);
+        let done = done * images + (steps * update_images).min(images);
         self.run = Some(Shown {
             out: out.to_owned(),
             images,
-            batch_size,
+            update_images,
             epochs,
             measured,
             bar: progress_bar(images, epochs, done as u64),
@@ -144,7 +144,7 @@ impl Listener for Screen {
 
     fn step(&mut self, epoch: usize, BatchLoss { loss, .. }: &BatchLoss, recorded: bool) {
         let Some(run) = &mut self.run else { return };
-        run.bar.inc(run.batch_size as u64);
+        run.bar.inc(run.update_images as u64);
         if run.bar.is_hidden() && run.last_line.elapsed() > PLAIN_LINE_EVERY {
             let before = (epoch as u64 - 1) * run.images as u64;
             let done = run.bar.position().saturating_sub(before).min(run.images as u64);

@@ -1,6 +1,6 @@
 //! The network compiler: from layers to the plan of a training step and of inference.
 //!
-//! A training step is: gather the batch (unless its first stage reads the data set's bytes itself), every stage
+//! A training step is: gather the batch (unless its first stage reads the data set's bytes itself), mix it, every stage
 //! ([`crate::compile::fuse`]) forward, the loss with its gradient, every stage backward, the optimizer. Inference is
 //! the gather and the forward passes, over the same buffers. Kernels that read a weight in another order have a copy of
 //! it, which the optimizer keeps up to date and which is made once when weights are loaded.
@@ -20,11 +20,11 @@ use crate::layer::Mode;
 use crate::loss::{self, Form, Loss, Pass};
 use crate::network::Network;
 use crate::ops::augment::Augment;
-use crate::ops::gather;
 use crate::ops::head::Head;
 use crate::ops::seal::{self, Extent};
 use crate::ops::stage::Layout;
-use crate::optimizer::{Buffers, Optimizer, SLOT_WORDS, clip, ema, recipe::Recipe};
+use crate::ops::{gather, mix};
+use crate::optimizer::{Buffers, Optimizer, SLOT_WORDS, accumulate, clip, ema, recipe::Recipe};
 use crate::plan::Storage;
 use crate::plan::tuning::Tuning;
 use crate::plan::{Plan, Slice};
@@ -65,6 +65,8 @@ pub struct Compiled {
     pub plan: Plan,
     /// The dispatches of a training step.
     pub train: Range<usize>,
+    /// Those of them that an update's batches before its last one have.
+    pub part: Range<usize>,
     /// The dispatches of inference on the test set. The last one seals the logits.
     pub infer: Range<usize>,
     /// The dispatches that seal the state: parameters and the optimizer's memory.
@@ -128,8 +130,8 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let step_losses = plan.buffer("step_losses", job.loss_slots.saturating_mul(SLOT_WORDS))?;
 
     let flat_len = net.flat_len();
-    // Augmented images are gathered by a kernel of its own.
-    let batch = if job.augment.is_none() { Layout::Bytes } else { Layout::Planes };
+    // Augmented and mixed images are gathered by a kernel of its own.
+    let batch = if job.augment.is_none() && job.recipe.mix.is_none() { Layout::Bytes } else { Layout::Planes };
     let stages = stages(net, batch, job.kernels, job.tuning, job.activations);
     let reads_bytes = stages.first().is_some_and(|staged| staged.stage.reads() == Layout::Bytes);
     let head =
@@ -184,6 +186,9 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     let Data { labels, order, .. } = train_data;
     if !reads_bytes {
         gather(&mut plan, "train", &train_data, job.augment)?;
+        if !job.recipe.mix.is_none() {
+            mix::record(&mut plan, n, net.input, x)?;
+        }
     } else if !looks_up_labels {
         gather::labels(&mut plan, "train", n, labels, order, targets)?;
     }
@@ -208,13 +213,22 @@ pub fn compile(job: &Job) -> Result<Compiled> {
     }
     recorder.backward(&mut plan, dlogits)?;
     let mut segments = recorder.segments();
+    // Where the gradient of an update is.
+    let mut update = flat;
+    let mut part = None;
+    if job.recipe.accumulate > 1 {
+        update.grads = plan.buffer("accumulated", flat_len.max(4))?;
+        let at = accumulate::Buffers { grads: flat.grads, sums: update.grads, losses, step_losses };
+        segments = accumulate::record(&mut plan, flat_len, &segments, &at)?;
+        part = Some(0..plan.dispatches.len());
+    }
     let mut step_norms = None;
     if let Some(most) = job.recipe.clip_grad_norm {
-        let at = clip::Buffers { grads: flat.grads, step_norms: plan.buffer("step_norms", job.loss_slots)? };
+        let at = clip::Buffers { grads: update.grads, step_norms: plan.buffer("step_norms", job.loss_slots)? };
         segments = clip::record(&mut plan, most, flat_len, &segments, &at)?;
         step_norms = Some(at.step_norms);
     }
-    job.optimizer.record(&mut plan, [flat_len, net.decayed_len()], &segments, &flat)?;
+    job.optimizer.record(&mut plan, [flat_len, net.decayed_len()], &segments, &update)?;
     let mut averages = vec![];
     if let Some(decay) = job.recipe.ema {
         let of_buffers = buffers.map(|buffers| ("buffers", net.buffers_len(), buffers));
@@ -253,6 +267,7 @@ pub fn compile(job: &Job) -> Result<Compiled> {
 
     Ok(Compiled {
         plan,
+        part: part.unwrap_or(train.clone()),
         train,
         infer,
         seal_state,
@@ -269,6 +284,6 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         step_losses,
         step_norms,
         flat,
-        gradient: flat.grads.part(0, flat_len),
+        gradient: update.grads.part(0, flat_len),
     })
 }

@@ -79,6 +79,12 @@ impl Dataset {
         Self { images, labels, files, ..*self }
     }
 
+    /// The same images, with left and right in each other's place.
+    pub fn mirrored(&self) -> Self {
+        let images = self.images.chunks(self.shape[2].max(1)).flat_map(|row| row.iter().rev()).copied().collect();
+        Self { images, labels: self.labels.clone(), files: self.files.clone(), ..*self }
+    }
+
     /// The indices of the images whose label is not ignored.
     pub fn labelled_indices(&self) -> Vec<u32> {
         (0..self.len() as u32).filter(|&i| self.labels[i as usize] != IGNORED).collect()

@@ -401,6 +401,9 @@ pub struct Random {
     pub step: u64,
     /// The layer's place in its network.
     pub layer: usize,
+    /// Images of the update that came in batches before this one: its elements are counted behind theirs, where one
+    /// update has several.
+    pub before: usize,
 }
 
 impl Random {

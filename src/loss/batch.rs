@@ -9,10 +9,31 @@ pub struct Batch<'a, T> {
     pub labels: &'a [u32],
     /// What the loss has for each image, `[n, classes]`, or nothing.
     pub rows: &'a [T],
+    /// Of mixed images the labels of their partners, `[n]`; else nothing.
+    pub others: &'a [u32],
+    /// The share that an image's own label has in its loss: 1 where images are not mixed.
+    pub share: f64,
     /// What the sum of the samples' losses is divided by: their weights, together.
     pub weight: f64,
     /// What the sum of their nlls is divided by: how many are not ignored.
     pub counted: f64,
+}
+
+/// The target of one sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Target {
+    /// Its class; [`crate::ops::IGNORED`] is none.
+    pub label: u32,
+    /// Of a mixed image its partner's, else its own.
+    pub other: u32,
+    /// The share of its own.
+    pub share: f64,
+}
+
+impl From<u32> for Target {
+    fn from(label: u32) -> Self {
+        Self { label, other: label, share: 1.0 }
+    }
 }
 
 /// The means of a batch.
@@ -33,7 +54,13 @@ impl<'a, T> Batch<'a, T> {
     /// Class indices, each with the weight 1.
     pub fn new(labels: &'a [u32]) -> Self {
         let n = labels.len() as f64;
-        Self { labels, rows: &[], weight: n, counted: n }
+        Self { labels, rows: &[], others: &[], share: 1.0, weight: n, counted: n }
+    }
+
+    /// Sample `n`'s target.
+    pub fn target(&self, n: usize) -> Target {
+        let label = self.labels[n];
+        Target { label, other: self.others.get(n).copied().unwrap_or(label), share: self.share }
     }
 
     /// The upstream gradient of each loss.
@@ -103,7 +130,8 @@ impl<'a, T> Batch<'a, T> {
     pub fn part(&self, range: std::ops::Range<usize>, classes: usize) -> Self {
         let rows =
             if self.rows.is_empty() { self.rows } else { &self.rows[range.start * classes..range.end * classes] };
-        Self { labels: &self.labels[range], rows, ..*self }
+        let others = if self.others.is_empty() { self.others } else { &self.others[range.clone()] };
+        Self { labels: &self.labels[range], rows, others, ..*self }
     }
 }
 

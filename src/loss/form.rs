@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::formula::{Formula, Pass};
 use super::smoothing::{Smoothing, excess};
-use super::{Batch, Buffers, LossBlock, comparator, distillation, logit_penalty, mean, smoothed, weighted};
+use super::{
+    Batch, Buffers, LossBlock, Target, comparator, distillation, logit_penalty, mean, mixed, smoothed, weighted,
+};
 use crate::plan::Plan;
 use crate::real::Real;
 use crate::schedule::Schedule;
@@ -104,10 +106,34 @@ impl Loss {
     /// The entropies of the targets of the training images `indices` at update `t`, each with its sample's weight,
     /// added up: what the sum of their losses exceeds. NaN for a negative epsilon, where there is no such bound.
     pub fn entropy(&self, labels: &[u32], classes: usize, indices: &[u32], t: u64) -> f64 {
+        self.mixed_entropy(labels, classes, indices, t, 1.0)
+    }
+
+    /// The same of the images of one batch, where they are mixed and their own labels have this share.
+    pub fn mixed_entropy(&self, labels: &[u32], classes: usize, indices: &[u32], t: u64, share: f64) -> f64 {
         let form = self.at(t);
         let shared = form.shared_entropy(classes);
-        let of = |&i: &u32| form.entropy(shared, labels[i as usize], classes, self.row(i, classes));
-        indices.iter().map(of).sum()
+        let of = |(&i, &partner): (&u32, &u32)| {
+            let [label, other] = [i, partner].map(|i| labels[i as usize]);
+            form.entropy(shared, Target { label, other, share }, classes, self.row(i, classes))
+        };
+        indices.iter().zip(indices.iter().rev()).map(of).sum()
+    }
+
+    /// The same for images that are mixed.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] unless the form is [`Form::Smoothed`] (or mixed before).
+    pub fn mixed(self) -> Result<Self> {
+        let form = match self.form {
+            Form::Smoothed(smoothing) => mixed::MixedLoss(smoothing).into(),
+            mixed @ Form::Mixed(_) => mixed,
+            _ => {
+                let found = "found a loss that is no smoothed cross-entropy of the labels, expected that";
+                return Err(Error::Usage(format!("mixup and cutmix: {found}")));
+            }
+        };
+        Ok(Self { form, ..self })
     }
 
     /// The mean by which losses exceed the least that they can be, from their sum, the sum of the least
@@ -172,6 +198,8 @@ pub struct LossCase {
     pub labels: Vec<u32>,
     /// `[n, classes]`, or nothing.
     pub rows: Vec<f32>,
+    /// The share of a sample's own label; the rest is that of the sample as far from the end.
+    pub share: f64,
     /// The upstream gradient where all rows share one.
     pub dloss: f32,
     /// Of each row's loss and nll.
@@ -230,6 +258,8 @@ macro_rules! forms {
 forms! { $
     /// Cross-entropy with a target of two masses ([`smoothed`]).
     Smoothed(smoothed, Smoothing),
+    /// Cross-entropy of images that are mixed, each with two labels ([`mixed`]).
+    Mixed(mixed, mixed::MixedLoss),
     /// The general cross-entropy: a prior, class weights, a class mask, soft targets ([`weighted`]).
     Weighted(weighted, weighted::WeightedLoss),
     /// A loss that smoothing is compared with: focal loss, confidence penalty. It has no epsilon ([`comparator`]).
@@ -289,8 +319,8 @@ impl Form {
     }
 
     /// The entropy of a sample's target, with the sample's weight.
-    pub fn entropy(&self, shared: [f64; 2], label: u32, classes: usize, row: Option<&[f32]>) -> f64 {
-        each!(self, form => form.entropy(shared, label, classes, row))
+    pub fn entropy(&self, shared: [f64; 2], target: Target, classes: usize, row: Option<&[f32]>) -> f64 {
+        each!(self, form => form.entropy(shared, target, classes, row))
     }
 
     /// The block with what changes from step to step.
@@ -315,10 +345,10 @@ impl Form {
     /// for the batch's upstream gradient.
     pub fn fast<T: Real>(&self, logits: &[T], batch: Batch<T>, losses: &mut [[T; 2]], dlogits: &mut [T]) {
         let (classes, dloss) = (logits.len() / losses.len(), T::of(batch.dloss()));
-        let rows = logits.chunks(classes).zip(dlogits.chunks_mut(classes)).zip(losses).zip(batch.labels);
-        for (n, (((logits, dlogits), loss), &label)) in rows.enumerate() {
+        let rows = logits.chunks(classes).zip(dlogits.chunks_mut(classes)).zip(losses);
+        for (n, ((logits, dlogits), loss)) in rows.enumerate() {
             let row = if batch.rows.is_empty() { &[] } else { &batch.rows[n * classes..][..classes] };
-            *loss = each!(self, form => form.fast(logits, label, row, dlogits));
+            *loss = each!(self, form => form.fast(logits, batch.target(n), row, dlogits));
             dlogits.iter_mut().for_each(|d| *d *= dloss);
         }
     }
@@ -344,7 +374,9 @@ mod tests {
         let logits: Vec<f64> = case.logits.iter().map(|&v| f64::from(v) + shift).collect();
         let rows: Vec<f64> = case.rows.iter().map(|&v| v.into()).collect();
         let n = case.labels.len();
-        let batch = Batch { labels: &case.labels, rows: &rows, weight: 4.0, counted: 4.0 };
+        let others: Vec<u32> = case.labels.iter().rev().copied().collect();
+        let (others, share) = (&others[..], case.share);
+        let batch = Batch { rows: &rows, others, share, weight: 4.0, counted: 4.0, ..Batch::new(&case.labels) };
         let [mut losses, mut nlls] = [vec![f64::NAN; n], vec![f64::NAN; n]];
         let mut gradient = vec![f64::NAN; logits.len()];
         case.form.forward(case.classes, &logits, batch, &mut losses);

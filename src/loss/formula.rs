@@ -1,6 +1,6 @@
 //! What a form of loss gives.
 
-use super::{Batch, Buffers, LossBlock};
+use super::{Batch, Buffers, LossBlock, Target};
 use crate::Result;
 use crate::loss::smoothing::Smoothing;
 use crate::plan::shaders::Shader;
@@ -68,7 +68,7 @@ pub trait Formula: Clone + std::fmt::Debug + PartialEq {
 
     /// The entropy of a sample's target, with the sample's weight: the least that its loss can be. 0 where it is
     /// ignored.
-    fn entropy(&self, shared: [f64; 2], label: u32, classes: usize, row: Option<&[f32]>) -> f64;
+    fn entropy(&self, shared: [f64; 2], target: Target, classes: usize, row: Option<&[f32]>) -> f64;
 
     /// The block with what changes from step to step.
     fn fill(&self, _classes: usize, block: LossBlock) -> LossBlock {
@@ -93,7 +93,7 @@ pub trait Formula: Clone + std::fmt::Debug + PartialEq {
 
     /// The form of the fast CPU path: loss and nll of one row of logits, and its gradient for an upstream gradient of
     /// 1. `row` is what the loss has for the image, or nothing.
-    fn fast<T: Real>(&self, logits: &[T], label: u32, row: &[T], dlogits: &mut [T]) -> [T; 2];
+    fn fast<T: Real>(&self, logits: &[T], target: Target, row: &[T], dlogits: &mut [T]) -> [T; 2];
 }
 
 /// Records a pass of a shader that takes its entry points from `shaders/common/loss.wgsl`; `more` is what it binds

@@ -9,6 +9,7 @@
 //! |------------------------|--------------------------------------------------------------------------------------|
 //! | [`Form::Smoothed`]     | [`smoothed`] cross-entropy; fused with the last layer where that has few classes      |
 //! | [`Form::Weighted`]     | [`weighted`] cross-entropy: a prior, class weights, a class mask, soft targets        |
+//! | [`Form::Mixed`]       | cross-entropy of [`mixed`] images, each with two labels                               |
 //! | [`Form::Comparator`]   | [`comparator`]s of smoothing: focal loss, confidence penalty                          |
 //! | [`Form::LogitPenalty`] | [`logit_penalty`] on the largest logit: MaxSup, MbLS                                  |
 //! | [`Form::Distillation`] | [`distillation`] from a teacher, whose logits stand beside the labels                 |
@@ -22,6 +23,7 @@ pub mod distillation;
 pub mod form;
 pub mod formula;
 pub mod logit_penalty;
+pub mod mixed;
 pub mod smoothed;
 pub mod smoothing;
 #[cfg(test)]
@@ -30,7 +32,7 @@ mod tests;
 mod tolerances;
 pub mod weighted;
 
-pub use batch::{Batch, BatchLoss, Buffers, LossBlock, mean, of_each};
+pub use batch::{Batch, BatchLoss, Buffers, LossBlock, Target, mean, of_each};
 pub use form::{FORMS, Form, Loss, LossCase};
 pub use formula::{Formula, Pass};
 

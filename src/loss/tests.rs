@@ -197,7 +197,7 @@ fn a_steps_block_has_the_masses_of_its_epsilon() {
 #[test]
 fn a_part_of_a_batch_has_its_rows_and_the_whole_ones_divisors() {
     let rows: Vec<f64> = (0..12).map(f64::from).collect();
-    let batch = Batch { labels: &[5, 6, 7, 8], rows: &rows, weight: 2.5, counted: 3.0 };
+    let batch = Batch { rows: &rows, weight: 2.5, counted: 3.0, ..Batch::new(&[5, 6, 7, 8]) };
     let part = batch.part(1..3, 3);
     assert_eq!((part.labels, part.rows), (&[6, 7][..], &[3.0, 4.0, 5.0, 6.0, 7.0, 8.0][..]));
     assert_eq!((part.weight, part.counted, part.dloss()), (2.5, 3.0, 0.4));

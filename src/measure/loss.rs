@@ -27,7 +27,7 @@ pub fn of_loss(loss: &Loss, logits: &[f64], labels: &[u32], classes: usize) -> M
     form.forward(classes, logits, Batch::new(labels), &mut losses);
     let weight: f64 = labels.iter().map(|&label| form.weight(label, classes, None)).sum();
     let shared = form.shared_entropy(classes);
-    let least: f64 = labels.iter().map(|&label| form.entropy(shared, label, classes, None)).sum();
+    let least: f64 = labels.iter().map(|&label| form.entropy(shared, label.into(), classes, None)).sum();
     let sum: f64 = losses.iter().sum();
     let excess_loss = loss.excess(sum, least, weight);
     Metrics { loss: mean(sum, weight), excess_loss, ..of_validation(form, logits, labels, classes) }

@@ -21,6 +21,11 @@ uniform! {
         reflect: u32,
         flip: u32,
         cutout: u32,
+        affine: u32,
+        toned: u32,
+        scale: i32,
+        brightness: i32,
+        contrast: i32,
     }
 }
 
@@ -61,6 +66,7 @@ pub fn labels(plan: &mut Plan, name: &str, n: usize, labels: Slice, order: Slice
 /// Records a batch of up to `n` images of shape `image`, augmented so.
 pub fn gather(plan: &mut Plan, name: &str, n: usize, image: [usize; 3], augment: &Augment, at: &Buffers) -> Result<()> {
     let [channels, h, w] = image;
+    let table = augment.table();
     let dims = Dims {
         channels: word(channels),
         plane: word(h * w),
@@ -69,21 +75,30 @@ pub fn gather(plan: &mut Plan, name: &str, n: usize, image: [usize; 3], augment:
         reflect: u32::from(augment.border == Border::Reflect),
         flip: augment.flip.into(),
         cutout: word(augment.cutout),
+        affine: augment.is_affine().into(),
+        toned: augment.is_toned().into(),
+        scale: table.scale,
+        brightness: table.brightness,
+        contrast: table.contrast,
     };
+    let mut bindings = vec![
+        ("images", at.images),
+        ("labels", at.labels),
+        ("order", at.order),
+        ("normalisation", at.normalisation),
+        ("x", at.x),
+        ("targets", at.targets),
+    ];
+    if !augment.is_none() {
+        bindings.push(("turns", plan.constant(format!("{name}.turns"), &table.turns)?));
+    }
     plan.dispatch(
         format!("{name}.gather"),
         (&GATHER, if augment.is_none() { "gather" } else { "gather_augmented" }),
         dims,
         Grid::Threads(n * channels * h * w),
         0,
-        &[
-            ("images", at.images),
-            ("labels", at.labels),
-            ("order", at.order),
-            ("normalisation", at.normalisation),
-            ("x", at.x),
-            ("targets", at.targets),
-        ],
+        &bindings,
     )?;
     // The data set is bound whole, but only the batch's images are read: a byte in, four out, and three words an image.
     if let Some(dispatch) = plan.dispatches.last_mut() {

@@ -27,6 +27,7 @@ pub mod leaky_relu;
 pub mod linear;
 pub mod linear_tiled;
 pub mod max_pool2d;
+pub mod mix;
 pub mod relu;
 pub mod residual;
 pub mod seal;

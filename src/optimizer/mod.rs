@@ -13,6 +13,7 @@
 //! No weight decay reaches parameters whose role is [`Undecayed`](crate::layer::Role::Undecayed): they are the last of
 //! the flat vector, from [`decayed`](Values::decayed) on.
 
+pub mod accumulate;
 pub mod adam;
 pub mod clip;
 pub mod ema;

@@ -1,6 +1,7 @@
 //! What a training does beside the plain update of each batch. The default is nothing.
 
 use super::Optimizer;
+use crate::ops::mix::Mix;
 use crate::schedule::Schedule;
 
 /// The least momentum of one that is cycled: where the learning rate is highest (PyTorch's `base_momentum`).
@@ -9,7 +10,7 @@ pub const LEAST_MOMENTUM: f64 = 0.85;
 pub const MOST_MOMENTUM: f64 = 0.95;
 
 /// What a training does beside the plain update of each batch.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
     /// How the learning rate changes; the optimizer has the full one.
     pub lr: Schedule,
@@ -19,6 +20,17 @@ pub struct Recipe {
     pub clip_grad_norm: Option<f64>,
     /// The decay of the weights' moving average, where one is kept ([`super::ema`]).
     pub ema: Option<f64>,
+    /// How images are mixed.
+    pub mix: Mix,
+    /// Batches of an update ([`super::accumulate`]); 1 where each has its own.
+    pub accumulate: usize,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        let (lr, mix) = (Schedule::CONSTANT, Mix::default());
+        Self { lr, momentum: None, clip_grad_norm: None, ema: None, mix, accumulate: 1 }
+    }
 }
 
 impl Recipe {

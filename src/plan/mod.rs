@@ -74,7 +74,7 @@ impl Block {
     }
 }
 
-/// What changes from step to step: a uniform block each of the batch, the loss and the optimizer. A shader declares
+/// What changes from step to step: a uniform block each of the batch, the loss, the optimizer, and of how images are mixed. A shader declares
 /// those that it reads, each under its field's name here.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Step {
@@ -84,11 +84,13 @@ pub struct Step {
     pub loss: Block,
     /// The optimizer's: [`crate::optimizer::OptimizerBlock`].
     pub optimizer: Block,
+    /// That of mixed images: [`crate::ops::mix::PartBlock`].
+    pub part: Block,
 }
 
 impl Step {
     /// The names of the blocks.
-    pub const BLOCKS: [&str; 3] = ["batch", "loss", "optimizer"];
+    pub const BLOCKS: [&str; 4] = ["batch", "loss", "optimizer", "part"];
     /// Bytes of each block, at most.
     pub const BLOCK_BYTES: usize = BLOCK_BYTES;
 
@@ -98,8 +100,8 @@ impl Step {
     }
 
     /// The blocks' bytes, in the order of [`Self::BLOCKS`].
-    pub fn bytes(&self) -> [[u8; BLOCK_BYTES]; 3] {
-        [bytemuck::cast(self.batch), self.loss.0, self.optimizer.0]
+    pub fn bytes(&self) -> [[u8; BLOCK_BYTES]; 4] {
+        [bytemuck::cast(self.batch), self.loss.0, self.optimizer.0, self.part.0]
     }
 }
 

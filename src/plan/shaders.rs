@@ -92,7 +92,8 @@ macro_rules! shaders {
 
 // A file whose activations are stored in either way is two shaders: the common files say how.
 shaders! {
-    ADAM = "adam" with "loss_block" & "segments" & "optimizer",
+    ACCUMULATE = "accumulate" with "loss_block" & "part_block" & "segments" & "slot",
+    ADAM = "adam" with "loss_block" & "segments" & "slot" & "optimizer",
     CEILING = "ceiling",
     CLIP = "clip" with "segments" & "reduce",
     COMPARATOR_LOSS = "comparator_loss" with "loss_block" & "reduce" & "loss",
@@ -105,7 +106,7 @@ shaders! {
     CONV2D_POOL_TILED_F16 =
         "conv2d_pool_tiled" + "_f16" with "conv2d_pool" & "f16" & "conv2d_pool_f16" & "conv2d_pool_tile",
     EMA = "ema",
-    GATHER = "gather" with "random",
+    GATHER = "gather" with "random" & "part_block",
     LOGIT_PENALTY = "logit_penalty" with "loss_block" & "reduce" & "loss",
     HEAD = "head" with "f32" & "loss_block",
     HEAD_F16 = "head" + "_f16" with "f16" & "loss_block",
@@ -113,8 +114,10 @@ shaders! {
     LINEAR_TILED_F16 = "linear_tiled" + "_f16" with "linear_tiled" & "f16" & "linear_tiled_f16",
     LINEAR_TILED_LANES = "linear_tiled_lanes" with "linear_tiled" & "linear_tiled_f32",
     LINEAR_TILED_LANES_F16 = "linear_tiled_lanes" + "_f16" with "linear_tiled" & "f16" & "linear_tiled_f16",
+    MIX = "mix" with "part_block",
+    MIXED_LOSS = "mixed_loss" with "loss_block" & "part_block" & "reduce" & "loss",
     SEAL = "seal",
-    SGD = "sgd" with "loss_block" & "segments" & "optimizer",
+    SGD = "sgd" with "loss_block" & "segments" & "slot" & "optimizer",
     SMOOTHED_LOSS = "smoothed_loss" with "loss_block" & "reduce" & "loss",
     WEIGHTED_LOSS = "weighted_loss" with "loss_block" & "reduce" & "loss" & "weighted_loss",
     WEIGHTED_LOSS_SOFT = "weighted_loss_soft" with "loss_block" & "reduce" & "loss" & "weighted_loss",

@@ -222,10 +222,7 @@ fn facts(done: &[(&SweepEntry, Outcome)], own: LossKind, planned: usize) -> Vec<
         ("epsilon", epsilon),
         ("label noise", format!("{} ({})", list(|o| o.label_noise), config.labels.noise.name())),
         ("seeds", seeds.len().to_string()),
-        (
-            "training",
-            format!("{} epochs, batch size {}, {}", config.epochs, config.batch_size, config.describe_updates()),
-        ),
+        ("training", format!("{} epochs, {}, {}", config.epochs, config.describe_batches(), config.describe_updates())),
         ("device", devices.into_iter().collect::<Vec<_>>().join("; ")),
         ("time", format!("{:.0} s, all runs added up", done.iter().map(|(_, o)| o.seconds).sum::<f64>())),
         ("program", format!("smoothcnn {}", env!("CARGO_PKG_VERSION"))),

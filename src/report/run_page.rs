@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::page::{card, drawings, glossary, images, legend, page, percent, picture, scrolled};
 use super::run::RunReport;
-use super::run_plots::{Line, curves, reliability};
+use super::run_plots::{Line, Stroke, curves, reliability};
 use crate::Result;
 use crate::fs::write_atomic;
 use crate::measure::Metrics;
@@ -191,7 +191,7 @@ fn notes(run: &RunReport) -> Vec<String> {
     notes
 }
 
-/// The curves of the runs, a colour each; what is of the training is dashed.
+/// The curves of the runs, a colour each; what is of the training is dashed, what is of the weights' average dotted.
 pub(super) fn lines(runs: &[&RunReport]) -> Result<Markup> {
     let names: Vec<String> = runs.iter().map(|run| run.name()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -204,15 +204,24 @@ pub(super) fn lines(runs: &[&RunReport]) -> Result<Markup> {
         let mut lines = vec![];
         for (colour, run) in runs.iter().enumerate() {
             for measure in measures {
-                let dashed = measure.starts_with("train");
-                let name = if dashed { (*measure).to_owned() } else { format!("{}_{measure}", run.measured()) };
-                lines.push(Line { colour, dashed, points: run.curve(&name) });
+                let mut line = |stroke, name: String| {
+                    let points = run.curve(&name);
+                    if stroke != Stroke::Dotted || !points.is_empty() {
+                        lines.push(Line { colour, stroke, points });
+                    }
+                };
+                if measure.starts_with("train") {
+                    line(Stroke::Dashed, (*measure).to_owned());
+                } else {
+                    line(Stroke::Whole, format!("{}_{measure}", run.measured()));
+                    line(Stroke::Dotted, format!("{}_ema_{measure}", run.measured()));
+                }
             }
         }
         pictures.push(curves(title, &lines, marked)?);
     }
     if runs.iter().any(|run| !run.config.recipe.is_default()) {
-        let line = |(colour, run): (usize, &&RunReport)| Line { colour, dashed: false, points: run.rates() };
+        let line = |(colour, run): (usize, &&RunReport)| Line { colour, stroke: Stroke::Whole, points: run.rates() };
         pictures.push(curves("learning rate", &runs.iter().enumerate().map(line).collect::<Vec<_>>(), marked)?);
     }
     let mut measured: Vec<&str> = runs.iter().map(|run| run.measured()).collect();
@@ -222,6 +231,8 @@ pub(super) fn lines(runs: &[&RunReport]) -> Result<Markup> {
     Ok(html! {
         (legend(&names))
         p.legend { span.whole { (measured) } " " span.dashed { "training" }
+            @if runs.iter().any(|run| run.config.recipe.ema.is_some()) {
+                " " span.dotted { "moving average of the weights" } }
             @if marked.is_some() { " " small { "The dotted line is the epoch whose weights were taken." } } }
         (drawings(&pictures))
     })

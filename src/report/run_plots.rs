@@ -8,12 +8,23 @@ use crate::Result;
 use crate::measure::calibration::Bin;
 use crate::train::lr_find::Rates;
 
+/// How a line is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stroke {
+    /// Of images that are held out, or of the test set.
+    Whole,
+    /// Of the training.
+    Dashed,
+    /// Of the weights' moving average, on the images of a whole line.
+    Dotted,
+}
+
 /// A line of a drawing.
 pub struct Line {
     /// Which of the colours.
     pub colour: usize,
-    /// Whether it is dashed: of the training, where others are of images that are held out.
-    pub dashed: bool,
+    /// How it is drawn.
+    pub stroke: Stroke,
     /// x and y of its points.
     pub points: Vec<(f64, f64)>,
 }
@@ -49,10 +60,15 @@ pub fn curves(title: &str, lines: &[Line], marked: Option<usize>) -> Result<Stri
             let at = epoch as f64;
             chart.draw_series([DashedPathElement::new([(at, y.start), (at, y.end)], 2, 4, INK)])?;
         }
-        for Line { colour: which, dashed, points } in lines {
+        for Line { colour: which, stroke, points } in lines {
             let ink = colour(*which);
-            if *dashed {
-                chart.draw_series([DashedPathElement::new(points.clone(), 5, 4, ink.stroke_width(2))])?;
+            let pattern = match stroke {
+                Stroke::Whole => None,
+                Stroke::Dashed => Some([5, 4]),
+                Stroke::Dotted => Some([2, 3]),
+            };
+            if let Some([drawn, left_out]) = pattern {
+                chart.draw_series([DashedPathElement::new(points.clone(), drawn, left_out, ink.stroke_width(2))])?;
             } else {
                 chart.draw_series(LineSeries::new(points.iter().copied(), ink.stroke_width(2)))?;
             }
@@ -199,7 +215,7 @@ mod tests {
         let svg = reliability("bins", &bins).unwrap();
         assert!(svg.starts_with("<svg") && !svg.contains("NaN"), "{svg}");
         // A run that was stopped in its first epoch has no line; of one epoch it is a dot.
-        let of = |points| curves("nll", &[Line { colour: 1, dashed: false, points }], Some(1)).unwrap();
+        let of = |points| curves("nll", &[Line { colour: 1, stroke: Stroke::Whole, points }], Some(1)).unwrap();
         assert!(!of(vec![]).contains("circle") && of(vec![(1.0, 0.5)]).contains("circle"));
         assert!(!of(vec![]).contains("NaN"));
     }

@@ -21,6 +21,12 @@ pub enum BestBy {
     Ece,
     /// The least nll after a temperature of its own, which is fitted on the same images.
     RefinedNll,
+    /// With --ema: the least nll of the weights' moving average, which is then what is taken.
+    EmaNll,
+    /// Its highest accuracy.
+    EmaAccuracy,
+    /// Its least ECE.
+    EmaEce,
 }
 
 impl BestBy {
@@ -31,6 +37,9 @@ impl BestBy {
             Self::Accuracy => "accuracy",
             Self::Ece => "ece",
             Self::RefinedNll => "refined-nll",
+            Self::EmaNll => "ema-nll",
+            Self::EmaAccuracy => "ema-accuracy",
+            Self::EmaEce => "ema-ece",
         }
     }
 
@@ -41,11 +50,19 @@ impl BestBy {
             Self::Accuracy => "val_accuracy",
             Self::Ece => "val_ece",
             Self::RefinedNll => "val_refined_nll",
+            Self::EmaNll => "val_ema_nll",
+            Self::EmaAccuracy => "val_ema_accuracy",
+            Self::EmaEce => "val_ema_ece",
         }
     }
 
+    /// Whether it is of the weights' moving average.
+    pub fn is_of_average(self) -> bool {
+        matches!(self, Self::EmaNll | Self::EmaAccuracy | Self::EmaEce)
+    }
+
     fn is_better(self, value: f64, than: f64) -> bool {
-        if self == Self::Accuracy { value > than } else { value < than }
+        if matches!(self, Self::Accuracy | Self::EmaAccuracy) { value > than } else { value < than }
     }
 }
 
@@ -90,6 +107,9 @@ mod tests {
     fn criteria_have_names() {
         let all = [BestBy::Nll, BestBy::Accuracy, BestBy::Ece, BestBy::RefinedNll];
         assert_eq!(all.map(BestBy::name), ["nll", "accuracy", "ece", "refined-nll"]);
+        let averages = [BestBy::EmaNll, BestBy::EmaAccuracy, BestBy::EmaEce];
+        assert_eq!(averages.map(BestBy::name), ["ema-nll", "ema-accuracy", "ema-ece"]);
+        assert!(averages.iter().all(|by| by.is_of_average()) && !all.iter().any(|by| by.is_of_average()));
     }
     use crate::loss::smoothing::Smoothing;
     use crate::measure::evaluate;
@@ -101,13 +121,14 @@ mod tests {
     fn the_best_is_the_earliest_of_equals_in_the_right_direction() {
         let lines: Vec<Value> = [(f64::NAN, 0.5), (0.4, 0.7), (0.3, 0.8), (0.3, 0.8), (0.5, 0.6)]
             .iter()
-            .map(|(nll, accuracy)| json!({ "val_nll": nll, "val_accuracy": accuracy }))
+            .map(|(nll, accuracy)| json!({ "val_nll": nll, "val_accuracy": accuracy, "val_ema_accuracy": -accuracy }))
             .collect();
         assert_eq!(Best::of(&lines, BestBy::Nll), Some(Best { epoch: 3, value: 0.3 }));
         assert_eq!(Best::of(&lines, BestBy::Accuracy), Some(Best { epoch: 3, value: 0.8 }));
         assert_eq!(Best::of(&lines[..2], BestBy::Nll), Some(Best { epoch: 2, value: 0.4 }));
         assert_eq!(Best::of(&lines[..1], BestBy::Nll), None);
         assert_eq!(Best::of(&lines, BestBy::Ece), None);
+        assert_eq!(Best::of(&lines, BestBy::EmaAccuracy), Some(Best { epoch: 1, value: -0.5 }));
         assert_eq!(waited(&lines, Best::of(&lines, BestBy::Nll)), 2);
         assert_eq!(waited(&lines, None), 5);
     }

@@ -14,8 +14,8 @@ pub struct Begun<'a> {
     pub out: &'a Path,
     /// Training images.
     pub images: usize,
-    /// Images in a batch.
-    pub batch_size: usize,
+    /// Images of a step.
+    pub update_images: usize,
     /// Times through the training images.
     pub epochs: usize,
     /// How far the run was before, if it goes on: epochs that are done, and steps of the next one.

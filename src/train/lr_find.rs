@@ -99,7 +99,7 @@ pub fn find(mut config: Config, device: &Device, test: RangeTest, listener: &dyn
     config.augment.check(train.shape)?;
     let loss = images.loss(&config)?;
     let normalisation = config.normalisation(&images.normalisation)?;
-    let steps = test.steps.min(train.len().div_ceil(config.batch_size));
+    let steps = test.steps.min(train.len().div_ceil(config.update_images()));
     let plain = config.recipe.recipe(&config.optimizer, steps, 1)?;
     let recipe = Recipe { lr: test.schedule(steps), momentum: None, ema: None, ..plain };
     let mut opened = device.open(config.dtype, &note)?;
@@ -124,7 +124,7 @@ pub fn find(mut config: Config, device: &Device, test: RangeTest, listener: &dyn
     let mut trainer = opened.trainer(config.activations, config.tuning, setup.clone(), &state, &note)?;
     let course = Course { epochs: 1, seed: config.seed, shuffle: config.shuffle };
     let order = course.order(1, train.len());
-    let order = &order[..train.len().min(steps * config.batch_size)];
+    let order = &order[..train.len().min(steps.saturating_mul(config.update_images()))];
     let mut losses = vec![];
     trainer.train_epoch(order, 0, &mut |means: &[BatchLoss]| {
         losses.extend(means.iter().map(|means| means.loss));

@@ -7,6 +7,7 @@ pub mod best;
 pub mod checkpoint;
 pub mod config;
 pub mod conformal_file;
+pub mod inference;
 pub mod listener;
 pub mod lr_find;
 pub mod marked;
@@ -151,7 +152,8 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let images = setup.train.len();
-    let steps_per_epoch = images.div_ceil(setup.batch_size);
+    let of_update = setup.update_images();
+    let steps_per_epoch = images.div_ceil(of_update);
     for epoch in from.epochs + 1..=schedule.epochs {
         let order = schedule.order(epoch, images);
         let first_step = (epoch - 1) * steps_per_epoch;
@@ -165,11 +167,11 @@ pub fn run(
         if observer.wants_stop() {
             return Err(observer.stopped(&at, backend));
         }
-        let left = &order[images.min(at.steps * setup.batch_size)..];
+        let left = &order[images.min(at.steps.saturating_mul(of_update))..];
         let began = Instant::now();
         backend.train_epoch(left, (first_step + at.steps) as u64, &mut |losses| {
             for &means in losses {
-                let batch = order.chunks(setup.batch_size).nth(at.steps).unwrap_or_default();
+                let update = order.chunks(of_update).nth(at.steps).unwrap_or_default();
                 at.steps += 1;
                 let step = first_step + at.steps;
                 let BatchLoss { loss, nll, diverged, .. } = means;
@@ -181,12 +183,16 @@ pub fn run(
                     return Err(Error::Diverged { epoch, step, lr: lr() });
                 }
                 let Setup { loss: form, train, .. } = setup;
-                let [weight, counted] = form.weights(&train.labels, train.classes, batch);
+                let [weight, counted] = form.weights(&train.labels, train.classes, update);
                 at.sums.loss += loss * weight;
                 at.sums.nll += nll * counted;
                 at.sums.weight += weight;
                 at.sums.counted += counted;
-                at.sums.entropy += form.entropy(&train.labels, train.classes, batch, step as u64);
+                let t = step as u64;
+                for (which, batch) in update.chunks(setup.batch_size).enumerate() {
+                    let share = setup.recipe.mix.draw(setup.seed, t, which, train.shape).share;
+                    at.sums.entropy += form.mixed_entropy(&train.labels, train.classes, batch, t, share);
+                }
                 observer.step(epoch, step, means)?;
             }
             Ok(if observer.wants_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{self, Dtype, Metadata};
 use super::config::read_config;
+pub use super::inference::{Inference, Tta};
 use super::run_folder::{CHECKPOINT, CONFIG, WEIGHTS, run_of};
 use super::saved;
 use super::store::save_model;
-use crate::backend::device::{Device, Note, Opened, Precision, finite};
+use crate::backend::device::{Note, Opened, finite};
 use crate::backend::{Asked, ImageSet, State};
 use crate::data::Dataset;
 use crate::data::format::{CropMode, Loaded, ReadProgress};
@@ -295,7 +296,11 @@ impl Model {
         let normalisation = self.file.normalisation([&how.mean, &how.std], usual)?;
         let device = how.device.open(how.precision, note)?;
         let tuning = how.device.tiles.map(Tuning::all);
-        Ok(OpenModel { model: self, normalisation, device, tuning, batch_size: how.batch_size })
+        if how.tta == Tta::Flip {
+            note("tta: the mean of each image's logits and its mirror image's");
+        }
+        let Inference { batch_size, tta, .. } = *how;
+        Ok(OpenModel { model: self, normalisation, device, tuning, batch_size, tta })
     }
 
     /// What logits `[images, classes]` of the model, divided by `temperature`, say: a probability for each class, 0 for
@@ -325,6 +330,7 @@ pub struct OpenModel<'a> {
     device: Opened,
     tuning: Option<Tuning>,
     batch_size: usize,
+    tta: Tta,
 }
 
 impl OpenModel<'_> {
@@ -342,28 +348,12 @@ impl OpenModel<'_> {
             batch_size: self.batch_size,
         };
         let mut predictor = self.device.predictor(Storage::F32, self.tuning, &asked, images.len())?;
-        finite(predictor.logits(ImageSet::Bytes(images))?, net.classes)
-    }
-}
-
-/// What computes a saved model's logits, and how.
-#[derive(Clone, Debug)]
-pub struct Inference {
-    /// What to compute on.
-    pub device: Device,
-    /// In which precision.
-    pub precision: Precision,
-    /// Images in a batch.
-    pub batch_size: usize,
-    /// Mean of the pixels, scaled to 0..1: one value, one a channel, or none for that of training.
-    pub mean: Vec<f64>,
-    /// Their standard deviation.
-    pub std: Vec<f64>,
-}
-
-impl Default for Inference {
-    fn default() -> Self {
-        Self { device: Device::default(), precision: Precision::F32, batch_size: 256, mean: vec![], std: vec![] }
+        let mut logits = predictor.logits(ImageSet::Bytes(images))?;
+        if self.tta == Tta::Flip {
+            let mirrored = predictor.logits(ImageSet::Bytes(&images.mirrored()))?;
+            logits.iter_mut().zip(mirrored).for_each(|(logit, other)| *logit = 0.5 * (*logit + other));
+        }
+        finite(logits, net.classes)
     }
 }
 

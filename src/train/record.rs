@@ -273,7 +273,8 @@ impl Observer for Recorder<'_> {
         let saves = due || report.epoch == self.planned || self.is_over();
         let state = if is_best || saves { backend.state()? } else { State::default() };
         if is_best {
-            let (params, buffers) = (state.params.clone(), state.buffers.clone());
+            let averaged = self.best_by.is_some_and(BestBy::is_of_average);
+            let State { params, buffers, .. } = if averaged { state.averaged() } else { state.clone() };
             let weights = State { params, buffers, ..State::default() };
             self.best = Some(BestWeights { epoch: report.epoch, state: weights });
             self.write_best()?;

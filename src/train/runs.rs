@@ -214,7 +214,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     let loss = images.loss(&config)?;
     let normalisation = config.normalisation(&images.normalisation)?;
     (config.mean, config.std) = normalisation.iter().map(|&[mean, std]| (mean, std)).unzip();
-    let steps_per_epoch = train.len().div_ceil(config.batch_size);
+    let steps_per_epoch = train.len().div_ceil(config.update_images());
     config.recipe.settle(config.epochs);
     let recipe = config.named(config.recipe.recipe(&config.optimizer, steps_per_epoch, config.epochs))?;
     let SavedRun { state, progress, epochs, best } = match &folder {
@@ -288,19 +288,21 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         write_atomic(&out.join(FLIPPED), lines.as_bytes())?;
     }
     let measured_as = if validation.is_some() { "val" } else { "test" };
-    let Config { epochs: planned, batch_size, .. } = config;
+    let (planned, update_images) = (config.epochs, config.update_images());
     let done = (progress.epochs, progress.steps);
-    let begun = Begun { out, images: train.len(), batch_size, epochs: planned, done, net: &net, measured: measured_as };
+    let begun =
+        Begun { out, images: train.len(), update_images, epochs: planned, done, net: &net, measured: measured_as };
     listener.begins(&begun);
 
     let ignored = train.labels.iter().filter(|&&label| label == IGNORED).count();
     listener.note(&format!(
-        "{} parameters, {} training{}{} and {} test images, batch size {batch_size}",
+        "{} parameters, {} training{}{} and {} test images, {}",
         net.parameter_count(),
         train.len(),
         if ignored > 0 { format!(" ({ignored} ignored)") } else { String::new() },
         validation.as_ref().map(|held_out| format!(", {} validation", held_out.len())).unwrap_or_default(),
         test.len(),
+        config.describe_batches(),
     ));
     let loss_name = config.loss_config().describe(net.classes);
     listener.note(&format!("loss: {loss_name}; run in {}", out.display()));
@@ -410,7 +412,11 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
 /// [`Error::Usage`] where something is to choose and no images are held out.
 fn choosing(config: &mut Config, held_out: bool) -> Result<()> {
     if held_out {
-        config.best_by.get_or_insert_default();
+        let by = *config.best_by.get_or_insert_default();
+        if by.is_of_average() && config.recipe.ema.is_none() {
+            let found = format!("--best-by: found {}, expected --ema with it", by.name());
+            return config.named(Err(Error::Usage(found)));
+        }
         return Ok(());
     }
     let expected = "expected --val-split with it, or data with a validation set of its own";

@@ -37,6 +37,20 @@ fn every_configuration_is_measured_kept_and_compared() {
     assert!(rows[2].starts_with("| train, 1x8x8, batch 4 | "), "{table}");
 }
 
+/// Catches a cost that is not said, and one where nobody asked.
+#[test]
+fn what_augmentation_costs_is_measured_where_it_is_asked_for() {
+    let dir = tempdir().unwrap();
+    let bench = "bench --device cpu --input 1x8x8 -b 4 --seconds 0.1";
+    let text = stdout(&run(dir.path(), &format!("{bench} --augment light")).success());
+    assert!(text.contains("; augmentation: "), "{text}");
+    let report = &json_lines(&stdout(&run(dir.path(), &format!("{bench} --augment light --json")).success()))[0];
+    assert!(number(&report["results"][0], "augment_cost") > -1.0 && report["results"][1].get("augment_cost").is_none());
+    let plain = stdout(&run(dir.path(), bench).success());
+    assert!(!plain.contains("augmentation"), "{plain}");
+    assert_fails(run(dir.path(), "bench --device cpu --augment heavy"), 2, &["--augment", "heavy"]);
+}
+
 /// Catches a comparison with something that is no report, and seconds in which nothing can be measured.
 #[test]
 fn what_makes_no_sense_is_refused() {

@@ -220,3 +220,43 @@ fn a_mistake_keeps_its_number_whatever_counts() {
         }
     }
 }
+
+/// Catches a mean of something else than both images' logits, and a result that does not say so.
+#[test]
+fn tta_is_the_mean_of_an_image_and_its_mirror_image() {
+    let dir = tempdir().unwrap();
+    run(dir.path(), &format!("{TRAIN} --epochs 1 --out run")).success();
+    let eval = "eval --device cpu --limit-test 40 --model run --dtype f64";
+    let logits = |flags: &str| -> Vec<f64> {
+        run(dir.path(), &format!("{eval} --logits logits.safetensors {flags}")).success();
+        let (dtype, _, bytes) = read_tensors(&dir.path().join("logits.safetensors")).0.remove("logits").unwrap();
+        assert_eq!(dtype, "F64");
+        bytes.chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let (plain, found) = (logits(""), logits("--tta flip"));
+    let (_, test) = Digits { train: 0, test: 40, ..Digits::default() }.generate();
+    let mirrored = test.mirrored();
+    assert_eq!((mirrored.image(3)[27], &mirrored.labels), (test.image(3)[0], &test.labels));
+    let model = smoothcnn::train::model::Model::load(&dir.path().join("run"), test.shape, test.classes).unwrap();
+    let device =
+        smoothcnn::backend::device::Device { kind: smoothcnn::backend::gpu::DeviceKind::Cpu, ..Default::default() };
+    let precision = smoothcnn::backend::device::Precision::F64;
+    let how = smoothcnn::train::model::Inference { device, precision, ..Default::default() };
+    let other = model.logits(&mirrored, &[[f64::NAN; 2]], &how, &|_| ()).unwrap();
+    for (i, found) in found.iter().enumerate() {
+        assert!((found - 0.5 * (plain[i] + other[i])).abs() < 1e-12, "{i}");
+    }
+    assert!(plain.iter().zip(&found).any(|(a, b)| (a - b).abs() > 1e-3));
+    assert!(
+        stdout(&run(dir.path(), &format!("{eval} --tta flip")).success())
+            .contains("tta              flip (mean of the logits)")
+    );
+    let done = run(dir.path(), &format!("{eval} --tta flip --json")).success();
+    assert_eq!(json_lines(&stdout(&done))[0]["tta"], "flip");
+    let done = run(dir.path(), &format!("{eval} --json")).success();
+    assert_eq!(json_lines(&stdout(&done))[0].get("tta"), None);
+    let csv = |flags: &str| {
+        stdout(&run(dir.path(), &format!("predict --device cpu --limit-test 5 --model run {flags}")).success())
+    };
+    assert_ne!(csv("--tta flip"), csv(""));
+}

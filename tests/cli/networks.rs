@@ -72,7 +72,9 @@ fn a_model_of_a_file_knows_its_layers() {
 fn a_run_that_goes_on_has_the_bits_of_one_that_was_not_stopped() {
     let dir = tempdir().unwrap();
     fs::write(dir.path().join("net.toml"), FILE).unwrap();
-    fs::write(dir.path().join("augment.toml"), "shift = 3\nborder = \"reflect\"\nflip = true\ncutout = 5\n").unwrap();
+    let augment =
+        "shift = 3\nborder = \"reflect\"\nflip = true\ncutout = 5\nrotate = 10\nscale = 0.1\ncontrast = 0.2\n";
+    fs::write(dir.path().join("augment.toml"), augment).unwrap();
     for network in ["net.toml", "resnet8"] {
         let train = format!("{TRAIN} --limit-train 70 --network {network} --augment augment.toml");
         run(dir.path(), &format!("{train} --epochs 3 --out whole-{network}")).success();
@@ -92,6 +94,7 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     fs::write(dir.path().join("typo.toml"), FILE.replace("padding", "pad")).unwrap();
     fs::write(dir.path().join("wide.toml"), FILE.replace("type = \"linear\"", "type = \"linear\"\nout = 7")).unwrap();
     fs::write(dir.path().join("shift.toml"), "shift = 28\n").unwrap();
+    fs::write(dir.path().join("turn.toml"), "rotate = -5\n").unwrap();
     for (flags, code, parts) in [
         ("--network resnet9", 2, &["--network", "resnet9", "resnet8", ".toml"][..]),
         ("--network typo.toml", 4, &["typo.toml", "layer 1 (conv2d)", "pad"]),
@@ -99,6 +102,7 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         ("--network none.toml", 1, &["none.toml"]),
         ("--augment heavy", 2, &["--augment", "heavy", "cifar"]),
         ("--augment shift.toml", 2, &["--augment", "28", "27"]),
+        ("--augment turn.toml", 2, &["--augment", "rotate of -5", "0 to 180"]),
     ] {
         assert_fails(run(dir.path(), &format!("{TRAIN} {flags} --out run")), code, parts);
         assert!(!dir.path().join("run").exists(), "{flags}");

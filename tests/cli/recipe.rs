@@ -10,7 +10,7 @@ use tempfile::tempdir;
 use super::{TRAIN, assert_fails, metrics, number, read_tensors, run, stdout};
 
 /// Every form, by its flags. An epoch has three steps.
-const FORMS: [&str; 16] = [
+const FORMS: [&str; 20] = [
     "",
     "--warmup-epochs 1",
     "--warmup-steps 2 --warmup-lr 0.0001",
@@ -27,6 +27,10 @@ const FORMS: [&str; 16] = [
     "--opt adamw --weight-decay 0.5",
     "--opt adamw --weight-decay 0.5 --no-decay bias",
     "--opt sgd --lr 0.02 --weight-decay 0.5 --no-decay norm,bias",
+    "--mixup 0.4",
+    "--cutmix 1",
+    "--mixup 0.8 --cutmix 1",
+    "--mixup 0.8 --accumulate 2",
 ];
 
 fn model(dir: &Path, run: &str) -> Vec<u8> {
@@ -190,7 +194,7 @@ fn the_average_of_the_weights_is_measured_saved_and_kept() {
 #[test]
 fn what_makes_no_sense_is_refused() {
     let dir = tempdir().unwrap();
-    let cases: [(&str, &[&str]); 8] = [
+    let cases: [(&str, &[&str]); 11] = [
         ("--clip-grad-norm 0", &["--clip-grad-norm: found 0", "above 0"]),
         ("--no-decay norm,bias", &["--no-decay: found norm,bias", "--weight-decay"]),
         ("--min-lr 0.0001", &["--min-lr: found 0.0001", "--lr-schedule"]),
@@ -199,6 +203,9 @@ fn what_makes_no_sense_is_refused() {
         ("--lr-schedule cosine --warmup-epochs 1", &["--warmup-epochs: found 3 steps", "fewer than"]),
         ("--lr-schedule cosine --min-lr 1", &["--min-lr: found 1", "0.001"]),
         ("--lr-schedule exponential --decay-rate 2", &["--decay-rate: found 2"]),
+        ("--mixup -1", &["--mixup: found -1", "from 0"]),
+        ("--mixup 1 --loss focal", &["--mixup: found with --loss focal", "cross-entropy of the labels alone"]),
+        ("--cutmix 1 --class-weights balanced", &["--cutmix: found with --class-weights"]),
     ];
     for (flags, parts) in cases {
         assert_fails(run(dir.path(), &format!("{TRAIN} --epochs 1 --out refused {flags}")), 2, parts);
@@ -209,6 +216,7 @@ fn what_makes_no_sense_is_refused() {
     assert_fails(run(dir.path(), &format!("{resume} --lr-schedule step")), 2, &["--lr-schedule", "the run has cosine"]);
     assert_fails(run(dir.path(), &format!("{resume} --lr-epochs 2")), 2, &["--lr-epochs", "the run has 1"]);
     assert_fails(run(dir.path(), &format!("{resume} --warmup-steps 2")), 2, &["--warmup-steps", "the run has none"]);
+    assert_fails(run(dir.path(), &format!("{resume} --mixup 1")), 2, &["--mixup", "found 1.0, the run has none"]);
 }
 
 /// Catches a rate that is not tried, a suggestion out of the range, files that a test leaves, and a flag that is
@@ -236,4 +244,54 @@ fn lr_find_tries_rates_and_suggests_one() {
     assert_fails(run(dir.path(), "lr-find --device cpu --lr 0.1"), 2, &["--lr: found with lr-find"]);
     assert_fails(run(dir.path(), "lr-find --device cpu --from 0"), 2, &["--from: found 0"]);
     assert_fails(run(dir.path(), "lr-find --device cpu --to 1e-9"), 2, &["--to: found 0.000000001", "--from"]);
+}
+
+/// Catches a step for each batch where gradients are added up, and a schedule that counts batches.
+#[test]
+fn a_step_of_several_batches_is_one_step() {
+    let dir = tempdir().unwrap();
+    let flags = "--lr-schedule cosine --epochs 2 --log-every 1 --opt sgd --lr 0.01";
+    run(dir.path(), &format!("{TRAIN} --limit-train 70 --batch-size 8 --accumulate 4 --out parts {flags}")).success();
+    run(dir.path(), &format!("{TRAIN} --limit-train 70 --batch-size 32 --out whole {flags}")).success();
+    let [parts, whole] = ["parts", "whole"].map(|out| metrics(&dir.path().join(out), "step"));
+    assert_eq!((parts.len(), whole.len()), (6, 6));
+    for (parts, whole) in parts.iter().zip(&whole) {
+        assert_eq!(number(parts, "lr"), number(whole, "lr"));
+        assert!((number(parts, "loss") - number(whole, "loss")).abs() < 1e-4, "{parts}, {whole}");
+    }
+    let config = fs::read_to_string(dir.path().join("parts/config.toml")).unwrap();
+    assert!(config.contains("accumulate = 4"), "{config}");
+    let resume = "train --device cpu --resume parts --epochs 3 --accumulate 2";
+    assert_fails(run(dir.path(), resume), 2, &["--accumulate", "found 2, the run has 4"]);
+}
+
+/// Catches a best epoch that the plain weights choose, weights that are not the average's, and a report without it.
+#[test]
+fn the_average_chooses_the_best_epoch_where_it_is_asked_to() {
+    let dir = tempdir().unwrap();
+    let train = format!("{TRAIN} --limit-train 80 --val-split 0.25 --epochs 4 --lr 0.02 --best-by ema-nll");
+    run(dir.path(), &format!("{train} --ema 0.9 --out run")).success();
+    let out = dir.path().join("run");
+    let epochs = metrics(&out, "epoch");
+    let least = epochs.iter().min_by(|a, b| number(a, "val_ema_nll").total_cmp(&number(b, "val_ema_nll"))).unwrap();
+    let test = metrics(&out, "test").pop().unwrap();
+    assert_eq!((number(&test, "epoch"), &test["best_by"]), (number(least, "epoch"), &Value::from("ema-nll")));
+    let eval = "eval --device cpu --json --limit-test 40 --model";
+    let measured = |model: &str| -> Value {
+        serde_json::from_str(&stdout(&run(dir.path(), &format!("{eval} {model}")).success())).unwrap()
+    };
+    assert!((number(&measured("run/best.safetensors"), "nll") - number(&test, "nll")).abs() < 1e-5);
+    if number(least, "epoch") == 4.0 {
+        assert!(fs::read(out.join("best.safetensors")).unwrap() != fs::read(out.join("model.safetensors")).unwrap());
+        let average = number(&measured("run/model-ema.safetensors"), "nll");
+        assert!((average - number(&test, "nll")).abs() < 1e-5);
+    }
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("moving average of the weights"));
+    // In one go and in two: the same.
+    run(dir.path(), &format!("{} --ema 0.9 --out parts", train.replace("--epochs 4", "--epochs 2"))).success();
+    run(dir.path(), "train --device cpu --resume parts --epochs 4").success();
+    let best = |run: &str| fs::read(dir.path().join(run).join("best.safetensors")).unwrap();
+    assert!(best("run") == best("parts"));
+    assert_fails(run(dir.path(), &format!("{train} --out none")), 2, &["--best-by: found ema-nll", "--ema"]);
 }

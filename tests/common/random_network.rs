@@ -521,7 +521,8 @@ fn recipe(rng: &mut Rng, optimizer: &Optimizer) -> Recipe {
     let lr = Schedule { first: lr / 25.0, warm_up, curve, end: lr / 100.0 };
     // Most gradients are longer than the one, none than the other.
     let clip_grad_norm = rng.one(&[None, None, Some(0.2), Some(1e6)]);
-    Recipe { lr, momentum: rng.once_in(2).then_some(momentum), clip_grad_norm, ema: rng.once_in(2).then_some(0.7) }
+    let momentum = rng.once_in(2).then_some(momentum);
+    Recipe { lr, momentum, clip_grad_norm, ema: rng.once_in(2).then_some(0.7), ..Recipe::default() }
 }
 
 fn dataset(net: &Network, images: usize, rng: &mut Philox) -> Dataset {

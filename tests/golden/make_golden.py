@@ -53,6 +53,10 @@ weighted_loss  metadata n classes epsilon scale target (index | soft) weighted (
                logits [n,classes]  labels I64 [n], or soft [n,classes]  weight [classes] if weighted; the rest as in
                smoothed_loss. torch.nn.CrossEntropyLoss(weight, ignore_index=.., label_smoothing=..). No case has all its
                labels ignored: the mean is NaN in PyTorch.
+mixed_loss     metadata n classes epsilon variant share scale
+               logits [n,classes]  labels I64 [n]  losses [n]  dloss [n]  dlogits [n,classes]: the cross-entropy with timm's
+               dense target, share * smoothed(labels) + (1 - share) * smoothed(labels backwards), where smoothed is as in
+               timm's mixup_target (uniform), or as in smoothed_loss (off-target)
 comparator_loss
                metadata n classes gamma beta scale
                logits [n,classes]  labels I64 [n]  losses [n]  dloss [n]  dlogits [n,classes]: autograd of the definition,
@@ -478,6 +482,29 @@ def weighted_loss():
     golden.write()
 
 
+def mixed_loss():
+    golden = Golden("mixed_loss")
+    for classes, n, scale in [(2, 3, 1.0), (10, 6, 3.0), (37, 3, 1.0), (5, 4, 1e3)]:
+        for variant, e in [("uniform", 0.0), ("uniform", 0.1), ("off-target", 0.2)]:
+            for share in (0.0, 0.3, 0.85, 1.0):
+                name = f"{variant}_c{classes}_e{e}_share{share}" + ("" if scale < 100 else "_large")
+                random = Random(golden.name, name)
+                logits = leaf(random.normal(n, classes) * scale)
+                labels = random.integers(0, classes, n)
+                dloss = random.normal(n)
+                if variant == "uniform":
+                    off = e / classes
+                    dense = torch.full((n, classes), off, dtype=torch.float64).scatter_(1, labels[:, None], 1.0 - e + off)
+                else:
+                    dense = off_target(labels, classes, e)
+                target = share * dense + (1.0 - share) * dense.flip(0)
+                losses = torch.sum(-target * F.log_softmax(logits, dim=-1), dim=-1)
+                (dlogits,) = torch.autograd.grad(losses, logits, dloss)
+                params = {"n": n, "classes": classes, "epsilon": e, "variant": variant, "share": share, "scale": scale}
+                golden.case(name, params, logits=logits, labels=labels, losses=losses, dloss=dloss, dlogits=dlogits)
+    golden.write()
+
+
 def comparator_loss():
     golden = Golden("comparator_loss")
     strengths = [(g, 0.0) for g in (0.5, 1.0, 2.0, 5.0)] + [(0.0, b) for b in (0.1, 1.0)]
@@ -777,7 +804,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     torch.use_deterministic_algorithms(True)
     files = (conv2d, max_pool2d, avg_pool2d, batch_norm2d, group_norm, global_avg_pool2d, relu, leaky_relu, silu, gelu, linear,
-             smoothed_loss, weighted_loss, comparator_loss, logit_penalty, distillation_loss, adam, seed_network, resnet8)
+             smoothed_loss, weighted_loss, mixed_loss, comparator_loss, logit_penalty, distillation_loss, adam, seed_network,
+             resnet8)
     for file in files:
         if len(sys.argv) == 1 or file.__name__ in sys.argv[1:]:
             file()

@@ -19,6 +19,7 @@ mod property;
 mod random;
 #[path = "../common/random_network.rs"]
 mod random_network;
+mod recipe;
 mod resnet;
 #[path = "../common/resnet8.rs"]
 mod resnet8;

@@ -70,7 +70,7 @@ fn a_run_stopped_within_an_epoch_goes_on_to_the_same_bits() {
     let curve = Curve::OneCycle { total: 3 * 41, rise: 0.3 };
     let cycled = |first, end| Schedule { first, curve, end, ..Schedule::CONSTANT };
     let (lr, momentum) = (cycled(1e-4, 1e-6), Some(cycled(0.95, 0.95)));
-    let scheduled = Recipe { lr, momentum, clip_grad_norm: Some(0.5), ema: Some(0.9) };
+    let scheduled = Recipe { lr, momentum, clip_grad_norm: Some(0.5), ema: Some(0.9), ..Recipe::default() };
     // All of the set on the device, and a window of it.
     for (max_data_bytes, recipe) in [(u64::MAX, Recipe::default()), (u64::MAX, scheduled), (20 * 64, scheduled)] {
         let setup = Setup { recipe, ..setup.clone() };

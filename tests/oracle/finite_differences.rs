@@ -161,6 +161,24 @@ fn smoothed_loss_gradients() {
     println!("worst error {:e}", largest(&worst));
 }
 
+/// Catches a label's share that is the other's in one of loss and gradient, also where one of the labels is ignored.
+#[test]
+fn mixed_loss_gradients() {
+    let mut worst = vec![];
+    for (variant, epsilon) in [(Variant::Uniform, 0.0), (Variant::Uniform, 0.3), (Variant::OffTarget, 0.2)] {
+        for (n, classes, scale) in [(1, 2, 1.0), (5, 3, 4.0), (4, 10, 2.0), (2, 37, 8.0)] {
+            for (share, ignored) in [(0.3, n), (0.9, n - 1), (1.0, n)] {
+                let masses = Smoothing::new(variant, epsilon, classes).unwrap().masses(classes);
+                let mut targets = targets(n, classes, 1);
+                targets.iter_mut().skip(ignored).for_each(|label| *label = u32::MAX);
+                let op = Op::MixedLoss { masses, classes, targets, share };
+                worst.push(check(&op, vec![uniform(n * classes, -scale, scale, 7)], 2e-3));
+            }
+        }
+    }
+    println!("worst error {:e}", largest(&worst));
+}
+
 /// Catches a gradient that forgets the weights in one of its two terms, normalises over classes that take no part, or
 /// counts an ignored sample: every combination of what the general loss covers.
 #[test]

@@ -220,6 +220,29 @@ fn weighted_losses_agree_with_pytorch() {
     println!("weighted_loss: worst error {worst:.3} of the bound, which is at most {worst_relative:e}");
 }
 
+/// Catches a partner that is another's, a share that is, and smoothing of one label alone: timm's dense target.
+#[test]
+fn mixed_losses_agree_with_pytorch() {
+    let golden = Golden::open("mixed_loss");
+    let mut worst = 0.0f64;
+    for case in golden.cases() {
+        let classes = case.parse("classes");
+        let variant = Variant::from_name(case.text("variant")).unwrap();
+        let masses = Smoothing::new(variant, case.parse("epsilon"), classes).unwrap().masses(classes);
+        let op = Op::MixedLoss { masses, classes, targets: case.labels("labels"), share: case.parse("share") };
+        let inputs = [case.f64("logits")];
+        // As of the smoothed loss, twice.
+        let size = 2.0 * largest(&inputs[0]) + (classes as f64).ln();
+        let allowed = 2.0 * (2 * classes + 32) as f64 * EPSILON * size;
+        assert!(allowed <= LIMIT * size);
+        let what = |name: &str| format!("{}.{name}", case.name);
+        worst = worst.max(compare(&what("losses"), &op.forward(&inputs), &case.f64("losses"), |_| allowed));
+        let found = op.backward(&inputs, &case.f64("dloss")).remove(0);
+        worst = worst.max(compare(&what("dlogits"), &found, &case.f64("dlogits"), |_| allowed));
+    }
+    println!("mixed_loss: worst error {worst:.3} of the bound");
+}
+
 /// Catches another reading of the two formulas than autograd's over PyTorch's log-softmax and entropy.
 #[test]
 fn comparator_losses_agree_with_pytorch() {

@@ -10,8 +10,8 @@ use smoothcnn::loss::logit_penalty::LogitPenalty;
 use smoothcnn::loss::smoothing::Masses;
 use smoothcnn::loss::weighted::WeightedLoss;
 use smoothcnn::loss::{
-    comparator::reference as comparator_loss, logit_penalty::reference as logit_penalty,
-    smoothed::reference as smoothed_loss, weighted::reference as weighted_loss,
+    Batch, comparator::reference as comparator_loss, logit_penalty::reference as logit_penalty,
+    mixed::reference as mixed_loss, smoothed::reference as smoothed_loss, weighted::reference as weighted_loss,
 };
 use smoothcnn::ops::{conv2d::Conv2d, max_pool2d::MaxPool2d};
 use smoothcnn::real::Real;
@@ -23,6 +23,7 @@ pub enum Op {
     Layer(Arc<dyn layer::Op>),
     SmoothedLoss { masses: Masses, classes: usize, targets: Vec<u32> },
     WeightedLoss { loss: WeightedLoss, targets: Targets },
+    MixedLoss { masses: Masses, classes: usize, targets: Vec<u32>, share: f64 },
     ComparatorLoss { loss: ComparatorLoss, targets: Vec<u32> },
     LogitPenalty { loss: LogitPenalty, targets: Vec<u32> },
     DistillationLoss { loss: DistillationLoss, masses: Masses, targets: Vec<u32>, teacher: Vec<f64> },
@@ -64,6 +65,7 @@ impl Op {
                 std::iter::once(n * op.input().len()).chain(parameters).collect()
             }
             Op::SmoothedLoss { classes, .. } => vec![n * classes],
+            Op::MixedLoss { classes, .. } => vec![n * classes],
             Op::WeightedLoss { loss, .. } => vec![n * loss.classes()],
             Op::ComparatorLoss { loss, .. } => vec![n * loss.classes()],
             Op::LogitPenalty { loss, .. } => vec![n * loss.classes()],
@@ -84,6 +86,13 @@ impl Op {
             Op::WeightedLoss { loss, targets } => {
                 let mut losses = unwritten(x.len() / loss.classes());
                 targets.with(|targets| weighted_loss::forward(loss, x, targets, &mut losses));
+                losses
+            }
+            Op::MixedLoss { masses, classes, targets, share } => {
+                let mut losses = unwritten(targets.len());
+                let others: Vec<u32> = targets.iter().rev().copied().collect();
+                let batch = Batch { others: &others, share: *share, ..Batch::new(targets) };
+                mixed_loss::forward(*masses, *classes, x, batch, &mut losses);
                 losses
             }
             Op::ComparatorLoss { loss, targets } => {
@@ -130,6 +139,11 @@ impl Op {
             }
             (Op::WeightedLoss { loss, targets }, [dx]) => {
                 targets.with(|targets| weighted_loss::backward(loss, x, targets, dy, dx));
+            }
+            (Op::MixedLoss { masses, classes, targets, share }, [dx]) => {
+                let others: Vec<u32> = targets.iter().rev().copied().collect();
+                let batch = Batch { others: &others, share: *share, ..Batch::new(targets) };
+                mixed_loss::backward(*masses, *classes, x, batch, dy, dx);
             }
             (Op::ComparatorLoss { loss, targets }, [dx]) => comparator_loss::backward(loss, x, targets, dy, dx),
             (Op::LogitPenalty { loss, targets }, [dx]) => logit_penalty::backward(loss, x, targets, dy, dx),

@@ -18,6 +18,7 @@ use smoothcnn::ops::conv2d_pool::Conv2dPool;
 use smoothcnn::ops::linear::Linear;
 use smoothcnn::ops::linear_tiled::LinearTiled;
 use smoothcnn::ops::max_pool2d::{self, MaxPool2d};
+use smoothcnn::ops::mix::Mix;
 use smoothcnn::ops::stage::Layout;
 use smoothcnn::optimizer::{Adam, Optimizer, Sgd, recipe::Recipe};
 use smoothcnn::plan::Plan;
@@ -166,6 +167,10 @@ fn all_plans() -> Vec<Compiled> {
     for net in [&residual, &networks()[0]] {
         let job = Job { augment: Augment::CIFAR, ..job(net, &loss, optimizers()[0], KERNELS[1]) };
         plans.push(compile(&job).unwrap());
+        // Images that are mixed; gradients that are added up.
+        let mixed = Loss::from(Smoothing::NONE).mixed().unwrap();
+        let recipe = Recipe { mix: Mix { mixup: 1.0, cutmix: 1.0 }, accumulate: 2, ..Recipe::default() };
+        plans.push(compile(&Job { loss: &mixed, recipe, ..job }).unwrap());
     }
     plans
 }

@@ -139,11 +139,12 @@ fn uniform_blocks_are_those_of_their_owners() {
             let ours = match binding.name.as_str() {
                 "loss" => smoothcnn::loss::LossBlock::FIELDS,
                 "optimizer" => smoothcnn::optimizer::OptimizerBlock::FIELDS,
+                "part" => smoothcnn::ops::mix::PartBlock::FIELDS,
                 _ => continue,
             };
             let theirs = fields.iter().map(|(name, offset)| (name.as_str(), *offset));
             assert!(theirs.eq(ours.iter().copied()), "{shader:?}: {fields:?}, expected {ours:?}");
         }
     }
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["batch", "dims", "loss", "optimizer"]);
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["batch", "dims", "loss", "optimizer", "part"]);
 }

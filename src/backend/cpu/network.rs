@@ -77,6 +77,8 @@ pub struct CpuNetwork<T> {
     /// The run's seed, and the update that the passes are part of: the random numbers of layers follow from them.
     seed: u64,
     step: u64,
+    /// Images of that update in batches before this one.
+    before: usize,
     /// Loss and nll of each image.
     losses: Vec<[T; 2]>,
     dlogits: Vec<T>,
@@ -125,6 +127,7 @@ impl<T: Element> CpuNetwork<T> {
             scratch: Scratch::default(),
             seed: 0,
             step: 0,
+            before: 0,
             losses: vec![],
             dlogits: vec![],
             stale: true,
@@ -181,6 +184,16 @@ impl<T: Element> CpuNetwork<T> {
         &self.grads
     }
 
+    /// The same, to be changed.
+    pub fn grads_mut(&mut self) -> &mut [T] {
+        &mut self.grads
+    }
+
+    /// So many images of the update came in batches before the next one.
+    pub fn part(&mut self, before: usize) {
+        self.before = before;
+    }
+
     /// The optimizer's memory; empty before the first step.
     pub fn slots(&self) -> &Slots<T> {
         &self.slots
@@ -195,6 +208,11 @@ impl<T: Element> CpuNetwork<T> {
         (&mut values[..n * layout.len], *layout)
     }
 
+    /// Images in the batch.
+    pub fn images(&self) -> usize {
+        self.images
+    }
+
     /// Makes `images [n, channels, height, width]` the next batch.
     pub fn set_batch(&mut self, images: &[T]) {
         let len = self.net.input.iter().product::<usize>();
@@ -205,7 +223,7 @@ impl<T: Element> CpuNetwork<T> {
     /// The logits `[n, classes]` of the batch.
     pub fn forward(&mut self, mode: Mode) -> &[T] {
         self.pack();
-        let Self { net, arch, params, buffers, seed, step, scratch, images: n, .. } = self;
+        let Self { net, arch, params, buffers, seed, step, before, scratch, images: n, .. } = self;
         for NodeStage { node, layers, from, skip, to, .. } in &mut self.nodes {
             let mut given = std::mem::take(&mut self.tensors[*to].values);
             let (from, layout) = (&self.tensors[*from], self.tensors[*to].layout);
@@ -218,7 +236,7 @@ impl<T: Element> CpuNetwork<T> {
                 x: from.images(*n),
                 skip: skip.map(|skip| &self.tensors[skip]).map(|skip| (skip.images(*n), skip.layout)),
                 params: &net.params(params, layers.clone()),
-                random: Random { seed: *seed, step: *step, layer: layers.start },
+                random: Random { seed: *seed, step: *step, layer: layers.start, before: *before },
                 scratch,
             };
             let buffers = &mut net.buffers_mut(buffers, layers.clone());
@@ -248,8 +266,8 @@ impl<T: Element> CpuNetwork<T> {
         let last = self.tensors.last_mut().expect("the logits'");
         last.gradient.clear();
         last.gradient.extend_from_slice(dlogits);
-        let Self { net, arch, params, grads, seed, step, scratch, images: n, tensors, spare: [spare, other], .. } =
-            self;
+        let Self { net, arch, params, grads, seed, step, before, scratch, images: n, tensors, .. } = self;
+        let [spare, other] = &mut self.spare;
         let first = net.first_trained();
         for stage in self.nodes.iter().rev().filter(|stage| stage.layers.end > first) {
             let NodeStage { node, layers, from, skip, to, wants_dx, wants_dskip } = stage;
@@ -267,7 +285,7 @@ impl<T: Element> CpuNetwork<T> {
                 x: tensors[*from].images(*n),
                 skip: skip.map(|skip| &tensors[skip]).map(|skip| (skip.images(*n), skip.layout)),
                 params: &net.params(params, layers.clone()),
-                random: Random { seed: *seed, step: *step, layer: layers.start },
+                random: Random { seed: *seed, step: *step, layer: layers.start, before: *before },
                 scratch,
             };
             let gradients = NodeGradients {

@@ -8,6 +8,7 @@ use crate::data::Dataset;
 use crate::layer::{Element, Mode};
 use crate::loss::{Batch, Form};
 use crate::network::Network;
+use crate::ops::mix::Mixed;
 use crate::optimizer::{Optimizer, Slots};
 
 /// Answers in `T` on the fast CPU path.
@@ -46,8 +47,18 @@ impl<T: Element> HostNetwork<T> for CpuNetwork<T> {
         });
     }
 
-    fn gradient(&mut self, form: &Form, batch: Batch<T>, t: u64) -> [f64; 2] {
+    fn mix(&mut self, mixed: &Mixed) {
+        let (batch, layout) = self.batch(self.images());
+        mixed.apply(layout, batch);
+    }
+
+    fn gradient(&mut self, form: &Form, batch: Batch<T>, t: u64, before: usize) -> [f64; 2] {
+        self.part(before);
         self.step_gradient(form, batch, t)
+    }
+
+    fn grads(&mut self) -> &mut [T] {
+        self.grads_mut()
     }
 
     fn clip(&mut self, most: f64) -> f64 {

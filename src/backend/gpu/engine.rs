@@ -284,13 +284,22 @@ impl Engine {
     /// # Panics
     /// As [`Self::run`].
     pub fn run_for(&self, range: Range<usize>, steps: &[Step], results: &[Slice]) -> Pending {
+        self.run_each(steps, |_| range.clone(), results)
+    }
+
+    /// As [`Self::run_for`], where the step at each place of `steps` has the dispatches that `range` names for it.
+    ///
+    /// # Panics
+    /// As [`Self::run`].
+    pub fn run_each(&self, steps: &[Step], range: impl Fn(usize) -> Range<usize>, results: &[Slice]) -> Pending {
         self.write_steps(steps);
-        let of_dispatch = |i: usize| (0..self.dispatches[i].pieces.len()).map(move |piece| (i, piece));
-        let launches: Vec<(usize, usize)> = range.clone().flat_map(of_dispatch).collect();
-        let share =
-            |&(i, _): &(usize, usize)| self.plan.dispatches[i].work().div_ceil(self.dispatches[i].pieces.len() as u64);
-        let work: Vec<u64> = launches.iter().map(share).collect();
-        let pieces = pieces(work.iter().copied().cycle().take(work.len() * steps.len()), self.most_work());
+        let pieces_of = |i: usize| self.dispatches[i].pieces.len();
+        // Of each launch its step, its dispatch, and which piece of that it is.
+        let of_step = |step: usize| range(step).flat_map(move |i| (0..pieces_of(i)).map(move |piece| (step, i, piece)));
+        let launches: Vec<(usize, usize, usize)> = (0..steps.len()).flat_map(of_step).collect();
+        let share = |&(_, i, _): &(usize, usize, usize)| self.plan.dispatches[i].work().div_ceil(pieces_of(i) as u64);
+        let work = launches.iter().map(share);
+        let pieces = pieces(work.clone(), self.most_work());
         // The last piece is submitted with what is to be read.
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         for (i, piece) in pieces.iter().enumerate() {
@@ -300,11 +309,11 @@ impl Engine {
             }
             let mut pass = encoder.begin_compute_pass(&Default::default());
             for i in piece.clone() {
-                let (step, (dispatch, piece)) = (i / launches.len(), launches[i % launches.len()]);
+                let (step, dispatch, piece) = launches[i];
                 self.dispatches[dispatch].record(&mut pass, self.offset(step), piece..piece + 1);
             }
         }
-        let work = work.iter().fold(0u64, |sum, &one| sum.saturating_add(one)).saturating_mul(steps.len() as u64);
+        let work = work.fold(0u64, u64::saturating_add);
         let sources: Vec<_> = results.iter().map(|s| (&self.buffers[s.buffer], s.offset, s.bytes)).collect();
         self.submit_and_map(encoder, &sources, work)
     }

@@ -8,12 +8,13 @@ use std::time::Instant;
 use super::cut;
 use super::engine::{MAX_STEPS, Pending, check_limits};
 use super::{Engine, Gpu};
-use crate::backend::{Setup, State, Trainer};
+use crate::backend::{Setup, State, Trainer, UpdatePart};
 use crate::compile::fuse::Kernels;
 use crate::compile::{Compiled, Data, Job, compile, largest_batch};
 use crate::data::Dataset;
 use crate::loss::{self, BatchLoss, of_each};
 use crate::ops::gather::affine;
+use crate::ops::mix::Mixed;
 use crate::ops::seal;
 use crate::optimizer::{self, SLOT_WORDS, Slot};
 use crate::plan::Storage;
@@ -42,6 +43,8 @@ pub struct GpuTrainer<'a> {
 struct UnderWay {
     pending: Pending,
     stamps: Vec<u32>,
+    /// Which of them end an update.
+    ends: Vec<bool>,
     work: u64,
 }
 
@@ -283,7 +286,7 @@ impl<'a> GpuTrainer<'a> {
     pub fn with_options(gpu: &Arc<Gpu>, mut setup: Setup<'a>, params: &[f32], options: GpuOptions) -> Result<Self> {
         // No batch is larger than its set, and none needs more room.
         setup.batch_size = setup.batch_size.min(setup.train.len().max(setup.test.len()).max(1));
-        setup.loss.check(setup.net.classes, setup.train.len())?;
+        setup.check()?;
         let options = settled(gpu, options)?;
         let limits = gpu.device.limits();
         let (compiled, [train, test]) = compile_for(&setup, &limits, gpu.memory_available(), options)?;
@@ -344,19 +347,21 @@ impl<'a> GpuTrainer<'a> {
         self.stamp
     }
 
-    /// Update `t`, from 1, over the images from `first` of the window on, `weights` being theirs together
-    /// ([`Loss::weights`](crate::loss::Loss::weights)).
-    fn step(&mut self, t: u64, slot: usize, [first, count]: [usize; 2], weights: [f64; 2]) -> Step {
+    /// The batch `batch` of update `t`, from 1, over the images from `first` of the window on, `weights` being those of the
+    /// update's images together ([`Loss::weights`](crate::loss::Loss::weights)).
+    fn step(&mut self, t: u64, slot: usize, first: usize, batch: &UpdatePart, weights: [f64; 2]) -> Step {
         let [seed_low, seed_high] = halves(self.setup.seed);
         let [step_low, step_high] = halves(t);
-        let [first, count, slot] = [first, count, slot].map(|n| n as u32);
+        let [first, count, slot] = [first, batch.images.len(), slot].map(|n| n as u32);
         let stamp = self.next_stamp();
         let [dloss, dnll] = weights.map(|weight| of_each(weight) as f32);
         let block = loss::LossBlock { dloss, dnll, ..Default::default() };
+        let mixed = self.setup.recipe.mix.draw(self.setup.seed, t, batch.which, self.setup.train.shape);
         Step {
             batch: BatchBlock { count, first, slot, stamp, seed_low, seed_high, step_low, step_high },
             loss: plan::Block::new(&self.setup.loss.at(t).fill(self.setup.net.classes, block)),
             optimizer: plan::Block::new(&optimizer::OptimizerBlock::from(self.setup.optimizer_at(t).update(t))),
+            part: plan::Block::new(&mixed.block(batch.before())),
         }
     }
 
@@ -367,6 +372,7 @@ impl<'a> GpuTrainer<'a> {
             batch: BatchBlock { count: count as u32, ..BatchBlock::default() },
             loss: plan::Block::new(&loss::LossBlock::mean(count)),
             optimizer: plan::Block::new(&optimizer::OptimizerBlock::NONE),
+            part: plan::Block::new(&Mixed::NONE.block(0)),
         }
     }
 
@@ -441,50 +447,71 @@ impl Trainer for GpuTrainer<'_> {
         updates: u64,
         on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let batch_size = self.setup.batch_size;
-        self.setup.net.check_batches(order.len(), batch_size)?;
-        self.setup.augment.check(self.setup.train.shape)?;
+        self.setup.net.check_batches(order.len(), self.setup.batch_size)?;
         let step_work = self.engine.work(self.compiled.train.clone());
         let mut t = updates;
         let mut under_way = VecDeque::<UnderWay>::new();
         let mut last_result = Instant::now();
-        let mut finish = |UnderWay { pending, stamps, work }: UnderWay| -> Result<(u64, ControlFlow<()>)> {
+        let mut so_far = [0.0; 2];
+        let mut finish = |UnderWay { pending, stamps, ends, work }: UnderWay| -> Result<(u64, ControlFlow<()>)> {
             let words = pending.wait::<u32>()?;
             let (slots, norms) = words.split_at(stamps.len() * SLOT_WORDS);
-            let mut means = losses(slots, &stamps)?;
-            // There are none unless the gradient is clipped.
-            let norm = |&norm: &u32| Some(f64::from(f32::from_bits(norm)));
-            means.iter_mut().zip(norms).for_each(|(means, found)| means.grad_norm = norm(found));
-            let next = on_losses(&means)?;
+            let mut means = vec![];
+            for (i, (batch, ends)) in losses(slots, &stamps)?.into_iter().zip(ends).enumerate() {
+                so_far = [so_far[0] + batch.loss, so_far[1] + batch.nll];
+                if ends {
+                    let [loss, nll] = std::mem::take(&mut so_far);
+                    // There are none unless the gradient is clipped.
+                    let grad_norm = norms.get(i).map(|&norm| f64::from(f32::from_bits(norm)));
+                    means.push(BatchLoss { loss, nll, grad_norm, ..batch });
+                }
+            }
+            let next = if means.is_empty() { ControlFlow::Continue(()) } else { on_losses(&means)? };
             Ok((work, next))
         };
-        'epoch: for window in order.chunks(self.train.images(self.setup.train)) {
+        let mut parts = self.setup.parts(order.len()).collect::<Vec<_>>().into_iter().peekable();
+        let mut weights = [0.0; 2];
+        let mut ending = false;
+        let room = self.train.images(self.setup.train);
+        'epoch: for (i, window) in order.chunks(room).enumerate() {
             upload(&self.engine, self.setup.train, self.train, &self.compiled.train_data, window);
             self.upload_rows(window);
-            let mut first = 0;
-            while first < window.len() {
+            let began = i * room;
+            let in_window = |part: &UpdatePart| part.images.start < began + window.len();
+            while parts.peek().is_some_and(in_window) {
                 let fit = self.engine.most_work() / step_work.max(1);
                 let fit = usize::try_from(fit).unwrap_or(MAX_STEPS).clamp(1, MAX_STEPS);
-                let (mut steps, mut stamps) = (vec![], vec![]);
-                while first < window.len() && steps.len() < fit {
-                    t += 1;
-                    let count = batch_size.min(window.len() - first);
-                    let Setup { loss, train, .. } = &self.setup;
-                    let weights = loss.weights(&train.labels, train.classes, &window[first..first + count]);
-                    let step = self.step(t, steps.len(), [first, count], weights);
+                let (mut steps, mut stamps, mut ends) = (vec![], vec![], vec![]);
+                // An update that has begun is brought to its end.
+                while steps.len() < fit
+                    && let Some(part) = parts.next_if(|part| in_window(part) && !(ending && part.before() == 0))
+                {
+                    if part.before() == 0 {
+                        t += 1;
+                        let Setup { loss, train, .. } = &self.setup;
+                        weights = loss.weights(&train.labels, train.classes, &order[part.update.clone()]);
+                    }
+                    let step = self.step(t, steps.len(), part.images.start - began, &part, weights);
                     stamps.push(step.batch.stamp);
+                    ends.push(part.is_last());
                     steps.push(step);
-                    first += count;
+                }
+                if steps.is_empty() {
+                    break 'epoch;
                 }
                 let norms = self.compiled.step_norms.map(|norms| norms.part(0, steps.len()));
                 let slots = self.compiled.step_losses.part(0, steps.len() * SLOT_WORDS);
                 let results: Vec<Slice> = [slots].into_iter().chain(norms).collect();
-                let pending = self.engine.run_for(self.compiled.train.clone(), &steps, &results);
-                under_way.push_back(UnderWay { pending, stamps, work: step_work.saturating_mul(steps.len() as u64) });
+                let Compiled { train, part, .. } = &self.compiled;
+                let range = |i: usize| if ends[i] { train.clone() } else { part.clone() };
+                let pending = self.engine.run_each(&steps, range, &results);
+                let work = step_work.saturating_mul(steps.len() as u64);
+                under_way.push_back(UnderWay { pending, stamps, ends, work });
                 if under_way.len() > IN_FLIGHT {
                     let (work, next) = finish(under_way.pop_front().expect("the queue was just seen to hold some"))?;
                     if next.is_break() {
-                        break 'epoch;
+                        ending = true;
+                        continue;
                     }
                     self.engine.measured(work, last_result.elapsed());
                     last_result = Instant::now();

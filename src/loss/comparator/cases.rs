@@ -73,6 +73,7 @@ pub fn case(n: usize, scale: f32, loss: ComparatorLoss) -> LossCase {
         logits,
         labels: targets,
         rows: vec![],
+        share: 1.0,
         dloss: -0.37,
         loss_tolerance,
         gradient_tolerance: tolerance,

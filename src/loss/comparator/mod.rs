@@ -16,7 +16,7 @@ pub mod fast;
 pub mod reference;
 
 use super::formula::{Formula, Pass, rows};
-use super::{Batch, Buffers, smoothed};
+use super::{Batch, Buffers, Target, smoothed};
 use crate::plan::shaders::COMPARATOR_LOSS;
 use crate::plan::{Plan, uniform, word};
 use crate::real::Real;
@@ -94,7 +94,7 @@ impl Formula for ComparatorLoss {
     }
 
     /// The targets are one-hot.
-    fn entropy(&self, _shared: [f64; 2], _label: u32, _classes: usize, _row: Option<&[f32]>) -> f64 {
+    fn entropy(&self, _shared: [f64; 2], _target: Target, _classes: usize, _row: Option<&[f32]>) -> f64 {
         0.0
     }
 
@@ -116,8 +116,8 @@ impl Formula for ComparatorLoss {
         reference::backward(self, logits, batch.labels, dloss, dlogits);
     }
 
-    fn fast<T: Real>(&self, logits: &[T], label: u32, _row: &[T], dlogits: &mut [T]) -> [T; 2] {
-        fast::row(self, logits, label, dlogits)
+    fn fast<T: Real>(&self, logits: &[T], target: Target, _row: &[T], dlogits: &mut [T]) -> [T; 2] {
+        fast::row(self, logits, target.label, dlogits)
     }
 }
 

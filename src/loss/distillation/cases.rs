@@ -57,6 +57,7 @@ pub fn case(n: usize, scale: f32, loss: DistillationLoss) -> LossCase {
         logits: student,
         labels: targets,
         rows: teacher,
+        share: 1.0,
         dloss: -0.37,
         loss_tolerance: vec![[of_loss, of_log(spread)]; n],
         gradient_tolerance,

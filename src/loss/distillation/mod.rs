@@ -17,7 +17,7 @@ pub mod fast;
 pub mod reference;
 
 use super::formula::{Formula, Pass, rows};
-use super::{Batch, Buffers, LossBlock, smoothed};
+use super::{Batch, Buffers, LossBlock, Target, smoothed};
 use crate::loss::smoothing::Smoothing;
 use crate::plan::shaders::DISTILLATION_LOSS;
 use crate::plan::{Plan, uniform, word};
@@ -114,8 +114,8 @@ impl Formula for DistillationLoss {
         [(1.0 - self.alpha) * self.smoothing.target_entropy(classes), 1.0]
     }
 
-    fn entropy(&self, shared: [f64; 2], label: u32, classes: usize, row: Option<&[f32]>) -> f64 {
-        self.smoothing.entropy(shared, label, classes, row)
+    fn entropy(&self, shared: [f64; 2], target: Target, classes: usize, row: Option<&[f32]>) -> f64 {
+        self.smoothing.entropy(shared, target, classes, row)
     }
 
     fn fill(&self, classes: usize, block: LossBlock) -> LossBlock {
@@ -152,7 +152,7 @@ impl Formula for DistillationLoss {
         reference::backward(self, self.smoothing.masses(classes), logits, batch.labels, dloss, dlogits);
     }
 
-    fn fast<T: Real>(&self, logits: &[T], label: u32, row: &[T], dlogits: &mut [T]) -> [T; 2] {
-        fast::row(self, logits, label, row, dlogits)
+    fn fast<T: Real>(&self, logits: &[T], target: Target, row: &[T], dlogits: &mut [T]) -> [T; 2] {
+        fast::row(self, logits, target.label, row, dlogits)
     }
 }

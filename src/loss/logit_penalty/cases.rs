@@ -69,6 +69,7 @@ pub fn case(n: usize, scale: f32, loss: LogitPenalty) -> LossCase {
         logits,
         labels: targets,
         rows: vec![],
+        share: 1.0,
         dloss: -0.37,
         loss_tolerance: vec![[of_loss, of_log]; n],
         gradient_tolerance,

@@ -19,7 +19,7 @@ pub mod fast;
 pub mod reference;
 
 use super::formula::{Formula, Pass, rows};
-use super::{Batch, Buffers, LossBlock, smoothed};
+use super::{Batch, Buffers, LossBlock, Target, smoothed};
 use crate::plan::shaders::LOGIT_PENALTY;
 use crate::plan::{Plan, uniform, word};
 use crate::real::Real;
@@ -110,7 +110,7 @@ impl Formula for LogitPenalty {
     }
 
     /// The targets are one-hot.
-    fn entropy(&self, _shared: [f64; 2], _label: u32, _classes: usize, _row: Option<&[f32]>) -> f64 {
+    fn entropy(&self, _shared: [f64; 2], _target: Target, _classes: usize, _row: Option<&[f32]>) -> f64 {
         0.0
     }
 
@@ -136,8 +136,8 @@ impl Formula for LogitPenalty {
         reference::backward(self, logits, batch.labels, dloss, dlogits);
     }
 
-    fn fast<T: Real>(&self, logits: &[T], label: u32, _row: &[T], dlogits: &mut [T]) -> [T; 2] {
-        fast::row(self, logits, label, dlogits)
+    fn fast<T: Real>(&self, logits: &[T], target: Target, _row: &[T], dlogits: &mut [T]) -> [T; 2] {
+        fast::row(self, logits, target.label, dlogits)
     }
 }
 

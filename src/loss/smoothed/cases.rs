@@ -52,6 +52,7 @@ pub fn case(n: usize, classes: usize, scale: f32, smoothing: Smoothing) -> LossC
         logits,
         labels,
         rows: vec![],
+        share: 1.0,
         dloss: LossBlock::mean(n).dloss,
         loss_tolerance: vec![[of_loss; 2]; n],
         gradient_tolerance,

@@ -17,7 +17,7 @@ pub mod fast;
 pub mod reference;
 
 use super::formula::{Formula, Pass, rows};
-use super::{Batch, Buffers, LossBlock};
+use super::{Batch, Buffers, LossBlock, Target};
 use crate::Result;
 use crate::loss::smoothing::{Masses, Smoothing};
 use crate::plan::shaders::SMOOTHED_LOSS;
@@ -54,8 +54,8 @@ impl Formula for Smoothing {
         [self.target_entropy(classes), 1.0]
     }
 
-    fn entropy(&self, [of_target, _]: [f64; 2], label: u32, classes: usize, _row: Option<&[f32]>) -> f64 {
-        if (label as usize) < classes { of_target } else { 0.0 }
+    fn entropy(&self, [of_target, _]: [f64; 2], target: Target, classes: usize, _row: Option<&[f32]>) -> f64 {
+        if (target.label as usize) < classes { of_target } else { 0.0 }
     }
 
     fn fill(&self, classes: usize, block: LossBlock) -> LossBlock {
@@ -79,7 +79,7 @@ impl Formula for Smoothing {
         reference::backward(self.masses(classes), classes, logits, batch.labels, dloss, dlogits);
     }
 
-    fn fast<T: Real>(&self, logits: &[T], label: u32, _row: &[T], dlogits: &mut [T]) -> [T; 2] {
-        fast::row(self.masses(logits.len()), logits, label, dlogits)
+    fn fast<T: Real>(&self, logits: &[T], target: Target, _row: &[T], dlogits: &mut [T]) -> [T; 2] {
+        fast::row(self.masses(logits.len()), logits, target.label, dlogits)
     }
 }

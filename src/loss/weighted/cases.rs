@@ -183,6 +183,7 @@ pub fn case(n: usize, classes: usize, scale: f32, features: Features) -> LossCas
         logits,
         labels: targets,
         rows,
+        share: 1.0,
         loss_tolerance,
         gradient_tolerance,
     }

@@ -31,7 +31,7 @@ pub mod reference;
 use std::sync::Arc;
 
 use super::formula::{Formula, Pass, rows};
-use super::{Batch, Buffers, LossBlock};
+use super::{Batch, Buffers, LossBlock, Target};
 use crate::loss::smoothing::{Epsilon, Prior, entropy_term};
 use crate::ops::IGNORED;
 use crate::plan::shaders::{WEIGHTED_LOSS, WEIGHTED_LOSS_SOFT};
@@ -292,7 +292,8 @@ impl Formula for WeightedLoss {
 
     /// With the masses a of a cross-entropy, `A` their sum, the least of `-sum of a ln p` is at `p = a / A`:
     /// `A ln A - sum of a ln a`, which is the entropy where A is 1.
-    fn entropy(&self, [sum, total]: [f64; 2], label: u32, classes: usize, row: Option<&[f32]>) -> f64 {
+    fn entropy(&self, [sum, total]: [f64; 2], target: Target, classes: usize, row: Option<&[f32]>) -> f64 {
+        let label = target.label;
         let least = |sum: f64, total: f64| sum - entropy_term(total);
         let keep = 1.0 - self.epsilon;
         let by_sample = self.weighting == Weighting::Sample;
@@ -344,8 +345,8 @@ impl Formula for WeightedLoss {
         reference::backward(self, logits, targets(batch), dloss, dlogits);
     }
 
-    fn fast<T: Real>(&self, logits: &[T], label: u32, row: &[T], dlogits: &mut [T]) -> [T; 2] {
-        fast::row(self, logits, label, row, dlogits)
+    fn fast<T: Real>(&self, logits: &[T], target: Target, row: &[T], dlogits: &mut [T]) -> [T; 2] {
+        fast::row(self, logits, target.label, row, dlogits)
     }
 }
 

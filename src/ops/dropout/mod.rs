@@ -82,8 +82,9 @@ impl Dropout {
     /// `from` to `to`, element by element, what is kept times `1 / (1 - p)`.
     fn drop<T: Real>(&self, random: Random, from: &[T], to: &mut [T]) {
         let scale = T::of(1.0 / (1.0 - self.p));
+        let before = random.before * self.shape.len();
         for (i, (to, &from)) in to.iter_mut().zip(from).enumerate() {
-            *to = if random.word(i) < self.threshold() { T::zero() } else { from * scale };
+            *to = if random.word((before + i) as u32 as usize) < self.threshold() { T::zero() } else { from * scale };
         }
     }
 }
@@ -113,7 +114,7 @@ mod tests {
         let dropout = Dropout { shape: Shape::Features(10_000), p: 0.3 };
         let dropped = |step| {
             let mut y = vec![0.0; 10_000];
-            dropout.drop(Random { seed: 1, step, layer: 2 }, &vec![1.0; 10_000], &mut y);
+            dropout.drop(Random { seed: 1, step, layer: 2, before: 0 }, &vec![1.0; 10_000], &mut y);
             y
         };
         let y = dropped(5);

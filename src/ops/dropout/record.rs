@@ -7,7 +7,7 @@ use crate::plan::shaders::{Shader, shader};
 use crate::plan::{Grid, Plan, Slice, uniform, word};
 
 /// `shaders/dropout.wgsl`
-pub static SHADER: Shader = shader!("dropout" with "random");
+pub static SHADER: Shader = shader!("dropout" with "random" & "part_block");
 
 uniform! {
     /// `Dropout` in `shaders/dropout.wgsl`.

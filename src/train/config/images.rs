@@ -41,7 +41,10 @@ impl Images {
     /// [`Error::Usage`] where no training image counts, and as [`super::loss::LossConfig::loss`].
     pub fn loss(&self, config: &Config) -> Result<Loss> {
         let train = &self.train;
-        let loss = config.named(config.loss_config().loss(train, &self.kept))?;
+        let mut loss = config.named(config.loss_config().loss(train, &self.kept))?;
+        if !config.recipe.mix().is_none() {
+            loss = loss.mixed()?;
+        }
         let all: Vec<u32> = (0..train.len() as u32).collect();
         if loss.weights(&train.labels, train.classes, &all)[0] == 0.0 {
             let n = all.len();
@@ -50,7 +53,7 @@ impl Images {
                  expected at least one"
             ))));
         }
-        let steps_per_epoch = train.len().div_ceil(config.batch_size) as u64;
+        let steps_per_epoch = train.len().div_ceil(config.update_images()) as u64;
         Ok(loss.scheduled(config.loss.schedule_over(steps_per_epoch)))
     }
 }

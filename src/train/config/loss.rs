@@ -165,6 +165,20 @@ impl LossSettings {
         }
     }
 
+    /// What of it mixed images cannot have, as flags.
+    pub(super) fn unmixable(&self) -> Option<String> {
+        let kind = self.kind.name();
+        let found = [
+            (format!("--loss {kind}"), self.kind != LossKind::CrossEntropy),
+            ("--smoothing-prior".into(), self.smoothing_prior.is_some()),
+            ("--class-weights".into(), self.class_weights.is_some()),
+            ("--class-mask".into(), !self.class_mask.is_empty()),
+            ("--soft-labels".into(), self.soft_labels.is_some()),
+            ("--teacher".into(), self.teacher.is_some()),
+        ];
+        found.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
+
     /// How epsilon changes, where an epoch has so many steps.
     pub fn schedule_over(&self, steps_per_epoch: u64) -> Schedule {
         let over = (self.smoothing_epochs.unwrap_or(0) as u64).saturating_mul(steps_per_epoch);

@@ -308,8 +308,30 @@ impl Config {
                 )));
             }
         }
+        if !self.recipe.mix().is_none()
+            && let Some(found) = self.loss.unmixable()
+        {
+            let flag = if self.recipe.mix().mixup > 0.0 { "--mixup" } else { "--cutmix" };
+            return Err(Error::Usage(format!(
+                "{flag}: found with {found}, expected cross-entropy of the labels alone"
+            )));
+        }
         // No data has fewer classes: what passes here may still be refused for the data's own number.
         self.loss.smoothing(Variant::Uniform, self.label_smoothing, 2).map(|_| ())
+    }
+
+    /// Images of a step: those of all batches whose gradients it adds up.
+    pub fn update_images(&self) -> usize {
+        self.batch_size.saturating_mul(self.recipe.accumulate.unwrap_or(1))
+    }
+
+    /// What a step is made of, for a person.
+    pub fn describe_batches(&self) -> String {
+        let of_step = match self.recipe.accumulate {
+            Some(n) if n > 1 => format!(", {n} batches a step"),
+            _ => String::new(),
+        };
+        format!("batch size {}{of_step}", self.batch_size)
     }
 
     /// How parameters change, for a person.

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::network::{NamedParameter, Network};
+use crate::ops::mix::Mix;
 use crate::optimizer::Optimizer;
 use crate::optimizer::recipe::{MOST_MOMENTUM, Recipe};
 use crate::schedule::{Curve, Schedule};
@@ -73,6 +74,8 @@ impl LrSchedule {
 const RISE: f64 = 0.3;
 const DIV_FACTOR: f64 = 25.0;
 const FINAL_DIV_FACTOR: f64 = 1e4;
+/// So large an alpha mixes all images half and half.
+const MOST_ALPHA: f64 = 1e6;
 /// PyTorch's StepLR, and timm's.
 const STEP_RATE: f64 = 0.1;
 
@@ -113,6 +116,15 @@ pub struct RecipeSettings {
     /// The decay of the weights' moving average.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
+    /// Mixup's alpha.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mixup: Option<f64>,
+    /// Cutmix's alpha.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cutmix: Option<f64>,
+    /// Batches whose gradients a step adds up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accumulate: Option<usize>,
 }
 
 fn usage<T>(message: String) -> Result<T> {
@@ -133,12 +145,13 @@ impl RecipeSettings {
     }
 
     /// The number of each setting that counts something.
-    pub fn counts(&self) -> [(&'static str, Option<usize>); 4] {
+    pub fn counts(&self) -> [(&'static str, Option<usize>); 5] {
         [
             ("--lr-epochs", self.lr_epochs),
             ("--warmup-epochs", self.warmup_epochs),
             ("--warmup-steps", self.warmup_steps),
             ("--decay-epochs", self.decay_epochs),
+            ("--accumulate", self.accumulate),
         ]
     }
 
@@ -191,12 +204,22 @@ impl RecipeSettings {
         if let Some(decay) = self.ema.filter(|decay| !(0.0..1.0).contains(decay)) {
             return usage(format!("--ema: found {decay}, expected a number from 0 on, below 1"));
         }
+        for (flag, alpha) in [("--mixup", self.mixup), ("--cutmix", self.cutmix)] {
+            if let Some(alpha) = alpha.filter(|alpha| !(0.0..=MOST_ALPHA).contains(alpha)) {
+                return usage(format!("{flag}: found {alpha}, expected a number from 0 to {MOST_ALPHA}"));
+            }
+        }
         match self.decay_rate {
             Some(rate) if !(rate > 0.0 && rate <= 1.0) => {
                 usage(format!("--decay-rate: found {rate}, expected a number above 0, at most 1"))
             }
             _ => Ok(()),
         }
+    }
+
+    /// How images are mixed.
+    pub fn mix(&self) -> Mix {
+        Mix { mixup: self.mixup.unwrap_or(0.0), cutmix: self.cutmix.unwrap_or(0.0) }
     }
 
     /// The recipe, where an epoch has so many steps and the run so many epochs.
@@ -215,7 +238,9 @@ impl RecipeSettings {
         let every = steps(self.decay_epochs.unwrap_or(1));
         let factor = self.decay_rate.unwrap_or(STEP_RATE);
         let (first, end) = (self.warmup_lr.unwrap_or(0.0), self.min_lr.unwrap_or(0.0));
-        let plain = Recipe { clip_grad_norm: self.clip_grad_norm, ema: self.ema, ..Recipe::default() };
+        let Self { clip_grad_norm, ema, .. } = *self;
+        let accumulate = self.accumulate.unwrap_or(1);
+        let plain = Recipe { clip_grad_norm, ema, mix: self.mix(), accumulate, ..Recipe::default() };
         let of = |curve| Recipe { lr: Schedule { first, warm_up: warm_up.unwrap_or(0), curve, end }, ..plain };
         Ok(match self.lr_schedule {
             LrSchedule::Constant => of(Curve::Constant),
@@ -270,7 +295,13 @@ impl RecipeSettings {
         text += &self.warmup_lr.map_or(String::new(), |first| format!(" from {first}"));
         text += &self.names().map_or(String::new(), |names| format!(", no weight decay of {names}"));
         text += &self.clip_grad_norm.map_or(String::new(), |most| format!(", gradient clipped at a norm of {most}"));
-        text + &self.ema.map_or(String::new(), |decay| format!(", weights averaged with a decay of {decay}"))
+        text += &self.ema.map_or(String::new(), |decay| format!(", weights averaged with a decay of {decay}"));
+        for (name, alpha) in [("mixup", self.mix().mixup), ("cutmix", self.mix().cutmix)] {
+            if alpha > 0.0 {
+                text += &format!(", {name} with an alpha of {alpha}");
+            }
+        }
+        text
     }
 }
 
@@ -396,6 +427,13 @@ mod tests {
         for bad in [1.0, -0.1, f64::NAN] {
             refused(RecipeSettings { ema: Some(bad), ..RecipeSettings::default() }, "--ema", "from 0 on, below 1");
         }
+        for bad in [-0.1, 2e6, f64::NAN] {
+            let expected = "expected a number from 0 to 1000000";
+            refused(RecipeSettings { mixup: Some(bad), ..RecipeSettings::default() }, "--mixup", expected);
+            refused(RecipeSettings { cutmix: Some(bad), ..RecipeSettings::default() }, "--cutmix", expected);
+        }
+        let none = RecipeSettings { mixup: Some(0.0), ..RecipeSettings::default() };
+        assert!(none.check(&adam()).is_ok() && none.mix().is_none());
         // A rise of its own, in epochs or in steps; weight decay that can spare something.
         for (warmup_epochs, warmup_steps) in [(Some(1), None), (None, Some(1))] {
             let warm = RecipeSettings { warmup_epochs, warmup_steps, warmup_lr: Some(0.05), ..Default::default() };
@@ -454,14 +492,24 @@ mod tests {
             no_decay: vec![Spared::Norm, Spared::Bias],
             clip_grad_norm: Some(2.0),
             ema: Some(0.9),
+            mixup: Some(0.2),
+            cutmix: Some(1.0),
             ..settings(LrSchedule::OneCycle)
         };
         let expected = ", one-cycle over 9 epochs, not below 0.02, rising over 2 epochs from 0.01, no weight decay of \
-                        norm,bias, gradient clipped at a norm of 2, weights averaged with a decay of 0.9";
+                        norm,bias, gradient clipped at a norm of 2, weights averaged with a decay of 0.9, mixup with \
+                        an alpha of 0.2, cutmix with an alpha of 1";
         assert_eq!(all.describe(), expected);
         assert!(!all.is_default() && RecipeSettings::default().is_default());
-        let counts = RecipeSettings { warmup_steps: Some(7), decay_epochs: Some(3), ..all }.counts();
-        let expected = [("--lr-epochs", 9), ("--warmup-epochs", 2), ("--warmup-steps", 7), ("--decay-epochs", 3)];
+        let counts =
+            RecipeSettings { warmup_steps: Some(7), decay_epochs: Some(3), accumulate: Some(4), ..all }.counts();
+        let expected = [
+            ("--lr-epochs", 9),
+            ("--warmup-epochs", 2),
+            ("--warmup-steps", 7),
+            ("--decay-epochs", 3),
+            ("--accumulate", 4),
+        ];
         assert_eq!(counts, expected.map(|(flag, n)| (flag, Some(n))));
     }
 

@@ -226,7 +226,8 @@ fn the_nll_is_the_same_for_every_loss() {
             _ => true,
         };
         let mut found = vec![f64::NAN; n];
-        let batch = Batch { labels: &labels, rows: &rows, weight: 1.0, counted: 1.0 };
+        let batch =
+            Batch { rows: &rows, others: &labels, share: 1.0, weight: 1.0, counted: 1.0, ..Batch::new(&labels) };
         loss.form().nll(classes, &logits, batch, &mut found);
         for (i, (row, &label)) in logits.chunks(classes).zip(&labels).enumerate() {
             let total: f64 = (0..classes).filter(|&k| takes_part(k)).map(|k| row[k].exp()).sum();
