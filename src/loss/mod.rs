@@ -9,7 +9,7 @@
 //! |------------------------|--------------------------------------------------------------------------------------|
 //! | [`Form::Smoothed`]     | [`smoothed`] cross-entropy; fused with the last layer where that has few classes      |
 //! | [`Form::Weighted`]     | [`weighted`] cross-entropy: a prior, class weights, a class mask, soft targets        |
-//! | [`Form::Mixed`]       | cross-entropy of [`mixed`] images, each with two labels                               |
+//! | [`Form::Mixed`]        | cross-entropy of [`mixed`] images, each with two labels                              |
 //! | [`Form::Comparator`]   | [`comparator`]s of smoothing: focal loss, confidence penalty                          |
 //! | [`Form::LogitPenalty`] | [`logit_penalty`] on the largest logit: MaxSup, MbLS                                  |
 //! | [`Form::Distillation`] | [`distillation`] from a teacher, whose logits stand beside the labels                 |
