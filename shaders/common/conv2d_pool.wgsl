@@ -163,7 +163,7 @@ fn pixel_row(plane: u32, row: u32, column: u32, affine: vec2f) -> vec4f {
     let at = plane + row * dims.w_in + column;
     let second = (at + 4u) / 4u;
     let shift = at % 4u * 8u;
-    let word = (images[second - 1u] >> shift) | (images[second] << 1u << (31u - shift));
+    let word = (images[second - 1u] >> shift) | ((images[second] << 1u) << (31u - shift));
     let bytes = (vec4u(word) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(255u);
     // No column of a row outside is inside.
     let columns = select(0x7fffffffu, column, row < dims.h_in) + vec4u(0u, 1u, 2u, 3u);
