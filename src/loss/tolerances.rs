@@ -175,7 +175,9 @@ fn what_is_not_read_is_exact() {
             let allowed = case.form.allowed().map_or(vec![true; 6], <[bool]>::to_vec);
             for (row, &label) in case.labels.iter().enumerate() {
                 let soft = (!case.rows.is_empty() && case.form.needs().is_none()).then_some(&[0f32; 6][..]);
-                let counts = case.form.counts(label, classes, soft);
+                // A mixed image is read where either of its labels counts.
+                let mixed = matches!(case.form, Form::Mixed(_)).then(|| case.labels[7 - row]);
+                let counts = [label, mixed.unwrap_or(label)].iter().any(|&of| case.form.counts(of, classes, soft));
                 for (k, &allowed) in allowed.iter().enumerate() {
                     let (logit, tolerance) = (case.logits[row * 6 + k], case.gradient_tolerance[row * 6 + k]);
                     if counts && allowed {
@@ -364,6 +366,8 @@ fn trainings_try_each_loss() {
             "focal",
             "maxsup, warm-up",
             "mbls",
+            "mixed, off-target",
+            "mixed, warm-up",
             "negative",
             "off-target, decay",
             "prior, decay",
