@@ -174,6 +174,32 @@ fn recorded_values_of_calibration_ranking_and_sets() {
     }
 }
 
+/// Values of torch-uncertainty and scikit-learn. The former has the ranks' penalties and a share of images in 32 bits.
+#[test]
+fn recorded_values_of_scores_and_detection() {
+    use conformal::Score;
+    let golden = Golden::open("sets");
+    let cases = golden.cases();
+    assert_eq!(cases.len(), 4);
+    for case in cases {
+        let (logits, others, classes) = (case.f64("logits"), case.f64("others"), case.parse("classes"));
+        let p = probabilities(&logits, classes);
+        for (score, key, tolerance) in
+            [(Score::Lac, "lac", 1e-13), (Score::Aps, "aps", 1e-13), (Score::Raps, "raps", 2e-7)]
+        {
+            let found: Vec<f64> = p.chunks(classes).flat_map(|row| score.of(row)).collect();
+            for (i, (found, expected)) in found.iter().zip(case.f64(key)).enumerate() {
+                close(*found, expected, tolerance, &format!("{} {key} {i}", case.name));
+            }
+        }
+        let found = detection::detections(&logits, &others, classes);
+        for (found, key) in found.iter().zip(["max_probability", "max_logit", "energy"]) {
+            close(found.auroc, case.scalar(&format!("auroc_{key}")), 1e-13, &format!("{} auroc {key}", case.name));
+            close(found.fpr95, case.scalar(&format!("fpr95_{key}")), 1e-7, &format!("{} fpr95 {key}", case.name));
+        }
+    }
+}
+
 #[test]
 fn rankings_of_next_to_nothing() {
     use selective::Rankings;
