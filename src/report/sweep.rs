@@ -3,7 +3,7 @@
 use maud::{Markup, PreEscaped, html};
 
 use super::beside;
-use super::numbers::{interval, p_text, scale};
+use super::numbers::{drawn, interval, p_text, scale};
 use super::page::{card, drawings, glossary, page, scrolled};
 use super::plots;
 use crate::Result;
@@ -317,6 +317,14 @@ impl Story {
     fn claims(&self) -> Markup {
         let columns =
             ["for you, and for the claim", "measure", "noise", "e", "before", "after", "effect", "p", "p, Holm"];
+        // Effects on one measure are drawn to one scale.
+        let widest = |f: &Finding| {
+            let alike = self.findings.iter().filter(|other| other.measure == f.measure);
+            alike
+                .flat_map(|f| [f.effect.mean, f.effect.low, f.effect.high])
+                .filter(|v| v.is_finite())
+                .fold(0.0, |w, v| v.abs().max(w))
+        };
         let is_number = |name: &str| ["noise", "before", "after", "effect", "p", "p, Holm"].contains(&name);
         html! {
             @match self.reference {
@@ -337,7 +345,7 @@ impl Story {
                             td.whole data-name=(columns[3]) { (f.epsilon) " against " (f.than) }
                             td.number data-name=(columns[4]) { (format!("{:.digits$}{unit}", factor * f.before)) }
                             td.number data-name=(columns[5]) { (format!("{:.digits$}{unit}", factor * f.after)) }
-                            td.number data-name=(columns[6]) { (interval(&f.effect, factor, digits)) }
+                            td.number data-name=(columns[6]) { (interval(&f.effect, factor, digits)) (drawn(&f.effect, widest(f))) }
                             td.number data-name=(columns[7]) { (p_text(f.p)) }
                             td.number data-name=(columns[8]) { (p_text(f.p_corrected)) }
                         }
@@ -478,7 +486,9 @@ mod tests {
         let story = story(study);
         let page = story.html().unwrap();
         assert!(page.contains("made-up &lt;b&gt;") && !page.contains("made-up <b>"), "values are escaped");
-        assert_eq!(page.matches("<svg").count(), 6 + 2, "the curves and two projections; no bins were given");
+        let effects = story.findings.iter().filter(|finding| finding.effect.low.is_finite()).count();
+        assert_eq!(page.matches("<svg class=\"effect\"").count(), effects);
+        assert_eq!(page.matches("<svg").count(), effects + 6 + 2, "the curves and two projections; no bins were given");
         for finding in &story.findings {
             assert!(page.contains(finding.measure) && page.contains(&finding.verdict.to_string()), "{finding:?}");
         }
