@@ -142,7 +142,8 @@ impl EpsilonChoice {
         }
         if let Some(Sureness { seeds, probability, regret }) = self.sureness {
             let percent = 100.0 * probability;
-            let other = if probability > 0.9995 {
+            // What would be shown as 100 % has no other draws worth a word.
+            let other = if percent >= 99.5 {
                 String::new()
             } else {
                 format!("; where it is not, its mean is above the best one by {regret:.4}")
