@@ -29,12 +29,7 @@ fn counts(n: u32) -> bool { return targets[n] < dims.classes; }
 
 fn reduce_row(n: u32, local: u32) -> Row {
     let start = n * dims.classes;
-    // Every thread starts from a real logit: WGSL has no infinity to start from.
-    var own_largest = logits[start];
-    for (var c = local; c < dims.classes; c += WORKGROUP) {
-        own_largest = max(own_largest, logits[start + c]);
-    }
-    let largest = max_over_group(own_largest, local);
+    let largest = largest_of_row(start, local);
     var own = vec3f();
     var own_counts = vec2f();
     for (var c = local; c < dims.classes; c += WORKGROUP) {

@@ -14,30 +14,7 @@ struct SmoothedLoss {
 }
 @group(0) @binding(1) var<uniform> dims: SmoothedLoss;
 
-struct Row {
-    largest: f32,  // max(x)
-    log_sum: f32,  // s
-    sum: f32,      // sum of z
-}
-
 fn counts(n: u32) -> bool { return targets[n] < dims.classes; }
-
-fn reduce_row(n: u32, local: u32) -> Row {
-    let start = n * dims.classes;
-    // Every thread starts from a real logit: WGSL has no infinity to start from.
-    var own_largest = logits[start];
-    for (var c = local; c < dims.classes; c += WORKGROUP) {
-        own_largest = max(own_largest, logits[start + c]);
-    }
-    let largest = max_over_group(own_largest, local);
-    var own = vec2f();
-    for (var c = local; c < dims.classes; c += WORKGROUP) {
-        let z = logits[start + c] - largest;
-        own += vec2f(exp(z), z);
-    }
-    let sums = sum_over_group(vec4f(own, 0.0, 0.0), local);
-    return Row(largest, log(sums.x), sums.y);
-}
 
 // loss and nll
 fn row_losses(n: u32, row: Row, local: u32) -> vec2f {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use serde::Serialize;
 use smoothcnn::data::Dataset;
 use smoothcnn::data::corrupt::{Corruption, SEVERITIES};
@@ -85,11 +84,12 @@ impl BeyondArgs {
         test: &Dataset,
     ) -> Result<Vec<Worse>> {
         let Some(ways) = &self.corruptions else { return Ok(vec![]) };
-        let ways = if ways.is_empty() { Corruption::value_variants() } else { ways };
+        let ways = if ways.is_empty() { &Corruption::ALL } else { &ways[..] };
+        let model = args.opened(asked)?;
         let mut found = vec![];
         for &corruption in ways {
             for severity in 1..=SEVERITIES {
-                let logits = args.logits(asked, &corruption.apply(test, severity))?;
+                let logits = model.logits(&corruption.apply(test, severity))?;
                 let logits = temperature::apply(&logits, divided_by);
                 let m = of_loss(loss, &logits, &test.labels, asked.model.net.classes);
                 let (error, nll, ece, mean_confidence) = (m.error, m.nll, m.ece, m.mean_confidence);

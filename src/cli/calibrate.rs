@@ -10,7 +10,7 @@ use smoothcnn::fs::{is_standard_output, write_output};
 use smoothcnn::loss::restricted;
 use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::measure;
-use smoothcnn::measure::conformal::{Promise, Score, Sets, promise};
+use smoothcnn::measure::conformal::{Promise, Sets, promises};
 use smoothcnn::measure::cross_fit::cross_fit;
 use smoothcnn::measure::temperature::{self, End};
 use smoothcnn::train::checkpoint::tensors_sha256;
@@ -251,7 +251,7 @@ pub fn run(args: Args) -> Result<u8> {
         file: out.display().to_string(),
         validation: Set::new(&of_validation, &validation_labels, classes, found.value),
         test: Set::new(&of_test, &test_labels, classes, found.value),
-        sets: Score::ALL.map(|score| promise(score, args.coverage, validation, test, classes)).into(),
+        sets: promises(args.coverage, validation, test, classes).into(),
     };
     if args.json {
         common::print_json(&report)?

@@ -6,7 +6,7 @@ use smoothcnn::Result;
 use smoothcnn::backend::device::Precision;
 use smoothcnn::data::Dataset;
 use smoothcnn::data::record::Part;
-use smoothcnn::train::model::{Found, Inference, Model, ModelFile, Tta, find};
+use smoothcnn::train::model::{Found, Inference, Model, ModelFile, OpenModel, Tta, find};
 use smoothcnn::train::temperature_file;
 
 use super::common::{self, DeviceArgs};
@@ -89,8 +89,13 @@ impl ModelArgs {
     }
 
     /// The logits `[images, classes]` of the model for these images.
-    pub fn logits(&self, Asked { model, normalisation, .. }: &Asked, images: &Dataset) -> Result<Vec<f64>> {
-        model.logits(images, normalisation, &self.how(), &|line| common::note(line))
+    pub fn logits(&self, asked: &Asked, images: &Dataset) -> Result<Vec<f64>> {
+        self.opened(asked)?.logits(images)
+    }
+
+    /// The model on its device, to be asked more than once.
+    pub fn opened<'a>(&self, Asked { model, normalisation, .. }: &'a Asked) -> Result<OpenModel<'a>> {
+        model.opened(normalisation, &self.how(), &|line| common::note(line))
     }
 
     /// How the model is asked.

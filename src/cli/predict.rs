@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use smoothcnn::error::escaped;
 use smoothcnn::fs::write_output;
-use smoothcnn::measure::conformal::{Calibration, Score};
+use smoothcnn::measure::conformal::{Calibration, Score, SetMaker};
 use smoothcnn::ops::IGNORED;
-use smoothcnn::train::answers::{Answer, Answerer, one_of, pictures_of};
+use smoothcnn::train::answers::{Answer, Answerer, pictures_of};
 use smoothcnn::train::conformal_file::ConformalFile;
 use smoothcnn::train::model::ModelFile;
 use smoothcnn::{Error, Result};
@@ -233,9 +233,14 @@ fn data_set(args: &Args) -> Result<u8> {
     let classes = model.net.classes;
     let logits = args.model.logits(&asked, test)?;
     let probabilities = model.probabilities(&logits, temperature)?;
-    let plain = model.probabilities(&logits, 1.0)?;
-    let sets =
-        args.coverage.map(|coverage| Ok::<_, Error>((sets_of(args, &model.file.path)?, coverage))).transpose()?;
+    // Sets are made of the logits as they are.
+    let sets = match args.coverage {
+        None => None,
+        Some(coverage) => {
+            let sets = SetMaker::new(sets_of(args, &model.file.path)?, coverage);
+            Some((sets, model.probabilities(&logits, 1.0)?))
+        }
+    };
     let mut writer = csv::Writer::from_writer(vec![]);
     let header = ["image", "label", "answer", "confidence"].map(String::from);
     let columns = (0..classes).map(|k| format!("p{k}")).chain(sets.as_ref().map(|_| "set".to_owned()));
@@ -245,8 +250,8 @@ fn data_set(args: &Args) -> Result<u8> {
         let answer = (1..row.len()).fold(0, |top, k| if row[k] > row[top] { k } else { top });
         let label = if *label == IGNORED { String::new() } else { label.to_string() };
         let first = [i.to_string(), label, answer.to_string(), row[answer].to_string()];
-        let set = sets.as_ref().map(|(calibration, coverage)| {
-            let set = one_of(calibration, calibration.threshold(*coverage), &plain[i * classes..][..classes]);
+        let set = sets.as_ref().map(|(sets, plain)| {
+            let set = sets.set(&plain[i * classes..][..classes]);
             set.iter().map(usize::to_string).collect::<Vec<_>>().join(";")
         });
         let columns = row.iter().map(f64::to_string).chain(set);

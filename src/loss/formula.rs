@@ -1,11 +1,11 @@
 //! What a form of loss gives.
 
 use super::{Batch, Buffers, LossBlock, Target};
-use crate::Result;
 use crate::loss::smoothing::Smoothing;
 use crate::plan::shaders::Shader;
 use crate::plan::{Grid, Plan, Slice, Uniform};
 use crate::real::Real;
+use crate::{Error, Result};
 
 /// What is recorded of a loss.
 #[derive(Clone, Copy, Debug)]
@@ -63,12 +63,16 @@ pub trait Formula: Clone + std::fmt::Debug + PartialEq {
         true
     }
 
-    /// What [`Self::entropy`] needs of the classes alone, made once.
-    fn shared_entropy(&self, classes: usize) -> [f64; 2];
+    /// What [`Self::entropy`] needs of the classes alone, made once. One-hot targets need nothing, as here.
+    fn shared_entropy(&self, _classes: usize) -> [f64; 2] {
+        [0.0; 2]
+    }
 
     /// The entropy of a sample's target, with the sample's weight: the least that its loss can be. 0 where it is
-    /// ignored.
-    fn entropy(&self, shared: [f64; 2], target: Target, classes: usize, row: Option<&[f32]>) -> f64;
+    /// ignored, and for one-hot targets.
+    fn entropy(&self, _shared: [f64; 2], _target: Target, _classes: usize, _row: Option<&[f32]>) -> f64 {
+        0.0
+    }
 
     /// The block with what changes from step to step.
     fn fill(&self, _classes: usize, block: LossBlock) -> LossBlock {
@@ -94,6 +98,17 @@ pub trait Formula: Clone + std::fmt::Debug + PartialEq {
     /// The form of the fast CPU path: loss and nll of one row of logits, and its gradient for an upstream gradient of
     /// 1. `row` is what the loss has for the image, or nothing.
     fn fast<T: Real>(&self, logits: &[T], target: Target, row: &[T], dlogits: &mut [T]) -> [T; 2];
+}
+
+/// A loss's factor or exponent, if it is a number from 0 on.
+///
+/// # Errors
+/// [`Error::Usage`], which begins with `what`.
+pub(super) fn strength(what: &str, value: f64) -> Result<f64> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(value);
+    }
+    Err(Error::Usage(format!("{what}: found {value}, expected a number from 0 on")))
 }
 
 /// Records a pass of a shader that takes its entry points from `shaders/common/loss.wgsl`; `more` is what it binds

@@ -133,6 +133,28 @@ impl Calibration {
     }
 }
 
+/// What makes the sets of a promise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetMaker {
+    calibration: Calibration,
+    threshold: f64,
+}
+
+impl SetMaker {
+    /// Sets of which a share `coverage` holds the right class, of images like those that `calibration` is of.
+    pub fn new(calibration: Calibration, coverage: f64) -> Self {
+        Self { threshold: calibration.threshold(coverage), calibration }
+    }
+
+    /// The set of an image, the most probable class first. A class of probability 0 took no part in training, and is in
+    /// no set.
+    pub fn set(&self, probabilities: &[f64]) -> Vec<usize> {
+        let mut classes = self.calibration.set(probabilities, self.threshold);
+        classes.retain(|&class| probabilities[class] > 0.0);
+        classes
+    }
+}
+
 /// Images, how many of their sets hold the true class, and how many classes these hold in all.
 #[derive(Clone, Copy, Default)]
 struct Tally {
@@ -153,18 +175,18 @@ pub struct Promise {
     pub scaled: Option<Sets>,
 }
 
-/// The sets of a score for `coverage`, made of calibration logits and their labels and measured on test logits and theirs
-/// (`[labels, classes]` each, row-major).
-pub fn promise(
-    score: Score,
+/// The sets of each score for `coverage`, made of calibration logits and their labels and measured on test logits and
+/// theirs (`[labels, classes]` each, row-major).
+pub fn promises(
     coverage: f64,
     (logits, labels): (&[f64], &[u32]),
     (test_logits, test_labels): (&[f64], &[u32]),
     classes: usize,
-) -> Promise {
+) -> [Promise; 3] {
     let of = |logits: &[f64], labels: &[u32], test: &[f64]| {
-        let kept = Calibration::new(score, &super::probabilities(logits, classes), labels, classes);
-        kept.measured(coverage, &super::probabilities(test, classes), test_labels, classes)
+        let [own, test] = [logits, test].map(|logits| super::probabilities(logits, classes));
+        Score::ALL
+            .map(|score| Calibration::new(score, &own, labels, classes).measured(coverage, &test, test_labels, classes))
     };
     // A temperature that knew the sets' own images would break the promise.
     let mut order: Vec<usize> = (0..labels.len()).collect();
@@ -180,7 +202,11 @@ pub fn promise(
         let (rows, of_rows) = chosen(own);
         of(&temperature::apply(&rows, found.value), &of_rows, &temperature::apply(test_logits, found.value))
     });
-    Promise { promised: coverage, plain: of(logits, labels, test_logits), scaled }
+    let mut scaled = scaled.map(IntoIterator::into_iter);
+    of(logits, labels, test_logits).map(|plain| {
+        let scaled = scaled.as_mut().and_then(Iterator::next);
+        Promise { promised: coverage, plain, scaled }
+    })
 }
 
 /// How sets do on some images.
@@ -280,10 +306,9 @@ mod tests {
             (probabilities.iter().map(|p| 2.0 * p.ln()).collect::<Vec<_>>(), labels)
         };
         let (calibration, test) = (logits(n), logits(n));
-        for score in Score::ALL {
-            let of = |set: &(Vec<f64>, Vec<u32>)| (set.0.clone(), set.1.clone());
-            let ((a, b), (c, d)) = (of(&calibration), of(&test));
-            let found = promise(score, 0.9, (&a, &b), (&c, &d), classes);
+        let [calibration, test] = [&calibration, &test].map(|(logits, labels)| (&logits[..], &labels[..]));
+        for (found, score) in promises(0.9, calibration, test, classes).into_iter().zip(Score::ALL) {
+            assert_eq!(found.plain.score, score);
             let scaled = found.scaled.clone().unwrap();
             for sets in [&found.plain, &scaled] {
                 // Of 4,000 and 2,000 images: four deviations.
@@ -293,7 +318,7 @@ mod tests {
             // The thresholds are those of probabilities that are less sure.
             assert!(score != Score::Aps || scaled.threshold < found.plain.threshold, "{found:?} {scaled:?}");
         }
-        let few = promise(Score::Lac, 0.9, (&[1.0, 0.0], &[0]), (&[1.0, 0.0], &[0]), 2);
+        let [few, ..] = promises(0.9, (&[1.0, 0.0], &[0]), (&[1.0, 0.0], &[0]), 2);
         assert!(few.scaled.is_none() && few.plain.all.size == 2.0);
     }
 

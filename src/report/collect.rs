@@ -88,8 +88,7 @@ pub fn collect(entries: &[SweepEntry], out: &Path, question: &Question, note: No
     for entry in entries {
         done.extend(entry.outcome(note)?.map(|outcome| (entry, outcome)));
     }
-    let outcomes = || done.iter().map(|(_, outcome)| outcome.clone()).collect::<Vec<_>>();
-    let all = Losses::new(outcomes(), question.level)?;
+    let all = Losses::new(done.iter().map(|(_, outcome)| outcome.clone()).collect(), question.level)?;
     if done.len() < entries.len() {
         let (missing, all) = (entries.len() - done.len(), entries.len());
         note(&format!("{missing} of {all} runs are not done yet: what follows is without them"));

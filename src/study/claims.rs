@@ -62,6 +62,37 @@ pub struct Finding {
     pub remark: Option<String>,
 }
 
+impl Finding {
+    /// That an effect is so large, what it says of what is `claimed`, and what it is for the user. Not corrected yet.
+    fn of(
+        (claim, statement): (usize, &'static str),
+        measure: Measure,
+        label_noise: f64,
+        [epsilon, than]: [f64; 2],
+        [before, after]: [f64; 2],
+        effect: Estimate,
+        claimed: Direction,
+    ) -> Self {
+        Self {
+            claim,
+            statement,
+            measure: measure.name,
+            label_noise,
+            epsilon,
+            than,
+            before,
+            after,
+            effect,
+            claimed,
+            verdict: effect.verdict(claimed),
+            news: news(claim, label_noise, before, after, &effect),
+            p: effect.p(),
+            p_corrected: f64::NAN,
+            remark: remark(claim, label_noise, before, after),
+        }
+    }
+}
+
 /// What is asked beside the claims.
 const AGAINST_NONE: &str = "better than no smoothing, at the best e";
 
@@ -97,23 +128,10 @@ pub fn findings(study: &Study, reference: f64, labels: HeldOut) -> Vec<Finding> 
         let (before, after) = (was.mean, is.mean);
         // Claims 1 and 2 are about something that is to be mended.
         let nothing = [1, 2].contains(&claim) && was.high <= 0.0;
-        found.push(Finding {
-            claim,
-            statement: if claim == 0 && measure.name == TEST_ERROR.name { AGAINST_NONE } else { STATEMENTS[claim] },
-            measure: measure.name,
-            label_noise: noise,
-            epsilon,
-            than,
-            before,
-            after,
-            effect,
-            claimed,
-            verdict: if nothing { Verdict::NothingToMend } else { effect.verdict(claimed) },
-            news: news(claim, noise, before, after, &effect),
-            p: effect.p(),
-            p_corrected: f64::NAN,
-            remark: remark(claim, noise, before, after),
-        });
+        let statement = if claim == 0 && measure.name == TEST_ERROR.name { AGAINST_NONE } else { STATEMENTS[claim] };
+        let finding =
+            Finding::of((claim, statement), measure, noise, [epsilon, than], [before, after], effect, claimed);
+        found.push(if nothing { Finding { verdict: Verdict::NothingToMend, ..finding } } else { finding });
     };
     let pair = [reference, 0.0];
     for (claim, measures) in [(1, &[GAP][..]), (2, &[OVERCONFIDENCE]), (3, &[ECE, ECE_SCALED])] {
@@ -165,23 +183,11 @@ fn mended(study: &Study, noise: f64, epsilon: f64) -> Option<Finding> {
     let effect = study.of_cell(noise, epsilon, AURC_MENDED);
     let of = |measure| study.of_cell(noise, epsilon, measure).mean;
     let (before, after) = (of(AURC), of(AURC_NORMALISED));
-    effect.mean.is_finite().then(|| Finding {
-        claim: 0,
-        statement: MENDED,
-        measure: AURC_MENDED.name,
-        label_noise: noise,
-        epsilon,
-        than: epsilon,
-        before,
-        after,
-        effect,
-        claimed: Direction::Down,
-        verdict: effect.verdict(Direction::Down),
-        news: news(0, noise, before, after, &effect),
-        p: effect.p(),
-        p_corrected: f64::NAN,
-        remark: None,
-    })
+    let finding = || {
+        let at = [epsilon; 2];
+        Finding::of((0, MENDED), AURC_MENDED, noise, at, [before, after], effect, Direction::Down)
+    };
+    effect.mean.is_finite().then(finding)
 }
 
 /// What an effect is for the user.

@@ -184,6 +184,10 @@ pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -
     let test_logits = trained.logits(&images.test)?;
     let (part, labels, kept) = trained.measurable(&validation_logits, &validation.labels);
     let fitted = temperature::fit(&part, &labels, kept)?;
+    let answers = {
+        let (logits, labels, _) = trained.measurable(&test_logits, &images.test.labels);
+        Answers { logits, labels }
+    };
     let outcome = Outcome {
         id: id.clone(),
         label_smoothing: config.label_smoothing,
@@ -200,15 +204,17 @@ pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -
         validation: measured(&trained, &validation_logits, validation, fitted.value),
         noisy_validation: judged(&trained, &validation_logits),
         test: measured(&trained, &test_logits, &images.test, fitted.value),
-        rankings: Some(rankings(&trained, &test_logits)),
-        perfection: Some([1.0, fitted.value].map(|t| perfection(&trained, &temperature::apply(&test_logits, t)))),
+        rankings: Some(Rankings::of(&answers.logits, &answers.labels, kept)),
+        perfection: Some([1.0, fitted.value].map(|t| {
+            let logits = temperature::apply(&answers.logits, t);
+            Perfection::of(&measure::predictions(&logits, &answers.labels, kept, Smoothing::NONE))
+        })),
         temperature: fitted.value,
         refined_nll: cross_fit(&part, &labels, kept).ok().map(|found| found.nll),
         seconds: began.elapsed().as_secs_f64(),
     };
     write_projection(&trained)?;
-    let (logits, labels, _) = trained.measurable(&test_logits, &images.test.labels);
-    Answers { logits, labels }.write(out)?;
+    answers.write(out)?;
     let text = to_json(&outcome);
     if let Err(error) = serde_json::from_str::<Outcome>(&text) {
         // A measure that is no number would be written as null.
@@ -226,16 +232,6 @@ fn judged(trained: &Trained, logits: &[f64]) -> Option<Judged> {
     let found = measure::evaluate(&logits, &labels, classes, Smoothing::NONE);
     let refined_nll = cross_fit(&logits, &labels, classes).ok()?.nll;
     Some(Judged { error: found.error, nll: found.nll, ece: found.ece, refined_nll })
-}
-
-fn rankings(trained: &Trained, test_logits: &[f64]) -> Rankings {
-    let (logits, labels, classes) = trained.measurable(test_logits, &trained.images.test.labels);
-    Rankings::of(&logits, &labels, classes)
-}
-
-fn perfection(trained: &Trained, test_logits: &[f64]) -> Perfection {
-    let (logits, labels, classes) = trained.measurable(test_logits, &trained.images.test.labels);
-    Perfection::of(&measure::predictions(&logits, &labels, classes, Smoothing::NONE))
 }
 
 fn measured(trained: &Trained, logits: &[f64], images: &Dataset, temperature: f64) -> Measured {

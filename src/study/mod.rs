@@ -242,8 +242,13 @@ impl Study {
 
     /// By how much a measure is larger with `epsilon` than with `than`, over the seeds that both have.
     pub fn difference(&self, noise: f64, epsilon: f64, than: f64, measure: Measure) -> Estimate {
+        self.difference_from(noise, epsilon, (self, than), measure)
+    }
+
+    /// The same, `than` being of another study.
+    pub fn difference_from(&self, noise: f64, epsilon: f64, (other, than): (&Self, f64), measure: Measure) -> Estimate {
         let pairs = self.cell(noise, epsilon).filter_map(|a| {
-            let b = self.cell(noise, than).find(|b| b.seed == a.seed)?;
+            let b = other.cell(noise, than).find(|b| b.seed == a.seed)?;
             Some((measure.of)(a) - (measure.of)(b))
         });
         estimate(&pairs.collect::<Vec<_>>(), self.level)

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::choice::{Criterion, HeldOut, ranked};
-use super::stats::{Estimate, estimate};
+use super::stats::Estimate;
 use super::{AURC, ECE, ECE_SCALED, Measure, NLL_SCALED, Study, TEST_ERROR};
 use crate::train::config::loss::LossKind;
 
@@ -45,15 +45,14 @@ pub fn rivals(own: &Study, others: &[Study], criterion: Criterion, labels: HeldO
         let epsilon = *ranked(other, noise, criterion, labels).first()?;
         let smoothing = ranked(own, noise, criterion, labels).into_iter().find(|&e| e > 0.0);
         let compared = |measure: Measure| {
-            let above = |than: Option<f64>| {
-                let pairs = other.cell(noise, epsilon).filter_map(|a| {
-                    let b = own.cell(noise, than?).find(|b| b.seed == a.seed)?;
-                    Some((measure.of)(a) - (measure.of)(b))
-                });
-                estimate(&pairs.collect::<Vec<_>>(), own.level)
-            };
+            let above = |than: f64| other.difference_from(noise, epsilon, (own, than), measure);
             let mean = other.of_cell(noise, epsilon, measure).mean;
-            Compared { measure: measure.name, mean, above_none: above(Some(0.0)), above_smoothing: above(smoothing) }
+            Compared {
+                measure: measure.name,
+                mean,
+                above_none: above(0.0),
+                above_smoothing: above(smoothing.unwrap_or(f64::NAN)),
+            }
         };
         let measured = MEASURES.map(compared).to_vec();
         Some(Rival { loss: other.outcomes()[0].loss, label_noise: noise, epsilon, smoothing, measured })

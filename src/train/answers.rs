@@ -10,7 +10,7 @@ use crate::backend::device::Note;
 use crate::data::folder::is_picture;
 use crate::data::format::CropMode;
 use crate::data::{Dataset, picture};
-use crate::measure::conformal::Calibration;
+use crate::measure::conformal::{Calibration, SetMaker};
 use crate::{Error, Result, fs};
 
 /// What a model says of a picture.
@@ -30,7 +30,7 @@ pub struct Answerer {
     classes: Vec<String>,
     crop_mode: CropMode,
     temperature: f64,
-    sets: Option<(Calibration, f64)>,
+    sets: Option<SetMaker>,
 }
 
 impl Answerer {
@@ -52,8 +52,7 @@ impl Answerer {
     /// The same, whose answers have sets too: of a share `coverage` of all pictures like those that `calibration` is of,
     /// the right class is among them.
     pub fn with_sets(self, calibration: Calibration, coverage: f64) -> Self {
-        let threshold = calibration.threshold(coverage);
-        Self { sets: Some((calibration, threshold)), ..self }
+        Self { sets: Some(SetMaker::new(calibration, coverage)), ..self }
     }
 
     /// What the classes are called, by their label.
@@ -122,22 +121,13 @@ impl Answerer {
                     // Stable: of equals the first class stays first.
                     top.sort_by(|a, b| b.1.total_cmp(&a.1));
                     top.truncate(topk);
-                    let of_row = |(calibration, threshold): &(Calibration, f64)| {
-                        one_of(calibration, *threshold, plain_rows.next().unwrap_or_default())
-                    };
+                    let of_row = |sets: &SetMaker| sets.set(plain_rows.next().unwrap_or_default());
                     Answer { file: file.clone(), top, set: self.sets.as_ref().map(of_row) }
                 }))?;
             }
         }
         Ok(())
     }
-}
-
-/// The set of an image with these probabilities; a class that took no part in training has none, and is in no set.
-pub fn one_of(calibration: &Calibration, threshold: f64, probabilities: &[f64]) -> Vec<usize> {
-    let mut classes = calibration.set(probabilities, threshold);
-    classes.retain(|&class| probabilities[class] > 0.0);
-    classes
 }
 
 /// The pictures that `path` names: itself, or, of a folder, every file in it and in the folders below that is called as

@@ -15,12 +15,12 @@ pub mod cases;
 pub mod fast;
 pub mod reference;
 
-use super::formula::{Formula, Pass, rows};
+use super::formula::{Formula, Pass, rows, strength};
 use super::{Batch, Buffers, Target, smoothed};
+use crate::Result;
 use crate::plan::shaders::COMPARATOR_LOSS;
 use crate::plan::{Plan, uniform, word};
 use crate::real::Real;
-use crate::{Error, Result};
 
 /// The loss over rows of `classes` logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,15 +89,6 @@ impl Formula for ComparatorLoss {
         false
     }
 
-    fn shared_entropy(&self, _classes: usize) -> [f64; 2] {
-        [0.0; 2]
-    }
-
-    /// The targets are one-hot.
-    fn entropy(&self, _shared: [f64; 2], _target: Target, _classes: usize, _row: Option<&[f32]>) -> f64 {
-        0.0
-    }
-
     fn record(&self, plan: &mut Plan, pass: Pass, n: usize, classes: usize, at: &Buffers) -> Result<()> {
         let (gamma, beta) = (self.gamma as f32, self.beta as f32);
         let dims = Dims { classes: word(classes), stride: word(at.stride), gamma, beta };
@@ -119,11 +110,4 @@ impl Formula for ComparatorLoss {
     fn fast<T: Real>(&self, logits: &[T], target: Target, _row: &[T], dlogits: &mut [T]) -> [T; 2] {
         fast::row(self, logits, target.label, dlogits)
     }
-}
-
-fn strength(what: &str, value: f64) -> Result<f64> {
-    if value.is_finite() && value >= 0.0 {
-        return Ok(value);
-    }
-    Err(Error::Usage(format!("{what}: found {value}, expected a number from 0 on")))
 }

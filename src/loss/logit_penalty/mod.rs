@@ -18,12 +18,12 @@ pub mod cases;
 pub mod fast;
 pub mod reference;
 
-use super::formula::{Formula, Pass, rows};
+use super::formula::{Formula, Pass, rows, strength};
 use super::{Batch, Buffers, LossBlock, Target, smoothed};
+use crate::Result;
 use crate::plan::shaders::LOGIT_PENALTY;
 use crate::plan::{Plan, uniform, word};
 use crate::real::Real;
-use crate::{Error, Result};
 
 /// The loss over rows of `classes` logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,7 +50,7 @@ impl LogitPenalty {
     /// # Errors
     /// [`Error::Usage`] if alpha is negative or not finite.
     pub fn maxsup(classes: usize, alpha: f64) -> Result<Self> {
-        Ok(Self { classes, alpha: from_zero("maxsup's alpha", alpha)?, lambda: 0.0, margin: 0.0 })
+        Ok(Self { classes, alpha: strength("maxsup's alpha", alpha)?, lambda: 0.0, margin: 0.0 })
     }
 
     /// Cross-entropy and `lambda` times the mean over the classes of what is more than `margin` below the largest logit.
@@ -58,7 +58,7 @@ impl LogitPenalty {
     /// # Errors
     /// [`Error::Usage`] if lambda or the margin is negative or not finite.
     pub fn mbls(classes: usize, lambda: f64, margin: f64) -> Result<Self> {
-        let (lambda, margin) = (from_zero("mbls' lambda", lambda)?, from_zero("mbls' margin", margin)?);
+        let (lambda, margin) = (strength("mbls' lambda", lambda)?, strength("mbls' margin", margin)?);
         Ok(Self { classes, alpha: 0.0, lambda, margin })
     }
 
@@ -105,15 +105,6 @@ impl Formula for LogitPenalty {
         false
     }
 
-    fn shared_entropy(&self, _classes: usize) -> [f64; 2] {
-        [0.0; 2]
-    }
-
-    /// The targets are one-hot.
-    fn entropy(&self, _shared: [f64; 2], _target: Target, _classes: usize, _row: Option<&[f32]>) -> f64 {
-        0.0
-    }
-
     fn fill(&self, _classes: usize, block: LossBlock) -> LossBlock {
         LossBlock { epsilon: self.alpha as f32, ..block }
     }
@@ -139,11 +130,4 @@ impl Formula for LogitPenalty {
     fn fast<T: Real>(&self, logits: &[T], target: Target, _row: &[T], dlogits: &mut [T]) -> [T; 2] {
         fast::row(self, logits, target.label, dlogits)
     }
-}
-
-fn from_zero(what: &str, value: f64) -> Result<f64> {
-    if value.is_finite() && value >= 0.0 {
-        return Ok(value);
-    }
-    Err(Error::Usage(format!("{what}: found {value}, expected a number from 0 on")))
 }
