@@ -44,7 +44,7 @@ impl ComparatorLoss {
     /// Cross-entropy less `beta` times the prediction's entropy.
     ///
     /// # Errors
-    /// [`Error::Usage`] if beta is negative or not finite.
+    /// [`crate::Error::Usage`] if beta is negative or not finite.
     pub fn confidence_penalty(classes: usize, beta: f64) -> Result<Self> {
         Ok(Self { classes, gamma: 0.0, beta: strength("confidence penalty", beta)? })
     }
@@ -52,7 +52,7 @@ impl ComparatorLoss {
     /// Cross-entropy times `(1 - p[y])^gamma`.
     ///
     /// # Errors
-    /// [`Error::Usage`] if gamma is negative or not finite.
+    /// [`crate::Error::Usage`] if gamma is negative or not finite.
     pub fn focal(classes: usize, gamma: f64) -> Result<Self> {
         Ok(Self { classes, gamma: strength("focal loss", gamma)?, beta: 0.0 })
     }

@@ -48,7 +48,7 @@ impl LogitPenalty {
     /// Cross-entropy and `alpha` times how far the largest logit is above the mean.
     ///
     /// # Errors
-    /// [`Error::Usage`] if alpha is negative or not finite.
+    /// [`crate::Error::Usage`] if alpha is negative or not finite.
     pub fn maxsup(classes: usize, alpha: f64) -> Result<Self> {
         Ok(Self { classes, alpha: strength("maxsup's alpha", alpha)?, lambda: 0.0, margin: 0.0 })
     }
@@ -56,7 +56,7 @@ impl LogitPenalty {
     /// Cross-entropy and `lambda` times the mean over the classes of what is more than `margin` below the largest logit.
     ///
     /// # Errors
-    /// [`Error::Usage`] if lambda or the margin is negative or not finite.
+    /// [`crate::Error::Usage`] if lambda or the margin is negative or not finite.
     pub fn mbls(classes: usize, lambda: f64, margin: f64) -> Result<Self> {
         let (lambda, margin) = (strength("mbls' lambda", lambda)?, strength("mbls' margin", margin)?);
         Ok(Self { classes, alpha: 0.0, lambda, margin })
