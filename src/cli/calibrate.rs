@@ -12,6 +12,7 @@ use smoothcnn::loss::smoothing::Smoothing;
 use smoothcnn::measure;
 use smoothcnn::measure::conformal::{Promise, Sets, promises};
 use smoothcnn::measure::cross_fit::cross_fit;
+use smoothcnn::measure::scaling::{Method, Scaling, Vector};
 use smoothcnn::measure::temperature::{self, End};
 use smoothcnn::train::checkpoint::tensors_sha256;
 use smoothcnn::train::config::images::{Images, images};
@@ -55,7 +56,10 @@ pub struct Args {
     val_images: Option<usize>,
     #[command(flatten)]
     inference: InferenceArgs,
-    /// Where to write the temperature [default: temperature.toml beside the model]
+    /// What is fitted
+    #[arg(long, value_enum, default_value = "temperature")]
+    method: Method,
+    /// Where to write what was fitted [default: temperature.toml beside the model]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// What share of the test images the reported sets of classes should hold
@@ -66,7 +70,7 @@ pub struct Args {
     json: bool,
 }
 
-/// A set of images, with their logits as they are and divided by the temperature.
+/// A set of images, with their logits as they are and scaled.
 #[derive(Serialize)]
 struct Set {
     images: usize,
@@ -77,9 +81,9 @@ struct Set {
 }
 
 impl Set {
-    fn new(logits: &[f64], labels: &[u32], classes: usize, temperature: f64) -> Self {
+    fn new(logits: &[f64], labels: &[u32], classes: usize, scaling: &Scaling) -> Self {
         let of = |logits: &[f64]| measure::evaluate(logits, labels, classes, Smoothing::NONE);
-        let (before, after) = (of(logits), of(&temperature::apply(logits, temperature)));
+        let (before, after) = (of(logits), of(&scaling.apply(logits)));
         Self {
             images: labels.len(),
             nll_before: before.nll,
@@ -92,11 +96,17 @@ impl Set {
 
 #[derive(Serialize)]
 struct Report {
+    method: Method,
     temperature: f64,
-    /// Its 95 % interval.
+    /// Of each class that takes part, where the method is vector scaling.
+    #[serde(flatten)]
+    vector: Option<Vector>,
+    /// The temperature's 95 % interval.
     interval: [f64; 2],
-    /// The nll of the validation images, each with a temperature of other ones.
+    /// The nll of the validation images, each scaled by a fit to other ones.
     nll_cross_fitted: Option<f64>,
+    /// The same by a temperature.
+    nll_of_temperature: Option<f64>,
     end: End,
     file: String,
     /// Fitted on.
@@ -203,7 +213,26 @@ pub fn run(args: Args) -> Result<u8> {
         )));
     }
     let interval = temperature::interval(&of_validation, &validation_labels, classes, found.value);
-    let nll_cross_fitted = cross_fit(&of_validation, &validation_labels, classes).ok().map(|found| found.nll);
+    let cross_fitted = |method| cross_fit(method, &of_validation, &validation_labels, classes).map(|found| found.nll);
+    let nll_of_temperature = cross_fitted(Method::Temperature).ok();
+    let (scaling, nll_cross_fitted) = match args.method {
+        Method::Temperature => (Scaling::Temperature(found.value), nll_of_temperature),
+        Method::Vector => {
+            let nll = cross_fitted(Method::Vector)?;
+            if nll_of_temperature.is_none_or(|of_temperature| nll >= of_temperature) {
+                let n = validation_labels.len();
+                let of_temperature = nll_of_temperature.unwrap_or(f64::NAN);
+                return Err(Error::Fit(format!(
+                    "found a nll of {nll:.6} by vector scaling, each of {n} validation images scaled by a fit to others, \
+                     and nothing is written; expected less than the {of_temperature:.6} of a temperature, which --method \
+                     temperature writes"
+                )));
+            }
+            (Method::Vector.fit(&of_validation, &validation_labels, classes)?.0, Some(nll))
+        }
+    };
+    let of_all = scaling.clone().of_all(&allowed);
+    let fitted = Set::new(&of_validation, &validation_labels, classes, &scaling);
     let out = args.out.clone().unwrap_or_else(|| path.with_file_name(TEMPERATURE));
     if args.out.is_none() && out.exists() && temperature_file::read(&out.to_string_lossy()).is_err() {
         let message = "found a file that is not of `smoothcnn calibrate`, expected none, or --out with another one";
@@ -216,6 +245,7 @@ pub fn run(args: Args) -> Result<u8> {
         temperature: found.value,
         temperature_low: interval[0],
         temperature_high: interval[1],
+        vector: of_all.vector().cloned(),
         nll_cross_fitted,
         end: found.end,
         model: &path.display().to_string(),
@@ -223,7 +253,7 @@ pub fn run(args: Args) -> Result<u8> {
         data,
         val_images,
         nll_before: found.nll_before,
-        nll_after: found.nll_after,
+        nll_after: fitted.nll_after,
         version: env!("CARGO_PKG_VERSION"),
     };
     // The logits as they are: no number was fitted to the images that the sets are made of.
@@ -235,23 +265,26 @@ pub fn run(args: Args) -> Result<u8> {
     write_output(&out, text.as_bytes())?;
     // Beside a run's weights, it is in them too: they answer alike away from their run.
     if let (Some(run), None) = (run_folder::run_of(&path), &args.out) {
-        model.keep_temperature(read_config(&run.join(CONFIG))?.dtype.into(), found.value)?;
+        model.keep_scaling(read_config(&run.join(CONFIG))?.dtype.into(), &of_all)?;
     }
     if is_standard_output(&out) {
         // The report would be in the middle of the file.
-        common::note(format_args!("temperature {:.6}", found.value));
+        common::note(scaling.describe());
         return Ok(0);
     }
     let (validation, test) = ((&of_validation[..], &validation_labels[..]), (&of_test[..], &test_labels[..]));
     let report = Report {
+        method: args.method,
         temperature: found.value,
         interval,
         nll_cross_fitted,
+        nll_of_temperature,
         end: found.end,
         file: out.display().to_string(),
-        validation: Set::new(&of_validation, &validation_labels, classes, found.value),
-        test: Set::new(&of_test, &test_labels, classes, found.value),
+        validation: fitted,
+        test: Set::new(&of_test, &test_labels, classes, &scaling),
         sets: promises(args.coverage, validation, test, classes).into(),
+        vector: scaling.vector().cloned(),
     };
     if args.json {
         common::print_json(&report)?
@@ -272,8 +305,16 @@ fn show(report: &Report) -> Result<()> {
     if let Some(nll) = report.nll_cross_fitted {
         let before = report.validation.nll_before;
         let told = if nll < before { "it helps" } else { "it is not shown to help" };
+        let beside = match (&report.vector, report.nll_of_temperature) {
+            (Some(vector), Some(other)) => {
+                common::print(Scaling::Vector(vector.clone()).describe())?;
+                format!("{other:.6} with a temperature, ")
+            }
+            _ => String::new(),
+        };
+        let fitted = if report.vector.is_some() { "is scaled by a fit to" } else { "has a temperature of" };
         common::print(format_args!(
-            "nll {nll:.6} where each validation image has a temperature of others, {before:.6} without one: {told}"
+            "nll {nll:.6} where each validation image {fitted} others, {beside}{before:.6} without one: {told}"
         ))?;
     }
     common::print("                        images  nll before  nll after  ece before  ece after")?;

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use smoothcnn::backend::device::finite;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
+use smoothcnn::measure::agreement::Agreement;
 use smoothcnn::measure::bootstrap::{self, Interval, Intervals};
 use smoothcnn::measure::loss::{of_loss, taking_part};
 use smoothcnn::measure::perfect::Perfection;
+use smoothcnn::measure::scaling::{Scaling, Vector};
 use smoothcnn::measure::selective::Rankings;
-use smoothcnn::measure::temperature;
 use smoothcnn::measure::{self, Metrics};
 use smoothcnn::train::checkpoint::{self, Metadata, Tensor};
 use smoothcnn::train::marked::Marked;
@@ -57,6 +57,8 @@ struct Report<'a> {
     metrics: &'a Metrics,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vector_scaling: Option<&'a Vector>,
     /// What was asked beside each image, if anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     tta: Option<Tta>,
@@ -66,6 +68,8 @@ struct Report<'a> {
     rankings: Rankings,
     #[serde(flatten)]
     bootstrap: Option<Bootstrap>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    soft_labels: Option<Agreement>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ood: Option<Outside>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -99,7 +103,7 @@ fn resamples(text: &str) -> Result<usize, String> {
 pub fn run(args: Args) -> Result<u8> {
     // Before anything is computed.
     let folder = args.out.as_deref().map(|out| folder::taken(out, &details::FILES)).transpose()?;
-    let temperature = args.model.temperature.as_deref().map(temperature_file::read).transpose()?;
+    let scaling = args.model.temperature.as_deref().map(temperature_file::read).transpose()?;
     let asked = args.model.load()?;
     let counted = asked.test.labelled_indices();
     let test = asked.test.subset(&counted);
@@ -107,8 +111,8 @@ pub fn run(args: Args) -> Result<u8> {
     let net = &model.net;
     let loss = model.file.loss(args.label_smoothing, args.smoothing_variant, net.classes)?;
     let logits = args.model.logits(&asked, &test)?;
-    let scale = |t: f64| finite(temperature::apply(&logits, t), net.classes);
-    let scaled = temperature.map(scale).transpose()?;
+    let scaled = scaling.as_ref().map(|scaling| model.scaled(&logits, scaling)).transpose()?;
+    let scaling = scaling.unwrap_or(Scaling::NONE);
     let divided = scaled.as_deref().unwrap_or(&logits);
     let metrics = of_loss(&loss, divided, &test.labels, net.classes);
     if metrics.images == 0 {
@@ -123,9 +127,10 @@ pub fn run(args: Args) -> Result<u8> {
         let Intervals { accuracy, nll, ece } = bootstrap::of_predictions(&predictions, args.bootstrap, 0.95, 0);
         Bootstrap { resamples: args.bootstrap, accuracy_interval: accuracy, nll_interval: nll, ece_interval: ece }
     });
+    let soft_labels = args.beyond.people(&loss, divided, &test, &counted)?;
     let ood = args.beyond.outside(&args.model, &asked, &loss, &logits)?;
-    let corruptions = args.beyond.worse(&args.model, &asked, (&loss, temperature.unwrap_or(1.0)), &test)?;
-    let marked = Marked::new(model, &test, &counted, &logits, temperature.unwrap_or(1.0))?;
+    let corruptions = args.beyond.worse(&args.model, &asked, (&loss, &scaling), &test)?;
+    let marked = Marked::new(model, &test, &counted, &logits, &scaling)?;
     if let Some(path) = &args.logits {
         let tensor = Tensor { name: "logits".into(), shape: vec![test.len(), net.classes], data: logits.into() };
         checkpoint::save(path, &[tensor], args.model.inference.dtype.into(), &Metadata::new())?;
@@ -139,13 +144,17 @@ pub fn run(args: Args) -> Result<u8> {
         let confusion = marked.confusion.counts.chunks(net.classes).collect();
         let (classes, mistakes) = (details.lines(), details.mistakes());
         let metrics = &metrics;
+        let temperature = args.model.temperature.as_ref().and_then(|_| scaling.temperature());
+        let vector_scaling = scaling.vector();
         common::print_json(&Report {
             metrics,
             temperature,
+            vector_scaling,
             tta,
             perfection,
             rankings,
             bootstrap,
+            soft_labels,
             ood,
             corruptions,
             classes,
@@ -157,7 +166,7 @@ pub fn run(args: Args) -> Result<u8> {
         if tta.is_some() {
             common::print(format_args!("{:<16} flip (mean of the logits)", "tta"))?;
         }
-        beyond::show(ood.as_ref(), &corruptions)?;
+        beyond::show(ood.as_ref(), soft_labels.as_ref(), &corruptions)?;
         details.print()?;
     }
     Ok(0)
@@ -187,7 +196,9 @@ fn show(metrics: &Metrics, bootstrap: Option<&Bootstrap>, perfection: &Perfectio
         ("excess loss", Some(metrics.excess_loss), None),
     ] {
         let interval = interval.map_or(String::new(), |i| format!("  (95 %: {:.6} to {:.6})", i.low, i.high));
-        let value = value.map_or("none".into(), |value| format!("{value:.6}"));
+        // The debiased ECE may be a little below 0; what is shown as 0 has no sign.
+        let unsigned = |value: f64| if value.abs() < 5e-7 { 0.0 } else { value };
+        let value = value.map_or("none".into(), |value| format!("{:.6}", unsigned(value)));
         common::print(format_args!("{name:<16} {value}{interval}"))?;
     }
     let verdict = if perfection.could_be() { "yes" } else { "no" };

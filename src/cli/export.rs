@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use smoothcnn::Result;
 use smoothcnn::export::{Exportable, hugging_face, onnx, pytorch};
 use smoothcnn::fs::{is_standard_output, write_output};
+use smoothcnn::measure::scaling::Scaling;
 use smoothcnn::train::model::ModelFile;
 
-use super::model::temperature;
+use super::model::scaling;
 use super::{common, folder};
 
 /// Writes a saved model for other programs. It takes pixels from 0 to 255 there, and normalises them itself.
@@ -71,10 +72,10 @@ pub fn run(command: Command) -> Result<u8> {
 impl From {
     fn load(&self) -> Result<(ModelFile, Exportable)> {
         let file = ModelFile::open(&self.model)?;
-        let temperature = temperature(&self.model, &file, self.temperature.as_deref())?;
-        let divided = temperature.map_or(String::new(), |t| format!("; temperature {t:.4}"));
-        common::note(format_args!("model: {}{divided}", file.describe()));
-        let model = Exportable::new(&file, temperature.unwrap_or(1.0))?;
+        let scaling = scaling(&self.model, &file, self.temperature.as_deref())?;
+        let scaled = scaling.as_ref().map_or(String::new(), |scaling| format!("; {}", scaling.describe()));
+        common::note(format_args!("model: {}{scaled}", file.describe()));
+        let model = Exportable::new(&file, scaling.unwrap_or(Scaling::NONE))?;
         Ok((file, model))
     }
 }

@@ -68,7 +68,7 @@ fn damaged_files_end_in_a_line_and_never_in_a_panic() {
     let plan = format!("[{}]", to_json(&SweepEntry::new(Path::new("s"), config)));
     let record =
         "{\"kind\":\"step\",\"epoch\":1,\"step\":2,\"loss\":1.5,\"nll\":1.2}\n{\"kind\":\"epoch\",\"epoch\":1}\n";
-    let scaling = "temperature = 1.5\nend = \"minimum\"\nmodel = \"m\"\nversion = \"0.1.0\"\n";
+    let scaling = "temperature = 1.5\nweights = [1.5, 0.5]\nbiases = [0.0, -1.0]\nend = \"minimum\"\nmodel = \"m\"\nversion = \"0.1.0\"\n";
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");

@@ -6,6 +6,7 @@ use smoothcnn::Result;
 use smoothcnn::backend::device::Precision;
 use smoothcnn::data::Dataset;
 use smoothcnn::data::record::Part;
+use smoothcnn::measure::scaling::Scaling;
 use smoothcnn::train::model::{Found, Inference, Model, ModelFile, OpenModel, Tta, find};
 use smoothcnn::train::temperature_file;
 
@@ -41,13 +42,13 @@ pub struct ModelArgs {
     pub tta: Tta,
 }
 
-/// What a model's logits are divided by: what is `given`, else what `calibrate` left in the run's folder that `model`
-/// is, else what the model's `file` has in it.
-pub fn temperature(model: &Path, file: &ModelFile, given: Option<&str>) -> Result<Option<f64>> {
+/// What is done to a model's logits: what is `given`, else what `calibrate` left in the run's folder that `model` is,
+/// else what the model's `file` has in it.
+pub fn scaling(model: &Path, file: &ModelFile, given: Option<&str>) -> Result<Option<Scaling>> {
     match given {
         Some(given) => temperature_file::read(given).map(Some),
         None if model.is_dir() => temperature_file::of_run(model, &file.path),
-        None => file.temperature(),
+        None => file.scaling(),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use smoothcnn::error::escaped;
 use smoothcnn::fs::write_output;
 use smoothcnn::measure::conformal::{Calibration, Score, SetMaker};
+use smoothcnn::measure::scaling::Scaling;
 use smoothcnn::ops::IGNORED;
 use smoothcnn::train::answers::{Answer, Answerer, pictures_of};
 use smoothcnn::train::conformal_file::ConformalFile;
@@ -14,7 +15,7 @@ use smoothcnn::train::model::ModelFile;
 use smoothcnn::{Error, Result};
 
 use super::given::Given;
-use super::model::{Asked, ModelArgs, temperature};
+use super::model::{Asked, ModelArgs, scaling};
 use super::{columns, common};
 
 /// Answers pictures with a saved model: the file, its class, the probability. Without pictures, answers the test images
@@ -77,8 +78,8 @@ pub fn run(args: Args, given: &Given) -> Result<u8> {
         }
     }
     let file = ModelFile::open(&args.model.model)?;
-    let temperature = temperature(&args.model.model, &file, args.model.temperature.as_deref())?;
-    let mut answerer = Answerer::new(&file, temperature.unwrap_or(1.0))?;
+    let scaling = scaling(&args.model.model, &file, args.model.temperature.as_deref())?;
+    let mut answerer = Answerer::new(&file, scaling.unwrap_or(Scaling::NONE))?;
     if let Some(coverage) = args.coverage {
         answerer = answerer.with_sets(sets_of(&args, &file.path)?, coverage);
     }
@@ -226,19 +227,19 @@ fn data_set(args: &Args) -> Result<u8> {
     let asked = args.model.load()?;
     let Asked { model, test, .. } = &asked;
     let given = args.model.temperature.as_deref();
-    let temperature = temperature(&args.model.model, &model.file, given)?.unwrap_or(1.0);
-    if args.model.temperature.is_none() && temperature != 1.0 {
-        common::note(format_args!("model: temperature {temperature:.4}, which `calibrate` found"));
+    let scaling = scaling(&args.model.model, &model.file, given)?.unwrap_or(Scaling::NONE);
+    if args.model.temperature.is_none() && !scaling.is_none() {
+        common::note(format_args!("model: {}, which `calibrate` found", scaling.describe()));
     }
     let classes = model.net.classes;
     let logits = args.model.logits(&asked, test)?;
-    let probabilities = model.probabilities(&logits, temperature)?;
+    let probabilities = model.probabilities(&logits, &scaling)?;
     // Sets are made of the logits as they are.
     let sets = match args.coverage {
         None => None,
         Some(coverage) => {
             let sets = SetMaker::new(sets_of(args, &model.file.path)?, coverage);
-            Some((sets, model.probabilities(&logits, 1.0)?))
+            Some((sets, model.probabilities(&logits, &Scaling::NONE)?))
         }
     };
     let mut writer = csv::Writer::from_writer(vec![]);

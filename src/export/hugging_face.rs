@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{Exportable, pytorch};
 use crate::data::format::CropMode;
 use crate::fs::write_atomic;
+use crate::measure::scaling::Scaling;
 use crate::parse::to_json;
 use crate::train::config::{Config, read_config};
 use crate::train::model::ModelFile;
@@ -77,14 +78,18 @@ fn model_config(model: &Exportable) -> Value {
         model.classes.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
     let label2id: serde_json::Map<_, _> =
         model.classes.iter().enumerate().map(|(id, name)| (name.clone(), json!(id))).collect();
-    json!({
+    let mut config = json!({
         "model_type": "smoothcnn",
         "num_channels": c,
         "image_size": [h, w],
         "id2label": id2label,
         "label2id": label2id,
-        "temperature": model.temperature,
-    })
+    });
+    match &model.scaling {
+        Scaling::Temperature(t) => config["temperature"] = json!(t),
+        Scaling::Vector(vector) => config["vector_scaling"] = json!(vector),
+    }
+    config
 }
 
 /// As transformers has it. The module normalises pixels itself; whoever uses another loader needs the numbers.
@@ -128,12 +133,19 @@ fn card(name: &str, model: &Exportable, config: &Config, figures: &[(&str, f64)]
     let measured = match rows.is_empty() {
         true => "The run has no figures of these weights on its test set.\n".into(),
         false => {
-            format!("On the test set{test_images}, without a temperature:\n\n| measure | value |\n|---|---|\n{rows}")
+            format!("On the test set{test_images}, their logits as they are:\n\n| measure | value |\n|---|---|\n{rows}")
         }
     };
-    let temperature = match model.temperature {
-        1.0 => String::new(),
-        t => format!("\nIts logits are divided by a temperature of {t:.4}, fitted on images kept from training.\n"),
+    let scaling = match &model.scaling {
+        scaling if scaling.is_none() => String::new(),
+        Scaling::Temperature(t) => {
+            format!("\nIts logits are divided by a temperature of {t:.4}, fitted on images kept from training.\n")
+        }
+        Scaling::Vector(_) => {
+            "\nThe logit of each class has a weight and a bias of its own (vector scaling), fitted on \
+                               images kept from training.\n"
+                .into()
+        }
     };
     let split = config.labels.val_split;
     let kept = if split > 0.0 { format!(", {} % of them held out,", 100.0 * split) } else { String::new() };
@@ -148,7 +160,7 @@ fn card(name: &str, model: &Exportable, config: &Config, figures: &[(&str, f64)]
     format!(
         "---\n{head}---\n\n# {name}\n\nA convolutional classifier of {classes} classes: {}{more}. It takes images of \
          {c}x{h}x{w} (channels, height, width); {crop}. Trained by smoothcnn {}{trained} of {data}, for {} epochs with {}.\n\n\
-         ## Figures\n\n{measured}{temperature}\n\
+         ## Figures\n\n{measured}{scaling}\n\
          ## Use\n\n```python\nimport torch\nfrom model import CLASSES, load\n\nmodel = load()\n\
          pixels = torch.zeros(1, {c}, {h}, {w})  # from 0 to 255; the model normalises them itself\n\
          CLASSES[model.probabilities(pixels).argmax()]\n```\n\n\

@@ -8,6 +8,7 @@ pub mod pytorch;
 use crate::backend::State;
 use crate::data::format::CropMode;
 use crate::layer::{Exported, Role};
+use crate::measure::scaling::Scaling;
 use crate::network::{FittedLayer, NamedParameter, Network};
 use crate::train::model::{Interface, Model, ModelFile};
 use crate::{Error, Result};
@@ -27,22 +28,24 @@ pub struct Exportable {
     pub crop_mode: CropMode,
     /// Which classes took part in training, if not all. The others have probability 0.
     pub allowed: Option<Vec<bool>>,
-    /// What the logits are divided by.
-    pub temperature: f64,
+    /// What is done to the logits.
+    pub scaling: Scaling,
 }
 
 impl Exportable {
-    /// The model of `file`, with `temperature`.
+    /// The model of `file`, its logits scaled.
     ///
     /// # Errors
-    /// [`Error::Data`] for a model that does not say what its images and its classes are, and as [`Model::load`].
-    pub fn new(file: &ModelFile, temperature: f64) -> Result<Self> {
+    /// [`Error::Data`] for a model that does not say what its images and its classes are; as [`Model::load`] and
+    /// [`Scaling::check`].
+    pub fn new(file: &ModelFile, scaling: Scaling) -> Result<Self> {
         let Interface { shape, classes, crop_mode } = file.interface()?;
         let Model { net, state, .. } = Model::load(&file.path, shape, classes.len())?;
         // The model has its own; there are no others to fall back on.
         let normalisation = file.normalisation([&[], &[]], &vec![[f64::NAN; 2]; shape[0]])?;
         let allowed = file.class_mask(classes.len())?;
-        Ok(Self { net, state, classes, normalisation, crop_mode, allowed, temperature })
+        scaling.check(classes.len())?;
+        Ok(Self { net, state, classes, normalisation, crop_mode, allowed, scaling })
     }
 
     /// Each layer as other programs have it.

@@ -2,6 +2,7 @@
 
 use super::Exportable;
 use crate::layer::{Exported, OnnxInput, OnnxOperator, OnnxValue};
+use crate::measure::scaling::{Scaling, Vector};
 use crate::parse::to_json;
 use crate::protobuf::Message;
 use crate::{Error, Result};
@@ -10,7 +11,7 @@ use crate::{Error, Result};
 const IR_VERSION: i64 = 8;
 /// The input's name: pixels from 0 to 255, `[batch, channels, height, width]`, f32.
 pub const INPUT: &str = "pixels";
-/// The output's name without softmax, `[batch, classes]`: logits, divided by the temperature.
+/// The output's name without softmax, `[batch, classes]`: logits, divided by the temperature (or scaled class by class).
 pub const LOGITS: &str = "logits";
 /// The output's name with softmax, `[batch, classes]`.
 pub const PROBABILITIES: &str = "probabilities";
@@ -119,8 +120,13 @@ pub fn encode(model: &Exportable, softmax: bool) -> Result<Vec<u8>> {
         }
         tensors.push(graph.last.clone());
     }
-    if model.temperature != 1.0 {
-        graph.with("temperature", "Div", &[], &[model.temperature]);
+    match &model.scaling {
+        scaling if scaling.is_none() => {}
+        Scaling::Temperature(t) => graph.with("temperature", "Div", &[], &[*t]),
+        Scaling::Vector(Vector { weights, biases }) => {
+            graph.with("logit_weights", "Mul", &[weights.len()], weights);
+            graph.with("logit_biases", "Add", &[biases.len()], biases);
+        }
     }
     if softmax {
         if let Some(allowed) = &model.allowed {
@@ -163,8 +169,11 @@ fn metadata(model: &Exportable) -> Vec<(&'static str, String)> {
         ("input", "pixels from 0 to 255, [batch, channels, height, width]; the graph normalises them".into()),
         ("mean", to_json(&model.each_channel(0))),
         ("std", to_json(&model.each_channel(1))),
-        ("temperature", model.temperature.to_string()),
     ];
+    metadata.push(match &model.scaling {
+        Scaling::Temperature(t) => ("temperature", t.to_string()),
+        Scaling::Vector(vector) => ("vector_scaling", to_json(vector)),
+    });
     metadata.extend(model.allowed.as_ref().map(|allowed| ("class_mask", to_json(allowed))));
     metadata
 }

@@ -8,9 +8,10 @@ use super::Exportable;
 use crate::Result;
 use crate::fs::write_atomic;
 use crate::layer::Exported;
+use crate::measure::scaling::{Scaling, Vector};
 use crate::parse::to_json;
 use crate::train::checkpoint::Dtype;
-use crate::train::model::{DATA_SET, ModelFile, TEMPERATURE};
+use crate::train::model::{DATA_SET, ModelFile, keep_scaling_in};
 use crate::train::store::save_model;
 
 /// The module's source.
@@ -61,6 +62,22 @@ pub fn source(model: &Exportable) -> Result<String> {
         );
         masked = "        logits = logits.masked_fill(~self.takes_part, float(\"-inf\"))\n".into();
     }
+    // A vector moves with the module from device to device.
+    let [mut constant, mut scaling] = [String::new(), String::new()];
+    let scaled = match &model.scaling {
+        Scaling::Temperature(t) => {
+            constant = format!("# The logits are divided by it.\nTEMPERATURE = {t:?}\n");
+            "/ TEMPERATURE"
+        }
+        Scaling::Vector(Vector { weights, biases }) => {
+            for (name, values) in [("logit_weights", weights), ("logit_biases", biases)] {
+                let values = to_json(values);
+                let line = format!("self.register_buffer(\"{name}\", torch.tensor({values}), persistent=False)");
+                let _ = writeln!(scaling, "        {line}");
+            }
+            "* self.logit_weights + self.logit_biases"
+        }
+    };
     Ok(format!(
         r#""""A classifier of {classes} classes, from images of {c}x{h}x{w}. Written by smoothcnn {version}.
 
@@ -78,9 +95,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 CLASSES = {names}
-# The logits are divided by it.
-TEMPERATURE = {temperature:?}
-
+{constant}
 
 class Net(nn.Module):
     def __init__(self):
@@ -88,10 +103,10 @@ class Net(nn.Module):
         # Of pixels scaled to 0..1, as in training. They are no part of the saved weights.
         self.register_buffer("mean", torch.tensor({mean}).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor({std}).view(1, -1, 1, 1), persistent=False)
-{mask}{layers}
+{mask}{scaling}{layers}
     def forward(self, pixels):
         x = (pixels.float() / 255 - self.mean) / self.std
-{calls}        return {logits} / TEMPERATURE
+{calls}        return {logits} {scaled}
 
     def probabilities(self, pixels):
         logits = self(pixels)
@@ -105,7 +120,6 @@ def load(path=Path(__file__).with_name("{WEIGHTS}")):
 "#,
         version = env!("CARGO_PKG_VERSION"),
         names = to_json(&model.classes),
-        temperature = model.temperature,
         mean = channel(0),
         std = channel(1),
     ))
@@ -123,10 +137,7 @@ pub fn write(model: &Exportable, file: &ModelFile, folder: &Path) -> Result<()> 
         known.dir = None;
         metadata.insert(DATA_SET.into(), to_json(&known));
     }
-    metadata.remove(TEMPERATURE);
-    if model.temperature != 1.0 {
-        metadata.insert(TEMPERATURE.into(), model.temperature.to_string());
-    }
+    keep_scaling_in(&mut metadata, &model.scaling);
     save_model(&folder.join(WEIGHTS), &model.net, &model.state, Dtype::F32, &metadata)?;
     write_atomic(&folder.join(SOURCE), source.as_bytes())
 }

@@ -212,7 +212,7 @@ impl Epsilon {
 /// By how much a loss exceeds the least that it can be. Rounding alone can make it less, and then it is 0; NaN stays,
 /// where there is no least.
 pub(crate) fn excess(difference: f64) -> f64 {
-    if difference < 0.0 { 0.0 } else { difference }
+    if difference <= 0.0 { 0.0 } else { difference }
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! The nll after a temperature that was not fitted on the images which judge it.
+//! The nll after a scaling (a temperature, or one for each class) that was not fitted on the images which judge it.
 //!
-//! A temperature that is fitted on some images makes the nll of these same images a little too low. Here the images
-//! are dealt into [`FOLDS`] parts by chance (always in the same way), each part is judged by the temperature of all
+//! A scaling that is fitted on some images makes the nll of these same images a little too low. Here the images
+//! are dealt into [`FOLDS`] parts by chance (always in the same way), each part is judged by the scaling of all
 //! others, and the mean goes over all images. Source: Stone 1974, "Cross-validatory choice and assessment"; as a
 //! criterion: Berta, Holzmüller, Jordan, Bach 2025, "Rethinking early stopping: refine, then calibrate".
 
-use super::temperature::{End, apply, fit};
+use super::scaling::{Method, Scaling};
+use super::temperature::End;
 use crate::loss::smoothing::Smoothing;
 use crate::rng::{Philox, Stream};
 use crate::{Error, Result};
@@ -13,27 +14,27 @@ use crate::{Error, Result};
 /// Into so many parts the images are dealt; into as many as there are images where that is less.
 pub const FOLDS: usize = 5;
 
-/// What temperatures are worth on images that they were not fitted on.
+/// What scalings are worth on images that they were not fitted on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CrossFit {
-    /// Mean nll, each image divided by the temperature of the other parts.
+    /// Mean nll, each image by the scaling of the other parts.
     pub nll: f64,
-    /// The temperature of each part: that of the others. 1 where theirs ends at an end of its range, as `calibrate`
-    /// then writes none.
-    pub temperatures: Vec<f64>,
+    /// The scaling of each part: that of the others. None where their temperature ends at an end of its range, as
+    /// `calibrate` then writes none.
+    pub scalings: Vec<Scaling>,
 }
 
-/// Fits and judges the temperatures of `logits` (`[labels.len(), classes]`, row-major).
+/// Fits and judges scalings of `logits` (`[labels.len(), classes]`, row-major).
 ///
 /// # Errors
-/// [`Error::Fit`] for fewer than two images, and as [`fit`].
-pub fn cross_fit(logits: &[f64], labels: &[u32], classes: usize) -> Result<CrossFit> {
+/// [`Error::Fit`] for fewer than two images, and as [`Method::fit`].
+pub fn cross_fit(method: Method, logits: &[f64], labels: &[u32], classes: usize) -> Result<CrossFit> {
     let n = labels.len();
     if n < 2 {
         return Err(Error::Fit(format!("found {n} images to fit and to judge on, expected at least two")));
     }
     // What is wrong with the logits is said of their own places.
-    fit(logits, labels, classes)?;
+    Method::Temperature.fit(logits, labels, classes)?;
     let mut order: Vec<usize> = (0..n).collect();
     Philox::of(0, Stream::Folds).shuffle(&mut order);
     let folds = FOLDS.min(n);
@@ -42,24 +43,24 @@ pub fn cross_fit(logits: &[f64], labels: &[u32], classes: usize) -> Result<Cross
         let rows: Vec<f64> = places().flat_map(|i| &logits[i * classes..][..classes]).copied().collect();
         (rows, places().map(|i| labels[i]).collect::<Vec<_>>())
     };
-    let (mut sum, mut temperatures) = (0.0, vec![]);
+    let (mut sum, mut scalings) = (0.0, vec![]);
     for part in 0..folds {
         let (rows, of_rows) = chosen(&|fold| fold != part);
-        let found = fit(&rows, &of_rows, classes)?;
-        let temperature = match found.end {
-            End::Minimum | End::Flat => found.value,
-            End::Coldest | End::Hottest => 1.0,
+        let scaling = match method.fit(&rows, &of_rows, classes)? {
+            (found, End::Minimum | End::Flat) => found,
+            (_, End::Coldest | End::Hottest) => Scaling::NONE,
         };
         let (rows, of_rows) = chosen(&|fold| fold == part);
-        let judged = super::predictions(&apply(&rows, temperature), &of_rows, classes, Smoothing::NONE);
+        let judged = super::predictions(&scaling.apply(&rows), &of_rows, classes, Smoothing::NONE);
         sum += judged.iter().map(|image| image.nll).sum::<f64>();
-        temperatures.push(temperature);
+        scalings.push(scaling);
     }
-    Ok(CrossFit { nll: sum / n as f64, temperatures })
+    Ok(CrossFit { nll: sum / n as f64, scalings })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::temperature::{apply, fit};
     use super::*;
 
     /// Two classes, logits from -4 to 4, labels drawn from softmax(z / t).
@@ -80,7 +81,7 @@ mod tests {
             let judged = super::super::predictions(&apply(&logits, 2.0), &labels, 2, Smoothing::NONE);
             truth += judged.iter().map(|image| image.nll).sum::<f64>() / 60.0 / 200.0;
             same += fit(&logits, &labels, 2).unwrap().nll_after / 200.0;
-            cross += cross_fit(&logits, &labels, 2).unwrap().nll / 200.0;
+            cross += cross_fit(Method::Temperature, &logits, &labels, 2).unwrap().nll / 200.0;
         }
         assert!(same < truth - 0.004, "on its own images {same}, the true temperature {truth}");
         assert!(cross > truth + 0.002 && cross < truth + 0.03, "cross-fitted {cross}, the true temperature {truth}");
@@ -90,8 +91,8 @@ mod tests {
     #[test]
     fn each_image_is_judged_once_by_the_others() {
         let (logits, labels) = drawn(23, 1.0, 3);
-        let found = cross_fit(&logits, &labels, 2).unwrap();
-        assert_eq!(found.temperatures.len(), FOLDS);
+        let found = cross_fit(Method::Temperature, &logits, &labels, 2).unwrap();
+        assert_eq!(found.scalings.len(), FOLDS);
         let mut order: Vec<usize> = (0..23).collect();
         Philox::of(0, Stream::Folds).shuffle(&mut order);
         let mut sum = 0.0;
@@ -100,7 +101,7 @@ mod tests {
                 order.iter().enumerate().filter(|(other, _)| other % 5 != place % 5).map(|(_, &i)| i).collect();
             let rows: Vec<f64> = others.iter().flat_map(|&i| [logits[2 * i], logits[2 * i + 1]]).collect();
             let fitted = fit(&rows, &others.iter().map(|&i| labels[i]).collect::<Vec<_>>(), 2).unwrap();
-            assert_eq!(fitted.value, found.temperatures[place % 5]);
+            assert_eq!(Scaling::Temperature(fitted.value), found.scalings[place % 5]);
             let margin = logits[2 * image] / fitted.value;
             let margin = if labels[image] == 0 { margin } else { -margin };
             sum += (-margin).exp().ln_1p();
@@ -111,11 +112,13 @@ mod tests {
     #[test]
     fn temperatures_at_an_end_are_not_used_and_nothing_is_refused() {
         // All right: every fit goes to the cold end, and the logits stay as they are.
-        let found = cross_fit(&[1.0, 0.0].repeat(6), &[0; 6], 2).unwrap();
-        assert_eq!(found.temperatures, [1.0; 5]);
+        let found = cross_fit(Method::Temperature, &[1.0, 0.0].repeat(6), &[0; 6], 2).unwrap();
+        assert_eq!(found.scalings, vec![Scaling::NONE; 5]);
         assert!((found.nll - (-1f64).exp().ln_1p()).abs() < 1e-15);
-        assert!(cross_fit(&[1.0, 0.0], &[0], 2).unwrap_err().to_string().contains("found 1 images"));
-        let bad = cross_fit(&[1.0, 0.0, 2.0, f64::NAN], &[0, 1], 2).unwrap_err().to_string();
+        assert!(
+            cross_fit(Method::Temperature, &[1.0, 0.0], &[0], 2).unwrap_err().to_string().contains("found 1 images")
+        );
+        let bad = cross_fit(Method::Temperature, &[1.0, 0.0, 2.0, f64::NAN], &[0, 1], 2).unwrap_err().to_string();
         assert!(bad.contains("image 1, class 1: found a logit of NaN"), "{bad}");
     }
 }

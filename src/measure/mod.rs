@@ -21,8 +21,9 @@
 //!
 //! [`calibration`] and [`selective`] say where bins begin and what equal confidences do; [`bootstrap`] gives intervals.
 //! [`perfect`] asks whether a network is calibrated at all, [`conformal`] makes sets that hold the right class as often
-//! as they promise.
+//! as they promise. [`agreement`] compares with people's doubt.
 
+pub mod agreement;
 pub mod bootstrap;
 pub mod calibration;
 pub mod classes;
@@ -33,6 +34,7 @@ pub mod interval;
 pub mod loss;
 pub mod perfect;
 mod prediction;
+pub mod scaling;
 pub mod selective;
 pub mod smooth;
 pub mod temperature;

@@ -53,11 +53,13 @@ fn prediction(row: &[f64], label: usize, Masses { on, off }: Masses) -> Predicti
     let log_p = |k: usize| row[k] - row[top] - sum.ln();
     // off = 0 is plain cross-entropy; skipping the rest keeps 0 * -inf (logits near f64's ends) out of it.
     let rest = |k: usize| if off == 0.0 || k == label { 0.0 } else { off * log_p(k) };
+    // Not -log_p: the loss of a sure and right answer is 0, and not -0, which is shown with its sign.
+    let nll = sum.ln() + (row[top] - row[label]);
     Prediction {
         right: top == label,
         confidence: 1.0 / sum, // not exp(log_p(top)), which could round to above 1
-        loss: -on * log_p(label) - (0..row.len()).map(rest).sum::<f64>(),
-        nll: -log_p(label),
+        loss: on * nll - (0..row.len()).map(rest).sum::<f64>(),
+        nll,
         brier: (0..row.len()).map(|k| (log_p(k).exp() - f64::from(k == label)).powi(2)).sum(),
     }
 }

@@ -200,6 +200,19 @@ fn recorded_values_of_scores_and_detection() {
     }
 }
 
+/// Catches a -0, which is shown as -0.000000.
+#[test]
+fn nothing_lost_is_a_zero_without_a_sign() {
+    let logits = [1000.0, 0.0, -1000.0, 0.0, 1000.0, 0.0];
+    for smoothing in [Smoothing::NONE, Smoothing::new(Variant::Uniform, 0.0, 3).unwrap()] {
+        let found = evaluate(&logits, &[0, 1], 3, smoothing);
+        let zeros = [found.loss, found.nll, found.error, found.ece, found.brier, found.ece_classwise, found.mce];
+        for zero in zeros.into_iter().chain([found.aurc, found.excess_loss, found.ece_equal_mass]) {
+            assert!(zero == 0.0 && zero.is_sign_positive(), "{found:?}");
+        }
+    }
+}
+
 #[test]
 fn rankings_of_next_to_nothing() {
     use selective::Rankings;

@@ -122,7 +122,11 @@ fn measures(runs: &[RunReport], gains: &[Option<[f64; 3]>]) -> Markup {
                     } }
                     (number(m.nll, 4)) (number(m.ece, 4)) (number(100.0 * (m.mean_confidence - m.accuracy), 2))
                     (number(m.brier, 4)) (number(m.aurc, 5))
-                    td.number { (run.temperature.map_or("–".into(), |t| format!("{t:.3}"))) }
+                    td.number {
+                        (run.scaling.as_ref().map_or("–".into(), |scaling| {
+                            scaling.temperature().map_or("vector".into(), |t| format!("{t:.3}"))
+                        }))
+                    }
                     td.number { (run.epoch().unwrap_or(run.epochs())) " of " (run.epochs()) }
                     td.number { (format!("{:.1} s", run.seconds())) }
                 }

@@ -15,6 +15,7 @@ pub mod run;
 pub mod run_page;
 pub mod run_plots;
 pub mod sweep;
+mod tutorial;
 
 use image::ImageEncoder;
 

@@ -33,7 +33,8 @@ use crate::data::source::Wanted;
 use crate::loss::smoothing::Smoothing;
 use crate::measure::calibration::{Bin, reliability};
 use crate::measure::loss::{of_validation, taking_part};
-use crate::measure::{Metrics, predictions, temperature};
+use crate::measure::scaling::Scaling;
+use crate::measure::{Metrics, predictions};
 use crate::train::config::{Config, read_config};
 use crate::train::marked::Marked;
 use crate::train::model::{Found, Inference, Model, ModelFile, find};
@@ -58,7 +59,7 @@ pub struct RunReport {
     /// The answers to its test set, by the temperature where there is one.
     pub marked: Marked,
     /// What `calibrate` left in the folder.
-    pub temperature: Option<f64>,
+    pub scaling: Option<Scaling>,
     /// Why that is left out, where it is.
     pub left_out: Option<String>,
     /// Of the test set, without a temperature. No measure is of the smoothed loss.
@@ -124,8 +125,8 @@ impl RunReport {
         logits: &[f64],
     ) -> Result<Self> {
         // A run that went on has other weights than those it was fitted to.
-        let (temperature, left_out) = match temperature_file::of_run(path, &model.file.path) {
-            Ok(temperature) => (temperature, None),
+        let (scaling, left_out) = match temperature_file::of_run(path, &model.file.path) {
+            Ok(scaling) => (scaling, None),
             Err(Error::Data { message, .. }) => (None, Some(message)),
             Err(other) => return Err(other),
         };
@@ -140,8 +141,9 @@ impl RunReport {
         if metrics.images == 0 {
             return Err(Error::data(path, "found no test image that counts, expected at least one"));
         }
-        let (scaled, reliability_scaled) = temperature.map(|t| measured(&temperature::apply(logits, t))).unzip();
-        let marked = Marked::new(&model, test, places, logits, temperature.unwrap_or(1.0))?;
+        let scaled_logits = scaling.as_ref().map(|scaling| model.scaled(logits, scaling)).transpose()?;
+        let (scaled, reliability_scaled) = scaled_logits.map(|logits| measured(&logits)).unzip();
+        let marked = Marked::new(&model, test, places, logits, scaling.as_ref().unwrap_or(&Scaling::NONE))?;
         let (path, record) = (path.to_owned(), read_record(path)?);
         Ok(Self {
             path,
@@ -150,7 +152,7 @@ impl RunReport {
             model,
             classes,
             marked,
-            temperature,
+            scaling,
             left_out,
             metrics,
             scaled,

@@ -110,7 +110,7 @@ fn answers(run: &RunReport) -> Markup {
     let right = right(metrics);
     let [low, high] = wilson(right, metrics.images);
     let (trust, sentences) = calibration(metrics);
-    let temperature = run.temperature.map(|t| format!(" With the temperature {t:.4} that `calibrate` found."));
+    let temperature = run.scaling.as_ref().map(|s| format!(" With the {} that `calibrate` found.", s.describe()));
     let epochs = run.epochs();
     let epoch = run.epoch().unwrap_or(epochs);
     html! {
@@ -243,7 +243,7 @@ pub(super) fn diagrams(run: &RunReport, name: &str) -> Result<Vec<String>> {
     let titled = |what: String| if name.is_empty() { what } else { format!("{name}, {what}") };
     let mut pictures = vec![reliability(&titled(format!("ECE {:.4}", run.metrics.ece)), &run.reliability)?];
     if let (Some(bins), Some(metrics)) = (&run.reliability_scaled, &run.scaled) {
-        let title = titled(format!("with its temperature: ECE {:.4}", metrics.ece));
+        let title = titled(format!("calibrated: ECE {:.4}", metrics.ece));
         pictures.push(reliability(&title, bins)?);
     }
     Ok(pictures)

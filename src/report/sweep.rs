@@ -5,7 +5,7 @@ use maud::{Markup, PreEscaped, html};
 use super::beside;
 use super::numbers::{drawn, interval, p_text, scale};
 use super::page::{card, drawings, glossary, page, scrolled};
-use super::plots;
+use super::{plots, tutorial};
 use crate::Result;
 use crate::study::choice::{Criterion, EpsilonChoice, Forecast, HeldOut};
 use crate::study::claims::Finding;
@@ -85,6 +85,9 @@ impl Story {
         let mut out = String::new();
         // Writing to a string cannot fail.
         let mut line = |text: String| writeln!(out, "{text}").unwrap_or_default();
+        if let Some(reference) = self.reference {
+            tutorial::answers(&self.study, reference).into_iter().for_each(&mut line);
+        }
         line(format!(
             "{:<47} {:<27} {:>5}  {:>16}  {:>9} {:>9}  {:<28} {:>6}  {:<9}  verdict",
             "claim", "measure", "noise", "e", "before", "after", "effect [interval]", "p", "for you"
@@ -143,7 +146,8 @@ impl Story {
             h1 { "What label smoothing does here" }
             p.under { (self.subject()) }
             (self.answers())
-            h2 { "The claims" }
+            (tutorial::section(&self.study, self.reference, &self.findings))
+            h2 { "The claims, in figures" }
             (scrolled(&self.claims()))
             h2 { "Over epsilon" }
             p { "Means over the seeds, on the test set, with " (percent(self.study.level)) " intervals (Student's t)." }

@@ -18,6 +18,7 @@ use crate::fs::{remove, write_atomic};
 use crate::loss::smoothing::Smoothing;
 use crate::measure::cross_fit::cross_fit;
 use crate::measure::perfect::Perfection;
+use crate::measure::scaling::Method;
 use crate::measure::selective::Rankings;
 use crate::measure::{self, calibration, temperature};
 use crate::parse::{self, hex, to_json};
@@ -210,7 +211,7 @@ pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -
             Perfection::of(&measure::predictions(&logits, &answers.labels, kept, Smoothing::NONE))
         })),
         temperature: fitted.value,
-        refined_nll: cross_fit(&part, &labels, kept).ok().map(|found| found.nll),
+        refined_nll: cross_fit(Method::Temperature, &part, &labels, kept).ok().map(|found| found.nll),
         seconds: began.elapsed().as_secs_f64(),
     };
     write_projection(&trained)?;
@@ -230,7 +231,7 @@ fn judged(trained: &Trained, logits: &[f64]) -> Option<Judged> {
     let labels = trained.images.noisy_validation.as_ref()?;
     let (logits, labels, classes) = trained.measurable(logits, labels);
     let found = measure::evaluate(&logits, &labels, classes, Smoothing::NONE);
-    let refined_nll = cross_fit(&logits, &labels, classes).ok()?.nll;
+    let refined_nll = cross_fit(Method::Temperature, &logits, &labels, classes).ok()?.nll;
     Some(Judged { error: found.error, nll: found.nll, ece: found.ece, refined_nll })
 }
 

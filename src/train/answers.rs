@@ -11,6 +11,7 @@ use crate::data::folder::is_picture;
 use crate::data::format::CropMode;
 use crate::data::{Dataset, picture};
 use crate::measure::conformal::{Calibration, SetMaker};
+use crate::measure::scaling::Scaling;
 use crate::{Error, Result, fs};
 
 /// What a model says of a picture.
@@ -29,16 +30,17 @@ pub struct Answerer {
     model: Model,
     classes: Vec<String>,
     crop_mode: CropMode,
-    temperature: f64,
+    scaling: Scaling,
     sets: Option<SetMaker>,
 }
 
 impl Answerer {
-    /// The model of `file`, whose logits are divided by `temperature`. All that it needs is in its metadata.
+    /// The model of `file`, whose logits are scaled. All that it needs is in its metadata.
     ///
     /// # Errors
-    /// [`Error::Data`] for a model that does not say what its images and its classes are, and as [`Model::load`].
-    pub fn new(file: &ModelFile, temperature: f64) -> Result<Self> {
+    /// [`Error::Data`] for a model that does not say what its images and its classes are; as [`Model::load`] and
+    /// [`Scaling::check`].
+    pub fn new(file: &ModelFile, scaling: Scaling) -> Result<Self> {
         let Interface { shape, classes, crop_mode } = file.interface()?;
         if ![1, 3].contains(&shape[0]) {
             let message =
@@ -46,7 +48,8 @@ impl Answerer {
             return Err(Error::data(&file.path, message));
         }
         let model = Model::load(&file.path, shape, classes.len())?;
-        Ok(Self { model, classes, crop_mode, temperature, sets: None })
+        scaling.check(classes.len())?;
+        Ok(Self { model, classes, crop_mode, scaling, sets: None })
     }
 
     /// The same, whose answers have sets too: of a share `coverage` of all pictures like those that `calibration` is of,
@@ -69,9 +72,8 @@ impl Answerer {
             CropMode::Border => "filled up with black",
             CropMode::Squash => "squashed",
         };
-        let temperature = self.temperature;
-        let divided = if temperature == 1.0 { String::new() } else { format!("; temperature {temperature:.4}") };
-        format!("{colours} of {h}x{w}, {crop_mode}{divided}")
+        let scaled = if self.scaling.is_none() { String::new() } else { format!("; {}", self.scaling.describe()) };
+        format!("{colours} of {h}x{w}, {crop_mode}{scaled}")
     }
 
     /// Answers pictures in their order, `each` as soon as it is known: with its `topk` most probable classes, or with
@@ -108,9 +110,9 @@ impl Answerer {
                     opened = Some(self.model.opened(&usual, how, note)?);
                 }
                 let logits = opened.as_ref().map(|opened| opened.logits(&set)).transpose()?.unwrap_or_default();
-                probabilities = self.model.probabilities(&logits, self.temperature)?;
+                probabilities = self.model.probabilities(&logits, &self.scaling)?;
                 if self.sets.is_some() {
-                    plain = self.model.probabilities(&logits, 1.0)?;
+                    plain = self.model.probabilities(&logits, &Scaling::NONE)?;
                 }
             }
             let (mut rows, mut plain_rows) = (probabilities.chunks(classes), plain.chunks(classes));

@@ -4,6 +4,7 @@ use super::model::Model;
 use crate::Result;
 use crate::data::Dataset;
 use crate::measure::classes::{ClassMeasures, Confusion, Mistake, answers, mistakes};
+use crate::measure::scaling::Scaling;
 
 /// A saved model's answers to labelled images.
 pub struct Marked {
@@ -23,18 +24,18 @@ pub struct Marked {
 
 impl Marked {
     /// Of `images`, each with a label, which stand at `places` in the set that they are from; of the model's `logits`
-    /// `[images, classes]`, divided by `temperature`.
+    /// `[images, classes]`, scaled.
     ///
     /// # Errors
     /// As [`Model::probabilities`].
-    pub fn new(model: &Model, images: &Dataset, places: &[u32], logits: &[f64], temperature: f64) -> Result<Self> {
+    pub fn new(model: &Model, images: &Dataset, places: &[u32], logits: &[f64], scaling: &Scaling) -> Result<Self> {
         let classes = model.net.classes;
         // What took no part in training is no answer, and none is expected.
         let allowed = model.file.class_mask(classes)?;
         let takes_part = |&i: &u32| allowed.as_ref().is_none_or(|allowed| allowed[images.labels[i as usize] as usize]);
         let part: Vec<u32> = (0..images.len() as u32).filter(takes_part).collect();
         let rows = part.iter().flat_map(|&i| &logits[i as usize * classes..][..classes]);
-        let probabilities = model.probabilities(&rows.copied().collect::<Vec<_>>(), temperature)?;
+        let probabilities = model.probabilities(&rows.copied().collect::<Vec<_>>(), scaling)?;
         let places = part.iter().map(|&i| places[i as usize]).collect();
         let images = images.subset(&part);
         let answers = answers(&probabilities, classes);

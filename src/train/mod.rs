@@ -17,6 +17,7 @@ mod record;
 pub mod run_folder;
 pub mod runs;
 pub mod saved;
+pub mod soft_labels;
 pub mod store;
 pub mod temperature_file;
 mod tensorboard;

@@ -18,6 +18,7 @@ use crate::data::source::{self, Source, Wanted};
 use crate::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use crate::loss::weighted::{Spec, WeightedLoss};
 use crate::loss::{Form, Loss};
+use crate::measure::scaling::{Scaling, Vector};
 use crate::measure::{self, temperature};
 use crate::network::{Architecture, Network};
 use crate::parse::to_json;
@@ -48,8 +49,21 @@ pub struct ModelFile {
 /// The key of a model's metadata that has its [`TrainedOn`], as JSON.
 pub(crate) const DATA_SET: &str = "data_set";
 
-/// The key of an exported model's metadata that has what its logits are divided by.
-pub(crate) const TEMPERATURE: &str = "temperature";
+/// The keys of a model's metadata that have its [`Scaling`]: what its logits are divided by, or a JSON object of what
+/// they are multiplied by and what is added.
+const TEMPERATURE: &str = "temperature";
+const VECTOR: &str = "vector_scaling";
+
+/// Puts a scaling into metadata, in place of what was there.
+pub(crate) fn keep_scaling_in(metadata: &mut Metadata, scaling: &Scaling) {
+    metadata.remove(TEMPERATURE);
+    metadata.remove(VECTOR);
+    match scaling {
+        scaling if scaling.is_none() => None,
+        Scaling::Temperature(t) => metadata.insert(TEMPERATURE.into(), t.to_string()),
+        Scaling::Vector(vector) => metadata.insert(VECTOR.into(), to_json(vector)),
+    };
+}
 
 /// The key of a model's metadata that has its layers, as JSON; without it they are the seed network's.
 pub(super) const NETWORK: &str = "network";
@@ -161,15 +175,18 @@ impl ModelFile {
         self.left_by_training(NETWORK, |text| serde_json::from_str(text).ok())
     }
 
-    /// What the logits of an exported model are divided by, if it says so.
+    /// What is to be done to the logits of a calibrated or exported model, if it says so.
     ///
     /// # Errors
-    /// [`Error::Data`] for what no export leaves.
-    pub fn temperature(&self) -> Result<Option<f64>> {
+    /// [`Error::Data`] for what neither `calibrate` nor an export leaves.
+    pub fn scaling(&self) -> Result<Option<Scaling>> {
         let [least, most] = temperature::RANGE;
-        self.left_by_training(TEMPERATURE, |text| {
+        let temperature = self.left_by_training(TEMPERATURE, |text| {
             text.parse().ok().filter(|value: &f64| (least..=most).contains(value)).map(Some)
-        })
+        })?;
+        let vector =
+            self.left_by_training(VECTOR, |text| serde_json::from_str(text).ok().filter(Vector::is_finite).map(Some))?;
+        Ok(vector.map(Scaling::Vector).or(temperature.map(Scaling::Temperature)))
     }
 
     /// Each channel's mean and standard deviation: what is given, else as in training, else the `usual` ones of the
@@ -251,18 +268,18 @@ impl Model {
         Ok(Self { file: ModelFile { metadata, ..file }, net, state })
     }
 
-    /// Writes the file again with what its logits are to be divided by. A checkpoint is left as it is: a run goes on
-    /// from it.
+    /// Writes the file again with what is to be done to its logits. A checkpoint is left as it is: a run goes on from
+    /// it.
     ///
     /// # Errors
     /// As [`save_model`].
-    pub fn keep_temperature(&self, dtype: Dtype, temperature: f64) -> Result<()> {
+    pub fn keep_scaling(&self, dtype: Dtype, scaling: &Scaling) -> Result<()> {
         let ModelFile { path, metadata } = &self.file;
         if path.file_name() == Some(CHECKPOINT.as_ref()) {
             return Ok(());
         }
         let mut metadata = metadata.clone();
-        metadata.insert(TEMPERATURE.into(), temperature.to_string());
+        keep_scaling_in(&mut metadata, scaling);
         save_model(path, &self.net, &self.state, dtype, &metadata)
     }
 
@@ -303,14 +320,23 @@ impl Model {
         Ok(OpenModel { model: self, normalisation, device, tuning, batch_size, tta })
     }
 
-    /// What logits `[images, classes]` of the model, divided by `temperature`, say: a probability for each class, 0 for
-    /// one that took no part in training.
+    /// Logits `[images, classes]` of the model, scaled.
     ///
     /// # Errors
-    /// [`Error::NoNumber`]; [`Error::Data`] for a class mask that no training leaves.
-    pub fn probabilities(&self, logits: &[f64], temperature: f64) -> Result<Vec<f64>> {
+    /// [`Error::Fit`] for a scaling of other classes; [`Error::NoNumber`].
+    pub fn scaled(&self, logits: &[f64], scaling: &Scaling) -> Result<Vec<f64>> {
+        scaling.check(self.net.classes)?;
+        finite(scaling.apply(logits), self.net.classes)
+    }
+
+    /// What logits `[images, classes]` of the model, scaled, say: a probability for each class, 0 for one that took no
+    /// part in training.
+    ///
+    /// # Errors
+    /// As [`Self::scaled`]; [`Error::Data`] for a class mask that no training leaves.
+    pub fn probabilities(&self, logits: &[f64], scaling: &Scaling) -> Result<Vec<f64>> {
         let classes = self.net.classes;
-        let logits = finite(temperature::apply(logits, temperature), classes)?;
+        let logits = self.scaled(logits, scaling)?;
         let allowed = self.file.class_mask(classes)?.unwrap_or_else(|| vec![true; classes]);
         let kept: Vec<usize> = (0..classes).filter(|&class| allowed[class]).collect();
         let part: Vec<f64> = logits.chunks(classes).flat_map(|row| kept.iter().map(|&class| row[class])).collect();
@@ -489,18 +515,21 @@ mod tests {
     fn what_training_left_is_read_or_refused() {
         let none = file(&[]).1;
         assert_eq!(
-            (none.class_mask(4).unwrap(), none.ignore_index().unwrap(), none.temperature().unwrap()),
+            (none.class_mask(4).unwrap(), none.ignore_index().unwrap(), none.scaling().unwrap()),
             (None, None, None)
         );
         let left = file(&[("class_mask", "1,2"), ("ignore_index", "-1"), ("temperature", "1000"), ("epoch", "7")]).1;
         assert_eq!(left.class_mask(3).unwrap(), Some(vec![false, true, true]));
-        assert_eq!((left.ignore_index().unwrap(), left.temperature().unwrap()), (Some(-1), Some(1000.0)));
+        assert_eq!(
+            (left.ignore_index().unwrap(), left.scaling().unwrap()),
+            (Some(-1), Some(Scaling::Temperature(1000.0)))
+        );
         assert!(left.describe().ends_with("model.safetensors, the weights of epoch 7"));
         for (key, bad) in [("class_mask", "1"), ("class_mask", "1,4"), ("class_mask", "1,1"), ("ignore_index", "x")] {
             let file = file(&[(key, bad)]).1;
             assert!(file.class_mask(3).is_err() || file.ignore_index().is_err(), "{key} {bad}");
         }
-        assert!(file(&[("temperature", "1001")]).1.temperature().is_err());
+        assert!(file(&[("temperature", "1001")]).1.scaling().is_err());
         assert!(none.interface().is_err() && none.trained_on().unwrap().is_none());
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::checkpoint::tensors_sha256;
 use super::run_folder::TEMPERATURE;
 use crate::data::source::DataKind;
+use crate::measure::scaling::{Scaling, Vector};
 use crate::measure::temperature::{End, RANGE};
 use crate::{Error, Result, input, parse};
 use serde::de::IgnoredAny;
@@ -14,9 +15,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TemperatureFile<'a> {
-    /// What logits are divided by.
+    /// What logits are divided by, where there is no vector.
     pub temperature: f64,
-    /// Where it would be for other images of the same kind: the lower end of a 95 % interval.
+    /// Weights and biases of the classes, in place of the temperature.
+    #[serde(flatten)]
+    pub vector: Option<Vector>,
+    /// Where the temperature would be for other images of the same kind: the lower end of a 95 % interval.
     pub temperature_low: f64,
     /// The upper end.
     pub temperature_high: f64,
@@ -32,45 +36,45 @@ pub struct TemperatureFile<'a> {
     pub val_images: usize,
     /// Their nll as they are.
     pub nll_before: f64,
-    /// Their nll with the temperature.
+    /// Their nll, scaled.
     pub nll_after: f64,
-    /// Their nll, each with a temperature of other ones ([`crate::measure::cross_fit`]).
+    /// Their nll, each scaled by a fit to other ones ([`crate::measure::cross_fit`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nll_cross_fitted: Option<f64>,
     /// The version of the program that wrote it.
     pub version: &'a str,
 }
 
-/// The temperature that `eval --temperature` names: a number, or a file that `smoothcnn calibrate` wrote.
+/// The scaling that `eval --temperature` names: a number, or a file that `smoothcnn calibrate` wrote.
 ///
 /// # Errors
 /// [`Error::Usage`] for a number out of range, [`Error::Data`] for a file that is not what it should be.
-pub fn read(text: &str) -> Result<f64> {
+pub fn read(text: &str) -> Result<Scaling> {
     let [least, most] = RANGE;
     let expected = format!("expected a temperature from {least} to {most}");
     if let Ok(number) = text.parse() {
         return if (least..=most).contains(&number) {
-            Ok(number)
+            Ok(Scaling::Temperature(number))
         } else {
             Err(Error::Usage(format!("--temperature: found {text}, {expected}")))
         };
     }
-    Ok(read_file(Path::new(text))?.temperature)
+    Ok(read_file(Path::new(text))?.scaling())
 }
 
-/// The temperature that `calibrate` left in the folder `run`, if it did, for the weights in the file `weights`.
+/// The scaling that `calibrate` left in the folder `run`, if it did, for the weights in the file `weights`.
 ///
 /// # Errors
 /// [`Error::Data`] for a file that is not what it should be, and for one that was fitted to other weights.
-pub fn of_run(run: &Path, weights: &Path) -> Result<Option<f64>> {
+pub fn of_run(run: &Path, weights: &Path) -> Result<Option<Scaling>> {
     let path = run.join(TEMPERATURE);
     if !path.is_file() {
         return Ok(None);
     }
     let found = read_file(&path)?;
     // A file of another hand does not say what it was fitted to.
-    if let Some(fitted_to) = found.weights_sha256
-        && fitted_to != tensors_sha256(weights)?
+    if let Some(fitted_to) = &found.weights_sha256
+        && *fitted_to != tensors_sha256(weights)?
     {
         let weights = weights.display();
         let message = format!("found a temperature of other weights than those in {weights}, expected one of these");
@@ -79,7 +83,7 @@ pub fn of_run(run: &Path, weights: &Path) -> Result<Option<f64>> {
             format!("{message}: `smoothcnn calibrate` fits it anew, --temperature 1 does without"),
         ));
     }
-    Ok(Some(found.temperature))
+    Ok(Some(found.scaling()))
 }
 
 /// All that is written; a file of another hand needs the temperature only.
@@ -88,6 +92,8 @@ pub fn of_run(run: &Path, weights: &Path) -> Result<Option<f64>> {
 #[expect(dead_code, reason = "the others are named so that a misspelt one is found")]
 struct Given {
     temperature: f64,
+    weights: Option<Vec<f64>>,
+    biases: Option<Vec<f64>>,
     temperature_low: Option<IgnoredAny>,
     temperature_high: Option<IgnoredAny>,
     nll_cross_fitted: Option<IgnoredAny>,
@@ -101,6 +107,17 @@ struct Given {
     version: Option<IgnoredAny>,
 }
 
+impl Given {
+    fn scaling(&self) -> Scaling {
+        match (&self.weights, &self.biases) {
+            (Some(weights), Some(biases)) => {
+                Scaling::Vector(Vector { weights: weights.clone(), biases: biases.clone() })
+            }
+            _ => Scaling::Temperature(self.temperature),
+        }
+    }
+}
+
 fn read_file(path: &Path) -> Result<Given> {
     let read = input::read_text(path, "a number, or a file of `smoothcnn calibrate`")?;
     let given: Given = parse::toml(path, &read)?;
@@ -109,6 +126,21 @@ fn read_file(path: &Path) -> Result<Given> {
         let found = given.temperature;
         let message = format!("temperature: found {found}, expected a temperature from {least} to {most}");
         return Err(Error::data(path, message));
+    }
+    let vector = [("weights", &given.weights), ("biases", &given.biases)];
+    for (name, values) in vector {
+        let message = match values {
+            Some(values) => {
+                values.iter().find(|v| !v.is_finite()).map(|v| format!("{name}: found {v}, expected finite numbers"))
+            }
+            None if given.weights.is_some() || given.biases.is_some() => {
+                Some(format!("{name}: found none, expected one for each class, as weights and biases stand together"))
+            }
+            None => None,
+        };
+        if let Some(message) = message {
+            return Err(Error::data(path, message));
+        }
     }
     Ok(given)
 }
@@ -131,19 +163,23 @@ mod tests {
         assert_eq!(of_run(run, &weights).unwrap(), None);
         let sum = tensors_sha256(&weights).unwrap();
         std::fs::write(run.join(TEMPERATURE), format!("temperature = 1.5\nweights-sha256 = \"{sum}\"")).unwrap();
-        assert_eq!(of_run(run, &weights).unwrap(), Some(1.5));
+        assert_eq!(of_run(run, &weights).unwrap(), Some(Scaling::Temperature(1.5)));
         save(1.0, &Metadata::from([("temperature".into(), "1.5".into())]));
-        assert_eq!(of_run(run, &weights).unwrap(), Some(1.5), "what is beside the weights makes no difference");
+        assert_eq!(
+            of_run(run, &weights).unwrap(),
+            Some(Scaling::Temperature(1.5)),
+            "what is beside the weights makes no difference"
+        );
         save(2.0, &Metadata::new());
         let error = of_run(run, &weights).unwrap_err().to_string();
         assert!(error.contains("found a temperature of other weights") && error.contains("--temperature 1"), "{error}");
         std::fs::write(run.join(TEMPERATURE), "temperature = 1.5").unwrap();
-        assert_eq!(of_run(run, &weights).unwrap(), Some(1.5), "of another hand");
+        assert_eq!(of_run(run, &weights).unwrap(), Some(Scaling::Temperature(1.5)), "of another hand");
     }
 
     #[test]
     fn a_number_or_a_file() {
-        assert_eq!((read("2").unwrap(), read("1e-3").unwrap()), (2.0, 1e-3));
+        assert_eq!([read("2").unwrap(), read("1e-3").unwrap()], [2.0, 1e-3].map(Scaling::Temperature));
         for bad in ["0", "-1", "nan", "inf", "1e-4", "1001"] {
             assert!(matches!(read(bad), Err(Error::Usage(_))), "{bad}");
         }
@@ -157,16 +193,22 @@ mod tests {
             ("temperature = nan", None),
             ("temperature = \"warm\"", None),
             ("epochs = 3", None),
+            ("temperature = 1.5\nweights = [1.0]", None),
+            ("temperature = 1.5\nweights = [1.0]\nbiases = [inf]", None),
             ("PK\x03", None),
         ] {
             std::fs::write(path, text).unwrap();
             match read(path) {
-                Ok(found) => assert_eq!(Some(found), expected, "{text}"),
+                Ok(found) => assert_eq!(found.temperature(), expected, "{text}"),
                 Err(error) => assert!(
                     expected.is_none() && matches!(error, Error::Data { .. }) && !error.to_string().contains('\n'),
                     "{text}: {error}"
                 ),
             }
         }
+        let vector = "temperature = 1.5\nweights = [1.0, 2.0]\nbiases = [0.0, -0.5]";
+        std::fs::write(path, vector).unwrap();
+        let expected = Vector { weights: vec![1.0, 2.0], biases: vec![0.0, -0.5] };
+        assert_eq!(read(path).unwrap(), Scaling::Vector(expected), "a vector counts before the temperature");
     }
 }

@@ -10,6 +10,7 @@ use smoothcnn::data::digits::{Digits, MEAN_AND_STD};
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::measure::cross_fit::cross_fit;
 use smoothcnn::measure::perfect::Perfection;
+use smoothcnn::measure::scaling::Method;
 use smoothcnn::measure::selective::Rankings;
 use smoothcnn::measure::temperature::{apply, fit, interval};
 use smoothcnn::measure::{evaluate, predictions};
@@ -96,7 +97,7 @@ fn what_is_fitted_and_what_is_reported() {
     for (found, expected) in found["interval"].as_array().unwrap().iter().zip(ends) {
         close(found.as_f64().unwrap() / expected, 1.0, 1e-3, "interval");
     }
-    let crossed = cross_fit(&of_validation, &validation.labels, 10).unwrap().nll;
+    let crossed = cross_fit(Method::Temperature, &of_validation, &validation.labels, 10).unwrap().nll;
     close(number(&found, "nll_cross_fitted"), crossed, 1e-4, "cross-fitted");
     assert!(crossed > expected.nll_after);
     for (key, logits, labels) in [("validation", &of_validation, &validation.labels), ("test", &of_test, &test.labels)]
@@ -205,4 +206,69 @@ fn measures(folder: &Path, model: &str, logits: &[f64], labels: &[u32]) {
     let verdict = if perfection.could_be() { "calibrated       yes" } else { "calibrated       no" };
     assert!(text.lines().any(|line| line.starts_with(verdict)), "{text}");
     close(aurc[16..].trim().parse().unwrap(), number(&found, "aurc"), 1e-6, "aurc in text");
+}
+
+/// Catches weights that are not applied by one of those that answer, are lost in an export, or are written where they do
+/// not help.
+#[test]
+fn vector_scaling_is_written_where_it_helps_and_applied_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let data = "--data digits --device cpu --limit-train 800 --limit-test 200 --val-split 0.4 --epochs 1";
+    // A network that sees one class everywhere: its bias is what has to be mended.
+    let skewed = format!("train {data} --class-weights 40,1,1,1,1,1,1,1,1,1 --out skewed");
+    assert_eq!(run(folder, &skewed).0, 0);
+    let (code, out, err) = run(folder, "calibrate skewed --device cpu --method vector");
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("vector scaling (weights ") && out.contains(" with a temperature, "), "{out}");
+    let found = json(folder, "calibrate skewed --device cpu --method vector");
+    assert!(number(&found, "nll_cross_fitted") < number(&found, "nll_of_temperature"), "{found}");
+    assert_eq!((&found["method"], found["biases"].as_array().unwrap().len()), (&"vector".into(), 10));
+    assert!(found["biases"][0].as_f64().unwrap() < -0.5, "{found}");
+    let file: toml::Table = std::fs::read_to_string(folder.join("skewed/temperature.toml")).unwrap().parse().unwrap();
+    let after = number(&found["validation"], "nll_after");
+    close(file["nll-after"].as_float().unwrap(), after, 1e-12, "the file's nll");
+
+    let eval = "eval --model skewed --device cpu";
+    let [plain, scaled] =
+        ["", " --temperature skewed/temperature.toml"].map(|flag| json(folder, &format!("{eval}{flag}")));
+    close(number(&scaled, "nll"), number(&found["test"], "nll_after"), 1e-5, "nll");
+    assert!(number(&scaled, "accuracy") > number(&plain, "accuracy"), "answers change, and for the better");
+    assert_eq!(scaled["vector_scaling"]["weights"], found["weights"]);
+    assert!(scaled.get("temperature").is_none());
+    let answers = |model: &str| run(folder, &format!("predict --device cpu --limit-test 20 --model {model}"));
+    let (_, of_run, notes) = answers("skewed");
+    assert!(notes.contains("model: vector scaling (weights "), "{notes}");
+    assert_ne!(of_run, answers("skewed --temperature 1").1);
+    let best = run_folder_file(folder);
+    std::fs::copy(folder.join("skewed").join(best), folder.join("alone.safetensors")).unwrap();
+    assert_eq!(answers("alone.safetensors").1, of_run);
+    assert_eq!(run(folder, "export pytorch skewed --out module").0, 0);
+    assert_eq!(answers("module/model.safetensors").1, of_run);
+    assert_eq!(run(folder, "export hf skewed --out hub").0, 0);
+    let config: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("hub/config.json")).unwrap()).unwrap();
+    assert_eq!(config["vector_scaling"]["biases"], found["biases"]);
+
+    // Of other classes, it is no scaling of this model; and a temperature takes its place.
+    let other = "temperature = 1.0\nweights = [1.0, 1.0]\nbiases = [0.0, 0.0]\n";
+    std::fs::write(folder.join("other.toml"), other).unwrap();
+    for command in ["eval", "predict"] {
+        let (code, _, err) = run(folder, &format!("{command} --model skewed --device cpu --temperature other.toml"));
+        assert!(code == 1 && err.contains("2 weights and 2 biases, expected one of each for the 10 classes"), "{err}");
+    }
+    assert_eq!(run(folder, "calibrate skewed --device cpu").0, 0);
+    assert!(answers("skewed").2.contains("model: temperature "));
+    assert!(!std::fs::read_to_string(folder.join("skewed/temperature.toml")).unwrap().contains("biases"));
+
+    // Few images and nothing to mend: refused, and nothing changes.
+    assert_eq!(run(folder, "train --data digits --device cpu --limit-train 120 --val-split 0.3 --out few").0, 0);
+    let (code, out, err) = run(folder, "calibrate few --device cpu --method vector");
+    assert!(code == 1 && out.is_empty() && err.contains("--method temperature writes"), "{code} {out}{err}");
+    assert!(!folder.join("few/temperature.toml").exists());
+}
+
+/// Whose weights answer for the run.
+fn run_folder_file(folder: &Path) -> &'static str {
+    if folder.join("skewed/best.safetensors").exists() { "best.safetensors" } else { "model.safetensors" }
 }

@@ -13,6 +13,7 @@ use smoothcnn::backend::gpu::DeviceKind;
 use smoothcnn::backend::{Asked, ImageSet, State};
 use smoothcnn::data::Dataset;
 use smoothcnn::export::{Exportable, onnx, pytorch};
+use smoothcnn::measure::scaling::{Scaling, Vector};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::{avg_pool2d, conv2d, gelu, max_pool2d};
 use smoothcnn::plan::Storage;
@@ -90,7 +91,7 @@ fn untrained(input: [usize; 3], layers: &[Layer], images: &Dataset) -> (Exportab
     let logits = logits.unwrap();
     let classes = (0..net.classes).map(|class| format!("class \"{class}\"")).collect();
     let crop_mode = Default::default();
-    (Exportable { net, state, classes, normalisation, crop_mode, allowed: None, temperature: 1.0 }, logits)
+    (Exportable { net, state, classes, normalisation, crop_mode, allowed: None, scaling: Scaling::NONE }, logits)
 }
 
 /// Networks with every layer of the crate, with strides, windows and paddings that differ from side to side.
@@ -148,20 +149,26 @@ fn networks(images: &Dataset) -> Vec<(Exportable, Vec<f64>)> {
     networks.map(|layers| untrained(images.shape, layers, images)).into()
 }
 
-/// The model with a temperature and without one of its classes; its probabilities then.
-fn divided_and_masked(model: &mut Exportable, logits: &[f64]) -> Vec<f64> {
+/// The model with its logits scaled, each in another way, and without one of its classes; its probabilities then.
+fn scaled_and_masked(model: &mut Exportable, logits: &[f64], vector: bool) -> Vec<f64> {
     let classes = model.net.classes;
-    model.temperature = 0.5;
+    let weights: Vec<f64> = (0..classes).map(|c| if vector { 1.5 + 0.25 * c as f64 } else { 2.0 }).collect();
+    let biases: Vec<f64> = (0..classes).map(|c| if vector { 0.5 - 0.125 * c as f64 } else { 0.0 }).collect();
+    model.scaling = match vector {
+        true => Scaling::Vector(Vector { weights: weights.clone(), biases: biases.clone() }),
+        false => Scaling::Temperature(0.5),
+    };
     model.allowed = Some((0..classes).map(|class| class != 1).collect());
     let softmax = |row: &[f64]| {
-        let exp: Vec<f64> = (0..classes).map(|c| if c == 1 { 0.0 } else { (row[c] / 0.5).exp() }).collect();
+        let of = |c: usize| if c == 1 { 0.0 } else { (row[c] * weights[c] + biases[c]).exp() };
+        let exp: Vec<f64> = (0..classes).map(of).collect();
         exp.iter().map(|e| e / exp.iter().sum::<f64>()).collect::<Vec<_>>()
     };
     logits.chunks(classes).flat_map(softmax).collect()
 }
 
 /// Catches a layer whose form in ONNX is another function, a normalisation that is not the predictor's, a graph of one
-/// batch size, a file that ONNX's own checker refuses, temperature and class mask that are lost.
+/// batch size, a file that ONNX's own checker refuses, scaling and class mask that are lost.
 #[test]
 fn onnx_answers_as_the_predictor_does() {
     let dir = tempdir().unwrap();
@@ -178,7 +185,7 @@ fn onnx_answers_as_the_predictor_does() {
             assert!(found < TOLERANCE, "{found}");
         }
 
-        let probabilities = divided_and_masked(&mut model, &logits);
+        let probabilities = scaled_and_masked(&mut model, &logits, k % 2 == 1);
         let path = write(&model, true);
         assert!(apart_in_rten(&path, &images, &probabilities) < TOLERANCE);
         if let Some(found) = apart("onnx", &path, &images, &probabilities) {
@@ -188,7 +195,7 @@ fn onnx_answers_as_the_predictor_does() {
 }
 
 /// Catches a layer whose module is another function, weights that do not load strictly, a normalisation that is not the
-/// predictor's, temperature and class mask that are lost.
+/// predictor's, scaling and class mask that are lost.
 #[test]
 fn pytorch_answers_as_the_predictor_does() {
     let dir = tempdir().unwrap();
@@ -203,7 +210,7 @@ fn pytorch_answers_as_the_predictor_does() {
         };
         let Some(found) = apart("pytorch", &write(&model, "logits"), &images, &logits) else { return };
         assert!(found < TOLERANCE, "{found}");
-        let probabilities = divided_and_masked(&mut model, &logits);
+        let probabilities = scaled_and_masked(&mut model, &logits, k % 2 == 1);
         let found = apart("pytorch-softmax", &write(&model, "softmax"), &images, &probabilities).unwrap();
         assert!(found < TOLERANCE, "{found}");
     }

@@ -78,11 +78,11 @@ fn a_page_has_names_pictures_and_the_temperature() {
     let before = page(&dir.path().join("run/report.html"));
     assert!(before.contains("&lt;i&gt;three") && !before.contains("<i>three"), "names are escaped");
     assert!(before.contains("data:image/png;base64,") && before.contains(".png</small>"), "mistakes with their files");
-    assert!(!before.contains("with its temperature"));
+    assert!(!before.contains("calibrated: ECE"));
     fs::write(dir.path().join("run/temperature.toml"), "temperature = 2.5\n").unwrap();
     run(dir.path(), "report --device cpu run").success();
     let after = page(&dir.path().join("run/report.html"));
-    assert!(after.contains("With the temperature 2.5000") && after.contains("with its temperature: ECE"), "{after}");
+    assert!(after.contains("With the temperature 2.5000") && after.contains("calibrated: ECE"), "{after}");
 }
 
 #[test]

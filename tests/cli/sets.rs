@@ -113,3 +113,50 @@ fn cifar_100_trains_and_evaluates_out_of_its_archive() {
     let parts = ["cifar-100-binary.tar.gz: truncated or corrupt archive"];
     assert_fails(run(dir.path(), "data info cifar-100"), 4, &parts);
 }
+
+/// Catches shares of other images than those asked about, or of classes that took no part.
+#[test]
+fn people_are_compared_with_by_image() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path();
+    // Long enough to be surer of some images than of others, by more than the shares are rounded.
+    let data = "--data digits --device cpu --limit-train 200 --limit-test 40 --batch-size 16 --lr 0.003";
+    run(dir, &format!("train {data} --epochs 3 --out run")).success();
+    let eval = |flags: &str| {
+        let done = run(dir, &format!("eval --device cpu --model run --json {flags}")).success();
+        super::json_lines(&stdout(&done))[0].clone()
+    };
+    // The network's own answers as shares: nothing is between them.
+    run(dir, "predict --device cpu --model run --out answers.csv").success();
+    let table = fs::read_to_string(dir.join("answers.csv")).unwrap();
+    let counts: Vec<u8> = table
+        .lines()
+        .skip(1)
+        .flat_map(|line| line.split(',').skip(4).map(|p| (p.parse::<f64>().unwrap() * 250.0).round() as u8))
+        .collect();
+    idx(&dir.join("people"), &[40, 10], &counts);
+    let found = eval("--soft-labels people");
+    let of = |key: &str| super::number(&found["soft_labels"], key);
+    assert_eq!(of("images"), 40.0);
+    assert!((-0.01..0.01).contains(&of("kl")) && of("total_variation") < 0.02, "{found}");
+    assert!(of("rank_correlation") > 0.99, "{found}");
+    // In another order they are of other images.
+    let turned: Vec<u8> = counts.chunks(10).rev().flatten().copied().collect();
+    idx(&dir.join("turned"), &[40, 10], &turned);
+    let other = eval("--soft-labels turned");
+    assert!(super::number(&other["soft_labels"], "kl") > of("kl") + 0.01, "{other}");
+    let shown = stdout(&run(dir, "eval --device cpu --model run --soft-labels people").success());
+    assert!(shown.contains("agreement with the people of --soft-labels\n  cross-entropy "), "{shown}");
+
+    idx(&dir.join("short"), &[39, 10], &counts[..390]);
+    let asked = "eval --device cpu --model run --soft-labels";
+    assert_fails(run(dir, &format!("{asked} short")), 4, &["short: found 39 rows, expected one for each of 40 images"]);
+    assert_fails(run(dir, &format!("{asked} none")), 4, &["none"]);
+
+    // Of a model of some classes, only those count, and only their images.
+    run(dir, &format!("train {data} --epochs 1 --class-mask 0,3,4 --out some")).success();
+    let done = run(dir, "eval --device cpu --model some --json --soft-labels people").success();
+    let some = &super::json_lines(&stdout(&done))[0];
+    assert_eq!(some["soft_labels"]["images"], some["images"]);
+    assert!(super::number(&some["soft_labels"], "entropy_of_model") <= 3f64.ln(), "{some}");
+}

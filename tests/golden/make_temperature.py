@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""Records temperatures fitted by scipy and by PyTorch into temperature.safetensors beside this script.
+"""Records temperatures and vector scalings fitted by scipy and by PyTorch into temperature.safetensors beside this script.
 
     python tests/golden/make_temperature.py     # needs torch, numpy, safetensors, scipy
 
 The format is make_golden.py's. Per case, metadata n and classes, and the tensors `<case>.<name>`, all of them [] but the
-first two:
+first two and the vectors:
 
     logits [n,classes]  labels I64 [n]
     temperature             the zero of the derivative of the mean nll in 1/T             scipy.optimize.brentq
     temperature_lbfgs       the minimum of the mean nll over ln T                         torch.optim.LBFGS
+    weights, biases [classes]  the minimum of the mean nll of softmax(weights z + biases), plus pull / 2n times the sum of
+                            (s (weights - 1/temperature))^2 + biases^2, s^2 the mean square of the logits less their
+                            row's mean; pull is 1                                         torch.optim.LBFGS
+    weights_50, biases_50   the same with a pull of 50
     nll_before, nll_after   mean nll at T = 1 and at `temperature`                        torch cross_entropy
 """
 
@@ -40,6 +44,36 @@ def lbfgs(logits, labels):
     return log_t.detach().exp()
 
 
+def vector(logits, labels, temperature, pull):
+    n, classes = logits.shape
+    s = (logits - logits.mean(1, keepdim=True)).square().mean().sqrt()
+    moved = torch.zeros(2, classes, dtype=torch.float64, requires_grad=True)
+    options = {"max_iter": 1000, "tolerance_grad": 1e-14, "tolerance_change": 0.0, "line_search_fn": "strong_wolfe"}
+    optimizer = torch.optim.LBFGS([moved], history_size=50, **options)
+
+    def value(moved):
+        scaled = (1 / temperature + moved[0] / s) * logits + moved[1]
+        return F.cross_entropy(scaled, labels) + pull / (2 * n) * moved.square().sum()
+
+    def closure():
+        optimizer.zero_grad()
+        loss = value(moved)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    # Its line search ends where the digits of the loss do; Newton's method goes on.
+    moved = moved.detach()
+    for _ in range(3):
+        gradient = torch.func.grad(value)(moved).flatten()
+        hessian = torch.func.hessian(value)(moved).reshape(2 * classes, 2 * classes)
+        moved = moved - torch.linalg.solve(hessian, gradient).reshape(2, classes)
+    gradient = torch.func.grad(value)(moved)
+    assert gradient.norm() < 1e-14, gradient.norm()
+    weights, biases = moved
+    return 1 / temperature + weights / s, biases
+
+
 def main():
     golden = Golden("temperature")
     # (case, n, classes, scale of the logits, the temperature the labels are drawn at)
@@ -67,8 +101,10 @@ def main():
             "nll_before": F.cross_entropy(logits, labels),
             "nll_after": F.cross_entropy(logits / temperature, labels),
         }
+        for key, pull in ("", 1.0), ("_50", 50.0):
+            tensors["weights" + key], tensors["biases" + key] = vector(logits, labels, temperature, pull)
         golden.case(name, {"n": n, "classes": classes}, logits=logits, labels=labels, **tensors)
-        print(name, {key: value.item() for key, value in tensors.items()})
+        print(name, {key: value.tolist() for key, value in tensors.items() if value.dim() == 0})
     golden.write()
 
 

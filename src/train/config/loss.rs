@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Dataset, idx};
+use crate::data::Dataset;
 use crate::loss::Loss;
 use crate::loss::comparator::ComparatorLoss;
 use crate::loss::distillation::DistillationLoss;
@@ -14,7 +14,7 @@ use crate::loss::smoothing::{Epsilon, Prior, Smoothing, Variant};
 use crate::loss::weighted::{Spec, WeightedLoss, Weighting};
 use crate::ops::IGNORED;
 use crate::schedule::Schedule;
-use crate::train::checkpoint;
+use crate::train::soft_labels;
 use crate::{Error, Result, input};
 
 /// What is computed for each sample.
@@ -386,7 +386,9 @@ impl LossConfig<'_> {
             loss = Loss::new(WeightedLoss::new(&spec)?, epsilon);
         }
         if let Some(path) = &settings.soft_labels {
-            loss = loss.with_soft_targets(soft_labels(path, settings, (classes, kept))?.into())?;
+            let allowed = settings.allowed(classes)?.unwrap_or_else(|| vec![true; classes]);
+            let soft = soft_labels::read(path, &allowed, kept)?;
+            loss = loss.with_soft_targets(soft.into_iter().map(|share| share as f32).collect())?;
         }
         Ok(loss)
     }
@@ -544,45 +546,4 @@ fn numbers(path: &Path, classes: usize) -> Result<Vec<f64>> {
         return Err(Error::data(path, format!("found {} numbers, expected {classes}: one a class", numbers.len())));
     }
     Ok(numbers)
-}
-
-/// The distributions of the training images, over the classes that take part.
-fn soft_labels(path: &Path, settings: &LossSettings, (classes, kept): (usize, &[u32])) -> Result<Vec<f32>> {
-    let safetensors = path.extension().is_some_and(|extension| extension == "safetensors");
-    let (rows, columns, counts, numbers) = match safetensors {
-        true => {
-            let (rows, columns, numbers) = checkpoint::load_matrix(path)?;
-            (rows, columns, vec![], numbers)
-        }
-        false => {
-            let counts = idx::read_counts(path)?;
-            (counts.rows, counts.columns, counts.values, vec![])
-        }
-    };
-    // Not widened as a whole: a file of bytes may be large.
-    let value = |i: usize| if safetensors { numbers[i] } else { counts[i].into() };
-    if columns != classes {
-        return Err(Error::data(path, format!("found rows of {columns} numbers, expected {classes}: one a class")));
-    }
-    let needed = kept.iter().max().map_or(0, |&last| last as usize + 1);
-    if rows < needed {
-        return Err(Error::data(path, format!("found {rows} rows, expected one for each of {needed} images")));
-    }
-    let allowed = settings.allowed(classes)?.unwrap_or_else(|| vec![true; classes]);
-    let mut soft = Vec::with_capacity(kept.len() * classes);
-    for &image in kept {
-        let first = image as usize * classes;
-        let row: Vec<f64> = (first..first + classes).map(value).collect();
-        if let Some(bad) = row.iter().find(|v| !(v.is_finite() && **v >= 0.0)) {
-            return Err(Error::data(path, format!("row {image}: found {bad}, expected numbers from 0 on")));
-        }
-        let part = || row.iter().zip(&allowed).map(|(&v, &allowed)| if allowed { v } else { 0.0 });
-        let total: f64 = part().sum();
-        if !(total > 0.0 && total.is_finite()) {
-            let message = format!("row {image}: found a sum of {total} over the classes that take part, expected more");
-            return Err(Error::data(path, message));
-        }
-        soft.extend(part().map(|v| (v / total) as f32));
-    }
-    Ok(soft)
 }
