@@ -145,6 +145,9 @@ impl Story {
         let body = html! {
             h1 { "What label smoothing does here" }
             p.under { (self.subject()) }
+            @if let Some(reference) = self.reference {
+                @for answer in tutorial::answers(&self.study, reference) { p.answer { (answer) } }
+            }
             (self.answers())
             (tutorial::section(&self.study, self.reference, &self.findings))
             h2 { "The claims, in figures" }

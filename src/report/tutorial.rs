@@ -1,4 +1,4 @@
-//! The tutorial's sentences, and what this study answers to each: the answer first, then its two formulas, then a table.
+//! The answer in a sentence; the tutorial's two formulas, its sentences, and what this study answers to each.
 
 use maud::{Markup, html};
 
@@ -59,7 +59,9 @@ fn seen(effect: &Estimate) -> &'static str {
 
 /// The part of the page about what was claimed; nothing where there is nothing to compare.
 pub fn section(study: &Study, reference: Option<f64>, findings: &[Finding]) -> Markup {
-    let Some(reference) = reference else { return html! {} };
+    if reference.is_none() {
+        return html! {};
+    }
     let ours = match study.outcomes().first().map(|o| o.smoothing_variant) {
         Some(Variant::OffTarget) => {
             "The runs here are off-target. They are those of uniform smoothing too, with e C/(C-1) in place of e."
@@ -70,8 +72,6 @@ pub fn section(study: &Study, reference: Option<f64>, findings: &[Finding]) -> M
         }
     };
     html! {
-        h2 { "The answer" }
-        ul { @for answer in answers(study, reference) { li { (answer) } } }
         h2 { "What a tutorial says, and what is seen here" }
         p { "A well-known tutorial trains a small network with smoothed labels. It gives two formulas for the target of the true \
              class y, of C classes, as if they were one. Its text: 1 - e for y, and e/(C-1) for each other class (off-target). Its \
@@ -85,8 +85,8 @@ pub fn section(study: &Study, reference: Option<f64>, findings: &[Finding]) -> M
                     @for (i, (sentence, question)) in SENTENCES.iter().enumerate() {
                         tr {
                             td.first { (i + 1) " " (sentence) }
-                            td.whole data-name="asked here" { (question) }
-                            td.whole data-name="seen here" { div { (verdicts(findings, i + 1)) } }
+                            td.words data-name="asked here" { (question) }
+                            td.words data-name="seen here" { div { (verdicts(findings, i + 1)) } }
                         }
                     }
                 }
