@@ -30,6 +30,10 @@ pub trait Real:
     fn from_byte(byte: u8) -> Self;
     /// Back from [`Self::from_byte`].
     fn to_byte(self) -> u8;
+    /// The nearest whole number, of numbers up to the square root of 1 / epsilon: in one addition and one subtraction.
+    fn nearest_whole(self) -> Self;
+    /// 2 to the power of a whole number, where that is a normal number.
+    fn power_of_two(self) -> Self;
     /// The whole vectors in `values`; what is left over at the end is not among them.
     fn vectors<S: Simd>(values: &[Self]) -> &[Self::Vector<S>];
     /// As [`Self::vectors`], to write to.
@@ -105,6 +109,19 @@ macro_rules! real {
                 // Added to 1.5 * 2^(bits of the mantissa), the number is the sum's lowest bits: a cast from floating
                 // point, which has to saturate, would be several times as slow.
                 (self + 1.5 / <$real>::EPSILON).to_bits() as u8
+            }
+
+            #[inline(always)]
+            fn nearest_whole(self) -> Self {
+                // Added to 1.5 * 2^(bits of the mantissa), nothing is left of a fraction.
+                const LARGE: $real = 1.5 / <$real>::EPSILON;
+                (self + LARGE) - LARGE
+            }
+            #[inline(always)]
+            fn power_of_two(self) -> Self {
+                // The exponent, with what is added to every exponent, as the lowest bits of the sum.
+                const LARGE: $real = 1.5 / <$real>::EPSILON + (<$real>::MAX_EXP - 1) as $real;
+                <$real>::from_bits((self + LARGE).to_bits() << (<$real>::MANTISSA_DIGITS - 1))
             }
 
             #[inline(always)]

@@ -64,7 +64,7 @@ impl LayerBench {
         let following = Following { ops: &[], wants_dx: true, arch: Arch::new() };
         let node = batch.op.twin::<f32>().fast(&following).map(|(node, _)| node);
         let mut node = node.unwrap_or_else(|| Box::new(Plain::new(&batch.op)));
-        node.pack(&params(&batch));
+        node.pack(&params(&batch), &[], Mode::Training);
         let planes = planes(batch.op.input());
         let from = node.reads().unwrap_or(planes);
         let mut x = vec![0.0; batch.n * from.len];

@@ -556,8 +556,14 @@ pub trait Node<T: Real>: Send + Sync {
         false
     }
 
-    /// Makes what it needs of parameters that have changed.
-    fn pack(&mut self, _params: &[&[T]]) {}
+    /// Makes what passes of this mode need of parameters and buffers that have changed.
+    fn pack(&mut self, _params: &[&[T]], _buffers: &[&[T]], _mode: Mode) {}
+
+    /// Whether it is best given a whole batch to answer. Others are given some images at a time, while they are in
+    /// cache.
+    fn wants_batch(&self) -> bool {
+        false
+    }
 
     /// The batch to `y`.
     fn forward(&mut self, batch: NodeBatch<T>, mode: Mode, buffers: &mut [&mut [T]], y: &mut [T]);

@@ -282,6 +282,12 @@ impl Network {
     }
 
     /// The buffers of the layers `range` in their flat vector.
+    pub fn buffers<'a, T>(&self, values: &'a [T], range: Range<usize>) -> Vec<&'a [T]> {
+        let of = |layer: &FittedLayer| self.buffers[layer.buffers.clone()].to_vec();
+        self.layers[range].iter().flat_map(of).map(|parameter| &values[parameter.range()]).collect()
+    }
+
+    /// The same, to be changed.
     pub fn buffers_mut<'a, T>(&self, values: &'a mut [T], range: Range<usize>) -> Vec<&'a mut [T]> {
         let of = |layer: &FittedLayer| self.buffers[layer.buffers.clone()].to_vec();
         parts_mut(values, self.layers[range].iter().flat_map(of).map(|parameter| parameter.range()).collect())

@@ -17,6 +17,7 @@ pub mod ceiling;
 pub mod conv2d;
 pub mod conv2d_pool;
 pub mod dropout;
+pub mod elementwise;
 pub mod flatten;
 pub mod gather;
 pub mod gelu;

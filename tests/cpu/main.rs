@@ -3,6 +3,7 @@
 
 #[path = "../common/golden.rs"]
 mod golden;
+mod layers;
 mod network;
 mod predictor;
 mod random;

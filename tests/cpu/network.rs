@@ -3,12 +3,13 @@
 use std::ops::ControlFlow;
 
 use smoothcnn::backend::cpu::{CpuNetwork, CpuTrainer};
+use smoothcnn::backend::host::HostNetwork;
 use smoothcnn::backend::reference::{ReferenceNetwork, ReferenceTrainer};
 use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::{against_oracle, images, random_data};
 use smoothcnn::check::{random, random_targets};
-use smoothcnn::layer::Element;
+use smoothcnn::layer::{Element, Mode};
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::{Batch, Form, Loss};
 use smoothcnn::network::{Layer, Network};
@@ -314,4 +315,41 @@ fn going_on_from_a_state_is_going_on() {
         trainer.train_epoch(&order, 5, &mut |_| Ok(ControlFlow::Continue(()))).unwrap();
     }
     assert_eq!(first.state().unwrap(), second.state().unwrap());
+}
+
+/// Large batches are answered in parts: an image's answer must be the one that it has alone, to the bit, and a layer
+/// that gets the whole batch must get all of it, the inputs that it adds included.
+#[test]
+fn an_answer_does_not_depend_on_the_batch() {
+    let conv = |channels, stride| {
+        let plain = conv2d::Settings::square(channels, 3, 1);
+        [Layer::new(conv2d::Settings { stride: [stride; 2], bias: false, ..plain }), Layer::batch_norm2d()]
+    };
+    let of = |blocks: &[&[Layer]]| blocks.concat();
+    let stem = of(&[&conv(16, 1), &[Layer::relu()]]);
+    let block = Layer::residual(of(&[&conv(16, 1), &[Layer::relu()], &conv(16, 1)]));
+    let narrower = Layer::residual_with(of(&[&conv(7, 2), &[Layer::silu()], &conv(7, 1)]), conv(7, 2).to_vec());
+    let images = of(&[&stem, &[block, Layer::relu(), narrower, Layer::global_avg_pool2d(), Layer::flatten()]]);
+    let added = Layer::residual(vec![Layer::linear(9), Layer::relu(), Layer::linear(7)]);
+    for (layers, to_the_bit) in [(images.clone(), true), (of(&[&images, &[added, Layer::linear(5)]]), false)] {
+        let net = Network::new([3, 32, 32], &layers).unwrap();
+        let (n, len) = (21, net.input.iter().product::<usize>());
+        let mut network = CpuNetwork::<f64>::new(&net, net.initial_parameters(3).iter().map(|&p| p.into()).collect());
+        let x: Vec<f64> = random(n * len, 5).iter().map(|&v| v.into()).collect();
+        // Running statistics that are not the first ones.
+        network.set_batch(&x);
+        network.forward(Mode::Training);
+        let answers = network.forward(Mode::Inference).to_vec();
+        let classes = net.classes;
+        let mut plain = ReferenceNetwork::<f64>::new(&net, network.params().to_vec());
+        plain.parts().2.copy_from_slice(network.parts().2);
+        plain.take(&x);
+        for (found, want) in answers.iter().zip(plain.logits()) {
+            assert!((found - want).abs() <= 1e-10, "{found} {want}");
+        }
+        for (x, answer) in x.chunks(len).zip(answers.chunks(classes)).filter(|_| to_the_bit) {
+            network.set_batch(x);
+            assert_eq!(network.forward(Mode::Inference), answer);
+        }
+    }
 }

@@ -128,7 +128,8 @@ fn run<T: Real>(arch: Arch, case: &Case, expected: &Expected, wants_input_gradie
         stage.output = ImageLayout::pixels(stage.output.dims, [1, 2], d.c_out.next_multiple_of(lanes), lanes);
     }
     let mut packed = Packed::default();
-    stage.pack(&narrow(&expected.w), &narrow(&expected.b), &mut packed);
+    stage.pack_forward(&narrow(&expected.w), &narrow(&expected.b), &mut packed);
+    stage.pack_backward(&narrow(&expected.w), &mut packed);
     let (mut sums, mut band) = (ConvSums::default(), vec![T::zero(); stage.band_len()]);
     stage.clear(&mut sums);
     let (x, dy) = (narrow(&expected.x), narrow(&expected.dy));

@@ -10,6 +10,8 @@
 //! - The gradient that reaches a convolution through a pooling is zero outside each window's maximum, and under the
 //!   ReLU there too where the maximum was negative. The backward passes ([`crate::ops::conv2d::fast_backward`]) visit
 //!   the rest only.
+//! - An answer goes through the network in parts of the batch that stay in cache ([`network`]); a batch norm is part of
+//!   the weights before it.
 //! - The vector width is chosen at run time ([`crate::real`]): AVX-512, AVX2 or NEON where the machine has them.
 //!
 //! Work is split among threads by the number of images alone and partial sums are added in order, so the same input

@@ -1,6 +1,7 @@
 //! A whole network on the fast path: forward, backward, and one training step.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use pulp::Arch;
 use rayon::prelude::*;
@@ -17,6 +18,10 @@ use crate::real::Real;
 const LOSS_ROWS: usize = 16;
 /// Elements of two gradients that one task adds.
 const ADDED: usize = 1 << 14;
+/// What a thread's part of a batch reads and writes at a node, about: half of a core's second-level cache.
+const PART_BYTES: usize = 1 << 19;
+/// Images of a thread's part, at least.
+const LEAST_PART: usize = 4;
 
 /// What flows between nodes, for a whole batch.
 #[derive(Clone, Debug)]
@@ -82,9 +87,59 @@ pub struct CpuNetwork<T> {
     /// Loss and nll of each image.
     losses: Vec<[T; 2]>,
     dlogits: Vec<T>,
-    /// Whether the packed weights are older than the parameters.
-    stale: bool,
+    /// For passes of which mode the weights are packed; none where they are older than the parameters.
+    packed: Option<Mode>,
+    parts: Parts,
     images: usize,
+}
+
+/// How a batch is answered: in sections of the network, each for some images at a time, so that what flows between its
+/// nodes stays in cache.
+#[derive(Clone, Debug)]
+struct Parts {
+    sections: Vec<Section>,
+    /// Of each tensor whether it is there for the whole batch: another section reads it, or it is the result.
+    whole: Vec<bool>,
+}
+
+/// Nodes that follow each other.
+#[derive(Clone, Debug)]
+struct Section {
+    nodes: Range<usize>,
+    /// Images at a time.
+    images: usize,
+}
+
+impl Parts {
+    fn new<T: Real>(stages: &[NodeStage<T>], layouts: &[ImageLayout]) -> Self {
+        let threads = rayon::current_num_threads();
+        let images = |stage: &NodeStage<T>| match stage.node.wants_batch() {
+            true => usize::MAX,
+            false => {
+                let bytes = (layouts[stage.from].len + layouts[stage.to].len) * size_of::<T>();
+                threads * (PART_BYTES / bytes).max(LEAST_PART)
+            }
+        };
+        let mut sections: Vec<Section> = vec![];
+        for (at, stage) in stages.iter().enumerate() {
+            let images = images(stage);
+            match sections.last_mut() {
+                Some(last) if images < last.images.saturating_mul(2) && last.images < usize::MAX => {
+                    last.nodes.end = at + 1;
+                    last.images = last.images.min(images);
+                }
+                _ => sections.push(Section { nodes: at..at + 1, images }),
+            }
+        }
+        let mut whole = vec![false; layouts.len()];
+        (whole[0], whole[layouts.len() - 1]) = (true, true);
+        for Section { nodes, .. } in &sections {
+            let given: Vec<usize> = stages[nodes.clone()].iter().map(|stage| stage.to).collect();
+            let read = stages[nodes.clone()].iter().flat_map(|stage| std::iter::once(stage.from).chain(stage.skip));
+            read.filter(|tensor| !given.contains(tensor)).for_each(|tensor| whole[tensor] = true);
+        }
+        Self { sections, whole }
+    }
 }
 
 /// NodeBytes of an image in a batch.
@@ -115,6 +170,7 @@ impl<T: Element> CpuNetwork<T> {
         assert_eq!(params.len(), net.flat_len());
         let arch = Arch::new();
         let (nodes, layouts) = nodes(net, arch);
+        let parts = Parts::new(&nodes, &layouts);
         Self {
             arch,
             grads: vec![T::zero(); trained],
@@ -130,7 +186,8 @@ impl<T: Element> CpuNetwork<T> {
             before: 0,
             losses: vec![],
             dlogits: vec![],
-            stale: true,
+            packed: None,
+            parts,
             images: 0,
             net: net.clone(),
         }
@@ -175,7 +232,7 @@ impl<T: Element> CpuNetwork<T> {
 
     /// The parameters, the optimizer's memory and the layers' buffers, to be changed.
     pub fn parts_mut(&mut self) -> (&mut Vec<T>, &mut Slots<T>, &mut Vec<T>) {
-        self.stale = true;
+        self.packed = None;
         (&mut self.params, &mut self.slots, &mut self.buffers)
     }
 
@@ -222,41 +279,67 @@ impl<T: Element> CpuNetwork<T> {
 
     /// The logits `[n, classes]` of the batch.
     pub fn forward(&mut self, mode: Mode) -> &[T] {
-        self.pack();
-        let Self { net, arch, params, buffers, seed, step, before, scratch, images: n, .. } = self;
-        for NodeStage { node, layers, from, skip, to, .. } in &mut self.nodes {
+        self.pack(mode);
+        let n = self.images;
+        match mode {
+            Mode::Training => self.run(0..self.nodes.len(), 0..n, mode),
+            Mode::Inference => {
+                for Section { nodes, images } in self.parts.sections.clone() {
+                    let firsts = (0..n).step_by(images);
+                    firsts.for_each(|first| self.run(nodes.clone(), first..n.min(first.saturating_add(images)), mode));
+                }
+            }
+        }
+        self.logits()
+    }
+
+    /// Some nodes over some images of the batch.
+    fn run(&mut self, nodes: Range<usize>, images: Range<usize>, mode: Mode) {
+        let Self { net, arch, params, buffers, seed, step, before, scratch, images: all, parts, .. } = self;
+        let n = images.len();
+        // Where the images are in a tensor.
+        let place = |tensor: usize| if parts.whole[tensor] { images.clone() } else { 0..n };
+        for NodeStage { node, layers, from, skip, to, .. } in &mut self.nodes[nodes] {
             let mut given = std::mem::take(&mut self.tensors[*to].values);
-            let (from, layout) = (&self.tensors[*from], self.tensors[*to].layout);
-            grow(&mut given, *n * layout.len);
+            let layout = self.tensors[*to].layout;
+            grow(&mut given, if parts.whole[*to] { *all } else { n } * layout.len);
+            let read = |tensor: usize| {
+                let (place, Tensor { values, layout, .. }) = (place(tensor), &self.tensors[tensor]);
+                (&values[place.start * layout.len..place.end * layout.len], *layout)
+            };
+            let (x, from) = read(*from);
             let batch = NodeBatch {
-                n: *n,
+                n,
                 arch: *arch,
-                from: from.layout,
+                from,
                 to: layout,
-                x: from.images(*n),
-                skip: skip.map(|skip| &self.tensors[skip]).map(|skip| (skip.images(*n), skip.layout)),
+                x,
+                skip: skip.map(read),
                 params: &net.params(params, layers.clone()),
                 random: Random { seed: *seed, step: *step, layer: layers.start, before: *before },
                 scratch,
             };
             let buffers = &mut net.buffers_mut(buffers, layers.clone());
-            node.forward(batch, mode, buffers, &mut given[..*n * layout.len]);
+            let Range { start, end } = place(*to);
+            node.forward(batch, mode, buffers, &mut given[start * layout.len..end * layout.len]);
             self.tensors[*to].values = given;
         }
-        self.logits()
     }
 
     fn logits(&self) -> &[T] {
         self.tensors.last().expect("the logits'").images(self.images)
     }
 
-    /// Brings the packed weights up to date.
-    fn pack(&mut self) {
-        if !std::mem::take(&mut self.stale) {
+    /// Brings the packed weights up to date. A training's passes change the buffers; before the next answer they are
+    /// packed anew.
+    fn pack(&mut self, mode: Mode) {
+        if self.packed.replace(mode) == Some(mode) {
             return;
         }
-        let Self { net, params, nodes, .. } = self;
-        nodes.par_iter_mut().for_each(|NodeStage { node, layers, .. }| node.pack(&net.params(params, layers.clone())));
+        let Self { net, params, buffers, nodes, .. } = self;
+        nodes.par_iter_mut().for_each(|NodeStage { node, layers, .. }| {
+            node.pack(&net.params(params, layers.clone()), &net.buffers(buffers, layers.clone()), mode);
+        });
     }
 
     /// From the gradient of the logits `[n, classes]` to the gradient of the parameters. Below the first layer with
@@ -355,7 +438,7 @@ impl<T: Element> CpuNetwork<T> {
         if slots.is_empty() {
             *slots = optimizer.empty(params.len());
         }
-        self.stale = true;
+        self.packed = None;
         optimizer.fast_step(*arch, t, Values { params, grads, slots, decayed: net.decayed_len() })
     }
 }

@@ -13,8 +13,6 @@ use rayon::prelude::*;
 use super::BatchNorm2d;
 use super::fast_image::{Added, Apply, Input, Lies, Measure, OutputGradient, Relued, Sums};
 use crate::layer::{Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, Op, grow};
-use crate::ops::relu::Relu;
-use crate::ops::residual::Residual;
 use crate::real::Real;
 
 /// The node, and how many layers it takes along.
@@ -39,14 +37,7 @@ pub struct Norm<T> {
 impl<T: Real> Norm<T> {
     /// The norm with the layers behind it that it takes along, and how many these are.
     pub fn new(dims: &BatchNorm2d, following: &[Arc<dyn Op>], lanes: usize) -> (Self, usize) {
-        let adds = following.first().is_some_and(|op| op.is::<Residual>().is_some());
-        let relu = following.get(usize::from(adds)).is_some_and(|op| op.is::<Relu>().is_some());
-        let taken = usize::from(adds) + usize::from(relu);
-        let relu = match (relu, adds) {
-            (false, _) => Relued::No,
-            (true, false) => Relued::Alone,
-            (true, true) => Relued::WithAddition,
-        };
+        let (relu, taken) = Relued::of(following);
         (Self { dims: *dims, relu, lanes, statistics: vec![], images: vec![], scale: vec![] }, taken)
     }
 
@@ -71,19 +62,29 @@ impl<T: Real> Norm<T> {
         4 * self.padded()
     }
 
-    /// Each channel's two numbers, filled up with zeros.
-    fn fill(to: &mut Vec<T>, padded: usize, numbers: [&[T]; 2]) {
-        to.clear();
-        to.resize(2 * padded, T::zero());
-        for (to, numbers) in to.chunks_mut(padded).zip(numbers) {
-            to[..numbers.len()].copy_from_slice(numbers);
-        }
-    }
-
     /// Takes over weight and bias.
     pub fn pack(&mut self, params: &[&[T]]) {
         let padded = self.padded();
-        Self::fill(&mut self.scale, padded, [params[0], params[1]]);
+        fill(&mut self.scale, padded, [params[0], params[1]]);
+    }
+
+    /// Whether a ReLU is taken along.
+    pub fn has_relu(&self) -> bool {
+        self.relu != Relued::No
+    }
+
+    /// Weight and bias of a convolution `w [c_out, ...]`, `b [c_out]` (or none) that gives what the norm by the running
+    /// statistics makes of its output: `w' = f w`, `b' = bias + f (b - mean)` with `f = weight / sqrt(var + eps)`.
+    pub fn fold(&self, params: &[&[T]], buffers: &[&[T]], w: &[T], b: &[T]) -> [Vec<T>; 2] {
+        let channels = self.dims.image[0];
+        let wide = |of: &[T], c: usize| of[c].wide();
+        let factor = |c: usize| wide(params[0], c) / (wide(buffers[1], c) + self.dims.eps).sqrt();
+        let factors: Vec<f64> = (0..channels).map(factor).collect();
+        let own = |c: usize| b.get(c).map_or(0.0, |b| b.wide());
+        let bias = |c: usize| T::of(wide(params[1], c) + factors[c] * (own(c) - wide(buffers[0], c)));
+        let rows = w.chunks(w.len() / channels).zip(&factors);
+        let folded = rows.flat_map(|(row, factor)| row.iter().map(move |w| T::of(w.wide() * factor))).collect();
+        [folded, (0..channels).map(bias).collect()]
     }
 
     /// Normalises by the running statistics from now on.
@@ -91,7 +92,7 @@ impl<T: Real> Norm<T> {
         let inv = |&var: &T| T::one() / (var + T::of(self.dims.eps)).sqrt();
         let inv: Vec<T> = buffers[1].iter().map(inv).collect();
         let padded = self.padded();
-        Self::fill(&mut self.statistics, padded, [&*buffers[0], &inv]);
+        fill(&mut self.statistics, padded, [&*buffers[0], &inv]);
     }
 
     /// Where the statistics of `n` images go, those of each side by side.
@@ -169,12 +170,12 @@ impl<T: Real> Norm<T> {
         dbias.copy_from_slice(&total[..channels]);
         dweight.copy_from_slice(&total[padded..][..channels]);
         let m = T::of((n * h * w) as f64);
-        // Weight times 1 / standard deviation; means of dy and of dy xhat.
+        // Weight times 1 / standard deviation; this times the means of dy and of dy xhat.
         let mut factors = vec![T::zero(); 3 * padded];
         for c in 0..channels {
             factors[c] = self.scale[c] * statistics[padded + c];
-            factors[padded + c] = total[c] / m;
-            factors[2 * padded + c] = total[padded + c] / m;
+            factors[padded + c] = factors[c] * (total[c] / m);
+            factors[2 * padded + c] = factors[c] * (total[padded + c] / m);
         }
         factors
     }
@@ -196,6 +197,15 @@ impl<T: Real> Norm<T> {
     }
 }
 
+/// Each channel's two numbers, filled up with zeros.
+pub fn fill<T: Real>(to: &mut Vec<T>, padded: usize, numbers: [&[T]; 2]) {
+    to.clear();
+    to.resize(2 * padded, T::zero());
+    for (to, numbers) in to.chunks_mut(padded).zip(numbers) {
+        to[..numbers.len()].copy_from_slice(numbers);
+    }
+}
+
 /// A batch norm whose input no convolution before it computes.
 struct Alone<T>(Norm<T>);
 
@@ -212,7 +222,7 @@ impl<T: Real> Node<T> for Alone<T> {
         true
     }
 
-    fn pack(&mut self, params: &[&[T]]) {
+    fn pack(&mut self, params: &[&[T]], _buffers: &[&[T]], _mode: Mode) {
         self.0.pack(params);
     }
 

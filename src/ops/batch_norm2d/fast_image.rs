@@ -1,13 +1,18 @@
-//! The passes of a batch norm's fast form over one image, a row of pixels after another.
+//! The passes of a batch norm's fast form over one image, a row of pixels after another. A group norm's
+//! ([`crate::ops::group_norm`]) are the same: there the statistics are the image's own.
+
+use std::sync::Arc;
 
 use pulp::{Simd, WithSimd};
 
-use crate::layer::ImageLayout;
+use crate::layer::{ImageLayout, Op};
+use crate::ops::relu::Relu;
+use crate::ops::residual::Residual;
 use crate::real::{Real, lanes};
 
 /// Whether a ReLU follows, and how the backward pass knows where it gave 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Relued {
+pub(in crate::ops) enum Relued {
     /// None follows.
     No,
     /// By the normalised value, computed again: the same bits, and the output is not read.
@@ -32,6 +37,20 @@ pub struct Added<'a, T> {
     pub values: &'a [T],
     /// How each image lies.
     pub lies: Lies,
+}
+
+impl Relued {
+    /// What stands behind a norm that takes an addition and a ReLU along, and how many layers these are.
+    pub fn of(following: &[Arc<dyn Op>]) -> (Self, usize) {
+        let adds = following.first().is_some_and(|op| op.is::<Residual>().is_some());
+        let relu = following.get(usize::from(adds)).is_some_and(|op| op.is::<Relu>().is_some());
+        let of = match (relu, adds) {
+            (false, _) => Self::No,
+            (true, false) => Self::Alone,
+            (true, true) => Self::WithAddition,
+        };
+        (of, usize::from(adds) + usize::from(relu))
+    }
 }
 
 impl<T> Added<'_, T> {
@@ -106,7 +125,7 @@ fn split_row<T>(row: &mut [T], len: usize) -> (&mut [T], &mut [T]) {
 }
 
 /// One image's mean and sum of squared distances, of each channel.
-pub(super) struct Measure<'a, T> {
+pub(in crate::ops) struct Measure<'a, T> {
     pub x: &'a [T],
     pub found: &'a mut [T],
 }
@@ -142,7 +161,7 @@ impl<T: Real> WithSimd for Measure<'_, T> {
 }
 
 /// One image normalised, with what is added and the ReLU.
-pub(super) struct Apply<'a, T> {
+pub(in crate::ops) struct Apply<'a, T> {
     pub statistics: &'a [T],
     pub scale: &'a [T],
     pub relu: bool,
@@ -242,7 +261,7 @@ fn unless_cut<S: Simd, T: Real>(
 }
 
 /// One image's sums of the gradient, and of it times the normalised input; what is added has the gradient.
-pub(super) struct Sums<'a, T> {
+pub(in crate::ops) struct Sums<'a, T> {
     pub statistics: &'a [T],
     pub scale: &'a [T],
     pub relu: Relued,
@@ -302,8 +321,8 @@ impl<T: Real> WithSimd for Sums<'_, T> {
     }
 }
 
-/// One image's gradient of the input.
-pub(super) struct Input<'a, T> {
+/// One image's gradient of the input: `a dy - b - c xhat`, with `factors` a, b and c of each channel.
+pub(in crate::ops) struct Input<'a, T> {
     pub statistics: &'a [T],
     pub scale: &'a [T],
     pub factors: &'a [T],
@@ -346,9 +365,8 @@ impl<T: Real> WithSimd for Input<'_, T> {
                     let at = j * step + k;
                     let xhat = T::vmul(simd, T::vsub(simd, x[j * vectors + k], mean), inv);
                     let gradient = unless_cut::<S, T>(simd, relu, own, [xhat, y[at], dy[at]]);
-                    let away = T::vsub(simd, gradient, of_bias);
-                    let away = T::vsub(simd, away, T::vmul(simd, xhat, of_weight));
-                    out[j * out_step + k] = T::vmul(simd, factor, away);
+                    let away = T::vsub(simd, T::vmul(simd, factor, gradient), of_bias);
+                    out[j * out_step + k] = T::vsub(simd, away, T::vmul(simd, xhat, of_weight));
                 }
             }
             if !to.in_vectors {

@@ -32,7 +32,7 @@ pub const DIMS: &[(usize, Conv2d)] = &[
     conv(1, [3, 32, 32], 8, [3, 3], [1, 1], [1, 1]),
 ];
 
-/// Convolutions in groups, and with gaps in their kernels, likewise: no fast form takes them.
+/// Convolutions in groups, and with gaps in their kernels, likewise: no fused form takes them.
 const SPARSE: &[(usize, Conv2d)] = &[
     sparse(conv(2, [4, 5, 7], 4, [3, 3], [1, 1], [1, 1]), 4, [1, 1]),
     sparse(conv(1, [3, 6, 5], 9, [3, 2], [2, 1], [1, 0]), 3, [1, 1]),

@@ -7,7 +7,7 @@ use super::Conv2d;
 use super::fast_backward::{ConvSums, Image};
 use super::fast_block::{ConvBlock, Packed};
 use super::fast_dense;
-use super::fast_images::{Convolve, Room, add_all, chunks};
+use super::fast_images::{After, Convolve, Room, add_all, chunks};
 use super::winograd::Winograd;
 use crate::layer::{Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, chunk_len, grow};
 use crate::ops::max_pool2d::MaxPool2d;
@@ -63,11 +63,14 @@ impl<T: Real> Node<T> for Convolution<T> {
         true
     }
 
-    fn pack(&mut self, params: &[&[T]]) {
+    fn pack(&mut self, params: &[&[T]], _buffers: &[&[T]], mode: Mode) {
         let (weight, bias) = (params[0], params.get(1).copied().unwrap_or_default());
-        self.stage.pack(weight, bias, &mut self.packed);
-        if let Some(winograd) = &mut self.winograd {
-            winograd.pack(weight, bias);
+        match &mut self.winograd {
+            Some(winograd) => winograd.pack(weight, bias, Mode::Inference),
+            None => self.stage.pack_forward(weight, bias, &mut self.packed),
+        }
+        if mode == Mode::Training {
+            self.stage.pack_backward(weight, &mut self.packed);
         }
     }
 
@@ -94,7 +97,7 @@ impl<T: Real> Node<T> for Convolution<T> {
                 for x in x.chunks(from.len * winograd.together()) {
                     grow(band, x.len() / from.len * layout.len);
                     let band = &mut band[..x.len() / from.len * layout.len];
-                    winograd.forward(arch, x, band, &layout, room);
+                    winograd.forward(arch, x, band, &layout, After::default(), room);
                     for (z, (y, argmax)) in band.chunks(layout.len).zip(&mut outputs) {
                         stage.pool(arch, z, y, argmax);
                     }

@@ -114,10 +114,11 @@ impl ConvBlock {
         self.pool.kernel[0] * self.columns() * self.padded_c_out()
     }
 
-    /// Packs `w [c_out, c_in, kernel rows, kernel columns]` and `b [c_out]`, which is empty where there is no bias.
-    pub fn pack<T: Real>(&self, w: &[T], b: &[T], packed: &mut Packed<T>) {
+    /// Packs `w [c_out, c_in, kernel rows, kernel columns]` and `b [c_out]`, which is empty where there is no bias, for
+    /// the forward pass.
+    pub fn pack_forward<T: Real>(&self, w: &[T], b: &[T], packed: &mut Packed<T>) {
         let d = &self.dims;
-        let ([c_in, ..], c_out, lanes) = (d.input, d.c_out, self.lanes);
+        let ([c_in, ..], lanes) = (d.input, self.lanes);
         let taps = d.kernel[0] * d.kernel[1];
         packed.bias.resize(self.padded_c_out(), T::zero());
         packed.bias[..b.len()].copy_from_slice(b);
@@ -133,6 +134,13 @@ impl ConvBlock {
                 }
             }
         }
+    }
+
+    /// Packs `w` for the backward pass, if that goes on below the convolution.
+    pub fn pack_backward<T: Real>(&self, w: &[T], packed: &mut Packed<T>) {
+        let d = &self.dims;
+        let ([c_in, ..], c_out, lanes) = (d.input, d.c_out, self.lanes);
+        let taps = d.kernel[0] * d.kernel[1];
         if self.wants_input_gradient {
             packed.backward.resize(c_in.next_multiple_of(lanes) * c_out * taps, T::zero());
             for (o, w) in w.chunks(d.fan_in()).enumerate() {

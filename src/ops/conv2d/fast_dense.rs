@@ -1,15 +1,19 @@
 //! A convolution as a node of the fast path where nothing that is left out of the gradient follows it (a ReLU, a
 //! pooling: [`super::fast`]): alone, or with the batch norm behind it, and with the addition and the ReLU behind that.
 //!
-//! With a batch norm the convolution's output is measured while it is in cache, an image after another. In the backward
-//! pass its gradient is not written down for the whole batch: a few images' goes from the norm to the convolution.
+//! With a batch norm the convolution's output is measured while it is in cache, an image after another. In the
+//! backward pass its gradient is not written down for the whole batch: a few images' goes from the norm to the
+//! convolution. For an answer the norm by its running statistics is part of the packed weight, and there is no pass
+//! of its own.
 
 use pulp::Arch;
 use rayon::prelude::*;
 
 use super::Conv2d;
+use super::fast_depthwise::Depthwise;
 use super::fast_direct::Direct;
-use super::fast_images::{Convolve, Room, add, add_all, chunks};
+use super::fast_grouped::Grouped;
+use super::fast_images::{After, Convolve, Room, add, add_all, chunks};
 use super::winograd::Winograd;
 use crate::layer::{
     Following, ImageLayout, MAX_CHUNKS, Mode, Node, NodeBatch, NodeBytes, NodeGradients, chunk_len, grow,
@@ -35,9 +39,13 @@ pub fn node<T: Real>(dims: &Conv2d, following: &Following) -> (Box<dyn Node<T>>,
 
 /// The best method for a convolution.
 fn convolve<T: Real>(dims: &Conv2d, wants_dx: bool, lanes: usize) -> Box<dyn Convolve<T>> {
-    match Winograd::<T>::takes(dims, lanes) {
-        true => Box::new(Winograd::new(dims, lanes)),
-        false => Box::new(Direct::new(*dims, wants_dx, lanes)),
+    if Winograd::<T>::takes(dims, lanes) {
+        return Box::new(Winograd::new(dims, lanes));
+    }
+    match dims.groups {
+        1 => Box::new(Direct::new(*dims, wants_dx, lanes)),
+        _ if Depthwise::<T>::takes(dims) => Box::new(Depthwise::new(*dims, lanes)),
+        _ => Box::new(Grouped::new(*dims, lanes)),
     }
 }
 
@@ -158,8 +166,8 @@ impl<T: Real> Node<T> for Convolution<T> {
         true
     }
 
-    fn pack(&mut self, params: &[&[T]]) {
-        self.conv.pack(params[0], params.get(1).copied().unwrap_or_default());
+    fn pack(&mut self, params: &[&[T]], _buffers: &[&[T]], mode: Mode) {
+        self.conv.pack(params[0], params.get(1).copied().unwrap_or_default(), mode);
     }
 
     fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
@@ -168,7 +176,9 @@ impl<T: Real> Node<T> for Convolution<T> {
         let chunk_len = images_of_chunk(conv, n);
         let chunks = chunks(scratch.of::<Vec<Chunk<T>>>(), n.div_ceil(chunk_len));
         let tasks = x.par_chunks(from.len * chunk_len).zip(y.par_chunks_mut(to.len * chunk_len));
-        tasks.zip(chunks).with_max_len(1).for_each(|((x, y), chunk)| conv.forward(arch, x, y, &to, &mut chunk.room));
+        tasks.zip(chunks).with_max_len(1).for_each(|((x, y), chunk)| {
+            conv.forward(arch, x, y, &to, After::default(), &mut chunk.room);
+        });
     }
 
     fn adds_gradient(&self) -> bool {
@@ -249,10 +259,19 @@ impl<T: Real> Node<T> for Normed<T> {
         true
     }
 
-    fn pack(&mut self, params: &[&[T]]) {
+    fn pack(&mut self, params: &[&[T]], buffers: &[&[T]], mode: Mode) {
         let (of_conv, of_norm) = params.split_at(self.own());
-        self.conv.pack(of_conv[0], of_conv.get(1).copied().unwrap_or_default());
-        self.norm.pack(of_norm);
+        let (weight, bias) = (of_conv[0], of_conv.get(1).copied().unwrap_or_default());
+        match mode {
+            Mode::Training => {
+                self.conv.pack(weight, bias, mode);
+                self.norm.pack(of_norm);
+            }
+            Mode::Inference => {
+                let [weight, bias] = self.norm.fold(of_norm, buffers, weight, bias);
+                self.conv.pack(&weight, &bias, mode);
+            }
+        }
     }
 
     fn forward(&mut self, batch: NodeBatch<T>, mode: Mode, buffers: &mut [&mut [T]], y: &mut [T]) {
@@ -262,27 +281,17 @@ impl<T: Real> Node<T> for Normed<T> {
         let layout = norm.layout();
         let chunk_len = images_of_chunk(conv, n);
         let chunks = chunks(scratch.of::<Vec<Chunk<T>>>(), n.div_ceil(chunk_len));
-        let added = skip.map(|(values, layout)| Added { values, lies: norm.lies(layout) });
-        let to = norm.lies(to);
-        let tasks = x.par_chunks(from.len * chunk_len).zip(y.par_chunks_mut(to.layout.len * chunk_len));
+        let tasks = x.par_chunks(from.len * chunk_len).zip(y.par_chunks_mut(to.len * chunk_len));
         if mode == Mode::Inference {
-            norm.use_running(buffers);
-            let norm = &*norm;
+            let relu = norm.has_relu();
             tasks.zip(chunks).enumerate().with_max_len(1).for_each(|(at, ((x, y), chunk))| {
-                let Chunk { room, between, row, .. } = chunk;
-                grow(between, conv.together() * layout.len);
-                let groups = x.chunks(from.len * conv.together()).zip(y.chunks_mut(to.layout.len * conv.together()));
-                for (group, (x, y)) in groups.enumerate() {
-                    let count = x.len() / from.len;
-                    conv.forward(arch, x, &mut between[..count * layout.len], &layout, room);
-                    for (k, (x, y)) in between.chunks(layout.len).zip(y.chunks_mut(to.layout.len)).enumerate() {
-                        let image = at * chunk_len + group * conv.together() + k;
-                        norm.apply(arch, x, added.map(|added| added.image(image)), y, to, row);
-                    }
-                }
+                let added = skip.as_ref().map(|(values, lies)| (&values[at * chunk_len * lies.len..], lies));
+                conv.forward(arch, x, y, &to, After { added, relu }, &mut chunk.room);
             });
             return;
         }
+        let added = skip.map(|(values, layout)| Added { values, lies: norm.lies(layout) });
+        let to = norm.lies(to);
         grow(between, n * layout.len);
         let between = &mut between[..n * layout.len];
         let measured = norm.measured(n);
@@ -295,7 +304,7 @@ impl<T: Real> Node<T> for Normed<T> {
             .for_each(|(((x, z), measured), chunk)| {
                 let groups = x.chunks(from.len * conv.together()).zip(z.chunks_mut(layout.len * conv.together()));
                 for ((x, z), measured) in groups.zip(measured.chunks_mut(images * conv.together())) {
-                    conv.forward(arch, x, z, &layout, &mut chunk.room);
+                    conv.forward(arch, x, z, &layout, After::default(), &mut chunk.room);
                     for (z, measured) in z.chunks(layout.len).zip(measured.chunks_mut(images)) {
                         Norm::measure(arch, z, measured);
                     }

@@ -8,17 +8,17 @@
 //! weight    acc[c][vector of c_out]     += x[pixel * stride + tap][c]   * dy[pixel][vector]     for every pixel
 //! ```
 //!
-//! For the input's gradient the pixels of one remainder by the stride use the same taps: each remainder is a convolution
-//! of its own over `dy`.
+//! A tap is `dilation` rows or columns from the next. For the input's gradient the pixels of one remainder by the
+//! stride use the same taps: each remainder is a convolution of its own over `dy`.
 
 use pulp::{Arch, Simd, WithSimd};
 
 use super::Conv2d;
 use super::fast_block::TILE_VECTORS;
-use super::fast_images::{Convolve, Room, in_vectors, padded};
+use super::fast_images::{After, Convolve, Room, in_vectors, padded};
 use super::fast_products::Products;
 use super::fast_rows::Rows;
-use crate::layer::ImageLayout;
+use crate::layer::{ImageLayout, Mode};
 use crate::real::{Real, lanes};
 
 /// The method.
@@ -30,7 +30,7 @@ pub struct Direct<T> {
 
 /// The convolution's shapes, and how its tensors lie.
 #[derive(Clone, Debug)]
-struct Shapes {
+pub(super) struct Shapes {
     dims: Conv2d,
     input: ImageLayout,
     lanes: usize,
@@ -47,15 +47,15 @@ struct Shapes {
 
 /// Pixels of the input with the same remainder by the stride.
 #[derive(Clone, Debug)]
-struct Remainder {
+pub(super) struct Remainder {
     /// The first row and column of them.
-    first: [usize; 2],
+    pub first: [usize; 2],
     /// How many rows and columns there are.
-    count: [usize; 2],
+    pub count: [usize; 2],
     /// Where in the bordered gradient the taps lie, from the first pixel's place on.
-    runs: Vec<usize>,
+    pub runs: Vec<usize>,
     /// Which taps these are, `kernel row * kernel columns + kernel column`.
-    taps: Vec<usize>,
+    pub taps: Vec<usize>,
 }
 
 /// The weight as the kernels read it. Channels are filled up to whole vectors with zeros.
@@ -69,38 +69,58 @@ struct Packed<T> {
     zeros: Vec<T>,
 }
 
-impl Shapes {
-    fn new(dims: Conv2d, wants_dx: bool, lanes: usize) -> Self {
-        let [c_in, h, w] = dims.input;
-        let [rows, columns] = dims.output_plane();
-        // Row h of the input has the rows (h + padding - p) / stride of the output, as far as they are whole: from
-        // `border` rows before the first to as many behind the last.
-        let border = [0, 1].map(|axis| dims.kernel[axis].div_ceil(dims.stride[axis]) + dims.padding[axis]);
-        let bordered = ImageLayout::pixels([dims.c_out, rows, columns], border, padded(dims.c_out, lanes), 0);
+impl Remainder {
+    /// All there are, whose taps lie in a gradient of this layout.
+    pub fn all(dims: &Conv2d, bordered: &ImageLayout) -> Vec<Self> {
+        let ([_, h, w], extent, border) = (dims.input, dims.extent(), bordered.border());
+        let taps_of = |axis: usize, first: usize| -> Vec<(usize, isize)> {
+            let Conv2d { stride, padding, dilation, .. } = dims;
+            let whole = |&p: &usize| {
+                (first + padding[axis] + extent[axis] * stride[axis] - p * dilation[axis]).is_multiple_of(stride[axis])
+            };
+            let at = |p: usize| (first + padding[axis]) as isize - (p * dilation[axis]) as isize;
+            let place = |p: usize| (p, at(p).div_euclid(stride[axis] as isize));
+            (0..dims.kernel[axis]).filter(whole).map(place).collect()
+        };
+        // Of channels of a larger image, where the first one is.
+        let first = bordered.origin - border[0] * bordered.row_stride - border[1] * bordered.column_stride;
         let mut remainders = vec![];
         for i in 0..dims.stride[0].min(h) {
             for j in 0..dims.stride[1].min(w) {
-                let taps_of = |axis: usize, first: usize| -> Vec<(usize, isize)> {
-                    let whole = |&p: &usize| {
-                        (first + dims.padding[axis] + dims.kernel[axis] * dims.stride[axis] - p)
-                            .is_multiple_of(dims.stride[axis])
-                    };
-                    let at = |p: usize| (first + dims.padding[axis]) as isize - p as isize;
-                    let place = |p: usize| (p, at(p).div_euclid(dims.stride[axis] as isize));
-                    (0..dims.kernel[axis]).filter(whole).map(place).collect()
-                };
                 let (mut runs, mut taps) = (vec![], vec![]);
                 for (p, row) in taps_of(0, i) {
                     for (q, column) in taps_of(1, j) {
                         let [row, column] = [row + border[0] as isize, column + border[1] as isize];
-                        runs.push(row as usize * bordered.row_stride + column as usize * bordered.column_stride);
+                        runs.push(
+                            first + row as usize * bordered.row_stride + column as usize * bordered.column_stride,
+                        );
                         taps.push(p * dims.kernel[1] + q);
                     }
                 }
                 let count = [(h - i).div_ceil(dims.stride[0]), (w - j).div_ceil(dims.stride[1])];
-                remainders.push(Remainder { first: [i, j], count, runs, taps });
+                remainders.push(Self { first: [i, j], count, runs, taps });
             }
         }
+        remainders
+    }
+}
+
+impl Shapes {
+    /// The output's gradient with as wide a border of zeros as the input's gradient reads.
+    ///
+    /// Row h of the input has the rows (h + padding - dilation p) / stride of the output, as far as they are whole:
+    /// from so many rows before the first to as many behind the last.
+    pub fn bordered(dims: &Conv2d, lanes: usize) -> ImageLayout {
+        let [rows, columns] = dims.output_plane();
+        let extent = dims.extent();
+        let border = [0, 1].map(|axis| extent[axis].div_ceil(dims.stride[axis]) + dims.padding[axis]);
+        ImageLayout::pixels([dims.c_out, rows, columns], border, padded(dims.c_out, lanes), 0)
+    }
+
+    fn new(dims: Conv2d, wants_dx: bool, lanes: usize) -> Self {
+        let c_in = dims.input[0];
+        let bordered = Self::bordered(&dims, lanes);
+        let remainders = Remainder::all(&dims, &bordered);
         // Without a gradient to compute in vectors no channel is added: a window's row is then one run.
         let stride = if wants_dx { padded(c_in, lanes) } else { c_in };
         let input = ImageLayout::pixels(dims.input, dims.padding, stride, lanes);
@@ -112,9 +132,11 @@ impl Shapes {
 
     /// From now on the input lies so.
     fn read(&mut self, input: ImageLayout) {
-        let Conv2d { input: [c_in, ..], kernel: [rows, columns], padding, .. } = self.dims;
-        let (per_row, run_len) = if input.column_stride == c_in { (1, columns * c_in) } else { (columns, c_in) };
-        let run = |i: usize| i / per_row * input.row_stride + i % per_row * input.column_stride;
+        let Conv2d { input: [c_in, ..], kernel: [rows, columns], padding, dilation, .. } = self.dims;
+        let whole = input.column_stride == c_in && dilation[1] == 1;
+        let (per_row, run_len) = if whole { (1, columns * c_in) } else { (columns, c_in) };
+        let [down, right] = [dilation[0] * input.row_stride, dilation[1] * input.column_stride];
+        let run = |i: usize| i / per_row * down + i % per_row * right;
         self.runs = (0..rows * per_row).map(run).collect();
         self.run_len = run_len;
         self.corner = input.origin - padding[0] * input.row_stride - padding[1] * input.column_stride;
@@ -146,6 +168,19 @@ impl<T: Real> Direct<T> {
     pub fn new(dims: Conv2d, wants_dx: bool, lanes: usize) -> Self {
         Self { shapes: Shapes::new(dims, wants_dx, lanes), packed: Packed::default() }
     }
+
+    /// The method for some channels of larger images, whose output's gradient lies so.
+    pub fn part(dims: Conv2d, lanes: usize, gradient: &ImageLayout) -> Self {
+        let mut direct = Self::new(dims, true, lanes);
+        direct.shapes.remainders = Remainder::all(&dims, gradient);
+        direct.shapes.bordered = *gradient;
+        direct
+    }
+
+    /// From now on it reads these channels of larger images.
+    pub fn read_some(&mut self, input: ImageLayout) {
+        self.shapes.read(input);
+    }
 }
 
 impl<T: Real> Convolve<T> for Direct<T> {
@@ -172,7 +207,7 @@ impl<T: Real> Convolve<T> for Direct<T> {
         1
     }
 
-    fn pack(&mut self, w: &[T], b: &[T]) {
+    fn pack(&mut self, w: &[T], b: &[T], mode: Mode) {
         let Self { shapes, packed } = self;
         let Shapes { dims, lanes, remainders, .. } = &*shapes;
         let ([c_in, ..], c_out) = (dims.input, dims.c_out);
@@ -182,6 +217,9 @@ impl<T: Real> Convolve<T> for Direct<T> {
         packed.zeros.resize(padded(c_in, *lanes), T::zero());
         packed.forward.resize(padded(c_out, *lanes) * dims.fan_in(), T::zero());
         shapes.for_each_weight(dims.fan_in(), |at, from| packed.forward[at] = w[from]);
+        if mode == Mode::Inference {
+            return;
+        }
         packed.backward.resize_with(remainders.len(), Vec::new);
         let block = TILE_VECTORS * *lanes;
         for (remainder, packed) in remainders.iter().zip(&mut packed.backward) {
@@ -199,10 +237,14 @@ impl<T: Real> Convolve<T> for Direct<T> {
         }
     }
 
-    fn forward(&self, arch: Arch, x: &[T], y: &mut [T], to: &ImageLayout, room: &mut Room<T>) {
+    fn forward(&self, arch: Arch, x: &[T], y: &mut [T], to: &ImageLayout, after: After<T>, room: &mut Room<T>) {
         let Self { shapes, packed } = self;
-        for (x, y) in x.chunks(shapes.input.len).zip(y.chunks_mut(to.len)) {
-            arch.dispatch(Forward { shapes, packed, x, y, to, row: &mut room.a });
+        let relu = after.relu && after.added.is_none();
+        for (image, (x, y)) in x.chunks(shapes.input.len).zip(y.chunks_mut(to.len)).enumerate() {
+            arch.dispatch(Forward { shapes, packed, x, y, to, relu, row: &mut room.a });
+            if after.added.is_some() {
+                after.finish(arch, image, y, to);
+            }
         }
     }
 
@@ -248,6 +290,7 @@ struct Forward<'a, T> {
     x: &'a [T],
     y: &'a mut [T],
     to: &'a ImageLayout,
+    relu: bool,
     row: &'a mut Vec<T>,
 }
 
@@ -256,7 +299,8 @@ impl<T: Real> WithSimd for Forward<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { shapes: Shapes { dims, input, runs, run_len, lanes, corner, .. }, packed, x, y, to, row } = self;
+        let Self { shapes: Shapes { dims, input, runs, run_len, lanes, corner, .. }, packed, x, y, to, relu, row } =
+            self;
         let lanes = *lanes;
         let vectors = padded(dims.c_out, lanes) / lanes;
         let weights = T::vectors::<S>(&packed.forward);
@@ -274,7 +318,7 @@ impl<T: Real> WithSimd for Forward<'_, T> {
         let out = T::vectors_mut::<S>(sums);
         let x = &x[*corner..];
         let (run_len, plane) = (*run_len, dims.output_plane());
-        Rows { plane, x, x_steps, runs, run_len, weights, weights_step: 0, bias, out, adds: false, out_steps }
+        Rows { plane, x, x_steps, runs, run_len, weights, weights_step: 0, bias, out, adds: false, relu, out_steps }
             .compute::<S>(simd, vectors);
         if !direct {
             for (at, pixel) in row.chunks(vectors * lanes).enumerate() {
@@ -320,6 +364,7 @@ impl<T: Real> WithSimd for Input<'_, T> {
                 bias: zeros,
                 out,
                 adds,
+                relu: false,
                 out_steps: out_steps.map(|step| step / lanes),
             };
             rows.compute::<S>(simd, vectors);

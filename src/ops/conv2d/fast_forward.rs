@@ -95,6 +95,7 @@ impl<T: Real> WithSimd for Forward<'_, T> {
                 bias,
                 out: &mut *band,
                 adds: false,
+                relu: false,
                 out_steps: [columns * vectors, vectors],
             };
             rows.compute::<S>(simd, vectors);

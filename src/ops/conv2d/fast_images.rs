@@ -4,7 +4,7 @@
 use pulp::Arch;
 use rayon::prelude::*;
 
-use crate::layer::ImageLayout;
+use crate::layer::{ImageLayout, Mode};
 use crate::real::Real;
 
 /// A convolution of several images. All tensors lie pixel by pixel, channels filled up to whole vectors.
@@ -21,11 +21,12 @@ pub trait Convolve<T: Real>: Send + Sync {
     /// How many images it is best given at once.
     fn together(&self) -> usize;
 
-    /// Packs `w [c_out, c_in, kernel rows, kernel columns]` and `b [c_out]`, which is empty where there is no bias.
-    fn pack(&mut self, w: &[T], b: &[T]);
+    /// Packs `w [c_out, c_in, kernel rows, kernel columns]` and `b [c_out]`, which is empty where there is no bias, for
+    /// passes of this mode.
+    fn pack(&mut self, w: &[T], b: &[T], mode: Mode);
 
     /// Images `x` to images `y`.
-    fn forward(&self, arch: Arch, x: &[T], y: &mut [T], to: &ImageLayout, room: &mut Room<T>);
+    fn forward(&self, arch: Arch, x: &[T], y: &mut [T], to: &ImageLayout, after: After<T>, room: &mut Room<T>);
 
     /// Length of the weight's gradient as [`Self::add_weight`] sums it.
     fn sums_len(&self) -> usize;
@@ -44,6 +45,48 @@ pub trait Convolve<T: Real>: Send + Sync {
 
     /// Bytes of the packed weight.
     fn packed_bytes(&self) -> usize;
+}
+
+/// What is done to the output while it is written: images are added, then a ReLU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct After<'a, T> {
+    /// As many images as there are outputs, and how each lies.
+    pub added: Option<(&'a [T], &'a ImageLayout)>,
+    /// Whether there is a ReLU.
+    pub relu: bool,
+}
+
+impl<T: Real> After<'_, T> {
+    /// Whether the output stays what it is.
+    pub fn is_nothing(&self) -> bool {
+        self.added.is_none() && !self.relu
+    }
+
+    /// The same to one image of the output in its place.
+    pub fn finish(&self, arch: Arch, image: usize, y: &mut [T], to: &ImageLayout) {
+        let positive = |value: T| if self.relu && value <= T::zero() { T::zero() } else { value };
+        let Some((added, from)) = self.added else {
+            return to.for_each(|_, at| y[at] = positive(y[at]));
+        };
+        let added = &added[image * from.len..][..from.len];
+        let [channels, rows, columns] = to.dims;
+        if [from.channel_stride, to.channel_stride] != [1, 1] {
+            return to.for_each(|[c, i, j], at| y[at] = positive(y[at] + added[from.at(c, i, j)]));
+        }
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                for i in 0..rows {
+                    for j in 0..columns {
+                        let (y, added) = (&mut y[to.at(0, i, j)..], &added[from.at(0, i, j)..]);
+                        for (y, &added) in y[..channels].iter_mut().zip(&added[..channels]) {
+                            *y = positive(*y + added);
+                        }
+                    }
+                }
+            },
+        );
+    }
 }
 
 /// What one chunk of images needs while it is in work.

@@ -25,6 +25,8 @@ pub(super) struct Rows<'a, T, V> {
     pub out: &'a mut [V],
     /// Whether `out` is added to, and not written; then the bias counts for nothing.
     pub adds: bool,
+    /// Whether what is negative is written as 0.
+    pub relu: bool,
     /// From a row's, and from a pixel's, first vector to the next one's.
     pub out_steps: [usize; 2],
 }
@@ -54,7 +56,7 @@ impl<S: Simd, V: bytemuck::Pod, T: Real<Vector<S> = V>> NullaryFnOnce for Tiles<
     #[inline(always)]
     fn call(self) {
         let Self {
-            rows: Rows { plane, x, x_steps, runs, run_len, weights, weights_step, bias, out, adds, out_steps },
+            rows: Rows { plane, x, x_steps, runs, run_len, weights, weights_step, bias, out, adds, relu, out_steps },
             ..
         } = self;
         let Self { simd, vectors, .. } = self;
@@ -84,6 +86,7 @@ impl<S: Simd, V: bytemuck::Pod, T: Real<Vector<S> = V>> NullaryFnOnce for Tiles<
                     out: &mut out[column * out_steps[1]..],
                     out_step: out_steps[1],
                     adds,
+                    relu,
                 };
                 macro_rules! by_width {
                     ($($width:literal)*) => {
@@ -112,6 +115,7 @@ struct Tile<'a, T, V> {
     out: &'a mut [V],
     out_step: usize,
     adds: bool,
+    relu: bool,
 }
 
 impl<T: Real, V: bytemuck::Pod> Tile<'_, T, V> {
@@ -143,6 +147,17 @@ impl<T: Real, V: bytemuck::Pod> Tile<'_, T, V> {
                     }
                 }
             }
+        }
+        if self.relu {
+            let zero = T::splat(simd, T::zero());
+            for (j, sums) in sums.iter().enumerate() {
+                let mut positive = *sums;
+                for k in 0..VECTORS {
+                    positive[k] = T::select_le(simd, [sums[k], zero], zero, sums[k]);
+                }
+                self.out[j * self.out_step..][..VECTORS].copy_from_slice(&positive);
+            }
+            return;
         }
         for (j, sums) in sums.iter().enumerate() {
             self.out[j * self.out_step..][..VECTORS].copy_from_slice(sums);

@@ -16,8 +16,10 @@ pub mod fast;
 pub mod fast_backward;
 pub mod fast_block;
 mod fast_dense;
+mod fast_depthwise;
 mod fast_direct;
 pub mod fast_forward;
+mod fast_grouped;
 mod fast_images;
 mod fast_pool;
 mod fast_products;
@@ -209,7 +211,7 @@ impl Conv2d {
         })
     }
 
-    /// Whether it is one group, and its kernel has no gaps: what the fast and the fused forms take.
+    /// Whether it is one group, and its kernel has no gaps: what the fused forms take, and Winograd's on the CPU.
     pub fn is_dense(&self) -> bool {
         self.groups == 1 && self.dilation == [1; 2]
     }
@@ -274,7 +276,7 @@ impl<T: Real> Twin<T> for Conv2d {
 
     fn fast(&self, following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
         if !self.is_dense() {
-            return None;
+            return Some(fast_dense::node(self, following));
         }
         // A pooling with padding is no part of these forms.
         let padded = |op: &Arc<dyn Op>| op.is::<MaxPool2d>().is_some_and(|pool| pool.padding != [0, 0]);

@@ -11,6 +11,7 @@
 //! The kernel has no `erf`, and takes a polynomial for it, whose error `shaders/gelu.wgsl` states.
 
 mod cases;
+mod fast;
 mod record;
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
@@ -19,8 +20,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::Deserialize;
 
+use super::elementwise::Elementwise;
 use super::{ELEMENTS, Entry};
-use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
+use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
 /// The registry's line.
@@ -113,5 +115,15 @@ impl<T: Real> Twin<T> for Gelu {
             let [share, slope] = self.share_below(x);
             *dx = dy * (share + x * slope);
         });
+    }
+
+    fn fast(&self, following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
+        let (shape, lanes) = (self.shape, following.lanes::<T>());
+        match self.approximate {
+            // The polynomial is as exact as f32, and no more.
+            Approximate::None if size_of::<T>() > 4 => None,
+            Approximate::None => Some((Box::new(Elementwise { curve: fast::Exact, shape, lanes }), 0)),
+            Approximate::Tanh => Some((Box::new(Elementwise { curve: fast::ByTanh, shape, lanes }), 0)),
+        }
     }
 }

@@ -9,6 +9,7 @@
 //! ```
 
 mod cases;
+mod fast;
 mod record;
 mod reference;
 
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Entry;
-use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
+use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
 /// The registry's line.
@@ -108,5 +109,9 @@ impl<T: Real> Twin<T> for GroupNorm {
 
     fn backward(&self, pass: Backward<T>) {
         reference::backward(self, pass);
+    }
+
+    fn fast(&self, following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
+        Some(fast::node(self, following))
     }
 }

@@ -1,6 +1,7 @@
 //! LeakyReLU, as `torch.nn.LeakyReLU`: `y = x where x > 0, else slope * x`, `dx = dy where x > 0, else slope * dy`.
 
 mod cases;
+mod fast;
 mod record;
 
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Entry;
-use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
+use super::elementwise::Elementwise;
+use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
 /// The registry's line.
@@ -80,5 +82,9 @@ impl<T: Real> Twin<T> for LeakyRelu {
         for ((dx, &x), &dy) in dx.iter_mut().zip(pass.x).zip(pass.dy) {
             *dx = if x > T::zero() { dy } else { slope * dy };
         }
+    }
+
+    fn fast(&self, following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
+        Some((Box::new(Elementwise { curve: *self, shape: self.shape, lanes: following.lanes::<T>() }), 0))
     }
 }

@@ -19,6 +19,11 @@ pub struct Dense(pub Linear);
 struct Parts<T>(Vec<T>);
 
 impl<T: Real> Node<T> for Dense {
+    /// The weights are brought into the product's order once for all images.
+    fn wants_batch(&self) -> bool {
+        true
+    }
+
     fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
         let NodeBatch { arch, x, params, scratch, .. } = batch;
         forward(arch, &self.0, [x, params[0], params[1]], y, &mut scratch.of::<Parts<T>>().0);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 pub use record::backward;
 
 use super::Entry;
+use super::elementwise::Elementwise;
 use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
@@ -60,7 +61,7 @@ impl<T: Real> Twin<T> for Relu {
         }
     }
 
-    fn fast(&self, _following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
-        Some((Box::new(fast::Elementwise), 0))
+    fn fast(&self, following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
+        Some((Box::new(Elementwise { curve: *self, shape: self.0, lanes: following.lanes::<T>() }), 0))
     }
 }

@@ -2,14 +2,16 @@
 //! function `s(x) = 1 / (1 + exp(-x))`.
 
 mod cases;
+mod fast;
 mod record;
 
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::elementwise::Elementwise;
 use super::{ELEMENTS, Entry};
-use crate::layer::{Backward, Fit, Forward, Layer, Misfit, Op, Shape, Twin};
+use crate::layer::{Backward, Fit, Following, Forward, Layer, Misfit, Node, Op, Shape, Twin};
 use crate::real::Real;
 
 /// The registry's line.
@@ -63,5 +65,9 @@ impl<T: Real> Twin<T> for Silu {
         let Some(dx) = pass.dx else { return };
         let elements = dx.par_iter_mut().with_min_len(ELEMENTS).zip(pass.x).zip(pass.dy);
         elements.for_each(|((dx, &x), &dy)| *dx = dy * sigmoid(x) * (T::one() + x * sigmoid(-x)));
+    }
+
+    fn fast(&self, following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
+        Some((Box::new(Elementwise { curve: *self, shape: self.0, lanes: following.lanes::<T>() }), 0))
     }
 }

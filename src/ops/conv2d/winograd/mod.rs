@@ -20,8 +20,8 @@ use pulp::Arch;
 use self::passes::{Filter, Patches, Weight};
 use self::weight::Pairs;
 use super::Conv2d;
-use super::fast_images::{Convolve, Room, in_vectors, padded};
-use crate::layer::ImageLayout;
+use super::fast_images::{After, Convolve, Room, in_vectors, padded};
+use crate::layer::{ImageLayout, Mode};
 use crate::real::Real;
 
 /// Outputs of a tile, a side.
@@ -59,7 +59,10 @@ impl<T: Real> Winograd<T> {
         let fits = dims.kernel == [3, 3] && dims.stride == [1, 1] && dims.padding.iter().all(|&padding| padding <= 2);
         let wide = lanes >= 4 && dims.input[0] >= lanes / 2 && dims.c_out >= lanes / 2;
         let outputs: usize = dims.output_plane().iter().product();
-        fits && wide && PLACES * tiles(dims.output_plane()).iter().product::<usize>() * 2 <= 9 * outputs
+        dims.is_dense()
+            && fits
+            && wide
+            && PLACES * tiles(dims.output_plane()).iter().product::<usize>() * 2 <= 9 * outputs
     }
 
     /// The method for this convolution.
@@ -117,24 +120,38 @@ impl<T: Real> Convolve<T> for Winograd<T> {
         TILES_AT_ONCE.div_ceil(tiles(self.dims.output_plane()).iter().product())
     }
 
-    fn pack(&mut self, w: &[T], b: &[T]) {
+    fn pack(&mut self, w: &[T], b: &[T], mode: Mode) {
         let arch = Arch::new();
         let Conv2d { input: [c_in, ..], c_out, .. } = self.dims;
         let [pairs, turned] = self.pairs();
         let Self { taps, weight, .. } = self;
         pairs.pack(arch, taps, weight, |c, o, tap| w[(o * c_in + c) * TAPS + tap]);
-        turned.pack(arch, taps, &mut self.turned, |o, c, tap| w[(o * c_in + c) * TAPS + TAPS - 1 - tap]);
+        if mode == Mode::Training {
+            turned.pack(arch, taps, &mut self.turned, |o, c, tap| w[(o * c_in + c) * TAPS + TAPS - 1 - tap]);
+        }
         // Zeros behind it: what the products begin with, and the bias of the gradient's convolution.
         let most = padded(c_out, self.lanes).max(padded(c_in, self.lanes));
         self.bias.resize(padded(c_out, self.lanes) + 2 * most, T::zero());
         self.bias[..b.len()].copy_from_slice(b);
     }
 
-    fn forward(&self, arch: Arch, x: &[T], y: &mut [T], to: &ImageLayout, room: &mut Room<T>) {
+    fn forward(&self, arch: Arch, x: &[T], y: &mut [T], to: &ImageLayout, after: After<T>, room: &mut Room<T>) {
         let Conv2d { input: [c_in, ..], c_out, padding, .. } = self.dims;
         let (from, group) = (Patches::new(&self.input, padding), self.group());
         let (weight, bias) = (&self.weight, &self.bias);
-        arch.dispatch(Filter { x, from, y, to, channels: [c_in, c_out], weight, bias, adds: false, group, room });
+        arch.dispatch(Filter {
+            x,
+            from,
+            y,
+            to,
+            channels: [c_in, c_out],
+            weight,
+            bias,
+            adds: false,
+            after,
+            group,
+            room,
+        });
     }
 
     fn sums_len(&self) -> usize {
@@ -156,7 +173,8 @@ impl<T: Real> Convolve<T> for Winograd<T> {
         let (from, group) = (Patches::new(&self.gradient, padding.map(|padding| 2 - padding)), self.group());
         let (weight, bias) = (&self.turned, &self.bias[padded(c_out, self.lanes)..]);
         let (y, to) = (dx, &self.input);
-        arch.dispatch(Filter { x: dy, from, y, to, channels: [c_out, c_in], weight, bias, adds, group, room });
+        let (channels, after) = ([c_out, c_in], After::default());
+        arch.dispatch(Filter { x: dy, from, y, to, channels, weight, bias, adds, after, group, room });
     }
 
     fn room_bytes(&self) -> usize {

@@ -5,7 +5,7 @@ use pulp::{Simd, WithSimd};
 use super::transform::{four, gradient_side, input_side, output_side, six, transform_vectors};
 use super::{PATCH, PLACES, TILE, place_len, tiles};
 use crate::layer::ImageLayout;
-use crate::ops::conv2d::fast_images::{Room, in_vectors, padded};
+use crate::ops::conv2d::fast_images::{After, Room, in_vectors, padded};
 use crate::ops::conv2d::fast_products::Products;
 use crate::ops::conv2d::fast_rows::Rows;
 use crate::real::{Real, lanes};
@@ -116,6 +116,7 @@ pub(super) struct Filter<'a, T> {
     pub bias: &'a [T],
     /// Whether `y` is added to.
     pub adds: bool,
+    pub after: After<'a, T>,
     /// Tiles at once.
     pub group: usize,
     pub room: &'a mut Room<T>,
@@ -126,7 +127,7 @@ impl<T: Real> WithSimd for Filter<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, from, y, to, channels, weight, bias, adds, group, room: Room { a, b, edge } } = self;
+        let Self { x, from, y, to, channels, weight, bias, adds, after, group, room: Room { a, b, edge } } = self;
         let lanes = const { lanes::<T, S>() };
         let [inner, outer] = [padded(channels[0], lanes), padded(channels[1], lanes)];
         let out_vectors = outer / lanes;
@@ -134,7 +135,10 @@ impl<T: Real> WithSimd for Filter<'_, T> {
         let total = x.len() / from.image * per_image.iter().product::<usize>();
         let weight = T::vectors::<S>(weight);
         let (bias, zeros) = T::vectors::<S>(bias).split_at(out_vectors);
-        let direct = in_vectors(to, channels[1], lanes);
+        let direct = in_vectors(to, channels[1], lanes)
+            && after.added.is_none_or(|(_, lies)| in_vectors(lies, channels[1], lanes));
+        let positive = |value: T| if after.relu && value <= T::zero() { T::zero() } else { value };
+        let zero = T::splat(simd, T::zero());
         for first in (0..total).step_by(group) {
             let count = group.min(total - first);
             spread(simd, x, &from, (first, count, per_image), inner, [edge, a]);
@@ -153,6 +157,7 @@ impl<T: Real> WithSimd for Filter<'_, T> {
                 bias: zeros,
                 out: &mut *products,
                 adds: false,
+                relu: false,
                 out_steps: [step, out_vectors],
             };
             rows.compute::<S>(simd, out_vectors);
@@ -171,6 +176,28 @@ impl<T: Real> WithSimd for Filter<'_, T> {
                         let y = &mut y[p * row + q * column + k];
                         *y = T::vadd(simd, value, if adds { *y } else { bias[k] });
                     });
+                    if !after.is_nothing() {
+                        let (lies, added) = after.added.map_or((to, None), |(added, lies)| (lies, Some(added)));
+                        let (from_row, from_column) = (lies.row_stride / lanes, lies.column_stride / lanes);
+                        let first = image * lies.len + lies.at(0, i, j);
+                        let added = added.map(|added| T::vectors::<S>(&added[first..]));
+                        // In a pass of its own, while the tile is in the first cache: the transform has no register
+                        // left.
+                        for p in 0..TILE {
+                            for q in 0..TILE {
+                                for k in 0..out_vectors {
+                                    let mut value = y[p * row + q * column + k];
+                                    if let Some(added) = added {
+                                        value = T::vadd(simd, value, added[p * from_row + q * from_column + k]);
+                                    }
+                                    if after.relu {
+                                        value = T::select_le(simd, [value, zero], zero, value);
+                                    }
+                                    y[p * row + q * column + k] = value;
+                                }
+                            }
+                        }
+                    }
                     continue;
                 }
                 edge.resize(edge.len().max(TILE * TILE * outer), T::zero());
@@ -182,8 +209,11 @@ impl<T: Real> WithSimd for Filter<'_, T> {
                     for q in 0..columns {
                         let pixel = &edge[(p * TILE + q) * outer..][..channels[1]];
                         for (c, &value) in pixel.iter().enumerate() {
+                            let added = after
+                                .added
+                                .map_or(T::zero(), |(added, lies)| added[image * lies.len + lies.at(c, i + p, j + q)]);
                             let y = &mut y[to.at(c, i + p, j + q)];
-                            *y = if adds { *y + value } else { value };
+                            *y = if adds { *y + value } else { positive(value + added) };
                         }
                     }
                 }

@@ -1,6 +1,7 @@
 use pulp::Arch;
 
 use super::*;
+use crate::layer::Mode;
 use crate::ops::conv2d::fast_direct::Direct;
 use crate::ops::conv2d::reference;
 use crate::real::machine_lanes;
@@ -19,7 +20,7 @@ fn wide<T: Real>(values: &[T]) -> Vec<f64> {
 fn passes<T: Real>(conv: &mut dyn Convolve<T>, dims: &Conv2d, n: usize, [x, w, dy, base]: [&[T]; 4]) -> [Vec<f64>; 3] {
     let arch = Arch::new();
     let room = &mut Room::default();
-    conv.pack(w, &[]);
+    conv.pack(w, &[], Mode::Training);
     let (input, gradient) = (conv.input(), conv.gradient());
     let [rows, columns] = dims.output_plane();
     let output = ImageLayout::planes([dims.c_out, rows, columns]);
@@ -39,7 +40,7 @@ fn passes<T: Real>(conv: &mut dyn Convolve<T>, dims: &Conv2d, n: usize, [x, w, d
     };
     let (x, dy) = (written(&input, x), written(&gradient, dy));
     let mut y = vec![T::zero(); n * output.len];
-    conv.forward(arch, &x, &mut y, &output, room);
+    conv.forward(arch, &x, &mut y, &output, After::default(), room);
     let mut sums = vec![T::zero(); conv.sums_len()];
     conv.add_weight(arch, &x, &dy, &mut sums, room);
     let mut dw = vec![T::zero(); dims.weight_len()];

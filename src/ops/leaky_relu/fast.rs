@@ -1,0 +1,17 @@
+//! Leaky ReLU on the fast CPU path.
+
+use super::LeakyRelu;
+use crate::ops::elementwise::Curve;
+use crate::real::Real;
+
+impl<T: Real> Curve<T> for LeakyRelu {
+    #[inline(always)]
+    fn value(self, x: T) -> T {
+        if x > T::zero() { x } else { T::of(self.slope) * x }
+    }
+
+    #[inline(always)]
+    fn gradient(self, x: T, dy: T) -> T {
+        if x > T::zero() { dy } else { T::of(self.slope) * dy }
+    }
+}
