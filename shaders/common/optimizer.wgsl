@@ -27,34 +27,35 @@ fn l2(quad: u32) -> f32 { return select(0.0, optimizer.l2, quad * 4u < dims.deca
 fn keep(quad: u32, found: Found, value: vec4f) {
     params[quad] = value;
     if !found.some || found.segment.copies.y == 0u { return; }
-    // Where the first of the four is in the weight, [c_out, c_in, 9]; the others follow by counting, because a division
+    // Where the first of the four is in the weight, [c_out, c_in, taps]; the others follow by counting, because a division
     // costs as much as all the rest.
     let s = found.segment;
     let c_in = s.copies.y;
     let at = quad * 4u - s.parts.x;
-    let row = at / 9u;
-    let first = Place(row / c_in, row % c_in, at - row * 9u);
-    let second = next(first, c_in);
-    let third = next(second, c_in);
-    let c_out = eights(s.parts.y / (c_in * 9u));
+    let taps = s.kernel.x;
+    let row = at / taps;
+    let first = Place(row / c_in, row % c_in, at - row * taps);
+    let second = next(first, c_in, taps);
+    let third = next(second, c_in, taps);
+    let c_out = eights(s.parts.y / (c_in * taps));
     copy(s, c_out, first, value.x);
     copy(s, c_out, second, value.y);
     copy(s, c_out, third, value.z);
-    copy(s, c_out, next(third, c_in), value.w);
+    copy(s, c_out, next(third, c_in, taps), value.w);
 }
 
 struct Place { o: u32, c: u32, tap: u32 }
 
-fn next(p: Place, c_in: u32) -> Place {
-    let tap = select(p.tap + 1u, 0u, p.tap == 8u);
-    let c = p.c + select(0u, 1u, p.tap == 8u);
+fn next(p: Place, c_in: u32, taps: u32) -> Place {
+    let tap = select(p.tap + 1u, 0u, p.tap == taps - 1u);
+    let c = p.c + select(0u, 1u, tap == 0u);
     return Place(p.o + select(0u, 1u, c == c_in), select(c, 0u, c == c_in), tap);
 }
 
 // `c_out` in eights.
 fn copy(s: Segment, c_out: u32, p: Place, value: f32) {
-    packed[s.copies.z + (p.c * 9u + p.tap) * c_out + p.o] = value;
-    if s.copies.w != NONE { packed[s.copies.w + (p.o * 9u + 8u - p.tap) * eights(s.copies.y) + p.c] = value; }
+    packed[s.copies.z + (p.c * s.kernel.x + p.tap) * c_out + p.o] = value;
+    if s.copies.w != NONE { packed[s.copies.w + ((p.o + 1u) * s.kernel.x - 1u - p.tap) * eights(s.copies.y) + p.c] = value; }
 }
 
 fn eights(channels: u32) -> u32 { return (channels + 7u) / 8u * 8u; }

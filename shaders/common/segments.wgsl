@@ -7,10 +7,12 @@
 struct Segment {
     // The first parameter; how many; where the first split's part is in grads; splits.
     parts: vec4u,
-    // From one split's part to the next; c_in of the 3x3 convolution whose weight this is, or 0; where forward reads a
-    // copy of the weight, [c_in, 9, c_out in eights]; where backward reads one, [c_out, 9 reversed, c_in in eights], or
-    // NONE.
+    // From one split's part to the next; c_in of the convolution whose weight this is, or 0; where forward reads a copy
+    // of the weight, [c_in, taps, c_out in eights]; where backward reads one, [c_out, taps reversed, c_in in eights],
+    // or NONE.
     copies: vec4u,
+    // The taps of the convolution's kernel.
+    kernel: vec4u,
 }
 
 @group(0) @binding(3) var<storage, read_write> grads: array<vec4f>;  // [len / 4], then the parts of the segments

@@ -14,6 +14,7 @@ use crate::loss::smoothed;
 use crate::loss::smoothing::Smoothing;
 use crate::ops::conv2d::{self, Conv2d};
 use crate::ops::conv2d_pool::{self, Buffers, Conv2dPool, Input};
+use crate::ops::conv2d_tiled;
 use crate::ops::head::Head;
 use crate::ops::linear::{self, Linear};
 use crate::ops::linear_tiled;
@@ -33,6 +34,12 @@ pub fn all(gpu: &Arc<Gpu>, mut each: impl FnMut(Vec<Row>)) -> Result<()> {
         each(conv2d_pool(gpu, n, dims)?);
     }
     each(nan::conv2d_pool(gpu)?);
+    for (n, conv) in conv2d_tiled::CASES {
+        each(super::conv2d_tiled::conv2d_tiled(gpu, *n, conv)?);
+    }
+    for (n, image) in conv2d_tiled::AVERAGES {
+        each(super::conv2d_tiled::global_avg_pool2d(gpu, *n, *image)?);
+    }
     for (n, dims) in linear::DIMS.iter().chain(linear_tiled::CASES).filter(|(_, dims)| dims.inputs.is_multiple_of(4)) {
         each(super::linear_tiled::linear_tiled(gpu, *n, dims)?);
         if Head::supports(dims) {

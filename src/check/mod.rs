@@ -6,6 +6,7 @@ pub mod batch;
 mod blocks;
 pub mod cases;
 pub mod compare;
+pub mod conv2d_tiled;
 pub mod differences;
 pub mod every;
 pub mod fused;

@@ -12,7 +12,7 @@ use crate::Result;
 use crate::layer::{At, Op, Saved};
 use crate::network::Network;
 use crate::ops::FUSED;
-use crate::ops::stage::{Layout, Site, Stage, StageAt};
+use crate::ops::stage::{ChannelsLast, Layout, Site, Stage, StageAt};
 use crate::plan::tuning::Tuning;
 use crate::plan::{Plan, Slice, Storage};
 
@@ -63,6 +63,7 @@ pub fn stages(net: &Network, batch: Layout, kernels: Kernels, tuning: Tuning, ac
         let names: Vec<_> = net.layers[layers.clone()].iter().map(|layer| layer.name.as_str()).collect();
         stages.push(Staged { name: names.join("+"), layers, fused, stage });
     }
+    settle_channels_last(net, &mut stages);
     for i in 1..stages.len() {
         neighbours(net, &mut stages, i, |below, above| below.hand_over(above));
     }
@@ -85,6 +86,30 @@ fn neighbours(net: &Network, stages: &mut [Staged], i: usize, settle: impl FnOnc
     }
 }
 
+/// A tensor has its channels last where the stage that gives it and all that read it take it so.
+fn settle_channels_last(net: &Network, stages: &mut [Staged]) {
+    // The images come in planes, and so do the logits leave.
+    let mut last = vec![false; net.layers.len() + 1];
+    for staged in &*stages {
+        last[staged.layers.end] = staged.stage.channels_last().y && staged.layers.end < net.layers.len();
+    }
+    let tensors = |layers: &Range<usize>| {
+        [Some(net.layers[layers.start].from), net.layers[layers.clone()].iter().find_map(|layer| layer.skip)]
+    };
+    for staged in &*stages {
+        let takes = staged.stage.channels_last();
+        for (tensor, takes) in tensors(&staged.layers).into_iter().zip([takes.x, takes.skip]) {
+            if let Some(tensor) = tensor.filter(|_| !takes) {
+                last[tensor] = false;
+            }
+        }
+    }
+    for Staged { layers, stage, .. } in stages {
+        let [x, skip] = tensors(layers).map(|tensor| tensor.is_some_and(|tensor| last[tensor]));
+        stage.settle(ChannelsLast { x, skip, y: last[layers.end] });
+    }
+}
+
 /// The stage that gives a tensor to one reader alone.
 fn giver(net: &Network, stages: &[Staged], tensor: usize) -> Option<usize> {
     let layer = net.sole_giver(tensor)?;
@@ -98,7 +123,7 @@ struct Single(Arc<dyn Op>);
 impl Single {
     fn at<'a>(&self, at: &'a StageAt, params: &'a [Slice], grads: &'a [Slice]) -> At<'a> {
         let StageAt { name, n, mode, x, skip, y, saved, layer, .. } = *at;
-        At { name, n, mode, x, skip, y, params, grads, saved, layer }
+        At { name, n, mode, x, skip, y, params, grads, saved: saved.first().copied(), layer }
     }
 
     /// Trained parameters and buffers, in the order of the layer.
@@ -110,8 +135,8 @@ impl Single {
 }
 
 impl Stage for Single {
-    fn saved(&self, n: usize) -> Option<Saved> {
-        self.0.saved(n)
+    fn saved(&self, n: usize) -> Vec<Saved> {
+        self.0.saved(n).into_iter().collect()
     }
 
     fn forward(&self, plan: &mut Plan, at: &StageAt) -> Result<()> {
@@ -127,7 +152,7 @@ impl Stage for Single {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::Layer;
+    use crate::network::{Layer, Preset};
     use crate::ops::stage::{Gradient, Layout};
 
     fn names(net: &Network, kernels: Kernels) -> Vec<String> {
@@ -166,7 +191,7 @@ mod tests {
             Layer::conv2d(6, 3, 1),
             Layer::relu(),
             Layer::max_pool2d(2),
-            Layer::conv2d(8, 3, 0),
+            Layer::conv2d(8, 5, 2),
             Layer::relu(),
             Layer::max_pool2d(2),
             Layer::flatten(),
@@ -175,12 +200,52 @@ mod tests {
             Layer::linear(3),
         ];
         let net = Network::new([1, 14, 14], &layers).unwrap();
-        // Six channels are no fours; a block with a layer below it must be padded by one; seven outputs are no fours.
+        // Six channels are no fours; 5x5 is another kernel; seven outputs are no fours.
         assert!(
             stages(&net, Layout::Bytes, Kernels::Fused, Tuning::default(), Storage::F16)
                 .iter()
                 .all(|staged| !staged.fused)
         );
+    }
+
+    /// Catches a stage that leaves to others what it could take along, and a tensor of which one reader thinks that it
+    /// lies another way.
+    #[test]
+    fn convolutions_take_along_what_follows_them() {
+        let named = |preset: Preset| Network::new([3, 32, 32], &preset.layers(10)).unwrap();
+        let resnet = named(Preset::Resnet8);
+        assert_eq!(
+            names(&resnet, Kernels::Fused),
+            [
+                "conv1+bn1+relu1",
+                "res1.conv1+res1.bn1+res1.relu1",
+                "res1.conv2+res1.bn2+res1+relu2",
+                "res2.shortcut.conv1+res2.shortcut.bn1",
+                "res2.conv1+res2.bn1+res2.relu1",
+                "res2.conv2+res2.bn2+res2+relu3",
+                "res3.shortcut.conv1+res3.shortcut.bn1",
+                "res3.conv1+res3.bn1+res3.relu1",
+                "res3.conv2+res3.bn2+res3+relu4",
+                "globalpool1",
+                "flatten1",
+                "fc1"
+            ]
+        );
+        assert_eq!(names(&named(Preset::Cifar), Kernels::Fused)[2], "conv3+bn3+relu3+pool2");
+        let found = stages(&resnet, Layout::Bytes, Kernels::Fused, Tuning::default(), Storage::F32);
+        let plain = |form: Gradient| form == Gradient::Plain;
+        let of = |i: usize| [found[i].stage.gives_gradient(), found[i].stage.takes_gradient()].map(plain);
+        // The images come in planes, and the last average is one of features.
+        assert_eq!([of(0), of(1), of(8), of(9)], [[true, false], [false; 2], [false; 2], [false, true]]);
+        assert!(found[..9].iter().all(|staged| staged.fused));
+
+        // One reader in planes is enough.
+        let block = |layers: Vec<Layer>| [vec![Layer::conv2d(4, 3, 1)], vec![Layer::residual(layers)]].concat();
+        let tail = [Layer::flatten(), Layer::linear(3)];
+        let mixed = block(vec![Layer::conv2d(4, 5, 2), Layer::batch_norm2d()]);
+        let net = Network::new([3, 8, 8], &[&mixed[..], &tail].concat()).unwrap();
+        let found = stages(&net, Layout::Bytes, Kernels::Fused, Tuning::default(), Storage::F32);
+        assert!(found[0].fused && found[0].stage.takes_gradient() == Gradient::Plain, "{found:?}");
     }
 
     /// In what each stage but those that rename gives its output.

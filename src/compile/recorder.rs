@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::compile::fuse::Staged;
-use crate::layer::Mode;
+use crate::layer::{Mode, Saved};
 use crate::network::{FittedLayer, NamedParameter, Network, PARAMETER_ALIGNMENT};
 use crate::ops::stage::{self, Gradient, Places, Shares, StageAt};
 use crate::ops::{AffineBuffers, residual};
@@ -97,8 +97,8 @@ pub(super) struct Recorder<'a> {
     pub places: Vec<(Shares, Places)>,
     /// Each tensor of the network ([`Network::layers`]) that lies in memory.
     pub tensors: Vec<Option<Slice>>,
-    /// What a stage's forward pass leaves to its backward pass.
-    pub saved: Vec<Option<Slice>>,
+    /// What each stage's forward pass leaves to its backward pass.
+    pub saved: Vec<Vec<Slice>>,
     /// What a first stage reads that gathers its own input.
     pub data: Data,
     pub normalisation: Slice,
@@ -123,8 +123,8 @@ impl Recorder<'_> {
                 true => self.tensor(first.from),
                 false => plan.buffer(format!("{name}.out"), len.div_ceil(stage.stored().per_word()))?,
             };
-            let saved = stage.saved(self.n);
-            self.saved.push(saved.map(|saved| plan.buffer(format!("{name}.{}", saved.name), saved.len)).transpose()?);
+            let buffer = |saved: Saved| plan.buffer(format!("{name}.{}", saved.name), saved.len);
+            self.saved.push(stage.saved(self.n).into_iter().map(buffer).collect::<Result<_>>()?);
             self.tensors[layers.end] = Some(output);
         }
         Ok(())
@@ -175,12 +175,14 @@ impl Recorder<'_> {
             mode: self.mode,
             x: self.tensor(self.net.layers[layers.start].from),
             skip: self.skip(layers).map(|skip| self.tensor(skip)),
+            dskip: None,
+            before: None,
             bytes: stage::Bytes { images, order, normalisation: self.normalisation },
             y: self.tensor(layers.end),
             params: &own.params,
             buffers: &own.buffers,
             grads: &own.grads,
-            saved: self.saved[i],
+            saved: &self.saved[i],
             partials: grads.part(places.partials, shares.partials),
             packed: self.packed.part(places.packed, shares.packed),
             packed_back: places.packed_back.map(|at| self.packed.part(at, shares.packed_back)),
@@ -252,15 +254,26 @@ impl Recorder<'_> {
             };
             let dx = wanted.then(|| buffer(plan, "in", first.input.len())).transpose()?;
             let own = self.parameters(i);
-            let at = self.at(i, &own);
+            let mut at = self.at(i, &own);
+            let skip = self.skip(layers).filter(|&skip| self.net.wants_gradient(skip));
+            at.dskip = skip.map(|_| buffer(plan, "skip", last.output.len())).transpose()?;
+            at.before = gradients[first.from].map(|(before, _)| before).filter(|_| wanted && stage.adds_gradient());
             if stage.takes_gradient() != given && stage.takes_gradient() != Gradient::Plain {
                 let converted = buffer(plan, "out", last.output.len())?;
                 stage.convert_gradient(plan, &at, dy, converted)?;
                 dy = converted;
             }
             stage.backward(plan, &at, dy, dx)?;
-            if let Some(dx) = dx {
-                self.give(plan, name, &mut gradients[first.from], first.from, (dx, stage.gives_gradient()))?;
+            let before = at.before;
+            if let Some((skip, dskip)) = skip.zip(at.dskip) {
+                self.give(plan, name, &mut gradients[skip], skip, (dskip, stage.skip_gradient()))?;
+            }
+            match dx {
+                Some(dx) if before.is_some() => gradients[first.from] = Some((dx, stage.gives_gradient())),
+                Some(dx) => {
+                    self.give(plan, name, &mut gradients[first.from], first.from, (dx, stage.gives_gradient()))?
+                }
+                None => {}
             }
         }
         Ok(())
@@ -278,7 +291,7 @@ impl Recorder<'_> {
         *gradient = Some(match *gradient {
             _ if !self.net.wants_gradient(tensor) => return Ok(()),
             None => (given, form),
-            // Tensors of several readers have plain gradients.
+            // All readers of a tensor give its gradient in one form.
             Some((before, _)) => {
                 let len = self.net.layers[tensor - 1].output.len();
                 let sum = plan.buffer(format!("{name}.in.grad_sum"), self.n.saturating_mul(len))?;

@@ -16,6 +16,7 @@ pub mod batch_norm2d;
 pub mod ceiling;
 pub mod conv2d;
 pub mod conv2d_pool;
+pub mod conv2d_tiled;
 pub mod dropout;
 pub mod elementwise;
 pub mod flatten;
@@ -61,7 +62,8 @@ pub const ALL: &[Entry] = &[
 ];
 
 /// Every fused operation.
-pub const FUSED: &[stage::Pattern] = &[conv2d_pool::matches, linear_tiled::matches];
+pub const FUSED: &[stage::Pattern] =
+    &[conv2d_pool::matches, conv2d_tiled::matches, global_avg_pool2d::matches, linear_tiled::matches];
 
 /// Every shader of the crate.
 pub fn shaders() -> impl Iterator<Item = &'static Shader> {

@@ -24,6 +24,17 @@ pub enum Layout {
     Bytes,
 }
 
+/// Which of a stage's tensors have their channels last: what it reads, adds and gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChannelsLast {
+    /// Its input.
+    pub x: bool,
+    /// What it adds.
+    pub skip: bool,
+    /// Its output.
+    pub y: bool,
+}
+
 /// The form of an output's gradient, which the stage above gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gradient {
@@ -81,6 +92,10 @@ pub struct StageAt<'a> {
     pub x: Slice,
     /// What is added, if one of its layers [adds](Op::adds).
     pub skip: Option<Slice>,
+    /// Where the gradient of what is added goes, if it is wanted.
+    pub dskip: Option<Slice>,
+    /// The gradient that other readers of the input gave, where the stage [adds its own](Stage::adds_gradient).
+    pub before: Option<Slice>,
     /// The data set, if the stage reads its bytes in place of `x`.
     pub bytes: Bytes,
     /// Output, `[n, …]`.
@@ -91,8 +106,8 @@ pub struct StageAt<'a> {
     pub buffers: &'a [Slice],
     /// The gradients of the trained parameters.
     pub grads: &'a [Slice],
-    /// [`Stage::saved`].
-    pub saved: Option<Slice>,
+    /// [`Stage::saved`], in order.
+    pub saved: &'a [Slice],
     /// [`Shares::partials`] elements.
     pub partials: Slice,
     /// [`Shares::packed`] elements.
@@ -118,12 +133,16 @@ pub struct Segment {
     pub splits: u32,
     /// From one part to the next.
     pub stride: u32,
-    /// Input channels of the 3x3 convolution whose weight this is; 0 where there are no copies.
+    /// Input channels of the convolution whose weight this is; 0 where there are no copies.
     pub c_in: u32,
     /// Where the copy for forward is among the packed weights.
     pub packed: u32,
     /// Where the copy for backward is, or [`Segment::NONE`].
     pub packed_back: u32,
+    /// Taps of the convolution's kernel.
+    pub taps: u32,
+    /// The shader's vectors have room for more.
+    pub unused: [u32; 3],
 }
 
 impl Segment {
@@ -185,9 +204,27 @@ pub trait Stage: Debug + Send + Sync {
         len
     }
 
+    /// Which of its tensors it takes with their channels last, where all who use them do.
+    fn channels_last(&self) -> ChannelsLast {
+        ChannelsLast::default()
+    }
+
+    /// Tells it which of them are.
+    fn settle(&mut self, _last: ChannelsLast) {}
+
+    /// The form in which it gives the gradient of what it adds.
+    fn skip_gradient(&self) -> Gradient {
+        Gradient::Plain
+    }
+
+    /// Whether it adds the gradient of its input to what other readers gave ([`StageAt::before`]).
+    fn adds_gradient(&self) -> bool {
+        false
+    }
+
     /// What its forward pass over a batch of `n` leaves for its backward pass.
-    fn saved(&self, _n: usize) -> Option<Saved> {
-        None
+    fn saved(&self, _n: usize) -> Vec<Saved> {
+        vec![]
     }
 
     /// What it takes of the shared buffers for a batch of `n`.

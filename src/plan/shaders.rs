@@ -105,6 +105,9 @@ shaders! {
     CONV2D_POOL_TILED = "conv2d_pool_tiled" with "conv2d_pool" & "f32" & "conv2d_pool_f32" & "conv2d_pool_tile",
     CONV2D_POOL_TILED_F16 =
         "conv2d_pool_tiled" + "_f16" with "conv2d_pool" & "f16" & "conv2d_pool_f16" & "conv2d_pool_tile",
+    CONV2D_TILED = "conv2d_tiled" with "channels_last" & "conv2d_tiled",
+    CONV2D_TILED_LANES = "conv2d_tiled_lanes" with "channels_last" & "conv2d_tiled",
+    CONV2D_TILED_NORM = "conv2d_tiled_norm" with "channels_last" & "reduce",
     EMA = "ema",
     GATHER = "gather" with "random" & "part_block",
     LOGIT_PENALTY = "logit_penalty" with "loss_block" & "reduce" & "loss" & "largest_of_row",
@@ -159,11 +162,11 @@ impl Shader {
 /// The shaders of a form of the fused kernels.
 pub fn of_form(tiles: Tiles) -> impl Iterator<Item = &'static Shader> {
     let name = move |shader: &Shader| match tiles {
-        Tiles::Registers => ["conv2d_pool", "linear_tiled"].contains(&shader.file),
+        Tiles::Registers => ["conv2d_pool", "conv2d_tiled", "linear_tiled"].contains(&shader.file),
         Tiles::Workgroup | Tiles::WorkgroupFew | Tiles::WorkgroupMany => {
-            ["conv2d_pool_tiled", "linear_tiled"].contains(&shader.file)
+            ["conv2d_pool_tiled", "conv2d_tiled", "linear_tiled"].contains(&shader.file)
         }
-        Tiles::Lanes => ["conv2d_pool_lanes", "linear_tiled_lanes"].contains(&shader.file),
+        Tiles::Lanes => ["conv2d_pool_lanes", "conv2d_tiled_lanes", "linear_tiled_lanes"].contains(&shader.file),
     };
     ALL.iter().copied().filter(move |shader| name(shader))
 }

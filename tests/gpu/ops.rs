@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use smoothcnn::check::cases;
+use smoothcnn::check::conv2d_tiled as conv_and_more;
 use smoothcnn::check::layers::layer;
 use smoothcnn::check::linear_tiled::linear_tiled;
 use smoothcnn::check::{fused, losses, nan, ops};
@@ -17,7 +18,7 @@ use smoothcnn::ops::augment::Augment;
 use smoothcnn::ops::conv2d::Conv2d;
 use smoothcnn::ops::linear::{self, Linear};
 use smoothcnn::ops::linear_tiled::CASES;
-use smoothcnn::ops::{self as layers, Case, conv2d_pool};
+use smoothcnn::ops::{self as layers, Case, conv2d_pool, conv2d_tiled};
 use smoothcnn::rng::Philox;
 
 use super::property::config;
@@ -116,6 +117,29 @@ fn conv2d_pool_cases() {
     conv2d_pool::CASES.iter().for_each(|&(n, dims)| assert_rows(fused::conv2d_pool(&GPU, n, dims)));
 }
 
+#[test]
+fn conv2d_tiled_cases() {
+    conv2d_tiled::CASES.iter().for_each(|(n, conv)| assert_rows(conv_and_more::conv2d_tiled(&GPU, *n, conv)));
+}
+
+/// Catches a variance that is lost in the square of a mean far from 0.
+#[test]
+fn conv2d_tiled_far_from_zero() {
+    for kernel in [1, 3] {
+        let conv = Conv2d { input: [1, 9, 13], c_out: 8, kernel: [kernel; 2], bias: false, ..Conv2d::PLAIN };
+        for offset in [1e4, -300.0] {
+            assert_rows(conv_and_more::one_way(&GPU, 5, &conv, 3, offset));
+        }
+    }
+}
+
+#[test]
+fn averages_of_channels_that_are_last() {
+    conv2d_tiled::AVERAGES
+        .iter()
+        .for_each(|(n, image)| assert_rows(conv_and_more::global_avg_pool2d(&GPU, *n, *image)));
+}
+
 /// The same in every form, layout and storage of the fused kernels.
 #[test]
 fn conv2d_pool_of_a_nan() {
@@ -200,6 +224,21 @@ proptest! {
         let dims = Conv2d { input: [c_in, h, w], c_out: fours * 4, kernel: [3, 3], stride: [1, 1], padding, bias: true, ..Conv2d::PLAIN };
         prop_assume!(dims.output().is_ok_and(|[_, h, w]| h >= 2 && w >= 2));
         assert_rows(fused::conv2d_pool(&GPU, n, dims));
+    }
+
+    #[test]
+    fn conv2d_tiled_random_shapes(
+        n in 1usize..6, c_in in 1usize..14, fours in 1usize..6, h in 1usize..14, w in 1usize..14,
+        point in any::<bool>(), stride in 1usize..3, padding in [0usize..2, 0usize..2], bias in any::<bool>(),
+        way in 0..conv_and_more::WAYS,
+    ) {
+        let (kernel, padding) = if point { ([1; 2], [0; 2]) } else { ([3; 2], padding) };
+        let conv = Conv2d { input: [c_in, h, w], c_out: fours * 4, kernel, stride: [stride; 2], padding, bias, ..Conv2d::PLAIN };
+        prop_assume!(conv.output().is_ok());
+        // Not every way has something to do: a pooling of a single row.
+        let rows = conv_and_more::one_way(&GPU, n, &conv, way, 0.0).unwrap();
+        prop_assume!(!rows.is_empty());
+        assert_rows(Ok(rows));
     }
 
     #[test]

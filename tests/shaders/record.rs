@@ -111,6 +111,8 @@ fn networks() -> Vec<Network> {
             Layer::flatten(),
             Layer::linear(3),
         ],
+        // A kernel of one tap that wants the gradient of its input.
+        vec![Layer::conv2d(4, 3, 1), Layer::conv2d(8, 1, 0), Layer::relu(), Layer::flatten(), Layer::linear(3)],
         // The first layer with parameters, but not the first.
         vec![
             Layer::max_pool2d(2),
@@ -162,7 +164,12 @@ fn all_plans() -> Vec<Compiled> {
     let net = &networks()[0];
     let large = |kernels| Job { batch_size: 512, train_images: 512, ..job(net, &loss, optimizers()[0], kernels) };
     plans.extend(KERNELS.map(|kernels| compile(&large(kernels)).unwrap()));
-    // Batch norms, additions, tensors of two readers; images that are augmented.
+    // Batch norms, additions, tensors of two readers; a pooling behind a batch norm.
+    for preset in [Preset::Resnet8, Preset::Cifar] {
+        let net = Architecture::Preset(preset).network([3, 32, 32], 10).unwrap();
+        plans.extend(KERNELS.map(|kernels| compile(&job(&net, &loss, optimizers()[0], kernels)).unwrap()));
+    }
+    // The same with images that are augmented.
     let residual = Architecture::Preset(Preset::Resnet8).network([3, 32, 32], 10).unwrap();
     for net in [&residual, &networks()[0]] {
         let job = Job { augment: Augment::CIFAR, ..job(net, &loss, optimizers()[0], KERNELS[1]) };

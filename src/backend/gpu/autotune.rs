@@ -328,6 +328,10 @@ impl Candidate for Form<'_> {
 fn kind_of(dispatch: &Dispatch) -> Option<usize> {
     match dispatch.shader.name {
         name if name.starts_with("conv2d_pool") => Some(usize::from(dispatch.entry.name.starts_with("backward"))),
+        "conv2d_tiled" | "conv2d_tiled_lanes" => {
+            let backward = ["gradient", "weight"].iter().any(|pass| dispatch.entry.name.starts_with(pass));
+            Some(usize::from(backward))
+        }
         name if name.starts_with("linear_tiled") => Some(2),
         _ => None,
     }

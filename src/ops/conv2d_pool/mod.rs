@@ -184,6 +184,8 @@ impl Conv2dPool {
             c_in: word(self.conv.input[0]),
             packed: word(at.packed),
             packed_back: at.packed_back.map_or(Segment::NONE, word),
+            taps: 9,
+            ..Segment::default()
         };
         let (first, len, partials) = (word(bias), word(self.conv.c_out), word(at.partials + weights));
         [of_weight, Segment { first, len, partials, c_in: 0, ..of_weight }]

@@ -36,7 +36,7 @@ impl Conv2dPool {
             packed: at.packed,
             packed_back: at.packed_back,
             y: at.y,
-            codes: at.saved.expect("the block said that it saves its codes"),
+            codes: at.saved[0],
             partials: at.partials,
         }
     }
@@ -84,8 +84,8 @@ impl Stage for Conv2dPool {
         Gradient::ChannelsLast(self.positions())
     }
 
-    fn saved(&self, n: usize) -> Option<Saved> {
-        Some(Saved { name: "codes", len: n.saturating_mul(self.codes_len()), numbers: false })
+    fn saved(&self, n: usize) -> Vec<Saved> {
+        vec![Saved { name: "codes", len: n.saturating_mul(self.codes_len()), numbers: false }]
     }
 
     fn shares(&self, n: usize) -> Shares {

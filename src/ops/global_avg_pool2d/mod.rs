@@ -8,6 +8,9 @@
 mod cases;
 mod fast;
 mod record;
+mod stage;
+
+pub use stage::matches;
 
 use std::sync::Arc;
 

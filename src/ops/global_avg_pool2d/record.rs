@@ -11,7 +11,7 @@ pub static SHADER: Shader = shader!("global_avg_pool2d");
 
 uniform! {
     /// `GlobalAvgPool2d` in `shaders/global_avg_pool2d.wgsl`.
-    struct Dims {
+    pub(super) struct Dims {
         channels: u32,
         plane: u32,
         share: f32,
@@ -19,9 +19,23 @@ uniform! {
 }
 
 impl GlobalAvgPool2d {
-    fn dims(&self) -> Dims {
+    pub(super) fn dims(&self) -> Dims {
         let share = (1.0 / self.plane() as f64) as f32;
         Dims { channels: word(self.0[0]), plane: word(self.plane()), share }
+    }
+
+    pub(super) fn forward_planes(&self, plan: &mut Plan, name: &str, n: usize, [x, y]: [Slice; 2]) -> Result<()> {
+        let threads = Grid::Threads(n * self.0[0]);
+        let bindings = [("x", x), ("y", y)];
+        plan.dispatch(format!("{name}.forward"), (&SHADER, "forward"), self.dims(), threads, 0, &bindings)?;
+        plan.loops(&[self.plane()]);
+        Ok(())
+    }
+
+    pub(super) fn backward_planes(&self, plan: &mut Plan, name: &str, n: usize, [dy, dx]: [Slice; 2]) -> Result<()> {
+        let threads = Grid::Threads(n * self.input().len());
+        let bindings = [("dy", dy), ("dx", dx)];
+        plan.dispatch(format!("{name}.backward"), (&SHADER, "backward"), self.dims(), threads, 0, &bindings)
     }
 }
 
@@ -43,17 +57,10 @@ impl Op for GlobalAvgPool2d {
     }
 
     fn record_forward(&self, plan: &mut Plan, at: &At) -> Result<()> {
-        let threads = Grid::Threads(at.n * self.0[0]);
-        let bindings = [("x", at.x), ("y", at.y)];
-        plan.dispatch(format!("{}.forward", at.name), (&SHADER, "forward"), self.dims(), threads, 0, &bindings)?;
-        plan.loops(&[self.plane()]);
-        Ok(())
+        self.forward_planes(plan, at.name, at.n, [at.x, at.y])
     }
 
     fn record_backward(&self, plan: &mut Plan, at: &At, dy: Slice, dx: Option<Slice>) -> Result<()> {
-        let Some(dx) = dx else { return Ok(()) };
-        let threads = Grid::Threads(at.n * self.input().len());
-        let bindings = [("dy", dy), ("dx", dx)];
-        plan.dispatch(format!("{}.backward", at.name), (&SHADER, "backward"), self.dims(), threads, 0, &bindings)
+        dx.map_or(Ok(()), |dx| self.backward_planes(plan, at.name, at.n, [dy, dx]))
     }
 }
