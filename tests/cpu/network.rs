@@ -353,3 +353,37 @@ fn an_answer_does_not_depend_on_the_batch() {
         }
     }
 }
+
+/// Catches what an answer leaves behind: its packed weights and biases hold a batch norm, and a training's must not. The
+/// norm takes a bias off the output again, and so the running mean alone shows one that stayed.
+#[test]
+fn an_answer_changes_no_training() {
+    let plain = |channels| conv2d::Settings { bias: false, ..conv2d::Settings::square(channels, 3, 1) };
+    let kinds = [
+        ("stride 1", plain(8)),
+        ("stride 2", conv2d::Settings { stride: [2, 2], ..plain(12) }),
+        ("depthwise", conv2d::Settings { groups: 8, ..plain(8) }),
+        ("in groups", conv2d::Settings { groups: 2, ..plain(8) }),
+        ("with gaps", conv2d::Settings { dilation: [2, 2], ..plain(8) }),
+        ("1x1", conv2d::Settings { bias: false, ..conv2d::Settings::square(8, 1, 0) }),
+    ];
+    for (kind, settings) in kinds {
+        let layers = [Layer::new(plain(8)), Layer::batch_norm2d(), Layer::new(settings), Layer::batch_norm2d()];
+        let ends = [Layer::relu(), Layer::global_avg_pool2d(), Layer::flatten(), Layer::linear(5)];
+        let net = Network::new([3, 12, 12], &[&layers[..], &ends].concat()).unwrap();
+        let x = random(6 * net.input.iter().product::<usize>(), 5);
+        let trained = |answers: bool| {
+            let mut network = CpuNetwork::<f32>::new(&net, net.initial_parameters(3));
+            network.set_batch(&x);
+            let mut logits = vec![];
+            for _ in 0..3 {
+                logits.extend_from_slice(network.forward(Mode::Training));
+                if answers {
+                    network.forward(Mode::Inference);
+                }
+            }
+            (logits, network.parts_mut().2.clone())
+        };
+        assert!(trained(true) == trained(false), "{kind}");
+    }
+}

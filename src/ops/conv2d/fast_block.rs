@@ -1,6 +1,7 @@
 //! A convolution with the ReLU and the pooling that follow it: how its input, its output and its parameters lie.
 
 use super::Conv2d;
+use super::fast_images::pack_bias;
 use crate::layer::ImageLayout;
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::real::Real;
@@ -120,8 +121,7 @@ impl ConvBlock {
         let d = &self.dims;
         let ([c_in, ..], lanes) = (d.input, self.lanes);
         let taps = d.kernel[0] * d.kernel[1];
-        packed.bias.resize(self.padded_c_out(), T::zero());
-        packed.bias[..b.len()].copy_from_slice(b);
+        pack_bias(b, self.padded_c_out(), &mut packed.bias);
         packed.forward.resize(self.padded_c_out() * d.fan_in(), T::zero());
         let block = TILE_VECTORS * lanes;
         for (o, w) in w.chunks(d.fan_in()).enumerate() {

@@ -11,7 +11,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::Conv2d;
 use super::fast_direct::{Remainder, Shapes};
-use super::fast_images::{After, Convolve, Room, in_vectors, padded};
+use super::fast_images::{After, Convolve, Room, in_vectors, pack_bias, padded};
 use crate::layer::{ImageLayout, Mode};
 use crate::real::{Real, lanes};
 
@@ -105,8 +105,7 @@ impl<T: Real> Convolve<T> for Depthwise<T> {
             self.turned = self.remainders.iter().map(of).collect();
         }
         self.zeros.resize(channels, T::zero());
-        self.bias.resize(channels, T::zero());
-        self.bias[..b.len()].copy_from_slice(b);
+        pack_bias(b, channels, &mut self.bias);
     }
 
     fn forward(&self, arch: Arch, x: &[T], y: &mut [T], to: &ImageLayout, after: After<T>, room: &mut Room<T>) {

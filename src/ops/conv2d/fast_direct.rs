@@ -15,7 +15,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::Conv2d;
 use super::fast_block::TILE_VECTORS;
-use super::fast_images::{After, Convolve, Room, in_vectors, padded};
+use super::fast_images::{After, Convolve, Room, in_vectors, pack_bias, padded};
 use super::fast_products::Products;
 use super::fast_rows::Rows;
 use crate::layer::{ImageLayout, Mode};
@@ -212,8 +212,7 @@ impl<T: Real> Convolve<T> for Direct<T> {
         let Shapes { dims, lanes, remainders, .. } = &*shapes;
         let ([c_in, ..], c_out) = (dims.input, dims.c_out);
         let taps = dims.kernel[0] * dims.kernel[1];
-        packed.bias.resize(padded(c_out, *lanes), T::zero());
-        packed.bias[..b.len()].copy_from_slice(b);
+        pack_bias(b, padded(c_out, *lanes), &mut packed.bias);
         packed.zeros.resize(padded(c_in, *lanes), T::zero());
         packed.forward.resize(padded(c_out, *lanes) * dims.fan_in(), T::zero());
         shapes.for_each_weight(dims.fan_in(), |at, from| packed.forward[at] = w[from]);

@@ -20,7 +20,7 @@ use pulp::Arch;
 use self::passes::{Filter, Patches, Weight};
 use self::weight::Pairs;
 use super::Conv2d;
-use super::fast_images::{After, Convolve, Room, in_vectors, padded};
+use super::fast_images::{After, Convolve, Room, in_vectors, pack_bias, padded};
 use crate::layer::{ImageLayout, Mode};
 use crate::real::Real;
 
@@ -131,8 +131,7 @@ impl<T: Real> Convolve<T> for Winograd<T> {
         }
         // Zeros behind it: what the products begin with, and the bias of the gradient's convolution.
         let most = padded(c_out, self.lanes).max(padded(c_in, self.lanes));
-        self.bias.resize(padded(c_out, self.lanes) + 2 * most, T::zero());
-        self.bias[..b.len()].copy_from_slice(b);
+        pack_bias(b, padded(c_out, self.lanes) + 2 * most, &mut self.bias);
     }
 
     fn forward(&self, arch: Arch, x: &[T], y: &mut [T], to: &ImageLayout, after: After<T>, room: &mut Room<T>) {
