@@ -11,8 +11,9 @@ use crate::layer::Exported;
 use crate::measure::scaling::{Scaling, Vector};
 use crate::parse::to_json;
 use crate::train::checkpoint::Dtype;
-use crate::train::model::{DATA_SET, ModelFile, keep_scaling_in};
+use crate::train::model::{DATA_SET, ModelFile};
 use crate::train::store::save_model;
+use crate::train::temperature_file::keep_scaling_in;
 
 /// The module's source.
 pub const SOURCE: &str = "model.py";

@@ -8,7 +8,7 @@ use crate::real::Real;
 
 /// A function of a number. Both parts are to be without branches, and to give 0 for 0: a pixel's channels are
 /// followed by zeros, which stay what they are.
-pub trait Curve<T>: Copy + Send + Sync + 'static {
+pub trait Pointwise<T>: Copy + Send + Sync + 'static {
     /// Its value.
     fn value(self, x: T) -> T;
     /// The gradient of `x`, where `dy` is that of the value.
@@ -18,7 +18,7 @@ pub trait Curve<T>: Copy + Send + Sync + 'static {
 /// The layer, on a machine with so many values in a vector.
 pub struct Elementwise<C> {
     /// The function.
-    pub curve: C,
+    pub function: C,
     /// Of an image.
     pub shape: Shape,
     /// Values in a vector.
@@ -31,7 +31,7 @@ const LOW: f64 = -2.121_944_400_546_905_8e-4;
 /// Elements that a task computes at least.
 const AT_LEAST: usize = 1 << 13;
 
-impl<T: Real, C: Curve<T>> Node<T> for Elementwise<C> {
+impl<T: Real, C: Pointwise<T>> Node<T> for Elementwise<C> {
     fn prefers(&self) -> Option<ImageLayout> {
         let dims = self.shape.image().ok()?;
         Some(ImageLayout::pixels(dims, [0, 0], dims[0].next_multiple_of(self.lanes), 0))
@@ -43,13 +43,13 @@ impl<T: Real, C: Curve<T>> Node<T> for Elementwise<C> {
 
     fn forward(&mut self, batch: NodeBatch<T>, _mode: Mode, _buffers: &mut [&mut [T]], y: &mut [T]) {
         let NodeBatch { arch, from, to, x, .. } = batch;
-        let (curve, images) = (self.curve, AT_LEAST.div_ceil(from.len.max(1)));
+        let (function, images) = (self.function, AT_LEAST.div_ceil(from.len.max(1)));
         let tasks = y.par_chunks_mut(to.len * images).zip(x.par_chunks(from.len * images));
         tasks.for_each(|(y, x)| {
             let run = |y: &mut [T], x: &[T]| {
                 arch.dispatch(
                     #[inline(always)]
-                    || y.iter_mut().zip(x).for_each(|(y, &x)| *y = curve.value(x)),
+                    || y.iter_mut().zip(x).for_each(|(y, &x)| *y = function.value(x)),
                 );
             };
             match Runs::of(&from, &to) {
@@ -58,7 +58,7 @@ impl<T: Real, C: Curve<T>> Node<T> for Elementwise<C> {
                     (0..from.dims[1]).for_each(|i| run(&mut y[to.at(0, i, 0)..][..len], &x[from.at(0, i, 0)..][..len]));
                 }),
                 Runs::Elements => y.chunks_mut(to.len).zip(x.chunks(from.len)).for_each(|(y, x)| {
-                    from.for_each(|[c, i, j], at| y[to.at(c, i, j)] = curve.value(x[at]));
+                    from.for_each(|[c, i, j], at| y[to.at(c, i, j)] = function.value(x[at]));
                 }),
             }
         });
@@ -66,13 +66,13 @@ impl<T: Real, C: Curve<T>> Node<T> for Elementwise<C> {
 
     fn backward(&self, batch: NodeBatch<T>, _y: &[T], dy: &[T], NodeGradients { dx, .. }: NodeGradients<T>) {
         let (NodeBatch { arch, from, to, x, .. }, Some(dx)) = (batch, dx) else { return };
-        let (curve, images) = (self.curve, AT_LEAST.div_ceil(from.len.max(1)));
+        let (function, images) = (self.function, AT_LEAST.div_ceil(from.len.max(1)));
         let tasks = dx.par_chunks_mut(from.len * images).zip(x.par_chunks(from.len * images));
         tasks.zip(dy.par_chunks(to.len * images)).for_each(|((dx, x), dy)| {
             let run = |dx: &mut [T], x: &[T], dy: &[T]| {
                 arch.dispatch(
                     #[inline(always)]
-                    || dx.iter_mut().zip(x.iter().zip(dy)).for_each(|(dx, (&x, &dy))| *dx = curve.gradient(x, dy)),
+                    || dx.iter_mut().zip(x.iter().zip(dy)).for_each(|(dx, (&x, &dy))| *dx = function.gradient(x, dy)),
                 );
             };
             let images = || x.chunks(from.len).zip(dy.chunks(to.len));
@@ -85,7 +85,7 @@ impl<T: Real, C: Curve<T>> Node<T> for Elementwise<C> {
                     }
                 }),
                 Runs::Elements => dx.chunks_mut(from.len).zip(images()).for_each(|(dx, (x, dy))| {
-                    from.for_each(|[c, i, j], at| dx[at] = curve.gradient(x[at], dy[to.at(c, i, j)]));
+                    from.for_each(|[c, i, j], at| dx[at] = function.gradient(x[at], dy[to.at(c, i, j)]));
                 }),
             }
         });

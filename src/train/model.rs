@@ -9,6 +9,7 @@ pub use super::inference::{Inference, Tta};
 use super::run_folder::{CHECKPOINT, CONFIG, WEIGHTS, run_of};
 use super::saved;
 use super::store::save_model;
+use super::temperature_file::{IN_METADATA, VECTOR_IN_METADATA, keep_scaling_in};
 use crate::backend::device::{Note, Opened, finite};
 use crate::backend::{Asked, ImageSet, State};
 use crate::data::Dataset;
@@ -48,22 +49,6 @@ pub struct ModelFile {
 
 /// The key of a model's metadata that has its [`TrainedOn`], as JSON.
 pub(crate) const DATA_SET: &str = "data_set";
-
-/// The keys of a model's metadata that have its [`Scaling`]: what its logits are divided by, or a JSON object of what
-/// they are multiplied by and what is added.
-const TEMPERATURE: &str = "temperature";
-const VECTOR: &str = "vector_scaling";
-
-/// Puts a scaling into metadata, in place of what was there.
-pub(crate) fn keep_scaling_in(metadata: &mut Metadata, scaling: &Scaling) {
-    metadata.remove(TEMPERATURE);
-    metadata.remove(VECTOR);
-    match scaling {
-        scaling if scaling.is_none() => None,
-        Scaling::Temperature(t) => metadata.insert(TEMPERATURE.into(), t.to_string()),
-        Scaling::Vector(vector) => metadata.insert(VECTOR.into(), to_json(vector)),
-    };
-}
 
 /// The key of a model's metadata that has its layers, as JSON; without it they are the seed network's.
 pub(super) const NETWORK: &str = "network";
@@ -181,11 +166,12 @@ impl ModelFile {
     /// [`Error::Data`] for what neither `calibrate` nor an export leaves.
     pub fn scaling(&self) -> Result<Option<Scaling>> {
         let [least, most] = temperature::RANGE;
-        let temperature = self.left_by_training(TEMPERATURE, |text| {
+        let temperature = self.left_by_training(IN_METADATA, |text| {
             text.parse().ok().filter(|value: &f64| (least..=most).contains(value)).map(Some)
         })?;
-        let vector =
-            self.left_by_training(VECTOR, |text| serde_json::from_str(text).ok().filter(Vector::is_finite).map(Some))?;
+        let vector = self.left_by_training(VECTOR_IN_METADATA, |text| {
+            serde_json::from_str(text).ok().filter(Vector::is_finite).map(Some)
+        })?;
         Ok(vector.map(Scaling::Vector).or(temperature.map(Scaling::Temperature)))
     }
 

@@ -1,15 +1,32 @@
-//! For whoever fits a temperature to a model, or divides logits by one: the file that it is kept in.
+//! For whoever fits a scaling to a model, or scales logits by one: the file, and the metadata, that it is kept in.
 
 use std::path::Path;
 
-use super::checkpoint::tensors_sha256;
+use super::checkpoint::{Metadata, tensors_sha256};
 use super::run_folder::TEMPERATURE;
 use crate::data::source::DataKind;
 use crate::measure::scaling::{Scaling, Vector};
 use crate::measure::temperature::{End, RANGE};
+use crate::parse::to_json;
 use crate::{Error, Result, input, parse};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+
+/// The keys of a model's metadata that have its [`Scaling`]: what its logits are divided by, or a JSON object of what
+/// they are multiplied by and what is added.
+pub(super) const IN_METADATA: &str = "temperature";
+pub(super) const VECTOR_IN_METADATA: &str = "vector_scaling";
+
+/// Puts a scaling into metadata, in place of what was there.
+pub(crate) fn keep_scaling_in(metadata: &mut Metadata, scaling: &Scaling) {
+    metadata.remove(IN_METADATA);
+    metadata.remove(VECTOR_IN_METADATA);
+    match scaling {
+        scaling if scaling.is_none() => None,
+        Scaling::Temperature(t) => metadata.insert(IN_METADATA.into(), t.to_string()),
+        Scaling::Vector(vector) => metadata.insert(VECTOR_IN_METADATA.into(), to_json(vector)),
+    };
+}
 
 /// What is written to temperature.toml.
 #[derive(Clone, Debug, Serialize)]

@@ -12,7 +12,7 @@ use crate::real::{Real, lanes};
 
 /// Whether a ReLU follows, and how the backward pass knows where it gave 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::ops) enum Relued {
+pub(crate) enum Relued {
     /// None follows.
     No,
     /// By the normalised value, computed again: the same bits, and the output is not read.
@@ -125,7 +125,7 @@ fn split_row<T>(row: &mut [T], len: usize) -> (&mut [T], &mut [T]) {
 }
 
 /// One image's mean and sum of squared distances, of each channel.
-pub(in crate::ops) struct Measure<'a, T> {
+pub(crate) struct Measure<'a, T> {
     pub x: &'a [T],
     pub found: &'a mut [T],
 }
@@ -161,7 +161,7 @@ impl<T: Real> WithSimd for Measure<'_, T> {
 }
 
 /// One image normalised, with what is added and the ReLU.
-pub(in crate::ops) struct Apply<'a, T> {
+pub(crate) struct Apply<'a, T> {
     pub statistics: &'a [T],
     pub scale: &'a [T],
     pub relu: bool,
@@ -261,7 +261,7 @@ fn unless_cut<S: Simd, T: Real>(
 }
 
 /// One image's sums of the gradient, and of it times the normalised input; what is added has the gradient.
-pub(in crate::ops) struct Sums<'a, T> {
+pub(crate) struct Sums<'a, T> {
     pub statistics: &'a [T],
     pub scale: &'a [T],
     pub relu: Relued,
@@ -322,7 +322,7 @@ impl<T: Real> WithSimd for Sums<'_, T> {
 }
 
 /// One image's gradient of the input: `a dy - b - c xhat`, with `factors` a, b and c of each channel.
-pub(in crate::ops) struct Input<'a, T> {
+pub(crate) struct Input<'a, T> {
     pub statistics: &'a [T],
     pub scale: &'a [T],
     pub factors: &'a [T],

@@ -1,7 +1,7 @@
 //! GELU on the fast CPU path. Formulas: [`super`].
 
 use super::{CUBE, SCALE};
-use crate::ops::elementwise::{Curve, exp, sigmoid};
+use crate::ops::elementwise::{Pointwise, exp, sigmoid};
 use crate::real::Real;
 
 /// The exact form, in f32: with the kernel's polynomial, as `shaders/gelu.wgsl` explains it.
@@ -36,7 +36,7 @@ fn exact<T: Real>(x: T) -> [T; 2] {
     [if x >= T::zero() { T::one() - tail } else { tail }, e * T::of(SCALE / 2.0)]
 }
 
-impl<T: Real> Curve<T> for Exact {
+impl<T: Real> Pointwise<T> for Exact {
     #[inline(always)]
     fn value(self, x: T) -> T {
         x * exact(x)[0]
@@ -65,7 +65,7 @@ fn by_tanh<T: Real>(x: T) -> [T; 2] {
     [share, share * (T::one() - share) * inner]
 }
 
-impl<T: Real> Curve<T> for ByTanh {
+impl<T: Real> Pointwise<T> for ByTanh {
     #[inline(always)]
     fn value(self, x: T) -> T {
         x * by_tanh(x)[0]

@@ -122,8 +122,8 @@ impl<T: Real> Twin<T> for Gelu {
         match self.approximate {
             // The polynomial is as exact as f32, and no more.
             Approximate::None if size_of::<T>() > 4 => None,
-            Approximate::None => Some((Box::new(Elementwise { curve: fast::Exact, shape, lanes }), 0)),
-            Approximate::Tanh => Some((Box::new(Elementwise { curve: fast::ByTanh, shape, lanes }), 0)),
+            Approximate::None => Some((Box::new(Elementwise { function: fast::Exact, shape, lanes }), 0)),
+            Approximate::Tanh => Some((Box::new(Elementwise { function: fast::ByTanh, shape, lanes }), 0)),
         }
     }
 }

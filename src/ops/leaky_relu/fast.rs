@@ -1,10 +1,10 @@
 //! Leaky ReLU on the fast CPU path.
 
 use super::LeakyRelu;
-use crate::ops::elementwise::Curve;
+use crate::ops::elementwise::Pointwise;
 use crate::real::Real;
 
-impl<T: Real> Curve<T> for LeakyRelu {
+impl<T: Real> Pointwise<T> for LeakyRelu {
     #[inline(always)]
     fn value(self, x: T) -> T {
         if x > T::zero() { x } else { T::of(self.slope) * x }

@@ -85,6 +85,6 @@ impl<T: Real> Twin<T> for LeakyRelu {
     }
 
     fn fast(&self, following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
-        Some((Box::new(Elementwise { curve: *self, shape: self.shape, lanes: following.lanes::<T>() }), 0))
+        Some((Box::new(Elementwise { function: *self, shape: self.shape, lanes: following.lanes::<T>() }), 0))
     }
 }

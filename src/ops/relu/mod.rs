@@ -62,6 +62,6 @@ impl<T: Real> Twin<T> for Relu {
     }
 
     fn fast(&self, following: &Following) -> Option<(Box<dyn Node<T>>, usize)> {
-        Some((Box::new(Elementwise { curve: *self, shape: self.0, lanes: following.lanes::<T>() }), 0))
+        Some((Box::new(Elementwise { function: *self, shape: self.0, lanes: following.lanes::<T>() }), 0))
     }
 }

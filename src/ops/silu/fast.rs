@@ -1,10 +1,10 @@
 //! SiLU on the fast CPU path.
 
 use super::Silu;
-use crate::ops::elementwise::{Curve, sigmoid};
+use crate::ops::elementwise::{Pointwise, sigmoid};
 use crate::real::Real;
 
-impl<T: Real> Curve<T> for Silu {
+impl<T: Real> Pointwise<T> for Silu {
     #[inline(always)]
     fn value(self, x: T) -> T {
         x * sigmoid(x)
