@@ -218,7 +218,6 @@ impl Conv2dTiled {
         let [padding_h, padding_w] = self.conv.padding.map(word);
         let [tiles_h, tiles_w] = self.tiles(1, self.output(), [0; 2]).0.map(word);
         let (stride, bias) = (word(self.conv.stride[0]), self.conv.bias.into());
-        let (c_in, h_in, w_in) = (c_in, h_in, w_in);
         Dims {
             c_in,
             h_in,
