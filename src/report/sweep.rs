@@ -149,7 +149,7 @@ impl Story {
                 @for answer in tutorial::answers(&self.study, reference) { p.answer { (answer) } }
             }
             (self.answers())
-            (tutorial::section(&self.study, self.reference, &self.findings))
+            @if self.reference.is_some() { (tutorial::section(&self.study, &self.findings)) }
             h2 { "The claims, in figures" }
             (scrolled(&self.claims()))
             h2 { "Over epsilon" }
@@ -492,6 +492,7 @@ mod tests {
         let study = Study::new(outcomes, 0.95).unwrap();
         let story = story(study);
         let page = story.html().unwrap();
+        assert!(page.contains("a tutorial says"));
         assert!(page.contains("made-up &lt;b&gt;") && !page.contains("made-up <b>"), "values are escaped");
         let effects = story.findings.iter().filter(|finding| finding.effect.low.is_finite()).count();
         assert_eq!(page.matches("<svg class=\"effect\"").count(), effects);
@@ -506,7 +507,7 @@ mod tests {
     fn one_run_makes_a_page_too() {
         let study = Study::new(vec![outcome([0.1, 0.0], 0, 10, 4.0)], 0.95).unwrap();
         let page = story(study).html().unwrap();
-        assert!(page.contains("Nothing to compare"));
+        assert!(page.contains("Nothing to compare") && !page.contains("a tutorial says"));
         // NaN has no place in a picture.
         assert!(!page.contains("NaN\""), "{page}");
     }

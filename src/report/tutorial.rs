@@ -57,11 +57,8 @@ fn seen(effect: &Estimate) -> &'static str {
     }
 }
 
-/// The part of the page about what was claimed; nothing where there is nothing to compare.
-pub fn section(study: &Study, reference: Option<f64>, findings: &[Finding]) -> Markup {
-    if reference.is_none() {
-        return html! {};
-    }
+/// The part of the page about what was claimed.
+pub fn section(study: &Study, findings: &[Finding]) -> Markup {
     let ours = match study.outcomes().first().map(|o| o.smoothing_variant) {
         Some(Variant::OffTarget) => {
             "The runs here are off-target. They are those of uniform smoothing too, with e C/(C-1) in place of e."
@@ -149,7 +146,7 @@ mod tests {
         assert!(told[0].contains("% (falls)") && told[1].contains("% (rises)"), "{told:?}");
         assert!(told[1].contains("with label noise 0.2: "), "{told:?}");
         let findings = claims::findings(&study, 0.1, HeldOut::Clean);
-        let page = section(&study, Some(0.1), &findings).into_string();
+        let page = section(&study, &findings).into_string();
         for (sentence, question) in SENTENCES {
             assert!(page.contains(sentence) && page.contains(question), "{sentence}");
         }
@@ -157,7 +154,6 @@ mod tests {
         let fourth = verdicts(&findings, 4).into_string();
         assert!(fourth.contains("test error: does not hold (noise 0.2)") && !fourth.contains("noise 0,"), "{fourth}");
         assert!(page.contains("The runs here are uniform,"), "{page}");
-        assert_eq!(section(&study, None, &[]).into_string(), "");
         assert!(verdicts(&[], 4).into_string().contains("not asked"));
     }
 }

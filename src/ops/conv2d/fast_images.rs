@@ -62,16 +62,21 @@ impl<T: Real> After<'_, T> {
         self.added.is_none() && !self.relu
     }
 
+    /// The value after the ReLU, if there is one.
+    #[inline(always)]
+    pub fn rectified(&self, value: T) -> T {
+        if self.relu && value <= T::zero() { T::zero() } else { value }
+    }
+
     /// The same to one image of the output in its place.
     pub fn finish(&self, arch: Arch, image: usize, y: &mut [T], to: &ImageLayout) {
-        let positive = |value: T| if self.relu && value <= T::zero() { T::zero() } else { value };
         let Some((added, from)) = self.added else {
-            return to.for_each(|_, at| y[at] = positive(y[at]));
+            return to.for_each(|_, at| y[at] = self.rectified(y[at]));
         };
         let added = &added[image * from.len..][..from.len];
         let [channels, rows, columns] = to.dims;
         if [from.channel_stride, to.channel_stride] != [1, 1] {
-            return to.for_each(|[c, i, j], at| y[at] = positive(y[at] + added[from.at(c, i, j)]));
+            return to.for_each(|[c, i, j], at| y[at] = self.rectified(y[at] + added[from.at(c, i, j)]));
         }
         arch.dispatch(
             #[inline(always)]
@@ -80,7 +85,7 @@ impl<T: Real> After<'_, T> {
                     for j in 0..columns {
                         let (y, added) = (&mut y[to.at(0, i, j)..], &added[from.at(0, i, j)..]);
                         for (y, &added) in y[..channels].iter_mut().zip(&added[..channels]) {
-                            *y = positive(*y + added);
+                            *y = self.rectified(*y + added);
                         }
                     }
                 }

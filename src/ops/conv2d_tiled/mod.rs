@@ -213,26 +213,17 @@ impl Conv2dTiled {
     }
 
     fn dims(&self) -> Dims {
-        let [c_in, h_in, w_in] = self.conv.input.map(word);
-        let [c_out, h_out, w_out] = self.output().map(word);
-        let [padding_h, padding_w] = self.conv.padding.map(word);
-        let [tiles_h, tiles_w] = self.tiles(1, self.output(), [0; 2]).0.map(word);
-        let (stride, bias) = (word(self.conv.stride[0]), self.conv.bias.into());
-        Dims {
-            c_in,
-            h_in,
-            w_in,
-            c_out,
-            h_out,
-            w_out,
-            tiles_h,
-            tiles_w,
-            padding_h,
-            padding_w,
-            stride,
-            bias,
-            ..Dims::default()
-        }
+        let tiles = self.tiles(1, self.output(), [0; 2]).0;
+        let of_shapes = Self::dims_of(self.conv.input, self.output(), self.conv.padding, tiles);
+        Dims { stride: word(self.conv.stride[0]), bias: self.conv.bias.into(), ..of_shapes }
+    }
+
+    /// Of a pass with a stride of 1 that reads planes of `from` and gives planes of `to` (channels, height, width).
+    fn dims_of(from: [usize; 3], to: [usize; 3], padding: [usize; 2], tiles: [usize; 2]) -> Dims {
+        let ([c_in, h_in, w_in], [c_out, h_out, w_out]) = (from.map(word), to.map(word));
+        let ([padding_h, padding_w], [tiles_h, tiles_w]) = (padding.map(word), tiles.map(word));
+        let of_planes = Dims { c_in, h_in, w_in, c_out, h_out, w_out, ..Dims::default() };
+        Dims { tiles_h, tiles_w, padding_h, padding_w, stride: 1, ..of_planes }
     }
 
     /// The pass for this kernel and stride.
@@ -334,27 +325,10 @@ impl Conv2dTiled {
             (true, false) => ("gradient_by_two", self.conv.padding, self.conv.padding.map(|p| 1 - p)),
         };
         let (of_plane, groups) = self.tiles(n, self.conv.input, outside);
-        let ([c_in, h_in, w_in], [c_out, h_out, w_out]) = (self.output().map(word), self.conv.input.map(word));
-        let ([padding_h, padding_w], [tiles_h, tiles_w]) = (padding.map(word), of_plane.map(word));
-        let (stride, adds) = (1, before.is_some().into());
         plan.dispatch(
             format!("{name}.backward_input"),
             (Self::shader(tiles), pass),
-            Dims {
-                c_in,
-                h_in,
-                w_in,
-                c_out,
-                h_out,
-                w_out,
-                tiles_h,
-                tiles_w,
-                padding_h,
-                padding_w,
-                stride,
-                adds,
-                ..Dims::default()
-            },
+            Dims { adds: before.is_some().into(), ..Self::dims_of(self.output(), self.conv.input, padding, of_plane) },
             Grid::Workgroups(Self::groups(tiles, groups, self.conv.input[0])),
             self.flops(n),
             &[("x", dz), ("taps", packed_back), ("y", dx), ("before", before.unwrap_or(dz))],

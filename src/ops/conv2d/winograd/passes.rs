@@ -137,7 +137,6 @@ impl<T: Real> WithSimd for Filter<'_, T> {
         let (bias, zeros) = T::vectors::<S>(bias).split_at(out_vectors);
         let direct = in_vectors(to, channels[1], lanes)
             && after.added.is_none_or(|(_, lies)| in_vectors(lies, channels[1], lanes));
-        let positive = |value: T| if after.relu && value <= T::zero() { T::zero() } else { value };
         let zero = T::splat(simd, T::zero());
         for first in (0..total).step_by(group) {
             let count = group.min(total - first);
@@ -213,7 +212,7 @@ impl<T: Real> WithSimd for Filter<'_, T> {
                                 .added
                                 .map_or(T::zero(), |(added, lies)| added[image * lies.len + lies.at(c, i + p, j + q)]);
                             let y = &mut y[to.at(c, i + p, j + q)];
-                            *y = if adds { *y + value } else { positive(value + added) };
+                            *y = if adds { *y + value } else { after.rectified(value + added) };
                         }
                     }
                 }
