@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Trains resnet20 in PyTorch as `smoothcnn train --recipe cifar --network resnet20` does, and prints its test accuracy.
 
-    python benches/resnet20_pytorch.py DIR SEED EPOCHS     # needs torch, numpy; DIR has CIFAR-10's batches, as .bin or .bin.gz
+    python benches/resnet20_pytorch.py DIR SEED EPOCHS [BLOCKS]
+
+needs torch and numpy; DIR has CIFAR-10's batches, as .bin or .bin.gz. BLOCKS are the blocks of a stage: 3, or 1 for
+resnet8.
 
 The first 20,000 training images, in batches of 128; SGD with Nesterov momentum, one-cycle, weight decay 5e-4 but for norms
 and biases, label smoothing 0.1; images shifted by up to 4 pixels (zeros come in) and mirrored, anew in each epoch.
@@ -43,10 +46,10 @@ class Block(nn.Module):
         return F.relu(self.b2(self.c2(F.relu(self.b1(self.c1(x))))) + self.skip(x))
 
 
-def resnet20():
+def resnet(blocks):
     layers, i = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()], 16
     for stage, o in enumerate((16, 32, 64)):
-        for block in range(3):
+        for block in range(blocks):
             layers.append(Block(i, o, 2 if stage and block == 0 else 1))
             i = o
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
@@ -67,12 +70,13 @@ def changed(x):
 
 def main():
     folder, seed, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    blocks = int(sys.argv[4]) if len(sys.argv) > 4 else 3
     torch.set_num_threads(2)
     torch.manual_seed(seed)
     parts = [read(folder, f"data_batch_{i}.bin") for i in (1, 2)]
     x, y = (torch.cat(each)[:20000] for each in zip(*parts))
     test_x, test_y = read(folder, "test_batch.bin")
-    net = resnet20().to(memory_format=torch.channels_last)
+    net = resnet(blocks).to(memory_format=torch.channels_last)
     spared = [p for p in net.parameters() if p.dim() == 1]
     others = [p for p in net.parameters() if p.dim() > 1]
     groups = [{"params": others, "weight_decay": 5e-4}, {"params": spared, "weight_decay": 0.0}]

@@ -18,7 +18,7 @@ mod scratch;
 pub use exported::{Exported, OnnxInput, OnnxOperator, OnnxValue};
 pub use init::{First, Init};
 pub use layout::ImageLayout;
-pub use scratch::{MAX_CHUNKS, NodeBytes, Scratch, chunk_len, grow};
+pub use scratch::{MAX_CHUNKS, NodeBytes, PerThread, Scratch, chunk_len, grow};
 
 use std::any::Any;
 use std::fmt::Debug;

@@ -2,6 +2,7 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// At most so many chunks of images are in work at once, each with its own partial sums.
 pub const MAX_CHUNKS: usize = 64;
@@ -33,15 +34,35 @@ impl Scratch {
     }
 }
 
+/// Memory of each thread, used for one chunk after another: so it stays in that processor's cache.
+#[derive(Debug, Default)]
+pub struct PerThread<R>(Vec<Mutex<R>>);
+
+impl<R: Default> PerThread<R> {
+    /// As many as there are threads.
+    pub fn fit(&mut self) -> &Self {
+        if self.0.len() < rayon::current_num_threads() {
+            self.0.resize_with(rayon::current_num_threads(), Mutex::default);
+        }
+        self
+    }
+
+    /// That of the thread that asks. It starts no other task while it has this.
+    pub fn own(&self) -> MutexGuard<'_, R> {
+        let own = &self.0[rayon::current_thread_index().unwrap_or(0)];
+        own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// NodeBytes that a node takes beside its output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeBytes {
     /// For each image of a batch.
     pub image: usize,
-    /// For each chunk of images, forward. Nodes share it.
-    pub forward: usize,
+    /// For each thread. Nodes share it.
+    pub thread: usize,
     /// For each chunk of images, backward. Nodes share it.
-    pub backward: usize,
+    pub chunk: usize,
     /// Whatever the batch.
     pub always: usize,
 }

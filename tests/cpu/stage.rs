@@ -4,7 +4,7 @@ use pulp::Arch;
 use smoothcnn::check::compare::{compare, sum_tolerance};
 use smoothcnn::check::random;
 use smoothcnn::layer::ImageLayout;
-use smoothcnn::ops::conv2d::fast_backward::{ConvSums, Image};
+use smoothcnn::ops::conv2d::fast_backward::{ConvSums, Image, Terms};
 use smoothcnn::ops::conv2d::fast_block::{ConvBlock, Packed};
 use smoothcnn::ops::conv2d::{self, Conv2d};
 use smoothcnn::ops::max_pool2d::{self, MaxPool2d};
@@ -130,8 +130,9 @@ fn run<T: Real>(arch: Arch, case: &Case, expected: &Expected, wants_input_gradie
     let mut packed = Packed::default();
     stage.pack_forward(&narrow(&expected.w), &narrow(&expected.b), &mut packed);
     stage.pack_backward(&narrow(&expected.w), &mut packed);
-    let (mut sums, mut band) = (ConvSums::default(), vec![T::zero(); stage.band_len()]);
-    stage.clear(&mut sums);
+    let (mut sums, mut terms) = (ConvSums::default(), Terms::default());
+    let mut band = vec![T::zero(); stage.band_len()];
+    stage.clear(&mut sums, &mut terms);
     let (x, dy) = (narrow(&expected.x), narrow(&expected.dy));
     let (mut all_y, mut all_dx) = (vec![T::zero(); dy.len()], vec![T::zero(); x.len()]);
     let out = dy.len() / case.n;
@@ -147,7 +148,7 @@ fn run<T: Real>(arch: Arch, case: &Case, expected: &Expected, wants_input_gradie
         stage.output.write(dy, &mut upstream);
         let mut dx = vec![T::nan(); if wants_input_gradient { stage.input.len } else { 0 }];
         let image = Image { x: &x, y: &y, argmax: &argmax, dy: &upstream, dx: &mut dx };
-        stage.backward(arch, &packed, image, &mut sums);
+        stage.backward(arch, &packed, image, &mut sums, &mut terms);
         if wants_input_gradient {
             stage.input.read(&dx, all_dx);
         }

@@ -1,11 +1,11 @@
 //! A whole network on the fast path: forward, backward, and one training step.
 
-use std::collections::HashSet;
 use std::ops::Range;
 
 use pulp::Arch;
 use rayon::prelude::*;
 
+use super::gradients::{Gradients, Step};
 use super::nodes::{NodeStage, nodes};
 use crate::layer::{Element, ImageLayout, MAX_CHUNKS, Mode, NodeBatch, NodeGradients, Random, Scratch, grow};
 use crate::loss;
@@ -28,38 +28,12 @@ const LEAST_PART: usize = 4;
 struct Tensor<T> {
     layout: ImageLayout,
     values: Vec<T>,
-    gradient: Vec<T>,
-    /// Whether a reader has given its part of the gradient in this backward pass.
-    has_gradient: bool,
 }
 
 impl<T: Real> Tensor<T> {
-    fn new(layout: ImageLayout) -> Self {
-        Self { layout, values: vec![], gradient: vec![], has_gradient: false }
-    }
-
     /// The values of `n` images.
     fn images(&self, n: usize) -> &[T] {
         &self.values[..n * self.layout.len]
-    }
-
-    /// Room for what one reader gives of the gradient, of `n` images: the gradient itself, or `spare` where another
-    /// reader's part is there.
-    fn take_gradient(&mut self, n: usize, spare: &mut Vec<T>) -> Vec<T> {
-        let mut given = std::mem::take(if self.has_gradient { spare } else { &mut self.gradient });
-        given.resize(n * self.layout.len, T::zero());
-        given
-    }
-
-    /// Adds what a reader gave.
-    fn put_gradient(&mut self, given: Vec<T>, spare: &mut Vec<T>) {
-        if std::mem::replace(&mut self.has_gradient, true) {
-            let sums = self.gradient.par_chunks_mut(ADDED).zip(given.par_chunks(ADDED));
-            sums.for_each(|(sums, given)| sums.iter_mut().zip(given).for_each(|(sum, &given)| *sum += given));
-            *spare = given;
-        } else {
-            self.gradient = given;
-        }
     }
 }
 
@@ -76,8 +50,9 @@ pub struct CpuNetwork<T> {
     nodes: Vec<NodeStage<T>>,
     /// `tensors[0]` is the batch, the last one the logits.
     tensors: Vec<Tensor<T>>,
-    /// What a tensor's later readers give of its gradient, until it is added.
-    spare: [Vec<T>; 2],
+    gradients: Gradients,
+    /// The places of [`Gradients`].
+    places: Vec<Vec<T>>,
     scratch: Scratch,
     /// The run's seed, and the update that the passes are part of: the random numbers of layers follow from them.
     seed: u64,
@@ -149,7 +124,7 @@ pub struct ImageBytes {
     pub forward: u64,
     /// What a training needs beside that.
     pub backward: u64,
-    /// Of the chunks of images that are in work at once, and of packed weights: whatever the batch.
+    /// Of the threads, of the sums of chunks of images, and of packed weights: whatever the batch.
     pub scratch: u64,
 }
 
@@ -171,6 +146,7 @@ impl<T: Element> CpuNetwork<T> {
         let arch = Arch::new();
         let (nodes, layouts) = nodes(net, arch);
         let parts = Parts::new(&nodes, &layouts);
+        let gradients = Gradients::new(&nodes, &layouts, net.first_trained());
         Self {
             arch,
             grads: vec![T::zero(); trained],
@@ -178,8 +154,9 @@ impl<T: Element> CpuNetwork<T> {
             buffers: net.initial_buffers(0).into_iter().map(|v| T::of(v.into())).collect(),
             params,
             nodes,
-            tensors: layouts.into_iter().map(Tensor::new).collect(),
-            spare: [vec![], vec![]],
+            tensors: layouts.into_iter().map(|layout| Tensor { layout, values: vec![] }).collect(),
+            places: vec![vec![]; gradients.places.len()],
+            gradients,
             scratch: Scratch::default(),
             seed: 0,
             step: 0,
@@ -200,16 +177,15 @@ impl<T: Element> CpuNetwork<T> {
         let of_nodes: Vec<_> = nodes.iter().map(|stage| stage.node.bytes()).collect();
         let forward = layouts.iter().map(|layout| layout.len * size).chain(of_nodes.iter().map(|bytes| bytes.image));
         let most = |of: fn(&crate::layer::NodeBytes) -> usize| of_nodes.iter().map(of).max().unwrap_or(0);
-        let wanted: HashSet<usize> = nodes.iter().flat_map(|stage| stage.wanted()).collect();
-        let largest = nodes.iter().filter_map(|stage| stage.skip).map(|skip| layouts[skip].len).max().unwrap_or(0);
-        let gradients = wanted.iter().map(|&tensor| layouts[tensor].len).sum::<usize>() + net.classes;
-        let backward = (gradients + 2 * largest) * size;
+        let gradients = Gradients::new(&nodes, &layouts, net.first_trained());
+        let backward = gradients.places.iter().sum::<usize>() * size;
         // Losses and the logits' gradient.
         let losses = (2 + net.classes) * size;
         ImageBytes {
             forward: forward.sum::<usize>() as u64,
             backward: (backward + losses) as u64,
-            scratch: (MAX_CHUNKS * (most(|bytes| bytes.forward) + most(|bytes| bytes.backward))
+            scratch: (rayon::current_num_threads() * most(|bytes| bytes.thread)
+                + MAX_CHUNKS * most(|bytes| bytes.chunk)
                 + of_nodes.iter().map(|bytes| bytes.always).sum::<usize>()) as u64,
         }
     }
@@ -345,47 +321,46 @@ impl<T: Element> CpuNetwork<T> {
     /// From the gradient of the logits `[n, classes]` to the gradient of the parameters. Below the first layer with
     /// parameters nothing is computed.
     pub fn backward(&mut self, dlogits: &[T]) {
-        self.tensors.iter_mut().for_each(|tensor| tensor.has_gradient = false);
-        let last = self.tensors.last_mut().expect("the logits'");
-        last.gradient.clear();
-        last.gradient.extend_from_slice(dlogits);
-        let Self { net, arch, params, grads, seed, step, before, scratch, images: n, tensors, .. } = self;
-        let [spare, other] = &mut self.spare;
-        let first = net.first_trained();
-        for stage in self.nodes.iter().rev().filter(|stage| stage.layers.end > first) {
-            let NodeStage { node, layers, from, skip, to, wants_dx, wants_dskip } = stage;
-            let adds = *wants_dx && tensors[*from].has_gradient && node.adds_gradient();
-            let mut dx = wants_dx.then(|| match adds {
-                true => std::mem::take(&mut tensors[*from].gradient),
-                false => tensors[*from].take_gradient(*n, spare),
-            });
-            let mut dskip = skip.filter(|_| *wants_dskip).map(|skip| tensors[skip].take_gradient(*n, other));
+        let Self { net, arch, params, grads, seed, step, before, scratch, images: n, tensors, places, .. } = self;
+        let Gradients { steps, places: lens } = &self.gradients;
+        let n = *n;
+        for (place, len) in places.iter_mut().zip(lens) {
+            grow(place, n * len);
+        }
+        for (stage, gradient) in self.nodes.iter().zip(steps).rev() {
+            let NodeStage { node, layers, from, skip, to, .. } = stage;
+            let Some(Step { dy, dx, dskip }) = gradient else { continue };
+            // Out of their places while they are written.
+            let [mut given, mut given_skip] =
+                [dx, dskip].map(|part| part.map(|part| std::mem::take(&mut places[part.place])));
+            let len = |tensor: usize| n * tensors[tensor].layout.len;
             let batch = NodeBatch {
-                n: *n,
+                n,
                 arch: *arch,
                 from: tensors[*from].layout,
                 to: tensors[*to].layout,
-                x: tensors[*from].images(*n),
-                skip: skip.map(|skip| &tensors[skip]).map(|skip| (skip.images(*n), skip.layout)),
+                x: tensors[*from].images(n),
+                skip: skip.map(|skip| &tensors[skip]).map(|skip| (skip.images(n), skip.layout)),
                 params: &net.params(params, layers.clone()),
                 random: Random { seed: *seed, step: *step, layer: layers.start, before: *before },
                 scratch,
             };
             let gradients = NodeGradients {
-                dx: dx.as_deref_mut(),
-                adds,
-                dskip: dskip.as_deref_mut(),
+                dx: given.as_mut().map(|dx| &mut dx[..len(*from)]),
+                adds: dx.is_some_and(|dx| dx.adds),
+                dskip: given_skip.as_mut().zip(*skip).map(|(dskip, skip)| &mut dskip[..len(skip)]),
                 params: &mut net.params_mut(grads, layers.clone()),
             };
-            let given = &tensors[*to];
-            node.backward(batch, given.images(*n), &given.gradient, gradients);
-            match dx {
-                Some(dx) if adds => tensors[*from].gradient = dx,
-                Some(dx) => tensors[*from].put_gradient(dx, spare),
-                None => {}
-            }
-            if let (Some(dskip), Some(skip)) = (dskip, skip) {
-                tensors[*skip].put_gradient(dskip, other);
+            let dy = dy.map_or(dlogits, |dy| &places[dy][..len(*to)]);
+            node.backward(batch, tensors[*to].images(n), dy, gradients);
+            for (part, given, tensor) in [(dx, given, Some(*from)), (dskip, given_skip, *skip)] {
+                let (Some(part), Some(given), Some(tensor)) = (part, given, tensor) else { continue };
+                if let Some(then) = part.then {
+                    let len = len(tensor);
+                    let sums = places[then][..len].par_chunks_mut(ADDED).zip(given[..len].par_chunks(ADDED));
+                    sums.for_each(|(sums, given)| sums.iter_mut().zip(given).for_each(|(sum, &given)| *sum += given));
+                }
+                places[part.place] = given;
             }
         }
     }
@@ -440,5 +415,49 @@ impl<T: Element> CpuNetwork<T> {
         }
         self.packed = None;
         optimizer.fast_step(*arch, t, Values { params, grads, slots, decayed: net.decayed_len() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::smoothing::{Smoothing, Variant};
+    use crate::network::Preset;
+
+    fn networks() -> impl Iterator<Item = Network> {
+        Preset::ALL.into_iter().map(|preset| {
+            let input = if matches!(preset, Preset::Seed | Preset::Lenet5) { [1, 28, 28] } else { [3, 16, 16] };
+            Network::new(input, &preset.layers(10)).unwrap()
+        })
+    }
+
+    /// Catches a pass that counts on what another tensor's gradient has left in its place.
+    #[test]
+    fn what_lies_in_a_place_counts_for_nothing() {
+        for net in networks() {
+            let mut network = CpuNetwork::new(&net, net.initial_parameters(1));
+            let pixels = 9 * net.input.iter().product::<usize>();
+            let images: Vec<f32> = (0..pixels).map(|i| ((i * 7919) % 1013) as f32 / 500.0 - 1.0).collect();
+            let labels: Vec<u32> = (0..9).collect();
+            let form = Form::Smoothed(Smoothing { variant: Variant::Uniform, epsilon: 0.1 });
+            network.set_batch(&images);
+            network.loss_and_gradient(&form, loss::Batch::new(&labels));
+            let clean: Vec<u32> = network.grads().iter().map(|gradient| gradient.to_bits()).collect();
+            network.places.iter_mut().for_each(|place| place.fill(f32::NAN));
+            network.loss_and_gradient(&form, loss::Batch::new(&labels));
+            let poisoned: Vec<u32> = network.grads().iter().map(|gradient| gradient.to_bits()).collect();
+            assert!(clean == poisoned, "{:?}", net.layers.first());
+        }
+    }
+
+    /// Catches a place that is not free again when its gradient has been read.
+    #[test]
+    fn a_deep_network_has_few_places_for_gradients() {
+        let net = Network::new([3, 32, 32], &Preset::Resnet20.layers(10)).unwrap();
+        let (nodes, layouts) = nodes::<f32>(&net, Arch::new());
+        let Gradients { places, steps } = Gradients::new(&nodes, &layouts, net.first_trained());
+        let largest = layouts.iter().map(|layout| layout.len).max().unwrap();
+        assert!(steps.iter().all(Option::is_some));
+        assert!(places.len() <= 4 && places.iter().sum::<usize>() <= 3 * largest, "{places:?}, {largest}");
     }
 }

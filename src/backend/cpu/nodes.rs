@@ -29,14 +29,6 @@ pub struct NodeStage<T> {
     pub wants_dskip: bool,
 }
 
-impl<T> NodeStage<T> {
-    /// The tensors whose gradients are wanted.
-    pub fn wanted(&self) -> impl Iterator<Item = usize> {
-        let dx = self.wants_dx.then_some(self.from);
-        dx.into_iter().chain(self.skip.filter(|_| self.wants_dskip))
-    }
-}
-
 /// The nodes, and the layout of each tensor: 0 is the batch, the last one the logits.
 pub fn nodes<T: Element>(net: &Network, arch: Arch) -> (Vec<NodeStage<T>>, Vec<ImageLayout>) {
     let batch = planes(Shape::Image(net.input));

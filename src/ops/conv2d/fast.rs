@@ -4,12 +4,14 @@
 use rayon::prelude::*;
 
 use super::Conv2d;
-use super::fast_backward::{ConvSums, Image};
+use super::fast_backward::{ConvSums, Image, Terms};
 use super::fast_block::{ConvBlock, Packed};
 use super::fast_dense;
 use super::fast_images::{After, Convolve, Room, add_all, chunks};
 use super::winograd::Winograd;
-use crate::layer::{Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, chunk_len, grow};
+use crate::layer::{
+    Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, PerThread, chunk_len, grow,
+};
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::relu::Relu;
 use crate::real::Real;
@@ -45,12 +47,20 @@ struct Convolution<T> {
     argmax: Vec<u8>,
 }
 
-/// What a chunk of images needs, and its sums.
-#[derive(Clone, Debug, Default)]
-struct Chunk<T> {
+/// What these nodes use one after another.
+#[derive(Debug, Default)]
+struct Work<T> {
+    threads: PerThread<Own<T>>,
+    /// The sums of each chunk of images.
+    chunks: Vec<ConvSums<T>>,
+}
+
+/// What a thread needs for a chunk of images.
+#[derive(Debug, Default)]
+struct Own<T> {
     band: Vec<T>,
     room: Room<T>,
-    sums: ConvSums<T>,
+    terms: Terms<T>,
 }
 
 impl<T: Real> Node<T> for Convolution<T> {
@@ -79,17 +89,18 @@ impl<T: Real> Node<T> for Convolution<T> {
         let Self { stage, winograd, packed, argmax } = self;
         let winograd = winograd.as_ref();
         let chunk_len = chunk_len(n);
-        let chunks = chunks(scratch.of::<Vec<Chunk<T>>>(), n.div_ceil(chunk_len));
+        let threads = scratch.of::<Work<T>>().threads.fit();
         grow(argmax, n * stage.argmax_len());
         x.par_chunks(from.len * chunk_len)
             .zip(y.par_chunks_mut(to.len * chunk_len))
             .zip(argmax.par_chunks_mut(stage.argmax_len() * chunk_len))
-            .zip(chunks)
             .with_max_len(1)
-            .for_each(|(((x, y), argmax), Chunk { band, room, .. })| {
+            .for_each(|((x, y), argmax)| {
+                let Own { band, room, .. } = &mut *threads.own();
                 let mut outputs = y.chunks_mut(to.len).zip(argmax.chunks_mut(stage.argmax_len()));
                 let Some(winograd) = winograd else {
-                    band.resize(stage.band_len(), T::zero());
+                    grow(band, stage.band_len());
+                    let band = &mut band[..stage.band_len()];
                     let images = x.chunks(from.len).zip(outputs);
                     return images.for_each(|(x, (y, argmax))| stage.forward(arch, packed, x, y, argmax, band));
                 };
@@ -110,10 +121,12 @@ impl<T: Real> Node<T> for Convolution<T> {
         let NodeBatch { n, arch, from, to, x, scratch, .. } = batch;
         let Self { stage, packed, argmax, .. } = self;
         let chunk_len = chunk_len(n);
-        let chunks = &mut scratch.of::<Vec<Chunk<T>>>()[..n.div_ceil(chunk_len)];
+        let Work { threads, chunks: all } = scratch.of::<Work<T>>();
+        let (threads, chunks) = (threads.fit(), chunks(all, n.div_ceil(chunk_len)));
         let argmax = &argmax[..n * stage.argmax_len()];
-        let work = |at: usize, chunk: &mut Chunk<T>, dx: &mut [T]| {
-            stage.clear(&mut chunk.sums);
+        let work = |at: usize, sums: &mut ConvSums<T>, dx: &mut [T]| {
+            let terms = &mut threads.own().terms;
+            stage.clear(sums, terms);
             // Empty if it is not wanted.
             let mut dx = dx.chunks_mut(from.len);
             for k in at * chunk_len..n.min((at + 1) * chunk_len) {
@@ -121,7 +134,7 @@ impl<T: Real> Node<T> for Convolution<T> {
                     [(x, from.len), (y, to.len), (dy, to.len)].map(|(values, len)| &values[k * len..][..len]);
                 let argmax = &argmax[k * stage.argmax_len()..][..stage.argmax_len()];
                 let dx = dx.next().unwrap_or_default();
-                stage.backward(arch, packed, Image { x, y, argmax, dy, dx }, &mut chunk.sums);
+                stage.backward(arch, packed, Image { x, y, argmax, dy, dx }, sums, terms);
             }
         };
         let tasks = chunks.par_iter_mut().with_max_len(1);
@@ -133,11 +146,11 @@ impl<T: Real> Node<T> for Convolution<T> {
             None => tasks.enumerate().for_each(|(at, chunk)| work(at, chunk, &mut [])),
         }
         let (total, parts) = chunks.split_first_mut().expect("a batch has at least one image");
-        add_all(arch, &mut total.sums.dw, parts.iter().map(|part| &part.sums.dw[..]));
-        add_all(arch, &mut total.sums.db, parts.iter().map(|part| &part.sums.db[..]));
-        stage.unpack(&total.sums.dw, grads[0]);
+        add_all(arch, &mut total.dw, parts.iter().map(|part| &part.dw[..]));
+        add_all(arch, &mut total.db, parts.iter().map(|part| &part.db[..]));
+        stage.unpack(&total.dw, grads[0]);
         if let Some(db) = grads.get_mut(1) {
-            db.copy_from_slice(&total.sums.db[..db.len()]);
+            db.copy_from_slice(&total.db[..db.len()]);
         }
     }
 
@@ -145,10 +158,11 @@ impl<T: Real> Node<T> for Convolution<T> {
         let size = size_of::<T>();
         let winograd = self.winograd.as_ref();
         let whole = winograd.map_or(0, |winograd| winograd.together() * self.stage.unpooled().len * size);
+        let band = (self.stage.band_len() * size).max(whole + winograd.map_or(0, Convolve::room_bytes));
         NodeBytes {
             image: self.stage.argmax_len(),
-            forward: (self.stage.band_len() * size).max(whole + winograd.map_or(0, Convolve::room_bytes)),
-            backward: self.stage.sums_bytes::<T>(),
+            thread: band + self.stage.terms_bytes::<T>(),
+            chunk: self.stage.sums_bytes::<T>(),
             always: winograd.map_or(0, Convolve::packed_bytes),
         }
     }

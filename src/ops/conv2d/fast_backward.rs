@@ -18,6 +18,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::fast_block::{ConvBlock, Packed};
+use crate::layer::grow;
 use crate::real::{Real, lanes};
 
 /// How many windows' terms are collected before they are used: few enough that they, and the part of the image that
@@ -31,7 +32,7 @@ struct Term<T> {
     gradient: T,
 }
 
-/// What the stages of one chunk of images need between them, and the chunk's sums.
+/// The sums of one chunk of images.
 #[derive(Clone, Debug, Default)]
 pub struct ConvSums<T> {
     /// The weight's gradient, `[c_out][kernel row][vectors]`: each row's pixels as they lie in the input. For a narrow
@@ -39,7 +40,12 @@ pub struct ConvSums<T> {
     pub dw: Vec<T>,
     /// The bias's gradient, `[c_out]`, filled up to whole vectors.
     pub db: Vec<T>,
-    /// One pixel's, `[c_out]`.
+}
+
+/// What a thread collects of some rows of windows.
+#[derive(Clone, Debug, Default)]
+pub struct Terms<T> {
+    /// One pixel's gradients, `[c_out]`.
     gradients: Vec<T>,
     /// `[c_out][window]`, with how many there are of each channel.
     by_channel: Vec<Term<T>>,
@@ -83,7 +89,7 @@ impl ConvBlock {
     }
 
     /// Makes room, and sets the sums to zero.
-    pub fn clear<T: Real>(&self, sums: &mut ConvSums<T>) {
+    pub fn clear<T: Real>(&self, sums: &mut ConvSums<T>, terms: &mut Terms<T>) {
         let c_out = self.dims.c_out;
         let windows = self.rows_at_once() * self.pool.output_plane()[1];
         let narrow = self.is_narrow();
@@ -96,28 +102,39 @@ impl ConvBlock {
         if narrow {
             return;
         }
-        sums.gradients.resize(c_out, T::zero());
-        sums.by_channel.resize(c_out * windows, Term::default());
-        sums.channel_counts.resize(c_out, 0);
+        grow(&mut terms.gradients, c_out);
+        grow(&mut terms.by_channel, c_out * windows);
+        grow(&mut terms.channel_counts, c_out);
         if self.wants_input_gradient {
-            sums.by_place.resize(windows * self.window() * c_out, Term::default());
-            sums.place_counts.resize(windows * self.window(), 0);
+            grow(&mut terms.by_place, windows * self.window() * c_out);
+            grow(&mut terms.place_counts, windows * self.window());
         }
     }
 
     /// At most so many bytes do [`ConvSums`] take after [`Self::clear`].
     pub fn sums_bytes<T: Real>(&self) -> usize {
-        let windows = self.rows_at_once() * self.pool.output_plane()[1];
         let row = self.dw_row().max(self.dims.kernel[1] * self.dims.input[0]);
-        let numbers = self.padded_c_out() * (self.dims.kernel[0] * row + 2);
+        self.padded_c_out() * (self.dims.kernel[0] * row + 1) * size_of::<T>()
+    }
+
+    /// The same of [`Terms`].
+    pub fn terms_bytes<T: Real>(&self) -> usize {
+        let windows = self.rows_at_once() * self.pool.output_plane()[1];
         let terms = self.dims.c_out * windows * (1 + self.window());
         let counts = self.dims.c_out + windows * self.window();
-        numbers * size_of::<T>() + terms * size_of::<Term<T>>() + counts * size_of::<u32>()
+        self.dims.c_out * size_of::<T>() + terms * size_of::<Term<T>>() + counts * size_of::<u32>()
     }
 
     /// Adds one image's part to the sums, and writes `dx`.
-    pub fn backward<T: Real>(&self, arch: Arch, packed: &Packed<T>, image: Image<T>, sums: &mut ConvSums<T>) {
-        arch.dispatch(Backward { stage: self, packed, image, sums });
+    pub fn backward<T: Real>(
+        &self,
+        arch: Arch,
+        packed: &Packed<T>,
+        image: Image<T>,
+        sums: &mut ConvSums<T>,
+        terms: &mut Terms<T>,
+    ) {
+        arch.dispatch(Backward { stage: self, packed, image, sums, terms });
     }
 
     /// Copies summed gradients, laid out as [`ConvSums::dw`], to `dw [c_out, c_in, kernel rows, kernel columns]`.
@@ -151,6 +168,7 @@ struct Backward<'a, T> {
     packed: &'a Packed<T>,
     image: Image<'a, T>,
     sums: &'a mut ConvSums<T>,
+    terms: &'a mut Terms<T>,
 }
 
 impl<T: Real> WithSimd for Backward<'_, T> {
@@ -158,7 +176,7 @@ impl<T: Real> WithSimd for Backward<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { stage, packed, image, sums } = self;
+        let Self { stage, packed, image, sums, terms } = self;
         if stage.is_narrow() {
             return add_weight_narrow(simd, stage, &image, sums);
         }
@@ -168,10 +186,10 @@ impl<T: Real> WithSimd for Backward<'_, T> {
         let rows = stage.pool.output_plane()[0];
         for first in (0..rows).step_by(stage.rows_at_once()) {
             let band = first..rows.min(first + stage.rows_at_once());
-            collect(stage, &image, sums, band.clone());
-            add_weight(simd, stage, image.x, sums);
+            collect(stage, &image, &mut sums.db, terms, band.clone());
+            add_weight(simd, stage, image.x, terms, &mut sums.dw);
             if stage.wants_input_gradient {
-                add_input(simd, stage, packed, sums, band, image.dx);
+                add_input(simd, stage, packed, terms, band, image.dx);
             }
         }
     }
@@ -180,17 +198,23 @@ impl<T: Real> WithSimd for Backward<'_, T> {
 /// Collects the terms of the windows in `rows`. Terms are always written, and counted only if they are not zero: the
 /// processor could not foresee a branch.
 #[inline(always)]
-fn collect<T: Real>(stage: &ConvBlock, image: &Image<T>, sums: &mut ConvSums<T>, rows: std::ops::Range<usize>) {
+fn collect<T: Real>(
+    stage: &ConvBlock,
+    image: &Image<T>,
+    db: &mut [T],
+    terms: &mut Terms<T>,
+    rows: std::ops::Range<usize>,
+) {
     let (c_out, window, padded) = (stage.dims.c_out, stage.window(), stage.padded_c_out());
     let columns = stage.pool.output_plane()[1];
     let capacity = stage.rows_at_once() * columns;
     let places = places(stage);
     let wants_input_gradient = stage.wants_input_gradient;
     // As slices, so that the compiler sees that no store below changes where they are.
-    let gradients = &mut sums.gradients[..c_out];
-    let db = &mut sums.db[..c_out];
-    let (by_channel, channel_counts) = (&mut sums.by_channel[..], &mut sums.channel_counts[..c_out]);
-    let (by_place, place_counts) = (&mut sums.by_place[..], &mut sums.place_counts[..]);
+    let gradients = &mut terms.gradients[..c_out];
+    let db = &mut db[..c_out];
+    let (by_channel, channel_counts) = (&mut terms.by_channel[..], &mut terms.channel_counts[..c_out]);
+    let (by_place, place_counts) = (&mut terms.by_place[..], &mut terms.place_counts[..]);
     channel_counts.fill(0);
     place_counts.fill(0);
     for (at, (i, j)) in rows.flat_map(|i| (0..columns).map(move |j| (i, j))).enumerate() {
@@ -255,15 +279,15 @@ fn places(stage: &ConvBlock) -> [u32; 256] {
 /// `dw[o] += gradient * x` over the collected terms. Each tile of `dw[o]`, up to 3 kernel rows by some vectors, is held
 /// in registers for all terms of the channel.
 #[inline(always)]
-fn add_weight<S: Simd, T: Real>(simd: S, stage: &ConvBlock, x: &[T], sums: &mut ConvSums<T>) {
+fn add_weight<S: Simd, T: Real>(simd: S, stage: &ConvBlock, x: &[T], terms: &Terms<T>, dw: &mut [T]) {
     let lanes = const { lanes::<T, S>() };
     let kernel_rows = stage.dims.kernel[0];
     let row = stage.dw_row();
     let capacity = stage.rows_at_once() * stage.pool.output_plane()[1];
     let widest = if S::REGISTER_COUNT >= 32 { 6 } else { 4 };
     let tiles = (row / lanes).div_ceil(widest);
-    for (o, dw) in sums.dw.chunks_exact_mut(kernel_rows * row).enumerate() {
-        let terms = &sums.by_channel[o * capacity..][..sums.channel_counts[o] as usize];
+    for (o, dw) in dw.chunks_exact_mut(kernel_rows * row).enumerate() {
+        let terms = &terms.by_channel[o * capacity..][..terms.channel_counts[o] as usize];
         let mut p = 0;
         while p < kernel_rows {
             let rows = if kernel_rows - p >= 3 { 3 } else { 1 };
@@ -430,7 +454,7 @@ fn add_input<S: Simd, T: Real>(
     simd: S,
     stage: &ConvBlock,
     packed: &Packed<T>,
-    sums: &ConvSums<T>,
+    collected: &Terms<T>,
     rows: std::ops::Range<usize>,
     dx: &mut [T],
 ) {
@@ -446,7 +470,7 @@ fn add_input<S: Simd, T: Real>(
             let corner = corner(stage, i, j);
             for (place, offset) in places[..window].iter().enumerate() {
                 let place = at * window + place;
-                let terms = &sums.by_place[place * c_out..][..sums.place_counts[place] as usize];
+                let terms = &collected.by_place[place * c_out..][..collected.place_counts[place] as usize];
                 if terms.is_empty() {
                     continue;
                 }

@@ -16,7 +16,7 @@ use super::fast_grouped::Grouped;
 use super::fast_images::{After, Convolve, Room, add, add_all, chunks};
 use super::winograd::Winograd;
 use crate::layer::{
-    Following, ImageLayout, MAX_CHUNKS, Mode, Node, NodeBatch, NodeBytes, NodeGradients, chunk_len, grow,
+    Following, ImageLayout, MAX_CHUNKS, Mode, Node, NodeBatch, NodeBytes, NodeGradients, PerThread, chunk_len, grow,
 };
 use crate::ops::batch_norm2d::BatchNorm2d;
 use crate::ops::batch_norm2d::fast::Norm;
@@ -49,13 +49,25 @@ fn convolve<T: Real>(dims: &Conv2d, wants_dx: bool, lanes: usize) -> Box<dyn Con
     }
 }
 
-/// What a chunk of images needs, and its sums.
-#[derive(Clone, Debug, Default)]
-struct Chunk<T> {
+/// What these nodes use one after another.
+#[derive(Debug, Default)]
+struct Work<T> {
+    threads: PerThread<Own<T>>,
+    chunks: Vec<Sums<T>>,
+}
+
+/// What a thread needs for a chunk of images.
+#[derive(Debug, Default)]
+struct Own<T> {
     room: Room<T>,
-    /// Some images between the convolution and the norm, or their gradient with a border of zeros.
+    /// Some images' gradient, with a border of zeros.
     between: Vec<T>,
     row: Vec<T>,
+}
+
+/// The sums of a chunk of images.
+#[derive(Debug, Default)]
+struct Sums<T> {
     /// As [`Convolve::add_weight`] sums it.
     dw: Vec<T>,
     /// `[c_out]`, filled up.
@@ -91,7 +103,7 @@ impl<T: Real> Backward<'_, T> {
     fn run(
         &self,
         n: usize,
-        chunks: &mut [Chunk<T>],
+        work: &mut Work<T>,
         dx: Option<&mut [T]>,
         grads: &mut [&mut [T]],
         gradient: impl Fn(usize, &mut Vec<T>, &mut [T]) + Sync,
@@ -99,8 +111,10 @@ impl<T: Real> Backward<'_, T> {
         let Self { conv, dims, arch, from, x, adds } = *self;
         let chunk_len = images_of_chunk(conv, n);
         let layout = conv.gradient();
-        let work = |at: usize, chunk: &mut Chunk<T>, dx: &mut [T]| {
-            let Chunk { room, between, row, dw, db } = chunk;
+        let chunks = chunks(&mut work.chunks, n.div_ceil(chunk_len));
+        let threads = work.threads.fit();
+        let work = |at: usize, Sums { dw, db }: &mut Sums<T>, dx: &mut [T]| {
+            let Own { room, between, row } = &mut *threads.own();
             dw.clear();
             dw.resize(conv.sums_len(), T::zero());
             db.clear();
@@ -135,7 +149,7 @@ impl<T: Real> Backward<'_, T> {
         let (total, parts) = chunks.split_first_mut().expect("a batch has at least one image");
         add_all(arch, &mut total.dw, parts.iter().map(|part| &part.dw[..]));
         add_all(arch, &mut total.db, parts.iter().map(|part| &part.db[..]));
-        conv.unpack(arch, &total.dw, grads[0], &mut total.room);
+        conv.unpack(arch, &total.dw, grads[0], &mut threads.own().room);
         if dims.bias {
             grads[1].copy_from_slice(&total.db[..dims.c_out]);
         }
@@ -174,10 +188,10 @@ impl<T: Real> Node<T> for Convolution<T> {
         let NodeBatch { n, arch, from, to, x, scratch, .. } = batch;
         let conv = &*self.conv;
         let chunk_len = images_of_chunk(conv, n);
-        let chunks = chunks(scratch.of::<Vec<Chunk<T>>>(), n.div_ceil(chunk_len));
+        let threads = scratch.of::<Work<T>>().threads.fit();
         let tasks = x.par_chunks(from.len * chunk_len).zip(y.par_chunks_mut(to.len * chunk_len));
-        tasks.zip(chunks).with_max_len(1).for_each(|((x, y), chunk)| {
-            conv.forward(arch, x, y, &to, After::default(), &mut chunk.room);
+        tasks.with_max_len(1).for_each(|(x, y)| {
+            conv.forward(arch, x, y, &to, After::default(), &mut threads.own().room);
         });
     }
 
@@ -188,11 +202,10 @@ impl<T: Real> Node<T> for Convolution<T> {
     fn backward(&self, batch: NodeBatch<T>, _y: &[T], dy: &[T], grads: NodeGradients<T>) {
         let NodeBatch { n, arch, from, to, x, scratch, .. } = batch;
         let conv = &*self.conv;
-        let chunks = chunks(scratch.of::<Vec<Chunk<T>>>(), n.div_ceil(images_of_chunk(conv, n)));
         let layout = conv.gradient();
         let [channels, rows, columns] = layout.dims;
         let backward = Backward { conv, dims: &self.dims, arch, from, x, adds: grads.adds };
-        backward.run(n, chunks, grads.dx, grads.params, |k, _, given| {
+        backward.run(n, scratch.of(), grads.dx, grads.params, |k, _, given| {
             let dy = &dy[k * to.len..][..to.len];
             for i in 0..rows {
                 for j in 0..columns {
@@ -220,8 +233,8 @@ fn bytes<T: Real>(conv: &dyn Convolve<T>, image: usize) -> NodeBytes {
     let of_chunk = |bytes: usize| (bytes * most_chunks(conv)).div_ceil(MAX_CHUNKS);
     NodeBytes {
         image: image * size_of::<T>(),
-        forward: of_chunk(conv.room_bytes() + between * size_of::<T>()),
-        backward: of_chunk((conv.sums_len() + layout.column_stride) * size_of::<T>()),
+        thread: conv.room_bytes() + between * size_of::<T>(),
+        chunk: of_chunk((conv.sums_len() + layout.column_stride) * size_of::<T>()),
         always: conv.packed_bytes(),
     }
 }
@@ -280,13 +293,13 @@ impl<T: Real> Node<T> for Normed<T> {
         let conv = &**conv;
         let layout = norm.layout();
         let chunk_len = images_of_chunk(conv, n);
-        let chunks = chunks(scratch.of::<Vec<Chunk<T>>>(), n.div_ceil(chunk_len));
+        let threads = scratch.of::<Work<T>>().threads.fit();
         let tasks = x.par_chunks(from.len * chunk_len).zip(y.par_chunks_mut(to.len * chunk_len));
         if mode == Mode::Inference {
             let relu = norm.has_relu();
-            tasks.zip(chunks).enumerate().with_max_len(1).for_each(|(at, ((x, y), chunk))| {
+            tasks.enumerate().with_max_len(1).for_each(|(at, (x, y))| {
                 let added = skip.as_ref().map(|(values, lies)| (&values[at * chunk_len * lies.len..], lies));
-                conv.forward(arch, x, y, &to, After { added, relu }, &mut chunk.room);
+                conv.forward(arch, x, y, &to, After { added, relu }, &mut threads.own().room);
             });
             return;
         }
@@ -299,12 +312,12 @@ impl<T: Real> Node<T> for Normed<T> {
         x.par_chunks(from.len * chunk_len)
             .zip(between.par_chunks_mut(layout.len * chunk_len))
             .zip(measured.par_chunks_mut(images * chunk_len))
-            .zip(&mut *chunks)
             .with_max_len(1)
-            .for_each(|(((x, z), measured), chunk)| {
+            .for_each(|((x, z), measured)| {
+                let room = &mut threads.own().room;
                 let groups = x.chunks(from.len * conv.together()).zip(z.chunks_mut(layout.len * conv.together()));
                 for ((x, z), measured) in groups.zip(measured.chunks_mut(images * conv.together())) {
-                    conv.forward(arch, x, z, &layout, After::default(), &mut chunk.room);
+                    conv.forward(arch, x, z, &layout, After::default(), room);
                     for (z, measured) in z.chunks(layout.len).zip(measured.chunks_mut(images)) {
                         Norm::measure(arch, z, measured);
                     }
@@ -332,10 +345,9 @@ impl<T: Real> Node<T> for Normed<T> {
         let given = OutputGradient { y, dy, lies: norm.lies(to) };
         let dskip = grads.dskip.zip(skip).map(|(dskip, (_, layout))| (dskip, norm.lies(layout)));
         let factors = norm.factors(arch, n, z, given, dskip, of_norm);
-        let chunks = chunks(scratch.of::<Vec<Chunk<T>>>(), n.div_ceil(images_of_chunk(conv, n)));
         let lies = norm.lies(conv.gradient());
         let backward = Backward { conv, dims: &self.dims, arch, from, x, adds: grads.adds };
-        backward.run(n, chunks, grads.dx, of_conv, |k, row, dz| {
+        backward.run(n, scratch.of(), grads.dx, of_conv, |k, row, dz| {
             let z = &z[k * layout.len..][..layout.len];
             norm.input_gradient(arch, &factors, z, given.image(k), dz, lies, row);
         });

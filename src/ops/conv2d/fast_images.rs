@@ -102,7 +102,7 @@ pub fn pack_bias<T: Real>(bias: &[T], len: usize, packed: &mut Vec<T>) {
     packed.resize(len, T::zero());
 }
 
-/// What one chunk of images needs while it is in work.
+/// What a thread needs while a chunk of images is in work.
 #[derive(Clone, Debug, Default)]
 pub struct Room<T> {
     /// Transformed inputs, or a row of outputs.
