@@ -9,7 +9,7 @@ use crate::real::Real;
 
 /// Where one reader's part of a gradient is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct GradientPart {
     /// The place that the node is given.
     pub place: usize,
     /// Whether other readers' parts are there already, and the node adds its own.
@@ -20,25 +20,25 @@ pub struct Part {
 
 /// What a node's backward pass reads and writes, as indices of places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct GradientStep {
     /// The output's gradient; none for the logits', which have no place here.
     pub dy: Option<usize>,
     /// The input's.
-    pub dx: Option<Part>,
+    pub dx: Option<GradientPart>,
     /// Of what is added.
-    pub dskip: Option<Part>,
+    pub dskip: Option<GradientPart>,
 }
 
 /// The backward pass of each node, and how large the places are.
 #[derive(Clone, Debug, Default)]
-pub struct Gradients {
+pub struct GradientPlaces {
     /// For each node; none where nothing is computed.
-    pub steps: Vec<Option<Step>>,
+    pub steps: Vec<Option<GradientStep>>,
     /// Numbers of an image.
     pub places: Vec<usize>,
 }
 
-impl Gradients {
+impl GradientPlaces {
     /// Of the nodes between tensors of these layouts, the last one being the logits. Nothing is computed below layer
     /// `first`, the first one with parameters.
     pub fn new<T: Real>(nodes: &[NodeStage<T>], layouts: &[ImageLayout], first: usize) -> Self {
@@ -52,10 +52,10 @@ impl Gradients {
                 match of[tensor] {
                     None => {
                         let place = *of[tensor].insert(all.take(len));
-                        Part { place, adds: false, then: None }
+                        GradientPart { place, adds: false, then: None }
                     }
-                    Some(place) if adds => Part { place, adds: true, then: None },
-                    then => Part { place: all.take(len), adds: false, then },
+                    Some(place) if adds => GradientPart { place, adds: true, then: None },
+                    then => GradientPart { place: all.take(len), adds: false, then },
                 }
             };
             let dx = stage.wants_dx.then(|| part(stage.from, stage.node.adds_gradient()));
@@ -63,7 +63,7 @@ impl Gradients {
             let parts = dx.into_iter().chain(dskip);
             parts.filter(|part| part.then.is_some()).for_each(|part| all.free.push(part.place));
             all.free.extend(dy);
-            *step = Some(Step { dy, dx, dskip });
+            *step = Some(GradientStep { dy, dx, dskip });
         }
         Self { steps, places: all.lens }
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::gradients::{Gradients, Step};
+use super::gradients::{GradientPlaces, GradientStep};
 use super::nodes::{NodeStage, nodes};
 use crate::layer::{Element, ImageLayout, MAX_CHUNKS, Mode, NodeBatch, NodeGradients, Random, Scratch, grow};
 use crate::loss;
@@ -50,8 +50,8 @@ pub struct CpuNetwork<T> {
     nodes: Vec<NodeStage<T>>,
     /// `tensors[0]` is the batch, the last one the logits.
     tensors: Vec<Tensor<T>>,
-    gradients: Gradients,
-    /// The places of [`Gradients`].
+    gradients: GradientPlaces,
+    /// The places of [`GradientPlaces`].
     places: Vec<Vec<T>>,
     scratch: Scratch,
     /// The run's seed, and the update that the passes are part of: the random numbers of layers follow from them.
@@ -146,7 +146,7 @@ impl<T: Element> CpuNetwork<T> {
         let arch = Arch::new();
         let (nodes, layouts) = nodes(net, arch);
         let parts = Parts::new(&nodes, &layouts);
-        let gradients = Gradients::new(&nodes, &layouts, net.first_trained());
+        let gradients = GradientPlaces::new(&nodes, &layouts, net.first_trained());
         Self {
             arch,
             grads: vec![T::zero(); trained],
@@ -177,7 +177,7 @@ impl<T: Element> CpuNetwork<T> {
         let of_nodes: Vec<_> = nodes.iter().map(|stage| stage.node.bytes()).collect();
         let forward = layouts.iter().map(|layout| layout.len * size).chain(of_nodes.iter().map(|bytes| bytes.image));
         let most = |of: fn(&crate::layer::NodeBytes) -> usize| of_nodes.iter().map(of).max().unwrap_or(0);
-        let gradients = Gradients::new(&nodes, &layouts, net.first_trained());
+        let gradients = GradientPlaces::new(&nodes, &layouts, net.first_trained());
         let backward = gradients.places.iter().sum::<usize>() * size;
         // Losses and the logits' gradient.
         let losses = (2 + net.classes) * size;
@@ -322,14 +322,14 @@ impl<T: Element> CpuNetwork<T> {
     /// parameters nothing is computed.
     pub fn backward(&mut self, dlogits: &[T]) {
         let Self { net, arch, params, grads, seed, step, before, scratch, images: n, tensors, places, .. } = self;
-        let Gradients { steps, places: lens } = &self.gradients;
+        let GradientPlaces { steps, places: lens } = &self.gradients;
         let n = *n;
         for (place, len) in places.iter_mut().zip(lens) {
             grow(place, n * len);
         }
         for (stage, gradient) in self.nodes.iter().zip(steps).rev() {
             let NodeStage { node, layers, from, skip, to, .. } = stage;
-            let Some(Step { dy, dx, dskip }) = gradient else { continue };
+            let Some(GradientStep { dy, dx, dskip }) = gradient else { continue };
             // Out of their places while they are written.
             let [mut given, mut given_skip] =
                 [dx, dskip].map(|part| part.map(|part| std::mem::take(&mut places[part.place])));
@@ -455,7 +455,7 @@ mod tests {
     fn a_deep_network_has_few_places_for_gradients() {
         let net = Network::new([3, 32, 32], &Preset::Resnet20.layers(10)).unwrap();
         let (nodes, layouts) = nodes::<f32>(&net, Arch::new());
-        let Gradients { places, steps } = Gradients::new(&nodes, &layouts, net.first_trained());
+        let GradientPlaces { places, steps } = GradientPlaces::new(&nodes, &layouts, net.first_trained());
         let largest = layouts.iter().map(|layout| layout.len).max().unwrap();
         assert!(steps.iter().all(Option::is_some));
         assert!(places.len() <= 4 && places.iter().sum::<usize>() <= 3 * largest, "{places:?}, {largest}");
