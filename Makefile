@@ -9,6 +9,10 @@
 CARGO ?= cargo
 TRAIN ?= --epochs 3
 
+# Debug builds of wgpu load Vulkan's validation layer where it is installed. Nobody reads here what it says, and it takes a
+# quarter of the time of the GPU tests; `tests/validation` loads it and reads it.
+export WGPU_VALIDATION ?= 0
+
 .PHONY: train test test-drivers test-thorough swiftshader faults lint bench check driver
 
 train:

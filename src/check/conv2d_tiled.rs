@@ -6,6 +6,7 @@ use super::Row;
 use super::blocks::channels_last;
 use super::probe::{POISON, Probe};
 use super::random;
+use super::row_sums::{of_rows, values_of_rows};
 use super::steps::{step, sum_of_products};
 use crate::Result;
 use crate::backend::gpu::Gpu;
@@ -412,20 +413,11 @@ impl Case<'_> {
         assert_eq!(segments[0].splits as usize, splits);
         let biases = if conv.bias { conv.c_out } else { 0 };
         let mut all = Near { values: vec![], tolerance: vec![] };
+        let magnitudes: Vec<f64> = x.iter().map(|x| x.abs()).collect();
         for first in (0..splits).map(|i| i * split) {
-            let own = |values: &[f64]| -> Vec<f64> {
-                let row = |i: usize| i / conv.output_len() * rows + i / columns % rows;
-                let within = |i: usize| (first..first + split).contains(&row(i));
-                values.iter().enumerate().map(|(i, &v)| if within(i) { v } else { 0.0 }).collect()
-            };
-            let pass = |i: &[&[f64]], out: &mut [f64]| {
-                let (dw, db) = out.split_at_mut(conv.weight_len());
-                conv2d::reference::backward_weight(conv, i[0], i[1], dw, db);
-            };
-            let len = conv.weight_len() + conv.c_out;
-            let [values, tolerance] = sum_of_products(len, split * columns, &[x, &own(&dz.values)], pass);
-            let mut off = vec![0.0; len];
-            pass(&[&x.iter().map(|x| x.abs()).collect::<Vec<_>>(), &own(&dz.tolerance)], &mut off);
+            let own = first.min(self.n * rows)..(first + split).min(self.n * rows);
+            let [values, tolerance] = of_rows(conv, x, &dz.values, own.clone(), split * columns);
+            let off = values_of_rows(conv, &magnitudes, &dz.tolerance, own);
             let used = conv.weight_len() + biases;
             all.values.extend(&values[..used]);
             all.tolerance.extend(tolerance.iter().zip(&off).map(|(t, off)| t + off).take(used));

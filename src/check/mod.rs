@@ -18,6 +18,7 @@ pub mod nan;
 pub mod network;
 pub mod ops;
 mod probe;
+mod row_sums;
 pub(crate) mod steps;
 
 pub use crate::cases::{random, random_targets};

@@ -75,7 +75,7 @@ fn ends(children: Vec<Child>) -> Vec<(i32, String)> {
 fn a_run_has_one_process_at_a_time() {
     for _ in 0..3 {
         let dir = tempdir().unwrap();
-        let train = "train --device cpu --limit-train 400 --limit-test 40 --batch-size 8";
+        let train = "train --device cpu --limit-train 200 --limit-test 40 --batch-size 8";
         for seed in [0, 1] {
             run(dir.path(), &format!("{train} --epochs 3 --seed {seed} --out alone{seed}")).success();
         }
