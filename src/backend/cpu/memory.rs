@@ -1,7 +1,7 @@
 //! How much memory the CPU path takes: known before anything is made, so that what does not fit is refused in a line.
 //! An allocation that fails ends a program without one.
 
-use super::network::{CpuNetwork, ImageBytes};
+use super::network::CpuNetwork;
 use crate::compile::fuse::Kernels;
 use crate::compile::largest_batch;
 use crate::layer::Element;
@@ -39,20 +39,15 @@ pub fn of_backend<T: Element>(net: &Network, kernels: Kernels, train: usize, inf
     // Parameters; where they are trained also their gradient, two moments, their copy in f32, the state at an epoch's
     // end, and the bytes of its file.
     let trained = if train > 0 { 3 * size + 4 + 3 * 8 + 3 * size } else { 0 };
-    let ImageBytes { forward, backward, scratch } = match kernels {
-        Kernels::Fused => CpuNetwork::<T>::image_bytes(net),
-        Kernels::Reference => of_reference(net, size),
+    let batch = match kernels {
+        Kernels::Fused => CpuNetwork::<T>::batch_bytes(net, train, infer),
+        Kernels::Reference => of_reference(net, size, train as u64, infer as u64),
     };
-    let (train, infer) = (train as u64, infer as u64);
-    // A buffer that grows is there twice for a moment.
-    let most = train.max(infer);
-    let grown = if train == infer { most } else { most.saturating_add(train.min(infer)) };
-    let batch = forward.saturating_mul(grown).saturating_add(backward.saturating_mul(train)).saturating_add(scratch);
     Memory { parameters: flat.saturating_mul(size + trained), batch }
 }
 
-/// The same of the plain network: every layer's output and its gradient, and what its forward pass saves.
-fn of_reference(net: &Network, size: u64) -> ImageBytes {
+/// The same of the plain network's batches: every layer's output and its gradient, and what its forward pass saves.
+fn of_reference(net: &Network, size: u64, train: u64, infer: u64) -> u64 {
     let mut forward = net.input.iter().product::<usize>() as u64 * size;
     let mut backward = forward;
     for layer in &net.layers {
@@ -61,7 +56,10 @@ fn of_reference(net: &Network, size: u64) -> ImageBytes {
         backward += output * size;
         forward += layer.op.saved(1).map_or(0, |saved| saved.len as u64 * if saved.numbers { size } else { 4 });
     }
-    ImageBytes { forward, backward, scratch: 0 }
+    // A buffer that grows is there twice for a moment.
+    let most = train.max(infer);
+    let grown = if train == infer { most } else { most.saturating_add(train.min(infer)) };
+    forward.saturating_mul(grown).saturating_add(backward.saturating_mul(train))
 }
 
 /// Refuses a backend in `T` that does not fit into the memory that is available, and names the batch that does: `train`

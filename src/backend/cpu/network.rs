@@ -7,7 +7,9 @@ use rayon::prelude::*;
 
 use super::gradients::{GradientPlaces, GradientStep};
 use super::nodes::{NodeStage, nodes};
-use crate::layer::{Element, ImageLayout, MAX_CHUNKS, Mode, NodeBatch, NodeGradients, Random, Scratch, grow};
+use crate::layer::{
+    Element, ImageLayout, MAX_CHUNKS, Mode, NodeBatch, NodeBytes, NodeGradients, Random, Scratch, grow,
+};
 use crate::loss;
 use crate::loss::{BatchLoss, Form, mean};
 use crate::network::Network;
@@ -117,17 +119,6 @@ impl Parts {
     }
 }
 
-/// NodeBytes of an image in a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ImageBytes {
-    /// What every layer gives.
-    pub forward: u64,
-    /// What a training needs beside that.
-    pub backward: u64,
-    /// Of the threads, of the sums of chunks of images, and of packed weights: whatever the batch.
-    pub scratch: u64,
-}
-
 impl<T: Element> CpuNetwork<T> {
     /// A network with these parameters, `[net.flat_len()]`.
     pub fn new(net: &Network, params: Vec<T>) -> Self {
@@ -170,24 +161,39 @@ impl<T: Element> CpuNetwork<T> {
         }
     }
 
-    /// How much memory a batch takes, worked out and not allocated.
-    pub fn image_bytes(net: &Network) -> ImageBytes {
+    /// How many bytes batches of up to `train` training images and `infer` others take, worked out and not allocated.
+    pub fn batch_bytes(net: &Network, train: usize, infer: usize) -> u64 {
         let (nodes, layouts) = nodes::<T>(net, Arch::new());
-        let size = size_of::<T>();
-        let of_nodes: Vec<_> = nodes.iter().map(|stage| stage.node.bytes()).collect();
-        let forward = layouts.iter().map(|layout| layout.len * size).chain(of_nodes.iter().map(|bytes| bytes.image));
-        let most = |of: fn(&crate::layer::NodeBytes) -> usize| of_nodes.iter().map(of).max().unwrap_or(0);
-        let gradients = GradientPlaces::new(&nodes, &layouts, net.first_trained());
-        let backward = gradients.places.iter().sum::<usize>() * size;
-        // Losses and the logits' gradient.
-        let losses = (2 + net.classes) * size;
-        ImageBytes {
-            forward: forward.sum::<usize>() as u64,
-            backward: (backward + losses) as u64,
-            scratch: (rayon::current_num_threads() * most(|bytes| bytes.thread)
-                + MAX_CHUNKS * most(|bytes| bytes.chunk)
-                + of_nodes.iter().map(|bytes| bytes.always).sum::<usize>()) as u64,
+        let parts = Parts::new(&nodes, &layouts);
+        let bytes = |images: usize, of_one: usize| (images as u64).saturating_mul(of_one as u64);
+        let (mut held, mut grows) = (0u64, 0u64);
+        let mut holds = |answered: usize, of_one: usize| {
+            held = held.saturating_add(bytes(train.max(answered), of_one));
+            // A buffer that grows is there twice for a moment.
+            if train != answered {
+                grows = grows.max(bytes(train.min(answered), of_one));
+            }
+        };
+        holds(infer, layouts[0].len * size_of::<T>());
+        for Section { nodes: range, images } in parts.sections {
+            for NodeStage { node, to, .. } in &nodes[range] {
+                let part = infer.min(images);
+                holds(if parts.whole[*to] { infer } else { part }, layouts[*to].len * size_of::<T>());
+                holds(part, node.bytes().image);
+            }
         }
+        let mut backward = 0;
+        if train > 0 {
+            let gradients = GradientPlaces::new(&nodes, &layouts, net.first_trained());
+            // Losses and the logits' gradient.
+            backward = (gradients.places.iter().sum::<usize>() + 2 + net.classes) * size_of::<T>();
+        }
+        let most = |of: fn(&NodeBytes) -> usize| nodes.iter().map(|stage| of(&stage.node.bytes())).max().unwrap_or(0);
+        // Of the threads, and of the sums of chunks of images.
+        let chunks = if train > 0 { MAX_CHUNKS * most(|bytes| bytes.chunk) } else { 0 };
+        let packed = nodes.iter().map(|stage| stage.node.bytes().always).sum::<usize>();
+        let scratch = rayon::current_num_threads() * most(|bytes| bytes.thread) + chunks + packed;
+        held.saturating_add(grows).saturating_add(bytes(train, backward)).saturating_add(scratch as u64)
     }
 
     /// Makes the layers draw their random numbers, and their buffers' first values, by this seed.
@@ -447,6 +453,25 @@ mod tests {
             network.loss_and_gradient(&form, loss::Batch::new(&labels));
             let poisoned: Vec<u32> = network.grads().iter().map(|gradient| gradient.to_bits()).collect();
             assert!(clean == poisoned, "{:?}", net.layers.first());
+        }
+    }
+
+    /// Catches an estimate for answers that forgets what is held for the whole batch, or counts what is not.
+    #[test]
+    fn what_answers_hold_is_known_before() {
+        for net in networks() {
+            let mut network = CpuNetwork::<f32>::answering(&net, net.initial_parameters(1));
+            let mut held = |n: usize| {
+                network.batch(n);
+                network.forward(Mode::Inference);
+                network.tensors.iter().map(|tensor| tensor.values.len() * size_of::<f32>()).sum::<usize>() as f64
+            };
+            let estimate = |n: usize| CpuNetwork::<f32>::batch_bytes(&net, 0, n) as f64;
+            let [few, many] = [300, 600].map(|n| (held(n), estimate(n)));
+            let name = net.layers.first();
+            assert!(many.0 <= many.1, "{name:?}: {many:?}");
+            let grown = [many.0 - few.0, many.1 - few.1];
+            assert!(grown[0] > 0.0 && (grown[0]..1.2 * grown[0] + 1.0).contains(&grown[1]), "{name:?}: {grown:?}");
         }
     }
 
