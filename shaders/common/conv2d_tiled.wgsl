@@ -124,19 +124,20 @@ fn convolve_by_two(s: Site, block: u32, lane: u32) -> Tile {
     let column = s.column * 2u - dims.padding_w;
     for (var c = 0u; c < blocks(dims.c_in); c++) {
         for (var p = 0u; p < 3u; p++) {
+            // Row after row: together their columns would take 144 registers.
             let own = fetch(c, p, block, lane);
-            let t = low(own);
             let v0 = wide(s.image, row + p, column, c);
+            low_sums.r0 = along_two(low_sums.r0, v0, low(own));
+            if BLOCKS == 2u { high_sums.r0 = along_two(high_sums.r0, v0, high(own)); }
             let v1 = wide(s.image, row + p + 2u, column, c);
+            low_sums.r1 = along_two(low_sums.r1, v1, low(own));
+            if BLOCKS == 2u { high_sums.r1 = along_two(high_sums.r1, v1, high(own)); }
             let v2 = wide(s.image, row + p + 4u, column, c);
+            low_sums.r2 = along_two(low_sums.r2, v2, low(own));
+            if BLOCKS == 2u { high_sums.r2 = along_two(high_sums.r2, v2, high(own)); }
             let v3 = wide(s.image, row + p + 6u, column, c);
-            low_sums = Sums(along_two(low_sums.r0, v0, t), along_two(low_sums.r1, v1, t),
-                            along_two(low_sums.r2, v2, t), along_two(low_sums.r3, v3, t));
-            if BLOCKS == 2u {
-                let u = high(own);
-                high_sums = Sums(along_two(high_sums.r0, v0, u), along_two(high_sums.r1, v1, u),
-                                 along_two(high_sums.r2, v2, u), along_two(high_sums.r3, v3, u));
-            }
+            low_sums.r3 = along_two(low_sums.r3, v3, low(own));
+            if BLOCKS == 2u { high_sums.r3 = along_two(high_sums.r3, v3, high(own)); }
         }
     }
     return Tile(low_sums, high_sums);
@@ -156,18 +157,18 @@ fn convolve_point(s: Site, block: u32, lane: u32) -> Tile {
     let column = s.column * dims.stride;
     for (var c = 0u; c < blocks(dims.c_in); c++) {
         let own = fetch_point(c, block, lane);
-        let t = tap(own, 0u);
         let v0 = spaced(s.image, row, column, c);
+        low_sums.r0 = point(low_sums.r0, v0, tap(own, 0u));
+        if BLOCKS == 2u { high_sums.r0 = point(high_sums.r0, v0, tap(own, 1u)); }
         let v1 = spaced(s.image, row + dims.stride, column, c);
+        low_sums.r1 = point(low_sums.r1, v1, tap(own, 0u));
+        if BLOCKS == 2u { high_sums.r1 = point(high_sums.r1, v1, tap(own, 1u)); }
         let v2 = spaced(s.image, row + 2u * dims.stride, column, c);
+        low_sums.r2 = point(low_sums.r2, v2, tap(own, 0u));
+        if BLOCKS == 2u { high_sums.r2 = point(high_sums.r2, v2, tap(own, 1u)); }
         let v3 = spaced(s.image, row + 3u * dims.stride, column, c);
-        low_sums = Sums(point(low_sums.r0, v0, t), point(low_sums.r1, v1, t),
-                        point(low_sums.r2, v2, t), point(low_sums.r3, v3, t));
-        if BLOCKS == 2u {
-            let u = tap(own, 1u);
-            high_sums = Sums(point(high_sums.r0, v0, u), point(high_sums.r1, v1, u),
-                             point(high_sums.r2, v2, u), point(high_sums.r3, v3, u));
-        }
+        low_sums.r3 = point(low_sums.r3, v3, tap(own, 0u));
+        if BLOCKS == 2u { high_sums.r3 = point(high_sums.r3, v3, tap(own, 1u)); }
     }
     return Tile(low_sums, high_sums);
 }
@@ -247,6 +248,15 @@ fn measure_block(a: Area, s: Site, local: u32, block: u32, sums: Sums) {
     let some = s.some && block < blocks(dims.c_out);
     let rows = select(0u, min(4u, dims.h_out - s.row), some);
     let columns = min(4u, dims.w_out - s.column);
+    // First, so that the statistics have the registers.
+    if some {
+        let at = ((s.image * dims.h_out + s.row) * dims.w_out + s.column) * blocks(dims.c_out) + block;
+        let line = dims.w_out * blocks(dims.c_out);
+        if rows > 0u { store_row(at, columns, sums.r0); }
+        if rows > 1u { store_row(at + line, columns, sums.r1); }
+        if rows > 2u { store_row(at + 2u * line, columns, sums.r2); }
+        if rows > 3u { store_row(at + 3u * line, columns, sums.r3); }
+    }
     let r0 = kept(sums.r0, columns, rows > 0u);
     let r1 = kept(sums.r1, columns, rows > 1u);
     let r2 = kept(sums.r2, columns, rows > 2u);
@@ -263,14 +273,6 @@ fn measure_block(a: Area, s: Site, local: u32, block: u32, sums: Sums) {
     let squares = square(d0) + square(d1) + square(d2) + square(d3) - away * off;
     let joined = join_group(Part(mean + off, squares, vec4f(count)), local);
     if local == 0u && block < blocks(dims.c_out) { parts[block * a.groups + a.group] = joined; }
-    if some {
-        let at = ((s.image * dims.h_out + s.row) * dims.w_out + s.column) * blocks(dims.c_out) + block;
-        let line = dims.w_out * blocks(dims.c_out);
-        if rows > 0u { store_row(at, columns, sums.r0); }
-        if rows > 1u { store_row(at + line, columns, sums.r1); }
-        if rows > 2u { store_row(at + 2u * line, columns, sums.r2); }
-        if rows > 3u { store_row(at + 3u * line, columns, sums.r3); }
-    }
 }
 
 fn kept(r: Row, columns: u32, some: bool) -> Row {
