@@ -50,21 +50,45 @@ fn weight_rows(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gro
     let at = flat_thread(group, groups, local);
     let c = at % blocks(dims.c_in);
     let p = at / blocks(dims.c_in) % 3u;
-    let block = at / (blocks(dims.c_in) * 3u) % (dims.c_out / 4u);
-    let split = at / (blocks(dims.c_in) * 3u * (dims.c_out / 4u));
+    let count = dims.c_out / 4u;
+    let block = at / (blocks(dims.c_in) * 3u) % count;
+    let split = at / (blocks(dims.c_in) * 3u * count);
     if split >= dims.splits { return; }
     let rows = split_rows(split);
     var acc = no_taps();
     var sum = vec4f();
     for (var line = rows.x; line < rows.y; line++) {
         let image = line / dims.h_out;
-        let row = line % dims.h_out * dims.stride + p - dims.padding_h;
-        var v = first_columns(image, row, 0u - dims.padding_w, c);
-        for (var j = 0u; j < dims.w_out; j++) {
-            v = next_columns(v, image, row, j * dims.stride - dims.padding_w, c);
-            let upstream = dz[(line * dims.w_out + j) * (dims.c_out / 4u) + block];
-            acc = correlate(acc, upstream, v);
-            sum += upstream;
+        let row = input_row(image, line % dims.h_out * dims.stride + p - dims.padding_h, c);
+        var v = first_columns(row, 0u - dims.padding_w);
+        var j = 0u;
+        var at_dz = line * dims.w_out * count + block;
+        if dims.stride == 1u {
+            // Four positions at a time: their loads are on the way together.
+            for (; j + 4u <= dims.w_out; j += 4u) {
+                let column = j - dims.padding_w;
+                let x0 = load_column(row, column + 2u);
+                let x1 = load_column(row, column + 3u);
+                let x2 = load_column(row, column + 4u);
+                let x3 = load_column(row, column + 5u);
+                let d0 = dz[at_dz];
+                let d1 = dz[at_dz + count];
+                let d2 = dz[at_dz + 2u * count];
+                let d3 = dz[at_dz + 3u * count];
+                acc = correlate(acc, d0, Triple(v.b, v.c, x0));
+                acc = correlate(acc, d1, Triple(v.c, x0, x1));
+                acc = correlate(acc, d2, Triple(x0, x1, x2));
+                acc = correlate(acc, d3, Triple(x1, x2, x3));
+                sum = sum + d0 + d1 + d2 + d3;
+                v = Triple(x1, x2, x3);
+                at_dz += 4u * count;
+            }
+        }
+        for (; j < dims.w_out; j++) {
+            v = next_columns(v, row, j * dims.stride - dims.padding_w);
+            acc = correlate(acc, dz[at_dz], v);
+            sum += dz[at_dz];
+            at_dz += count;
         }
     }
     store_taps(split, block, c, p, acc);

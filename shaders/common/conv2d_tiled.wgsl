@@ -482,17 +482,29 @@ fn split_rows(split: u32) -> vec2u {
     return min(vec2u(split, split + 1u) * dims.split, vec2u(batch.count * dims.h_out));
 }
 
+// A row of x, of one block of channels: where it begins, and whether there is such a row.
+struct InputRow { first: u32, inside: bool }
+
+fn input_row(image: u32, row: u32, c: u32) -> InputRow {
+    return InputRow((image * dims.h_in + row) * dims.w_in * blocks(dims.c_in) + c, row < dims.h_in);
+}
+
+fn load_column(row: InputRow, column: u32) -> vec4f {
+    let inside = row.inside & (column < dims.w_in);
+    return select(vec4f(), x[select(0u, row.first + column * blocks(dims.c_in), inside)], inside);
+}
+
 // What follows behind three columns: the next three, one or two further.
-fn next_columns(v: Triple, image: u32, row: u32, column: u32, c: u32) -> Triple {
-    if dims.stride == 1u { return Triple(v.b, v.c, load(image, row, column + 2u, c)); }
-    return Triple(v.c, load(image, row, column + 1u, c), load(image, row, column + 2u, c));
+fn next_columns(v: Triple, row: InputRow, column: u32) -> Triple {
+    if dims.stride == 1u { return Triple(v.b, v.c, load_column(row, column + 2u)); }
+    return Triple(v.c, load_column(row, column + 1u), load_column(row, column + 2u));
 }
 
 // The columns before the first three, of which `next_columns` makes these.
-fn first_columns(image: u32, row: u32, column: u32, c: u32) -> Triple {
-    let first = load(image, row, column, c);
+fn first_columns(row: InputRow, column: u32) -> Triple {
+    let first = load_column(row, column);
     return Triple(vec4f(), select(vec4f(), first, dims.stride == 1u),
-                  select(first, load(image, row, column + 1u, c), dims.stride == 1u));
+                  select(first, load_column(row, column + 1u), dims.stride == 1u));
 }
 
 fn stride_of_split() -> u32 { return dims.c_out * (dims.c_in * 9u + dims.bias); }
