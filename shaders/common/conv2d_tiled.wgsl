@@ -80,7 +80,8 @@ fn site(thread: u32) -> Site {
     return Site(at / plane, at % plane / dims.tiles_w * 4u, at % dims.tiles_w * 4u, thread < count);
 }
 
-// One vector of x; 0 in the padding.
+// One vector of x; 0 in the padding. (`load_column(input_row(image, row, c), column)` is the same, and keeps one more
+// register in memory in three passes on RDNA 3.)
 fn load(image: u32, row: u32, column: u32, c: u32) -> vec4f {
     let inside = (row < dims.h_in) & (column < dims.w_in);
     let at = ((image * dims.h_in + row) * dims.w_in + column) * blocks(dims.c_in) + c;
@@ -542,19 +543,36 @@ fn weight_point(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gr
                 @builtin(local_invocation_index) local: u32) {
     let at = flat_thread(group, groups, local);
     let c = at % blocks(dims.c_in);
-    let block = at / blocks(dims.c_in) % (dims.c_out / 4u);
-    let split = at / (blocks(dims.c_in) * (dims.c_out / 4u));
+    let count = dims.c_out / 4u;
+    let block = at / blocks(dims.c_in) % count;
+    let split = at / (blocks(dims.c_in) * count);
     if split >= dims.splits { return; }
     let rows = split_rows(split);
     var acc = mat4x4f();
     var sum = vec4f();
     for (var line = rows.x; line < rows.y; line++) {
-        let image = line / dims.h_out;
-        let row = line % dims.h_out * dims.stride;
-        for (var j = 0u; j < dims.w_out; j++) {
-            let v = dz[(line * dims.w_out + j) * (dims.c_out / 4u) + block];
-            acc = outer(acc, v, load(image, row, j * dims.stride, c));
-            sum += v;
+        let row = input_row(line / dims.h_out, line % dims.h_out * dims.stride, c);
+        var j = 0u;
+        var at_dz = line * dims.w_out * count + block;
+        // Four positions at a time: their loads are on the way together.
+        for (; j + 4u <= dims.w_out; j += 4u) {
+            let column = j * dims.stride;
+            let x0 = load_column(row, column);
+            let x1 = load_column(row, column + dims.stride);
+            let x2 = load_column(row, column + 2u * dims.stride);
+            let x3 = load_column(row, column + 3u * dims.stride);
+            let d0 = dz[at_dz];
+            let d1 = dz[at_dz + count];
+            let d2 = dz[at_dz + 2u * count];
+            let d3 = dz[at_dz + 3u * count];
+            acc = outer(outer(outer(outer(acc, d0, x0), d1, x1), d2, x2), d3, x3);
+            sum = sum + d0 + d1 + d2 + d3;
+            at_dz += 4u * count;
+        }
+        for (; j < dims.w_out; j++) {
+            acc = outer(acc, dz[at_dz], load_column(row, j * dims.stride));
+            sum += dz[at_dz];
+            at_dz += count;
         }
     }
     let start = split * dims.c_out * (dims.c_in + dims.bias);
