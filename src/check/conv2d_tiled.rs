@@ -6,7 +6,7 @@ use super::Row;
 use super::blocks::channels_last;
 use super::probe::{POISON, Probe};
 use super::random;
-use super::row_sums::{of_rows, values_of_rows};
+use super::row_sums::{add_rows, of_rows};
 use super::steps::{step, sum_of_products};
 use crate::Result;
 use crate::backend::gpu::Gpu;
@@ -417,7 +417,8 @@ impl Case<'_> {
         for first in (0..splits).map(|i| i * split) {
             let own = first.min(self.n * rows)..(first + split).min(self.n * rows);
             let [values, tolerance] = of_rows(conv, x, &dz.values, own.clone(), split * columns);
-            let off = values_of_rows(conv, &magnitudes, &dz.tolerance, own);
+            let mut off = vec![0.0; values.len()];
+            add_rows(conv, &magnitudes, &dz.tolerance, own, &mut off);
             let used = conv.weight_len() + biases;
             all.values.extend(&values[..used]);
             all.tolerance.extend(tolerance.iter().zip(&off).map(|(t, off)| t + off).take(used));

@@ -114,7 +114,6 @@ impl Values {
 struct Composition {
     n: usize,
     d: Conv2d,
-    pool: MaxPool2d,
     values: Values,
     set: DataSet,
     x: Vec<f32>,
@@ -182,7 +181,7 @@ impl Composition {
             })
         });
         let y = [y, y_tolerance];
-        Self { n, d, pool, values, set, x, weight, bias, y, code_words, dy, dv, dx, partials: vec![] }
+        Self { n, d, values, set, x, weight, bias, y, code_words, dy, dv, dx, partials: vec![] }
     }
 
     /// The parts of the gradients of weight and bias: those of each split's rows of windows, image after image.
@@ -208,11 +207,10 @@ impl Composition {
 
     fn check(&mut self, gpu: &Arc<Gpu>, name: String, block: &Conv2dPool) -> Result<Vec<Row>> {
         let partials = self.partials(block);
-        let Self { n, d, pool, values, set, x, weight, bias, y: [y, y_tolerance], code_words, dy, dx, .. } = &*self;
+        let Self { n, d, values, set, x, weight, bias, y: [y, y_tolerance], code_words, dy, dx, .. } = &*self;
         let (n, [c_in, h, w]) = (*n, d.input);
         let [_, rows, columns] = block.output();
         let windows = rows * columns;
-        assert_eq!(pool.input.map(|len| len / 2)[1..], [rows, columns]);
         let at_x = |p: &mut Probe| -> Result<Input> {
             Ok(match block.x {
                 Layout::Bytes => set.input(p)?,
@@ -248,7 +246,7 @@ impl Composition {
         let mut probe = Probe::new(gpu);
         let (x_buffer, codes) = (at_x(&mut probe)?, probe.words("codes", code_words)?);
         let w_buffer = probe.floats("w", weight)?;
-        let wants_dx = block.x != Layout::Bytes && dx.is_some();
+        let wants_dx = dx.is_some();
         let [partials, tolerances] = partials;
         let at = Buffers {
             x: x_buffer,

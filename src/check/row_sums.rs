@@ -6,28 +6,19 @@ use super::steps::sum_of_products;
 use crate::ops::conv2d::{self, Conv2d};
 
 /// The gradients `[dw, db]` that come from these rows of `dz`, the rows of a batch counted through, and their
-/// tolerance. Only these rows are computed: each image is cut to what their windows see.
+/// tolerance.
 pub(super) fn of_rows(conv: &Conv2d, x: &[f64], dz: &[f64], rows: Range<usize>, terms: usize) -> [Vec<f64>; 2] {
-    let cuts: Vec<Cut> = cuts(conv, rows).collect();
-    let inputs: Vec<Vec<f64>> = cuts.iter().flat_map(|cut| [cut.input(x), cut.gradient(dz)]).collect();
-    let inputs: Vec<&[f64]> = inputs.iter().map(Vec::as_slice).collect();
-    sum_of_products(conv.weight_len() + conv.c_out, terms, &inputs, |inputs, sum| add_up(&cuts, inputs, sum))
+    sum_of_products(conv.weight_len() + conv.c_out, terms, &[x, dz], |inputs, sum| {
+        add_rows(conv, inputs[0], inputs[1], rows.clone(), sum);
+    })
 }
 
-/// The same without a tolerance.
-pub(super) fn values_of_rows(conv: &Conv2d, x: &[f64], dz: &[f64], rows: Range<usize>) -> Vec<f64> {
-    let cuts: Vec<Cut> = cuts(conv, rows).collect();
-    let inputs: Vec<Vec<f64>> = cuts.iter().flat_map(|cut| [cut.input(x), cut.gradient(dz)]).collect();
-    let mut sum = vec![0.0; conv.weight_len() + conv.c_out];
-    add_up(&cuts, &inputs.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut sum);
-    sum
-}
-
-fn add_up(cuts: &[Cut], inputs: &[&[f64]], sum: &mut [f64]) {
+/// Adds them to `sum`. Only these rows are computed: each image is cut to what their windows see.
+pub(super) fn add_rows(conv: &Conv2d, x: &[f64], dz: &[f64], rows: Range<usize>, sum: &mut [f64]) {
     let mut own = vec![0.0; sum.len()];
-    for (cut, at) in cuts.iter().zip(inputs.chunks(2)) {
-        let (dw, db) = own.split_at_mut(cut.conv.weight_len());
-        conv2d::reference::backward_weight(&cut.conv, at[0], at[1], dw, db);
+    for cut in cuts(conv, rows) {
+        let (dw, db) = own.split_at_mut(conv.weight_len());
+        conv2d::reference::backward_weight(&cut.conv, &cut.input(x), &cut.gradient(dz), dw, db);
         sum.iter_mut().zip(&own).for_each(|(sum, own)| *sum += own);
     }
 }
@@ -100,8 +91,8 @@ mod tests {
             let n = 3;
             let height = conv.output_plane()[0];
             let (x, dz) = (wide(&random(n * conv.input_len(), 1)), wide(&random(n * conv.output_len(), 2)));
-            let (whole_images, width) = (n * height, conv.output_plane()[1]);
-            for rows in [0..whole_images, 0..1, height - 1..height + 1, 1..2 * height + 1, 2..2] {
+            let width = conv.output_plane()[1];
+            for rows in [0..n * height, 0..1, height - 1..height + 1, 1..2 * height + 1, 2..2] {
                 // The whole, where the gradients of other rows are 0.
                 let own = |(i, &v): (usize, &f64)| {
                     let row = i / conv.output_len() * height + i / width % height;
@@ -112,7 +103,9 @@ mod tests {
                 let (dw, db) = want.split_at_mut(conv.weight_len());
                 conv2d::reference::backward_weight(&conv, &x, &masked, dw, db);
                 let [found, tolerance] = of_rows(&conv, &x, &dz, rows.clone(), rows.len() * width);
-                assert_eq!(found, values_of_rows(&conv, &x, &dz, rows.clone()));
+                let mut added = vec![0.0; want.len()];
+                add_rows(&conv, &x, &dz, rows.clone(), &mut added);
+                assert_eq!(found, added);
                 for ((found, want), tolerance) in found.iter().zip(&want).zip(&tolerance) {
                     assert!((found - want).abs() <= 1e-12, "{conv:?} {rows:?}: {found} {want}");
                     assert!(rows.is_empty() || *tolerance > 0.0);
