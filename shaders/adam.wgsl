@@ -7,7 +7,8 @@
 // keep, l2, step_size, denominator and b1 hold what depends on the step; the host works them out in f64.
 
 struct Adam {
-    len: u32,       // a multiple of 4
+    begin: u32,     // the first that is updated; a multiple of 4
+    len: u32,       // one past the last; a multiple of 4
     decayed: u32,   // no weight decay from here on; a multiple of 4
     segments: u32,
     parted: u32,    // one past the last parameter that a segment holds
@@ -23,7 +24,7 @@ fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
         add_losses(local);
         return;
     }
-    let at = flat_thread(group, groups, local) - WORKGROUP;
+    let at = dims.begin / 4u + flat_thread(group, groups, local) - WORKGROUP;
     if at >= dims.len / 4u { return; }
     let segment = segment_of(at * 4u);
     let p = factor(at) * params[at];

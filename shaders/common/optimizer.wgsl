@@ -11,6 +11,7 @@ struct Optimizer {
     denominator: f32,  // Adam: sqrt(1 - b2^t); SGD: 1
     momentum: f32,     // Adam: b1; SGD: its momentum
     rest: f32,         // 1 - momentum, rounded once, from the exact value
+    rate: f32,         // the learning rate
 }
 @group(0) @binding(11) var<uniform> optimizer: Optimizer;
 @group(0) @binding(2) var<storage, read_write> params: array<vec4f>;     // [len / 4]

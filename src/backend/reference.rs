@@ -177,7 +177,8 @@ impl<T: Element> ReferenceNetwork<T> {
         if slots.is_empty() {
             *slots = optimizer.empty(params.len());
         }
-        optimizer.step(t, Values { params, grads, slots, decayed: net.decayed_len() })
+        let matrices = &net.weight_matrices();
+        optimizer.step(t, Values { params, grads, slots, decayed: net.decayed_len(), matrices })
     }
 }
 

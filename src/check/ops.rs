@@ -18,7 +18,8 @@ use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::seal::{self, Extent};
 use crate::ops::stage::{Layout, Places, Segment};
 use crate::optimizer::{
-    self, Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Sgd, Values, clip, ema,
+    self, Adam, Buffers as OptimizerBuffers, LOSS_PARTS, Optimizer, SLOT_WORDS, Sgd, Values, WeightMatrix, clip, ema,
+    muon,
 };
 use crate::plan::{BatchBlock, Block, Step};
 
@@ -32,6 +33,7 @@ pub fn optimizers() -> Vec<Optimizer> {
         Optimizer::AdamW(adam),
         // Where the constant is added matters only if it is large.
         Optimizer::Adam(Adam { lr: 0.1, betas: [0.8, 0.95], eps: 0.1, weight_decay: 0.0 }),
+        Optimizer::Muon(Adam { weight_decay: 0.1, ..muon::settings() }),
         Optimizer::Sgd(sgd),
         Optimizer::Sgd(Sgd { momentum: 0.9, ..sgd }),
         Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4, ..sgd }),
@@ -115,6 +117,8 @@ pub fn ema(gpu: &Arc<Gpu>, len: usize) -> Result<Vec<Row>> {
 struct OptimizerCase {
     len: usize,
     segments: Vec<Segment>,
+    /// What Muon takes as matrices.
+    matrices: Vec<WeightMatrix>,
     /// Elements of `grads` behind the gradient.
     partials: usize,
     packed: Vec<f32>,
@@ -124,7 +128,26 @@ struct OptimizerCase {
 
 impl OptimizerCase {
     fn whole(len: usize) -> Self {
-        Self { len, segments: vec![], partials: 0, packed: vec![0.0; 4], copies: vec![] }
+        // Wider, higher, of a tile and of several, of fewer elements than a thread owns; 64 others between them.
+        let shapes = [[5, 13], [1, 3], [40, 9], [33, 70], [128, 150], [7, 1]];
+        let mut first = 64;
+        let mut matrices = vec![];
+        for [rows, columns] in shapes {
+            let end = first + rows * columns;
+            if end <= len {
+                matrices.push(WeightMatrix { first, rows, columns });
+                first = end.next_multiple_of(64) + 64;
+            }
+        }
+        Self { len, segments: vec![], matrices, partials: 0, packed: vec![0.0; 4], copies: vec![] }
+    }
+
+    /// `values` with zeros behind each matrix, to the next multiple of 64, as in a network.
+    fn padded(&self, mut values: Vec<f32>) -> Vec<f32> {
+        for end in self.matrices.iter().map(|matrix| matrix.range().end) {
+            values[end..end.next_multiple_of(64).min(self.len)].fill(0.0);
+        }
+        values
     }
 
     /// The weight and the bias of a convolution.
@@ -153,6 +176,7 @@ impl OptimizerCase {
         Self {
             len: LEN,
             segments: block.segments(N, params, at).to_vec(),
+            matrices: vec![WeightMatrix { first: params[0], rows: 4, columns: 45 }],
             partials: 64 + block.partials_len(N),
             packed: vec![0.5; 64 + block.packed_len() + block.packed_back_len()],
             copies,
@@ -179,9 +203,11 @@ impl OptimizerCase {
         let len = self.len;
         let op = match optimizer {
             Optimizer::Adam(_) | Optimizer::AdamW(_) => "adam",
+            Optimizer::Muon(_) => "muon",
             Optimizer::Sgd(_) => "sgd",
         };
-        let (params, grads, first) = (random(len, 1), random(len + self.partials, 2), random(len, 3));
+        let [params, grads, first] =
+            [(len, 1), (len + self.partials, 2), (len, 3)].map(|(len, seed)| self.padded(random(len, seed)));
         let second: Vec<f32> = random(len, 4).iter().map(|v| v * v).collect();
         let gradient = self.gradient(&grads);
         let mut want = wide(&params);
@@ -189,7 +215,12 @@ impl OptimizerCase {
         let mut slots: Vec<_> = before.iter().take(optimizer.slots().len()).map(|slot| wide(slot)).collect();
         // Weight decay reaches a part of the parameters alone.
         let decayed = (len / 8 * 4).max(4);
-        optimizer.step(T, Values { params: &mut want, grads: &gradient[..len], slots: &mut slots, decayed });
+        let split = self.matrices.iter().map(|matrix| matrix.range()).find(|range| range.contains(&decayed));
+        let decayed = split.map_or(decayed, |range| range.end.next_multiple_of(64).min(len));
+        optimizer.step(
+            T,
+            Values { params: &mut want, grads: &gradient[..len], slots: &mut slots, decayed, matrices: &self.matrices },
+        );
 
         let update = optimizer.update(T);
         // A handful of roundings of numbers not above 1 (moments, parameters), and of the step itself. A gradient in
@@ -197,11 +228,18 @@ impl OptimizerCase {
         let ulp = 2f64.powi(-24);
         let splits = self.segments.iter().map(|s| s.splits).max().unwrap_or(1);
         let parts = f64::from(splits);
-        let tolerance: Vec<f64> = want
+        let mut tolerance: Vec<f64> = want
             .iter()
             .zip(&params)
             .map(|(w, &p)| ulp * 4.0 * parts + (w - f64::from(p)).abs() * 32.0 * parts * ulp)
             .collect();
+        if let Optimizer::Muon(adam) = optimizer {
+            // What is rounded in one of Newton and Schulz's steps grows up to 3.4 times in each of the others.
+            for matrix in &self.matrices {
+                let size = 0.2 * (matrix.rows.max(matrix.columns) as f64).sqrt();
+                tolerance[matrix.range()].iter_mut().for_each(|t| *t += adam.lr * size * 1024.0 * parts * ulp);
+            }
+        }
         let moment = vec![6.0 * ulp * parts * parts; len];
         let mut packed = wide(&self.packed);
         let mut packed_tolerance = vec![0.0; packed.len()];
@@ -235,7 +273,7 @@ impl OptimizerCase {
             losses: probe.floats("losses", &losses)?,
             step_losses: probe.updated("step_losses", &losses_before, step_losses, loss_tolerance)?,
         };
-        optimizer.record(&mut probe.plan, [len, decayed], &self.segments, &at)?;
+        optimizer.record(&mut probe.plan, [len, decayed], &self.matrices, &self.segments, &at)?;
         let step = Step {
             batch: BatchBlock { count: LOSSES as u32, slot: SLOT as u32, stamp: STAMP, ..BatchBlock::default() },
             optimizer: Block::new(&optimizer::OptimizerBlock::from(update)),

@@ -10,7 +10,7 @@ use smoothcnn::data::source::{DataChoice, Source, recorded};
 use smoothcnn::loss::smoothing::Variant;
 use smoothcnn::network::Architecture;
 use smoothcnn::ops::augment::Augment;
-use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd, muon};
 use smoothcnn::plan::Storage;
 use smoothcnn::train::config::{Config, EPOCHS, Labels};
 use smoothcnn::{Error, Result};
@@ -58,16 +58,16 @@ pub struct RunArgs {
     /// Learning rate
     #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
     pub lr: f64,
-    /// Optimizer
+    /// Optimizer; muon is adamw with the steps of hidden layers' weights made orthogonal
     #[arg(long, value_enum, default_value = "adam")]
     pub opt: OptimizerKind,
-    /// With --opt sgd: its momentum [default: 0.9]
+    /// With --opt sgd or muon: its momentum [default: 0.9, 0.95]
     #[arg(long, allow_negative_numbers = true)]
     pub momentum: Option<f64>,
-    /// With --opt sgd: Nesterov's form of its momentum
+    /// With --opt sgd: Nesterov's form of its momentum, which muon always has
     #[arg(long)]
     pub nesterov: bool,
-    /// Weight decay: an L2 term for adam and sgd, decoupled for adamw
+    /// Weight decay: an L2 term for adam and sgd, decoupled for adamw and muon
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub weight_decay: f64,
     #[command(flatten)]
@@ -113,6 +113,7 @@ pub struct RunArgs {
 pub enum OptimizerKind {
     Adam,
     Adamw,
+    Muon,
     Sgd,
 }
 
@@ -133,10 +134,20 @@ impl RunArgs {
                 let found = [("--momentum", self.momentum.is_some()), ("--nesterov", nesterov)];
                 if let Some((flag, _)) = found.iter().find(|(_, given)| *given) {
                     let opt = self.opt.to_possible_value().map(|opt| opt.get_name().to_owned()).unwrap_or_default();
-                    return Err(Error::Usage(format!("{flag}: found with --opt {opt}, expected --opt sgd with it")));
+                    let others = if *flag == "--momentum" { "sgd or muon" } else { "sgd" };
+                    let found = format!("{flag}: found with --opt {opt}, expected --opt {others} with it");
+                    return Err(Error::Usage(found));
                 }
                 let adam = Adam { lr, weight_decay, ..Adam::default() };
                 if self.opt == OptimizerKind::Adam { Optimizer::Adam(adam) } else { Optimizer::AdamW(adam) }
+            }
+            OptimizerKind::Muon => {
+                if nesterov {
+                    return Err(Error::Usage("--nesterov: found with --opt muon, expected --opt sgd with it".into()));
+                }
+                let [momentum, second] = muon::settings().betas;
+                let betas = [self.momentum.unwrap_or(momentum), second];
+                Optimizer::Muon(Adam { lr, betas, weight_decay, ..muon::settings() })
             }
             OptimizerKind::Sgd => {
                 Optimizer::Sgd(Sgd { lr, momentum: self.momentum.unwrap_or(MOMENTUM), nesterov, weight_decay })
@@ -184,6 +195,7 @@ impl RunArgs {
             self.opt = match run.optimizer {
                 Optimizer::Adam(_) => OptimizerKind::Adam,
                 Optimizer::AdamW(_) => OptimizerKind::Adamw,
+                Optimizer::Muon(_) => OptimizerKind::Muon,
                 Optimizer::Sgd(_) => OptimizerKind::Sgd,
             };
         }

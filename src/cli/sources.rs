@@ -6,6 +6,7 @@ use std::any::Any;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use smoothcnn::{Error, Result, input};
 use toml::Value;
@@ -17,6 +18,8 @@ pub const RECIPE: &str = "recipe";
 /// Flags that go well together, by name.
 const RECIPES: [(&str, &str); 2] =
     [("cifar", include_str!("recipes/cifar.toml")), ("mnist-fast", include_str!("recipes/mnist-fast.toml"))];
+/// Flags of a recipe that fall away where another optimizer is given: they are of the recipe's own.
+const OF_AN_OPTIMIZER: [&str; 5] = ["opt", "lr", "momentum", "nesterov", "weight-decay"];
 /// What the variables begin with.
 const PREFIX: &str = "SMOOTHCNN_";
 /// Variables that are no flags: of the program, and of its tests.
@@ -95,7 +98,11 @@ pub fn expanded(
     // The file and the environment may name it too.
     let recipe = named::<String>(command, &words, RECIPE);
     if let Some((name, text)) = RECIPES.into_iter().find(|(name, _)| recipe.as_deref() == Some(name)) {
-        let of_recipe = of_text(called, Path::new(name), text)?;
+        let mut of_recipe = of_text(called, Path::new(name), text)?;
+        let own = of_recipe.iter().find_map(|word| word.to_str()?.strip_prefix("--opt=")).unwrap_or("adam").to_owned();
+        if given(command, &words, "opt").is_some_and(|opt| opt != own.as_str()) {
+            of_recipe.retain(|word| flag_of(word).is_none_or(|flag| !OF_AN_OPTIMIZER.contains(&flag)));
+        }
         said.insert(0, format!("recipe {name}: {}", shown(&of_recipe)));
         words.splice(at..at, of_recipe);
     }
@@ -123,12 +130,28 @@ fn called<'a>(command: &'a Command, words: &[OsString]) -> (&'a Command, usize) 
 
 /// What a flag names. What is wrong with the rest of the line shows when it is read in earnest.
 fn named<T: Any + Clone + Send + Sync>(command: &Command, words: &[OsString], flag: &str) -> Option<T> {
-    let matches = command.clone().ignore_errors(true).try_get_matches_from(words).ok()?;
-    let mut matches: &ArgMatches = &matches;
-    while let Some((_, below)) = matches.subcommand() {
+    matches(command, words)?.try_get_one::<T>(flag).ok()?.cloned()
+}
+
+/// What is given to a flag that has a default, as it is written.
+fn given(command: &Command, words: &[OsString], flag: &str) -> Option<OsString> {
+    let matches = matches(command, words)?;
+    let value = matches.try_get_raw(flag).ok()??.next_back()?.to_owned();
+    (matches.value_source(flag) == Some(ValueSource::CommandLine)).then_some(value)
+}
+
+/// Those of the command that is called.
+fn matches(command: &Command, words: &[OsString]) -> Option<ArgMatches> {
+    let mut matches = command.clone().ignore_errors(true).try_get_matches_from(words).ok()?;
+    while let Some((_, below)) = matches.remove_subcommand() {
         matches = below;
     }
-    matches.try_get_one::<T>(flag).ok()?.cloned()
+    Some(matches)
+}
+
+/// The long name of the flag in a word such as `--lr=0.1`.
+fn flag_of(word: &OsStr) -> Option<&str> {
+    word.to_str()?.strip_prefix("--")?.split('=').next()
 }
 
 /// The long name of a flag that may come from elsewhere.
@@ -261,6 +284,22 @@ mod tests {
         let found = expand("smoothcnn train -c f.toml", "recipe = \"mnist-fast\"\nepochs = 3", &[]).unwrap();
         let [recipe, rest] = ["--epochs=1 ", "--epochs=3 --recipe=mnist-fast -c f.toml"].map(|part| found.find(part));
         assert!(recipe.unwrap() < rest.unwrap(), "{found}");
+    }
+
+    /// Catches a rate of one optimizer that another one trains with, and a recipe that refuses another optimizer.
+    #[test]
+    fn another_optimizer_than_the_recipes_has_its_own_flags() {
+        let found = expand("smoothcnn train --recipe cifar --opt muon --lr 0.01", "", &[]).unwrap();
+        assert!(found.contains("--lr-schedule=one-cycle") && found.contains("--epochs=30"), "{found}");
+        for flag in ["--lr=", "--nesterov", "--momentum", "--weight-decay", "--opt="] {
+            assert!(!found.contains(flag), "{flag}: {found}");
+        }
+        for same in ["", " --opt sgd"] {
+            let found = expand(&format!("smoothcnn train --recipe cifar{same}"), "", &[]).unwrap();
+            assert!(found.contains("--lr=0.2") && found.contains("--nesterov"), "{found}");
+        }
+        let found = expand("smoothcnn train --recipe mnist-fast -c f.toml", "opt = \"sgd\"", &[]).unwrap();
+        assert!(!found.contains("--lr="), "{found}");
     }
 
     #[test]

@@ -228,7 +228,8 @@ pub fn compile(job: &Job) -> Result<Compiled> {
         segments = clip::record(&mut plan, most, flat_len, &segments, &at)?;
         step_norms = Some(at.step_norms);
     }
-    job.optimizer.record(&mut plan, [flat_len, net.decayed_len()], &segments, &update)?;
+    let matrices = net.weight_matrices();
+    job.optimizer.record(&mut plan, [flat_len, net.decayed_len()], &matrices, &segments, &update)?;
     let mut averages = vec![];
     if let Some(decay) = job.recipe.ema {
         let of_buffers = buffers.map(|buffers| ("buffers", net.buffers_len(), buffers));

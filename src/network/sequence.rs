@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::presets::Preset;
 use crate::layer::{Branches, First, Layer, Op, Role, Shape};
 use crate::ops::linear::Linear;
+use crate::optimizer::WeightMatrix;
 use crate::rng::{Philox, Stream};
 use crate::{Error, Result};
 
@@ -253,6 +254,17 @@ impl Network {
         undecayed.map(|parameter| parameter.offset).min().unwrap_or(self.flat_len())
     }
 
+    /// What Muon updates as matrices: the weights of hidden layers, which are all parameters of two dimensions or more
+    /// but the last, in the order of the flat vector.
+    pub fn weight_matrices(&self) -> Vec<WeightMatrix> {
+        let weights = self.parameters.iter().filter(|parameter| parameter.shape.len() > 1);
+        let matrix = |rows: usize, len: usize, first| WeightMatrix { first, rows, columns: len / rows };
+        let mut matrices: Vec<_> = weights.map(|p| matrix(p.shape[0], p.len(), p.offset)).collect();
+        matrices.pop();
+        matrices.sort_by_key(|matrix| matrix.first);
+        matrices
+    }
+
     /// The first values of the trained parameters, as one flat vector ([`First`]). Each parameter has its own stream of
     /// `seed`.
     pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
@@ -488,6 +500,21 @@ mod tests {
         assert_eq!(found, [vec![100, 101, 102], vec![5, 6]]);
         let no_layer = Network::new([1, 1, 2], &[Layer::flatten(), Layer::relu()]).unwrap();
         assert_eq!(no_layer.first_trained(), 2);
+    }
+
+    /// Catches a last layer that is taken, and a bias or a norm that is.
+    #[test]
+    fn hidden_weights_are_matrices() {
+        let shapes = |net: &Network| -> Vec<[usize; 2]> {
+            net.weight_matrices().iter().map(|matrix| [matrix.rows, matrix.columns]).collect()
+        };
+        let seed = Network::seed([1, 28, 28], 10).unwrap();
+        assert_eq!(shapes(&seed), [[32, 9], [64, 288], [128, 3136]]);
+        let cifar = Network::new([3, 32, 32], &Preset::Cifar.layers(10)).unwrap();
+        assert_eq!(shapes(&cifar), [[24, 27], [48, 216], [48, 432], [96, 432], [96, 864]]);
+        for matrix in cifar.weight_matrices() {
+            assert!(cifar.parameters.iter().any(|p| p.range() == matrix.range()), "{matrix:?}");
+        }
     }
 
     /// What no weight decay reaches stands behind the rest, and begins its own random numbers at its own number.

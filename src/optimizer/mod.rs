@@ -1,4 +1,5 @@
-//! The optimizers: Adam, AdamW and SGD over all parameters at once, with PyTorch's update and order of operations.
+//! The optimizers: Adam, AdamW, SGD and [Muon](muon) over all parameters at once, with PyTorch's update and order of
+//! operations.
 //!
 //! ```text
 //! Adam   g += wd * p;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p -= lr/(1-b1^t) * m / (sqrt(v)/sqrt(1-b2^t) + eps)
@@ -6,9 +7,10 @@
 //! SGD    g += wd * p;  m = momentum m + g;  p -= lr * (nesterov ? g + momentum m : m)
 //! ```
 //!
-//! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`. A folder each: settings, slots and recording
-//! in `mod.rs`, the plain form in `reference.rs`, that of the fast CPU path in `fast.rs`. What an optimizer remembers
-//! of each parameter is in slots, which have PyTorch's names ([`Optimizer::slots`]); it has as many as it needs.
+//! Sources: Kingma and Ba 2015; Loshchilov and Hutter 2019; `torch.optim`; Muon's are in its folder. A folder each:
+//! settings, slots and recording in `mod.rs`, the plain form in `reference.rs`, that of the fast CPU path in `fast.rs`.
+//! What an optimizer remembers of each parameter is in slots, which have PyTorch's names ([`Optimizer::slots`]); it has
+//! as many as it needs.
 //!
 //! No weight decay reaches parameters whose role is [`Undecayed`](crate::layer::Role::Undecayed): they are the last of
 //! the flat vector, from [`decayed`](Values::decayed) on.
@@ -17,6 +19,7 @@ pub mod accumulate;
 pub mod adam;
 pub mod clip;
 pub mod ema;
+pub mod muon;
 pub mod recipe;
 pub mod sgd;
 mod update;
@@ -25,13 +28,13 @@ use pulp::Arch;
 
 pub use adam::Adam;
 pub use sgd::Sgd;
-pub use update::{Slots, Update, Values};
+pub use update::{Slots, Update, Values, WeightMatrix};
 
 use update::Extent;
 
 use crate::ops::WORKGROUP;
 use crate::ops::stage::Segment;
-use crate::plan::{Grid, Plan, Slice, uniform, word};
+use crate::plan::{Plan, Slice, uniform, word};
 use crate::real::Real;
 use crate::{Error, Result};
 
@@ -72,6 +75,8 @@ pub enum Optimizer {
     Adam(Adam),
     /// Adam with decoupled weight decay.
     AdamW(Adam),
+    /// AdamW with the momentum of hidden layers' weights made orthogonal; its momentum is the first beta.
+    Muon(Adam),
     /// Stochastic gradient descent with momentum.
     Sgd(Sgd),
 }
@@ -91,20 +96,23 @@ uniform! {
         momentum: f32,
         /// 1 less that, rounded once, from the exact value.
         rest: f32,
+        /// The learning rate.
+        rate: f32,
     }
 }
 
 impl OptimizerBlock {
     /// For a step whose update nobody reads: it leaves parameters finite.
-    pub const NONE: Self = Self { keep: 1.0, l2: 0.0, step_size: 0.0, denominator: 1.0, momentum: 0.0, rest: 1.0 };
+    pub const NONE: Self =
+        Self { keep: 1.0, l2: 0.0, step_size: 0.0, denominator: 1.0, momentum: 0.0, rest: 1.0, rate: 0.0 };
 }
 
 impl From<Update> for OptimizerBlock {
     fn from(update: Update) -> Self {
-        let Update { keep, l2, step_size, denominator, momentum } = update;
-        let all = [keep, l2, step_size, denominator, momentum, 1.0 - momentum];
-        let [keep, l2, step_size, denominator, momentum, rest] = all.map(|v| v as f32);
-        Self { keep, l2, step_size, denominator, momentum, rest }
+        let Update { keep, l2, step_size, denominator, momentum, rate } = update;
+        let all = [keep, l2, step_size, denominator, momentum, 1.0 - momentum, rate];
+        let [keep, l2, step_size, denominator, momentum, rest, rate] = all.map(|v| v as f32);
+        Self { keep, l2, step_size, denominator, momentum, rest, rate }
     }
 }
 
@@ -112,7 +120,7 @@ impl Optimizer {
     /// What it remembers of each parameter, by PyTorch's names.
     pub fn slots(&self) -> &'static [&'static str] {
         match self {
-            Self::Adam(_) | Self::AdamW(_) => adam::SLOTS,
+            Self::Adam(_) | Self::AdamW(_) | Self::Muon(_) => adam::SLOTS,
             Self::Sgd(s) => s.slots(),
         }
     }
@@ -125,7 +133,11 @@ impl Optimizer {
     /// Update `t` (from 1) in the plain form. Whether parameters and memory are finite after it.
     pub fn step<T: Real>(&self, t: u64, values: Values<T>) -> bool {
         match self {
-            Self::Adam(a) | Self::AdamW(a) => adam::reference::step(a, self.update(t), values),
+            Self::Adam(a) | Self::AdamW(a) => {
+                let Values { params, grads, slots, decayed, .. } = values;
+                adam::reference::step(a, self.update(t), params, grads, adam::moments(slots), decayed)
+            }
+            Self::Muon(a) => muon::reference::step(a, self.update(t), values),
             Self::Sgd(s) => sgd::reference::step(s, self.update(t), values),
         }
     }
@@ -133,7 +145,11 @@ impl Optimizer {
     /// The same in the form of the fast CPU path.
     pub fn fast_step<T: Real>(&self, arch: Arch, t: u64, values: Values<T>) -> bool {
         match self {
-            Self::Adam(a) | Self::AdamW(a) => adam::fast::step(arch, a, self.update(t), values),
+            Self::Adam(a) | Self::AdamW(a) => {
+                let Values { params, grads, slots, decayed, .. } = values;
+                adam::fast::step(arch, a, self.update(t), params, grads, adam::moments(slots), decayed)
+            }
+            Self::Muon(a) => muon::fast::step(arch, a, self.update(t), values),
             Self::Sgd(s) => sgd::fast::step(arch, s, self.update(t), values),
         }
     }
@@ -143,6 +159,9 @@ impl Optimizer {
         let (name, lr, weight_decay) = match self {
             Self::Adam(Adam { lr, weight_decay, .. }) => ("Adam".into(), lr, weight_decay),
             Self::AdamW(Adam { lr, weight_decay, .. }) => ("AdamW".into(), lr, weight_decay),
+            Self::Muon(Adam { lr, betas, weight_decay, .. }) => {
+                (format!("Muon with momentum {}", betas[0]), lr, weight_decay)
+            }
             Self::Sgd(Sgd { lr, momentum, nesterov, weight_decay }) => {
                 let nesterov = if *nesterov { "Nesterov's " } else { "" };
                 (format!("SGD with {nesterov}momentum {momentum}"), lr, weight_decay)
@@ -154,7 +173,7 @@ impl Optimizer {
     /// The learning rate.
     pub fn lr(&self) -> f64 {
         match self {
-            Self::Adam(a) | Self::AdamW(a) => a.lr,
+            Self::Adam(a) | Self::AdamW(a) | Self::Muon(a) => a.lr,
             Self::Sgd(s) => s.lr,
         }
     }
@@ -162,7 +181,7 @@ impl Optimizer {
     /// Weight decay.
     pub fn weight_decay(&self) -> f64 {
         match self {
-            Self::Adam(a) | Self::AdamW(a) => a.weight_decay,
+            Self::Adam(a) | Self::AdamW(a) | Self::Muon(a) => a.weight_decay,
             Self::Sgd(s) => s.weight_decay,
         }
     }
@@ -170,7 +189,7 @@ impl Optimizer {
     /// The same with another learning rate, and, where it has one, another momentum (Adam: first beta).
     pub(crate) fn with(mut self, lr: f64, momentum: Option<f64>) -> Self {
         let (own_lr, own) = match &mut self {
-            Self::Adam(a) | Self::AdamW(a) => (&mut a.lr, Some(&mut a.betas[0])),
+            Self::Adam(a) | Self::AdamW(a) | Self::Muon(a) => (&mut a.lr, Some(&mut a.betas[0])),
             // Without momentum there is no memory that another could be kept in.
             Self::Sgd(s) => (&mut s.lr, (s.momentum != 0.0).then_some(&mut s.momentum)),
         };
@@ -200,10 +219,11 @@ impl Optimizer {
         not_negative("--lr", self.lr())?;
         not_negative("--weight-decay", self.weight_decay())?;
         match self {
-            Self::Adam(a) | Self::AdamW(a) => {
-                for beta in a.betas {
+            Self::Adam(a) | Self::AdamW(a) | Self::Muon(a) => {
+                let names = if matches!(self, Self::Muon(_)) { ["--momentum", "--betas"] } else { ["--betas"; 2] };
+                for (beta, name) in a.betas.into_iter().zip(names) {
                     let holds = beta >= 0.0 && (beta as f32) < 1.0;
-                    in_range("--betas", beta, holds, "two numbers from 0 on, below 1")?;
+                    in_range(name, beta, holds, "two numbers from 0 on, below 1")?;
                 }
                 // The divisor of a parameter without a gradient.
                 in_range("--eps", a.eps, a.eps.is_finite() && a.eps as f32 > 0.0, "a number above 0")
@@ -221,19 +241,20 @@ impl Optimizer {
     /// The numbers of update `t`, counted from 1.
     pub fn update(&self, t: u64) -> Update {
         match self {
-            Self::Adam(a) | Self::AdamW(a) => {
-                let decoupled = matches!(self, Self::AdamW(_));
+            Self::Adam(a) | Self::AdamW(a) | Self::Muon(a) => {
+                let decoupled = !matches!(self, Self::Adam(_));
                 Update {
                     keep: if decoupled { 1.0 - a.lr * a.weight_decay } else { 1.0 },
                     l2: if decoupled { 0.0 } else { a.weight_decay },
                     step_size: a.lr / (1.0 - libm::pow(a.betas[0], t as f64)),
                     denominator: (1.0 - libm::pow(a.betas[1], t as f64)).sqrt(),
                     momentum: a.betas[0],
+                    rate: a.lr,
                 }
             }
             Self::Sgd(s) => {
                 let momentum = s.momentum;
-                Update { keep: 1.0, l2: s.weight_decay, step_size: s.lr, denominator: 1.0, momentum }
+                Update { keep: 1.0, l2: s.weight_decay, step_size: s.lr, denominator: 1.0, momentum, rate: s.lr }
             }
         }
     }
@@ -257,7 +278,8 @@ pub struct Buffers {
 }
 
 impl Optimizer {
-    /// Records the update of all `len` (a multiple of 4) parameters, of which weight decay reaches the first `decayed`,
+    /// Records the update of all `len` (a multiple of 4) parameters, of which weight decay reaches the first `decayed`
+    /// and `matrices` are what Muon takes as such,
     /// and the batch's means into the step's slot of `step_losses`: the sums of `losses` times the step's `dloss` and
     /// `dnll`, in [`LOSS_PARTS`] parts. The step's stamp goes with them, and says too if a parameter or a moment is no
     /// longer finite.
@@ -268,19 +290,19 @@ impl Optimizer {
         &self,
         plan: &mut Plan,
         [len, decayed]: [usize; 2],
+        matrices: &[WeightMatrix],
         segments: &[Segment],
         at: &Buffers,
     ) -> Result<()> {
         assert!(len.is_multiple_of(4) && decayed.is_multiple_of(4), "a thread owns four parameters");
         let parted = segments.iter().map(|segment| segment.first + segment.len).max().unwrap_or(0);
-        let extent = Extent { len: word(len), decayed: word(decayed), segments: word(segments.len()), parted };
+        let extent =
+            Extent { begin: 0, len: word(len), decayed: word(decayed), segments: word(segments.len()), parted };
         let segments = match segments {
             // A binding holds at least one.
             [] => plan.constant("segments", &[Segment::default()])?,
             some => plan.constant("segments", some)?,
         };
-        // The first workgroup adds the losses.
-        let grid = Grid::Workgroups(1 + (len / 4).div_ceil(WORKGROUP));
         let mut bindings = vec![
             ("params", at.params),
             ("grads", at.grads),
@@ -291,8 +313,9 @@ impl Optimizer {
         ];
         bindings.extend(["first", "second"].into_iter().zip(at.slots.into_iter().flatten()));
         match self {
-            Self::Adam(a) | Self::AdamW(a) => a.record(plan, extent, grid, &bindings),
-            Self::Sgd(s) => s.record(plan, extent, grid, &bindings),
+            Self::Adam(a) | Self::AdamW(a) => a.record(plan, extent, &bindings),
+            Self::Muon(a) => muon::record(a, plan, extent, matrices, &bindings),
+            Self::Sgd(s) => s.record(plan, extent, &bindings),
         }
     }
 }

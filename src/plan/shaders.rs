@@ -118,6 +118,7 @@ shaders! {
     LINEAR_TILED_LANES = "linear_tiled_lanes" with "linear_tiled" & "linear_tiled_f32",
     LINEAR_TILED_LANES_F16 = "linear_tiled_lanes" + "_f16" with "linear_tiled" & "f16" & "linear_tiled_f16",
     MIX = "mix" with "part_block",
+    MUON = "muon" with "loss_block" & "segments" & "slot" & "optimizer" & "reduce",
     MIXED_LOSS = "mixed_loss" with "loss_block" & "part_block" & "reduce" & "loss" & "largest_of_row" & "smoothed_row",
     SEAL = "seal",
     SGD = "sgd" with "loss_block" & "segments" & "slot" & "optimizer",

@@ -10,7 +10,7 @@ use tempfile::tempdir;
 use super::{TRAIN, assert_fails, metrics, number, read_tensors, run, stdout};
 
 /// Every form, by its flags. An epoch has three steps.
-const FORMS: [&str; 20] = [
+const FORMS: [&str; 22] = [
     "",
     "--warmup-epochs 1",
     "--warmup-steps 2 --warmup-lr 0.0001",
@@ -27,6 +27,8 @@ const FORMS: [&str; 20] = [
     "--opt adamw --weight-decay 0.5",
     "--opt adamw --weight-decay 0.5 --no-decay bias",
     "--opt sgd --lr 0.02 --weight-decay 0.5 --no-decay norm,bias",
+    "--opt muon --lr-schedule one-cycle",
+    "--opt muon --weight-decay 0.5 --no-decay bias --clip-grad-norm 0.5",
     "--mixup 0.4",
     "--cutmix 1",
     "--mixup 0.8 --cutmix 1",

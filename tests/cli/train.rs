@@ -122,6 +122,8 @@ fn weights_are_a_function_of_the_flags_and_of_nothing_else() {
         "--opt sgd --lr 0.01 --nesterov",
         "--opt sgd --lr 0.01 --momentum 0",
         "--opt adamw --weight-decay 0.1",
+        "--opt muon",
+        "--opt muon --momentum 0.8",
         "--weight-decay 0.1",
         "--label-smoothing 0",
         "--smoothing-variant off-target",

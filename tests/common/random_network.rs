@@ -22,7 +22,7 @@ use smoothcnn::loss::{Form, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::IGNORED;
 use smoothcnn::ops::{self, conv2d, max_pool2d};
-use smoothcnn::optimizer::{Adam, Optimizer, Sgd, recipe::Recipe};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd, muon, recipe::Recipe};
 use smoothcnn::plan::tuning::Tiles;
 use smoothcnn::rng::Philox;
 use smoothcnn::schedule::{Curve, Schedule};
@@ -497,10 +497,11 @@ fn optimizer(rng: &mut Rng) -> Optimizer {
     let weight_decay = rng.one(&[0.0, 1e-2]);
     // With the usual eps of 1e-8 the sign of a gradient that is next to nothing decides, and rounding with it.
     let adam = Adam { weight_decay, eps: 1e-4, ..Adam::default() };
-    match rng.of(0..4) {
+    match rng.of(0..5) {
         0 => Optimizer::Adam(adam),
         1 => Optimizer::AdamW(adam),
-        2 => Optimizer::Sgd(Sgd { lr: 0.05, momentum: 0.9, nesterov: rng.once_in(2), weight_decay }),
+        2 => Optimizer::Muon(Adam { betas: muon::settings().betas, ..adam }),
+        3 => Optimizer::Sgd(Sgd { lr: 0.05, momentum: 0.9, nesterov: rng.once_in(2), weight_decay }),
         _ => Optimizer::Sgd(Sgd { lr: 1.0, momentum: 0.0, nesterov: false, weight_decay: 0.0 }),
     }
 }

@@ -14,7 +14,7 @@ use smoothcnn::loss::smoothing::{Smoothing, Variant};
 use smoothcnn::loss::{Batch, Form, Loss};
 use smoothcnn::network::{Layer, Network};
 use smoothcnn::ops::{conv2d, max_pool2d};
-use smoothcnn::optimizer::{Adam, Optimizer, Sgd};
+use smoothcnn::optimizer::{Adam, Optimizer, Sgd, muon};
 
 const SMOOTHING: Smoothing = Smoothing { variant: Variant::Uniform, epsilon: 0.1 };
 
@@ -137,10 +137,11 @@ fn train_with(loss: Loss, net: &Network, optimizer: Optimizer, [batch_size, step
     Run { losses, logits: backend.test_logits().unwrap(), state: backend.state().unwrap() }
 }
 
-fn optimizers() -> [Optimizer; 3] {
+fn optimizers() -> [Optimizer; 4] {
     [
         Optimizer::Adam(Adam { weight_decay: 1e-2, ..Adam::default() }),
         Optimizer::AdamW(Adam { weight_decay: 1e-2, ..Adam::default() }),
+        Optimizer::Muon(Adam { weight_decay: 1e-2, ..muon::settings() }),
         Optimizer::Sgd(Sgd { lr: 0.05, momentum: 0.9, nesterov: true, weight_decay: 1e-3 }),
     ]
 }

@@ -88,9 +88,10 @@ fn weight_decay_reaches_what_is_not_spared() {
     let optimizer = |which: usize, weight_decay: f64| match which {
         0 => Optimizer::Adam(adam(weight_decay)),
         1 => Optimizer::AdamW(adam(weight_decay)),
+        2 => Optimizer::Muon(adam(weight_decay)),
         _ => Optimizer::Sgd(Sgd { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay }),
     };
-    for which in 0..3 {
+    for which in 0..4 {
         let all = network();
         let spared = network().sparing(|p| p.name.ends_with(".bias"));
         let of = |net, weight_decay| trained(&setup(net, &data, optimizer(which, weight_decay), Recipe::default()));

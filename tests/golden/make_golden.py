@@ -70,6 +70,8 @@ distillation_loss
                metadata n classes epsilon temperature alpha scale
                logits, teacher [n,classes]  labels I64 [n]  losses [n]  dloss [n]  dlogits [n,classes]:
                (1 - alpha) F.cross_entropy(label_smoothing=epsilon) + alpha T^2 F.kl_div of both networks' log_softmax at T
+muon           metadata lr momentum weight_decay steps rows columns;
+               p0 [rows, columns], grads [steps, rows, columns], p [steps, rows, columns] after each step.
 adam           metadata optimizer (adam | adamw | sgd) lr beta1 beta2 eps weight_decay momentum nesterov steps len;
                all keys in every case: beta1 beta2 eps are 0 for sgd, momentum is 0 and nesterov false for the Adams.
                adam's and sgd's weight_decay is L2 (added to the gradient), adamw's is decoupled. SGD's dampening is 0.
@@ -78,6 +80,7 @@ seed_network   one network, no cases; see seed_network() for its metadata and te
 resnet8        one training, no cases; see resnet8(). p.*: parameters after it, b.*: running statistics, logits: in inference
 """
 
+import inspect
 import json
 import sys
 import zlib
@@ -86,6 +89,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torch.optim._muon as _muon
 from safetensors.numpy import load_file
 
 HERE = Path(__file__).resolve().parent
@@ -608,6 +612,32 @@ def adam():
     golden.write()
 
 
+def muon():
+    """torch.optim.Muon, but for its bfloat16: the same lines of PyTorch, in the precision of the gradient."""
+    golden = Golden("muon")
+    lines = inspect.getsource(_muon._zeropower_via_newtonschulz)
+    wide = lines.replace("dtype=torch.bfloat16, ", "")
+    assert wide != lines
+    exec(wide, _muon.__dict__)
+    steps = 4
+    shapes = {"wide": (5, 13), "high": (12, 7), "square": (6, 6), "row": (1, 9)}
+    for name, shape in shapes.items():
+        random = Random(golden.name, name)
+        p0 = random.normal(*shape)
+        grads = random.normal(steps, *shape)
+        c = {"lr": 0.02, "momentum": 0.95 if name == "wide" else 0.8, "weight_decay": 0.1}
+        parameter = leaf(p0)
+        optimizer = torch.optim.Muon([parameter], adjust_lr_fn="match_rms_adamw", **c)
+        after = []
+        for grad in grads:
+            parameter.grad = grad.clone()
+            optimizer.step()
+            after.append(parameter.detach().clone())
+        c |= {"steps": steps, "rows": shape[0], "columns": shape[1]}
+        golden.case(name, c, p0=p0, grads=grads, p=torch.stack(after))
+    golden.write()
+
+
 # The seed network's parameters: name, shape, fan-in. A tensor's place in this list is its index in the hash.
 SEED_NETWORK = [
     ("conv1.weight", (32, 1, 3, 3), 9),
@@ -804,8 +834,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)  # one order of summation
     torch.use_deterministic_algorithms(True)
     files = (conv2d, max_pool2d, avg_pool2d, batch_norm2d, group_norm, global_avg_pool2d, relu, leaky_relu, silu, gelu, linear,
-             smoothed_loss, weighted_loss, mixed_loss, comparator_loss, logit_penalty, distillation_loss, adam, seed_network,
-             resnet8)
+             smoothed_loss, weighted_loss, mixed_loss, comparator_loss, logit_penalty, distillation_loss, adam, muon,
+             seed_network, resnet8)
     for file in files:
         if len(sys.argv) == 1 or file.__name__ in sys.argv[1:]:
             file()

@@ -60,7 +60,7 @@ fn schedules_agree_with_pytorch() {
             let now = recipe.at(full, t);
             close("rate", i + 1, now.lr(), rates[i], full.lr());
             close("momentum", i + 1, now.update(t).momentum, momenta[i], 1.0);
-            now.step(t, Values { params: &mut params, grads, slots: &mut slots, decayed: len });
+            now.step(t, Values { params: &mut params, grads, slots: &mut slots, decayed: len, matrices: &[] });
         }
         for (found, expected) in params.iter().zip(case.f64("p")) {
             close("parameter", rates.len(), *found, expected, 1.0 + expected.abs());

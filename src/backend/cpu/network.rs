@@ -420,7 +420,8 @@ impl<T: Element> CpuNetwork<T> {
             *slots = optimizer.empty(params.len());
         }
         self.packed = None;
-        optimizer.fast_step(*arch, t, Values { params, grads, slots, decayed: net.decayed_len() })
+        let matrices = &net.weight_matrices();
+        optimizer.fast_step(*arch, t, Values { params, grads, slots, decayed: net.decayed_len(), matrices })
     }
 }
 

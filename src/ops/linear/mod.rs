@@ -9,6 +9,7 @@
 
 mod cases;
 pub mod fast;
+pub(crate) mod product;
 mod record;
 pub mod reference;
 

@@ -4,16 +4,23 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Adam;
-use crate::optimizer::update::{Update, Values};
+use crate::optimizer::update::Update;
 use crate::real::{Real, lanes};
 
 /// Elements of the flat vector that one task updates. A multiple of every vector's length.
 const CHUNK: usize = 16_384;
 
-/// An update in place. Whether parameters and moments are finite after it.
-pub fn step<T: Real>(arch: Arch, adam: &Adam, update: Update, values: Values<T>) -> bool {
-    let Values { params, grads, slots, decayed } = values;
-    let [first, second] = &mut slots[..] else { unreachable!("Adam has two slots") };
+/// An update in place of parameters of which the first `decayed` decay, with both moments. Whether all are finite after
+/// it.
+pub fn step<T: Real>(
+    arch: Arch,
+    adam: &Adam,
+    update: Update,
+    params: &mut [T],
+    grads: &[T],
+    [first, second]: [&mut [T]; 2],
+    decayed: usize,
+) -> bool {
     let (betas, eps) = (adam.betas, adam.eps);
     params
         .par_chunks_mut(CHUNK)

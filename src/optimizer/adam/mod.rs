@@ -3,10 +3,10 @@
 pub mod fast;
 pub mod reference;
 
-use super::update::Extent;
+use super::update::{Extent, Slots};
 use crate::Result;
 use crate::plan::shaders::ADAM;
-use crate::plan::{Grid, Plan, Slice, uniform};
+use crate::plan::{Plan, Slice, uniform};
 
 /// The first and the second moment.
 pub const SLOTS: &[&str] = &["exp_avg", "exp_avg_sq"];
@@ -34,6 +34,7 @@ impl Default for Adam {
 uniform! {
     /// `Adam` in `shaders/adam.wgsl`.
     struct Dims {
+        begin: u32,
         len: u32,
         decayed: u32,
         segments: u32,
@@ -44,11 +45,17 @@ uniform! {
     }
 }
 
+/// Both moments of all parameters.
+pub(super) fn moments<T>(slots: &mut Slots<T>) -> [&mut [T]; 2] {
+    let [first, second] = &mut slots[..] else { unreachable!("Adam has two slots") };
+    [first, second]
+}
+
 impl Adam {
-    pub(super) fn record(&self, plan: &mut Plan, extent: Extent, grid: Grid, bindings: &[(&str, Slice)]) -> Result<()> {
-        let Extent { len, decayed, segments, parted } = extent;
+    pub(super) fn record(&self, plan: &mut Plan, extent: Extent, bindings: &[(&str, Slice)]) -> Result<()> {
+        let Extent { begin, len, decayed, segments, parted } = extent;
         let [beta2, one_minus_beta2, eps] = [self.betas[1], 1.0 - self.betas[1], self.eps].map(|v| v as f32);
-        let dims = Dims { len, decayed, segments, parted, beta2, one_minus_beta2, eps };
-        plan.dispatch("adam.update", (&ADAM, "update"), dims, grid, 0, bindings)
+        let dims = Dims { begin, len, decayed, segments, parted, beta2, one_minus_beta2, eps };
+        plan.dispatch("adam.update", (&ADAM, "update"), dims, extent.grid(), 0, bindings)
     }
 }

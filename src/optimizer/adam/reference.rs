@@ -1,13 +1,19 @@
 //! Adam's update as its formula says, parameter by parameter.
 
 use super::Adam;
-use crate::optimizer::update::{Update, Values};
+use crate::optimizer::update::Update;
 use crate::real::Real;
 
-/// An update in place. Whether parameters and moments are finite after it.
-pub fn step<T: Real>(adam: &Adam, update: Update, values: Values<T>) -> bool {
-    let Values { params, grads, slots, decayed } = values;
-    let [first, second] = &mut slots[..] else { unreachable!("Adam has two slots") };
+/// An update in place of parameters of which the first `decayed` decay, with both moments. Whether all are finite after
+/// it.
+pub fn step<T: Real>(
+    adam: &Adam,
+    update: Update,
+    params: &mut [T],
+    grads: &[T],
+    [first, second]: [&mut [T]; 2],
+    decayed: usize,
+) -> bool {
     let [b1, b2] = adam.betas.map(T::of);
     let [rest1, rest2] = adam.betas.map(|b| T::of(1.0 - b));
     let mut finite = true;

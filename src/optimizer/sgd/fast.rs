@@ -12,7 +12,7 @@ const CHUNK: usize = 16_384;
 
 /// An update in place. Whether parameters and momentum are finite after it.
 pub fn step<T: Real>(arch: Arch, sgd: &Sgd, update: Update, values: Values<T>) -> bool {
-    let Values { params, grads, slots, decayed } = values;
+    let Values { params, grads, slots, decayed, .. } = values;
     let sgd = *sgd;
     let chunk = |i: usize, params: &mut [T], grads: &[T], memory: &mut [T]| {
         let cut = decayed.saturating_sub(i * CHUNK).min(params.len());

@@ -6,7 +6,7 @@ pub mod reference;
 use super::update::Extent;
 use crate::Result;
 use crate::plan::shaders::SGD;
-use crate::plan::{Grid, Plan, Slice, uniform};
+use crate::plan::{Plan, Slice, uniform};
 
 /// SGD's settings.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -39,11 +39,11 @@ impl Sgd {
         if self.momentum == 0.0 { &[] } else { &["momentum_buffer"] }
     }
 
-    pub(super) fn record(&self, plan: &mut Plan, extent: Extent, grid: Grid, bindings: &[(&str, Slice)]) -> Result<()> {
-        let Extent { len, decayed, segments, parted } = extent;
+    pub(super) fn record(&self, plan: &mut Plan, extent: Extent, bindings: &[(&str, Slice)]) -> Result<()> {
+        let Extent { len, decayed, segments, parted, .. } = extent;
         let nesterov = self.nesterov.into();
         let pass = if self.slots().is_empty() { "update_plain" } else { "update" };
         let dims = Dims { len, decayed, segments, parted, nesterov };
-        plan.dispatch("sgd.update", (&SGD, pass), dims, grid, 0, bindings)
+        plan.dispatch("sgd.update", (&SGD, pass), dims, extent.grid(), 0, bindings)
     }
 }

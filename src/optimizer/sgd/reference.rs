@@ -6,7 +6,7 @@ use crate::real::Real;
 
 /// An update in place. Whether parameters and momentum are finite after it.
 pub fn step<T: Real>(sgd: &Sgd, update: Update, values: Values<T>) -> bool {
-    let Values { params, grads, slots, decayed } = values;
+    let Values { params, grads, slots, decayed, .. } = values;
     let momentum = T::of(sgd.momentum);
     let mut finite = true;
     for (i, (p, &g)) in params.iter_mut().zip(grads).enumerate() {

@@ -14,7 +14,7 @@ fn after<T: Real>(optimizer: &Optimizer, steps: u64, start: &[f64], gradient: &[
     let gradient: Vec<T> = gradient.iter().map(|&v| T::of(v)).collect();
     let (mut slots, decayed) = (optimizer.empty(params.len()), params.len());
     for t in 1..=steps {
-        let values = Values { params: &mut params, grads: &gradient, slots: &mut slots, decayed };
+        let values = Values { params: &mut params, grads: &gradient, slots: &mut slots, decayed, matrices: &[] };
         assert!(optimizer.step(t, values), "not finite");
     }
     params.into_iter().map(Real::wide).collect()
@@ -102,7 +102,7 @@ fn weight_decay_reaches_the_first_parameters_alone() {
         for decayed in [0, 64, 16_384, 16_448, len - 64, len] {
             let run = |fast: bool| {
                 let (mut params, grads, mut slots) = (vec![2.0f64; len], vec![0.0; len], optimizer.empty(len));
-                let values = Values { params: &mut params, grads: &grads, slots: &mut slots, decayed };
+                let values = Values { params: &mut params, grads: &grads, slots: &mut slots, decayed, matrices: &[] };
                 assert!(if fast {
                     optimizer.fast_step(pulp::Arch::new(), 1, values)
                 } else {

@@ -147,7 +147,7 @@ fn a_training_step_is_the_gradient_then_the_update() {
         if slots.is_empty() {
             *slots = optimizer.empty(decayed);
         }
-        optimizer.step(t, Values { params, grads, slots, decayed });
+        optimizer.step(t, Values { params, grads, slots, decayed, matrices: &[] });
         assert!(whole.params == parts.params, "step {t}");
     }
 }
