@@ -152,6 +152,13 @@ fn gram_down(m: Matrix, row: u32, column: u32) -> vec4f {
     return vec4f(at_gram(m.ends.w, s, row, column), at_gram(m.ends.w, s, row + 1u, column),
                  at_gram(m.ends.w, s, row + 2u, column), at_gram(m.ends.w, s, row + 3u, column));
 }
+// The first row and column of a workgroup's tile, of a product with so many columns; and of what a thread stores.
+fn tile(group: u32, columns: u32) -> vec2u {
+    let across = (columns + TILE - 1u) / TILE;
+    return vec2u(group / across, group % across) * TILE;
+}
+fn own_place(corner: vec2u, local: u32) -> vec2u { return corner + vec2u(local / 8u, local % 8u) * 4u; }
+
 // What X is still to be multiplied by.
 fn scale_of(which: u32) -> f32 { return select(1.0, scales[which], dims.first == 1u); }
 
@@ -162,23 +169,19 @@ fn multiply(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     let own = own_matrix(flat_group(group, groups), OVER_GRAM);
     if !own.some { return; }
     let m = matrices[own.which];
-    let s = side(m);
-    let across = (s + TILE - 1u) / TILE;
-    let row = own.group / across * TILE;
-    let column = own.group % across * TILE;
+    let corner = tile(own.group, side(m));
     var sums = no_sums();
     for (var k = 0u; k < length_of(m); k += DEPTH) {
-        left[local] = x_down(m, row + local % 8u * 4u, k + local / 8u);
-        right[local] = x_down(m, column + local % 8u * 4u, k + local / 8u);
+        left[local] = x_down(m, corner.x + local % 8u * 4u, k + local / 8u);
+        right[local] = x_down(m, corner.y + local % 8u * 4u, k + local / 8u);
         sums = add_piece(sums, local);
     }
     let scale = scale_of(own.which) * scale_of(own.which);
-    let i = row + local / 8u * 4u;
-    let j = column + local % 8u * 4u;
-    store_gram(m, i, j, scale * sums.a);
-    store_gram(m, i + 1u, j, scale * sums.b);
-    store_gram(m, i + 2u, j, scale * sums.c);
-    store_gram(m, i + 3u, j, scale * sums.d);
+    let at = own_place(corner, local);
+    store_gram(m, at.x, at.y, scale * sums.a);
+    store_gram(m, at.x + 1u, at.y, scale * sums.b);
+    store_gram(m, at.x + 2u, at.y, scale * sums.c);
+    store_gram(m, at.x + 3u, at.y, scale * sums.d);
 }
 
 fn store_gram(m: Matrix, row: u32, column: u32, value: vec4f) {
@@ -198,22 +201,18 @@ fn square(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     let own = own_matrix(flat_group(group, groups), OVER_GRAM);
     if !own.some { return; }
     let m = matrices[own.which];
-    let s = side(m);
-    let across = (s + TILE - 1u) / TILE;
-    let row = own.group / across * TILE;
-    let column = own.group % across * TILE;
+    let corner = tile(own.group, side(m));
     var sums = no_sums();
-    for (var k = 0u; k < s; k += DEPTH) {
-        left[local] = gram_down(m, row + local % 8u * 4u, k + local / 8u);
-        right[local] = gram_down(m, column + local % 8u * 4u, k + local / 8u);
+    for (var k = 0u; k < side(m); k += DEPTH) {
+        left[local] = gram_down(m, corner.x + local % 8u * 4u, k + local / 8u);
+        right[local] = gram_down(m, corner.y + local % 8u * 4u, k + local / 8u);
         sums = add_piece(sums, local);
     }
-    let i = row + local / 8u * 4u;
-    let j = column + local % 8u * 4u;
-    store_series(m, i, j, sums.a);
-    store_series(m, i + 1u, j, sums.b);
-    store_series(m, i + 2u, j, sums.c);
-    store_series(m, i + 3u, j, sums.d);
+    let at = own_place(corner, local);
+    store_series(m, at.x, at.y, sums.a);
+    store_series(m, at.x + 1u, at.y, sums.b);
+    store_series(m, at.x + 2u, at.y, sums.c);
+    store_series(m, at.x + 3u, at.y, sums.d);
 }
 
 fn store_series(m: Matrix, row: u32, column: u32, value: vec4f) {
@@ -234,22 +233,19 @@ fn apply(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: v
     let own = own_matrix(flat_group(group, groups), OVER_X);
     if !own.some { return; }
     let m = matrices[own.which];
-    let across = (length_of(m) + TILE - 1u) / TILE;
-    let row = own.group / across * TILE;
-    let column = own.group % across * TILE;
+    let corner = tile(own.group, length_of(m));
     var sums = no_sums();
     for (var k = 0u; k < side(m); k += DEPTH) {
-        left[local] = gram_down(m, row + local % 8u * 4u, k + local / 8u);
-        right[local] = x_along(m, k + local / 8u, column + local % 8u * 4u);
+        left[local] = gram_down(m, corner.x + local % 8u * 4u, k + local / 8u);
+        right[local] = x_along(m, k + local / 8u, corner.y + local % 8u * 4u);
         sums = add_piece(sums, local);
     }
     let scale = scale_of(own.which);
-    let i = row + local / 8u * 4u;
-    let j = column + local % 8u * 4u;
-    store_y(m, i, j, scale * (A * x_along(m, i, j) + sums.a));
-    store_y(m, i + 1u, j, scale * (A * x_along(m, i + 1u, j) + sums.b));
-    store_y(m, i + 2u, j, scale * (A * x_along(m, i + 2u, j) + sums.c));
-    store_y(m, i + 3u, j, scale * (A * x_along(m, i + 3u, j) + sums.d));
+    let at = own_place(corner, local);
+    store_y(m, at.x, at.y, scale * (A * x_along(m, at.x, at.y) + sums.a));
+    store_y(m, at.x + 1u, at.y, scale * (A * x_along(m, at.x + 1u, at.y) + sums.b));
+    store_y(m, at.x + 2u, at.y, scale * (A * x_along(m, at.x + 2u, at.y) + sums.c));
+    store_y(m, at.x + 3u, at.y, scale * (A * x_along(m, at.x + 3u, at.y) + sums.d));
 }
 
 fn store_y(m: Matrix, row: u32, column: u32, value: vec4f) {

@@ -236,8 +236,8 @@ impl OptimizerCase {
         if let Optimizer::Muon(adam) = optimizer {
             // What is rounded in one of Newton and Schulz's steps grows up to 3.4 times in each of the others.
             for matrix in &self.matrices {
-                let size = 0.2 * (matrix.rows.max(matrix.columns) as f64).sqrt();
-                tolerance[matrix.range()].iter_mut().for_each(|t| *t += adam.lr * size * 1024.0 * parts * ulp);
+                let most = adam.lr * muon::size(matrix) * 1024.0 * parts * ulp;
+                tolerance[matrix.range()].iter_mut().for_each(|t| *t += most);
             }
         }
         let moment = vec![6.0 * ulp * parts * parts; len];

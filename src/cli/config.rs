@@ -129,22 +129,22 @@ impl RunArgs {
     /// The configuration that the flags ask for.
     pub fn config(&self, varied: Varied) -> Result<Config> {
         let Self { lr, weight_decay, nesterov, .. } = *self;
-        let optimizer = match self.opt {
-            OptimizerKind::Adam | OptimizerKind::Adamw => {
-                let found = [("--momentum", self.momentum.is_some()), ("--nesterov", nesterov)];
-                if let Some((flag, _)) = found.iter().find(|(_, given)| *given) {
-                    let opt = self.opt.to_possible_value().map(|opt| opt.get_name().to_owned()).unwrap_or_default();
-                    let others = if *flag == "--momentum" { "sgd or muon" } else { "sgd" };
-                    let found = format!("{flag}: found with --opt {opt}, expected --opt {others} with it");
-                    return Err(Error::Usage(found));
-                }
-                let adam = Adam { lr, weight_decay, ..Adam::default() };
-                if self.opt == OptimizerKind::Adam { Optimizer::Adam(adam) } else { Optimizer::AdamW(adam) }
+        let plain = matches!(self.opt, OptimizerKind::Adam | OptimizerKind::Adamw);
+        for (flag, given, others) in [
+            ("--momentum", plain && self.momentum.is_some(), "sgd or muon"),
+            ("--nesterov", self.opt != OptimizerKind::Sgd && nesterov, "sgd"),
+        ] {
+            if given {
+                let opt = self.opt.to_possible_value().map(|opt| opt.get_name().to_owned()).unwrap_or_default();
+                let found = format!("{flag}: found with --opt {opt}, expected --opt {others} with it");
+                return Err(Error::Usage(found));
             }
+        }
+        let adam = Adam { lr, weight_decay, ..Adam::default() };
+        let optimizer = match self.opt {
+            OptimizerKind::Adam => Optimizer::Adam(adam),
+            OptimizerKind::Adamw => Optimizer::AdamW(adam),
             OptimizerKind::Muon => {
-                if nesterov {
-                    return Err(Error::Usage("--nesterov: found with --opt muon, expected --opt sgd with it".into()));
-                }
                 let [momentum, second] = muon::settings().betas;
                 let betas = [self.momentum.unwrap_or(momentum), second];
                 Optimizer::Muon(Adam { lr, betas, weight_decay, ..muon::settings() })

@@ -220,10 +220,12 @@ impl Optimizer {
         not_negative("--weight-decay", self.weight_decay())?;
         match self {
             Self::Adam(a) | Self::AdamW(a) | Self::Muon(a) => {
-                let names = if matches!(self, Self::Muon(_)) { ["--momentum", "--betas"] } else { ["--betas"; 2] };
-                for (beta, name) in a.betas.into_iter().zip(names) {
+                for (i, beta) in a.betas.into_iter().enumerate() {
                     let holds = beta >= 0.0 && (beta as f32) < 1.0;
-                    in_range(name, beta, holds, "two numbers from 0 on, below 1")?;
+                    match (self, i) {
+                        (Self::Muon(_), 0) => in_range("--momentum", beta, holds, "a number from 0 on, below 1")?,
+                        _ => in_range("--betas", beta, holds, "two numbers from 0 on, below 1")?,
+                    }
                 }
                 // The divisor of a parameter without a gradient.
                 in_range("--eps", a.eps, a.eps.is_finite() && a.eps as f32 > 0.0, "a number above 0")
@@ -279,10 +281,9 @@ pub struct Buffers {
 
 impl Optimizer {
     /// Records the update of all `len` (a multiple of 4) parameters, of which weight decay reaches the first `decayed`
-    /// and `matrices` are what Muon takes as such,
-    /// and the batch's means into the step's slot of `step_losses`: the sums of `losses` times the step's `dloss` and
-    /// `dnll`, in [`LOSS_PARTS`] parts. The step's stamp goes with them, and says too if a parameter or a moment is no
-    /// longer finite.
+    /// and `matrices` are what Muon takes as such, and the batch's means into the step's slot of `step_losses`: the sums
+    /// of `losses` times the step's `dloss` and `dnll`, in [`LOSS_PARTS`] parts. The step's stamp goes with them, and
+    /// says too if a parameter or a moment is no longer finite.
     ///
     /// # Errors
     /// As [`Plan::dispatch`] and [`Plan::buffer`].

@@ -80,7 +80,7 @@ fn plan_and_bench_show_what_halves_save() {
     assert_eq!(number(&wide, "total_bytes") - number(&narrow, "total_bytes"), saved);
     assert_eq!(buffer(&wide, "fc2.out"), buffer(&narrow, "fc2.out"), "logits stay as they are");
 
-    let bench = "bench --device gpu --input 1x8x8 -b 4 --seconds 0.1 --activations";
+    let bench = "bench --device gpu --network small.toml --input 1x8x8 -b 4 --seconds 0.1 --activations";
     let [wide, narrow] = ["f32", "f16"].map(|activations| {
         let done = run(dir.path(), &format!("{bench} {activations} --json")).success();
         json_lines(&stdout(&done)).remove(0)

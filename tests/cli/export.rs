@@ -2,7 +2,7 @@
 //! onnx, onnxruntime, torch and safetensors, which is another one than `python3` where SMOOTHCNN_PYTHON says so.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rten_tensor::NdTensor;
@@ -27,27 +27,37 @@ use super::{assert_fails, pictures, run, stderr, stdout};
 /// How far two programs may be apart, in logits and probabilities.
 const TOLERANCE: f64 = 1e-5;
 
-/// How far the exported model is from what is expected of these images; none where Python has not what it takes.
-fn apart(kind: &str, path: &Path, images: &Dataset, expected: &[f64]) -> Option<f64> {
-    let case = path.with_extension("case.json");
-    let [c, h, w] = images.shape;
-    let text = json!({ "images": images.images, "shape": [images.len(), c, h, w], "expected": expected });
-    fs::write(&case, text.to_string()).unwrap();
+/// An exported model, and its logits or probabilities of some images.
+struct Case<'a> {
+    path: PathBuf,
+    images: &'a Dataset,
+    expected: Vec<f64>,
+    softmax: bool,
+}
+
+/// Holds exported models to what is expected of them, in one Python: that is what takes time.
+fn check_in_python(kind: &str, dir: &Path, cases: &[Case]) {
+    let json = |Case { path, images, expected, softmax }: &Case| {
+        let [c, h, w] = images.shape;
+        json!({ "path": path, "images": images.images, "shape": [images.len(), c, h, w], "expected": expected,
+                "softmax": softmax })
+    };
+    let file = dir.join("cases.json");
+    fs::write(&file, serde_json::Value::from_iter(cases.iter().map(json)).to_string()).unwrap();
     let python = std::env::var_os("SMOOTHCNN_PYTHON").unwrap_or("python3".into());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/export.py");
-    let found = Command::new(python).arg(script).arg(kind).arg(path).arg(&case).output();
-    let Ok(found) = found else {
-        skipped("there is no python3");
-        return None;
+    let Ok(found) = Command::new(python).arg(script).arg(kind).arg(&file).output() else {
+        return skipped("there is no python3");
     };
     let text = String::from_utf8_lossy(&found.stdout).trim().to_owned();
     assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
     if let Some(why) = text.strip_prefix("skipped: ") {
-        skipped(why);
-        return None;
+        return skipped(why);
     }
-    println!("{kind}: {text} apart");
-    Some(text.parse().unwrap())
+    let apart: Vec<f64> = text.lines().map(|line| line.parse().unwrap()).collect();
+    println!("{kind}: {apart:?} apart");
+    assert_eq!(apart.len(), cases.len());
+    assert!(apart.iter().all(|&apart| apart < TOLERANCE), "{apart:?}");
 }
 
 /// How far a runtime written in Rust is from what is expected of these images; of them all at once, and of each alone.
@@ -173,25 +183,19 @@ fn scaled_and_masked(model: &mut Exportable, logits: &[f64], vector: bool) -> Ve
 fn onnx_answers_as_the_predictor_does() {
     let dir = tempdir().unwrap();
     let images = images([3, 15, 14], 6);
+    let mut cases = vec![];
     for (k, (mut model, logits)) in networks(&images).into_iter().enumerate() {
-        let write = |model: &Exportable, softmax: bool| {
-            let path = dir.path().join(format!("{k}.onnx"));
+        let case = |model: &Exportable, softmax: bool, expected: Vec<f64>| {
+            let path = dir.path().join(format!("{k}{softmax}.onnx"));
             fs::write(&path, onnx::encode(model, softmax).unwrap()).unwrap();
-            path
+            assert!(apart_in_rten(&path, &images, &expected) < TOLERANCE);
+            Case { path, images: &images, expected, softmax }
         };
-        let path = write(&model, false);
-        assert!(apart_in_rten(&path, &images, &logits) < TOLERANCE);
-        if let Some(found) = apart("onnx", &path, &images, &logits) {
-            assert!(found < TOLERANCE, "{found}");
-        }
-
+        cases.push(case(&model, false, logits.clone()));
         let probabilities = scaled_and_masked(&mut model, &logits, k % 2 == 1);
-        let path = write(&model, true);
-        assert!(apart_in_rten(&path, &images, &probabilities) < TOLERANCE);
-        if let Some(found) = apart("onnx", &path, &images, &probabilities) {
-            assert!(found < TOLERANCE, "{found}");
-        }
+        cases.push(case(&model, true, probabilities));
     }
+    check_in_python("onnx", dir.path(), &cases);
 }
 
 /// Catches a layer whose module is another function, weights that do not load strictly, a normalisation that is not the
@@ -200,20 +204,20 @@ fn onnx_answers_as_the_predictor_does() {
 fn pytorch_answers_as_the_predictor_does() {
     let dir = tempdir().unwrap();
     let images = images([3, 15, 14], 6);
+    let mut cases = vec![];
     for (k, (mut model, logits)) in networks(&images).into_iter().enumerate() {
-        let write = |model: &Exportable, name: &str| {
-            let folder = dir.path().join(format!("{name}{k}"));
-            fs::create_dir(&folder).unwrap();
-            let file = ModelFile { path: folder.join("none"), metadata: Metadata::new() };
-            pytorch::write(model, &file, &folder).unwrap();
-            folder
+        let case = |model: &Exportable, softmax: bool, expected: Vec<f64>| {
+            let path = dir.path().join(format!("{k}{softmax}"));
+            fs::create_dir(&path).unwrap();
+            let file = ModelFile { path: path.join("none"), metadata: Metadata::new() };
+            pytorch::write(model, &file, &path).unwrap();
+            Case { path, images: &images, expected, softmax }
         };
-        let Some(found) = apart("pytorch", &write(&model, "logits"), &images, &logits) else { return };
-        assert!(found < TOLERANCE, "{found}");
+        cases.push(case(&model, false, logits.clone()));
         let probabilities = scaled_and_masked(&mut model, &logits, k % 2 == 1);
-        let found = apart("pytorch-softmax", &write(&model, "softmax"), &images, &probabilities).unwrap();
-        assert!(found < TOLERANCE, "{found}");
+        cases.push(case(&model, true, probabilities));
     }
+    check_in_python("pytorch", dir.path(), &cases);
 }
 
 /// A run's folder for the hub: figures that are the record's, classes by number and name, no path of the user's, and a
@@ -282,9 +286,8 @@ fn a_run_becomes_onnx() {
         }
     }
     assert!(apart_in_rten(&dir.join("run/best.onnx"), &test, &expected) < TOLERANCE);
-    if let Some(found) = apart("onnx", &dir.join("run/best.onnx"), &test, &expected) {
-        assert!(found < TOLERANCE, "{found}");
-    }
+    let case = Case { path: dir.join("run/best.onnx"), images: &test, expected, softmax: true };
+    check_in_python("onnx", dir, &[case]);
     run(dir, "export onnx run/model.safetensors --out - --temperature 1").success();
     assert_fails(run(dir, "export onnx run --temperature 0"), 2, &["--temperature", "found 0"]);
     assert_fails(run(dir, "export onnx mine"), 4, &["mine: found a folder", "expected a file, or a run's folder"]);

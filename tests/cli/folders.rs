@@ -75,7 +75,7 @@ fn ends(children: Vec<Child>) -> Vec<(i32, String)> {
 fn a_run_has_one_process_at_a_time() {
     for _ in 0..3 {
         let dir = tempdir().unwrap();
-        let train = "train --device cpu --limit-train 200 --limit-test 40 --batch-size 8";
+        let train = "train --device cpu --network small.toml --limit-train 200 --limit-test 40 --batch-size 8";
         for seed in [0, 1] {
             run(dir.path(), &format!("{train} --epochs 3 --seed {seed} --out alone{seed}")).success();
         }
@@ -227,7 +227,7 @@ fn a_bit_that_flips_in_a_file_is_noticed() {
         let whole = fs::read(&path).unwrap();
         let mut flipped = whole.clone();
         flipped[whole.len() / 2] ^= 1;
-        let zeros = [&whole[..whole.len() - 400_000], &vec![0; 400_000][..]].concat();
+        let zeros = [&whole[..whole.len() - 40_000], &vec![0; 40_000][..]].concat();
         for bytes in [flipped, zeros] {
             fs::write(&path, bytes).unwrap();
             let before = snapshot(dir.path());

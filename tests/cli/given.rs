@@ -147,7 +147,7 @@ fn no_flag_is_without_effect() {
         (format!("{TRAIN} --nesterov"), ["--nesterov: found with --opt adam", "--opt sgd"]),
         (format!("{TRAIN} --opt adamw --momentum 0.9"), ["--momentum: found with --opt adamw", "--opt sgd or muon"]),
         (format!("{TRAIN} --opt muon --nesterov"), ["--nesterov: found with --opt muon", "--opt sgd"]),
-        (format!("{TRAIN} --opt muon --momentum 1"), ["--momentum: found 1", "below 1"]),
+        (format!("{TRAIN} --opt muon --momentum 1"), ["--momentum: found 1, expected a number", "below 1"]),
         (format!("{TRAIN} --opt sgd --nesterov --momentum 0"), ["--nesterov", "momentum of 0"]),
         (format!("{TRAIN} --noise pair-flip"), ["--noise: found pair-flip alone", "--label-noise"]),
         ("sweep run s --device cpu --tiles lanes".into(), ["--tiles: found lanes", "--device cpu"]),

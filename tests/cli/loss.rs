@@ -48,8 +48,8 @@ const FORMS: [&str; 22] = [
     "--loss confidence-penalty --confidence-beta 0.3",
     "--loss maxsup",
     "--loss maxsup --label-smoothing 0.3 --smoothing-schedule warmup",
-    "--loss mbls --mbls-margin 1",
-    "--loss mbls --mbls-margin 1 --mbls-lambda 0.5",
+    "--loss mbls --mbls-margin 0.1",
+    "--loss mbls --mbls-margin 0.1 --mbls-lambda 0.5",
 ];
 
 /// Catches a flag that is read and changes nothing, and one that a resumed run forgets: every form leaves other
@@ -94,7 +94,7 @@ fn the_gpu_trains_alike() {
         "--teacher teacher/model.safetensors",
         "--loss focal",
         "--loss maxsup",
-        "--loss mbls --mbls-margin 1",
+        "--loss mbls --mbls-margin 0.1",
     ];
     for (i, flags) in forms.into_iter().enumerate() {
         for device in ["cpu", "gpu"] {
@@ -281,7 +281,8 @@ fn every_form_has_a_plan() {
     let dir = folder();
     let images = 70;
     let plan = |flags: &str| {
-        let done = run(dir.path(), &format!("plan --train-images {images} --json {flags}")).success();
+        let done =
+            run(dir.path(), &format!("plan --network small.toml --train-images {images} --json {flags}")).success();
         json_lines(&stdout(&done)).remove(0)
     };
     let plain = plan("");
@@ -322,9 +323,9 @@ fn every_form_has_a_plan() {
         ("--soft-labels votes --train-images 81", 4, &["votes", "found 80 rows", "81 images"]),
         ("--soft-labels votes", 4, &["votes", "found 80 rows", "60000 images"]),
         ("--teacher none.safetensors", 4, &["none.safetensors", "no such file"]),
-        ("--input 1x32x32 --teacher teacher/model.safetensors", 4, &["teacher", "fc1.weight", "expected [128, 4096]"]),
+        ("--input 1x32x32 --teacher teacher/model.safetensors", 4, &["teacher", "fc1.weight", "expected [32, 512]"]),
     ] {
-        assert_fails(run(dir.path(), &format!("plan {flags}")), code, parts);
+        assert_fails(run(dir.path(), &format!("plan --network small.toml {flags}")), code, parts);
     }
 }
 

@@ -39,13 +39,19 @@ use assert_cmd::assert::{Assert, OutputAssertExt};
 use serde_json::Value;
 use smoothcnn::train::checkpoint::Metadata;
 
-/// A training that takes a moment: three batches, the last one smaller.
-const TRAIN: &str = "train --device cpu --limit-test 40 --batch-size 32 --limit-train 80";
+/// A training of the seed network that takes a moment: three batches, the last one smaller.
+const TRAIN_SEED: &str = "train --device cpu --limit-test 40 --batch-size 32 --limit-train 80";
 
-/// `smoothcnn ARGS` in `dir`, ready to run. The words of `args` are separated by blanks.
+/// The same of a smaller network.
+const TRAIN: &str = "train --device cpu --limit-test 40 --batch-size 32 --limit-train 80 --network small.toml";
+
+/// `smoothcnn ARGS` in `dir`, ready to run. The words of `args` are separated by blanks; `small.toml` is the file beside
+/// this one.
 fn command(dir: &Path, args: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_smoothcnn"));
-    command.current_dir(dir).args(args.split_whitespace());
+    let small = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/small.toml");
+    let words = args.split_whitespace().map(|word| if word == "small.toml" { small } else { word });
+    command.current_dir(dir).args(words);
     for variable in ["WGPU_BACKEND", "WGPU_ADAPTER_NAME", "WGPU_POWER_PREF", "RAYON_NUM_THREADS", "RUST_BACKTRACE"] {
         command.env_remove(variable);
     }

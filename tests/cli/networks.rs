@@ -4,7 +4,7 @@ use std::fs;
 
 use tempfile::tempdir;
 
-use super::{TRAIN, assert_fails, read_tensors, run, stdout};
+use super::{TRAIN_SEED, assert_fails, read_tensors, run, stdout};
 
 const FILE: &str = r#"
 [[layers]]
@@ -42,7 +42,7 @@ type = "linear"
 fn a_model_of_a_file_knows_its_layers() {
     let dir = tempdir().unwrap();
     fs::write(dir.path().join("net.toml"), FILE).unwrap();
-    run(dir.path(), &format!("{TRAIN} --network net.toml --epochs 2 --out run")).success();
+    run(dir.path(), &format!("{TRAIN_SEED} --network net.toml --epochs 2 --out run")).success();
     // Nothing asks for the file again.
     fs::remove_file(dir.path().join("net.toml")).unwrap();
     let (weights, metadata) = read_tensors(&dir.path().join("run/model.safetensors"));
@@ -62,7 +62,7 @@ fn a_model_of_a_file_knows_its_layers() {
     run(dir.path(), "export onnx model.safetensors --out model.onnx").success();
     run(dir.path(), "report run").success();
     // Weights to start from bring their network along.
-    run(dir.path(), &format!("{TRAIN} --init model.safetensors --epochs 1 --out more")).success();
+    run(dir.path(), &format!("{TRAIN_SEED} --init model.safetensors --epochs 1 --out more")).success();
     let config = fs::read_to_string(dir.path().join("more/config.toml")).unwrap();
     assert!(config.contains("batch_norm2d"), "{config}");
 }
@@ -76,14 +76,14 @@ fn a_run_that_goes_on_has_the_bits_of_one_that_was_not_stopped() {
         "shift = 3\nborder = \"reflect\"\nflip = true\ncutout = 5\nrotate = 10\nscale = 0.1\ncontrast = 0.2\n";
     fs::write(dir.path().join("augment.toml"), augment).unwrap();
     for network in ["net.toml", "resnet8"] {
-        let train = format!("{TRAIN} --limit-train 70 --network {network} --augment augment.toml");
+        let train = format!("{TRAIN_SEED} --limit-train 70 --network {network} --augment augment.toml");
         run(dir.path(), &format!("{train} --epochs 3 --out whole-{network}")).success();
         run(dir.path(), &format!("{train} --epochs 1 --out part-{network}")).success();
         run(dir.path(), &format!("train --resume part-{network} --epochs 3 --device cpu")).success();
         let bytes = |run: &str| fs::read(dir.path().join(format!("{run}-{network}/model.safetensors"))).unwrap();
         assert!(bytes("whole") == bytes("part"), "{network}");
     }
-    run(dir.path(), &format!("{TRAIN} --network net.toml --epochs 3 --out plain")).success();
+    run(dir.path(), &format!("{TRAIN_SEED} --network net.toml --epochs 3 --out plain")).success();
     let model = |run: &str| fs::read(dir.path().join(run).join("model.safetensors")).unwrap();
     assert!(model("plain") != model("whole-net.toml"), "images that change make another model");
 }
@@ -104,7 +104,7 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         ("--augment shift.toml", 2, &["--augment", "28", "27"]),
         ("--augment turn.toml", 2, &["--augment", "rotate of -5", "0 to 180"]),
     ] {
-        assert_fails(run(dir.path(), &format!("{TRAIN} {flags} --out run")), code, parts);
+        assert_fails(run(dir.path(), &format!("{TRAIN_SEED} {flags} --out run")), code, parts);
         assert!(!dir.path().join("run").exists(), "{flags}");
     }
 }

@@ -226,7 +226,7 @@ fn what_makes_no_sense_is_refused() {
 #[test]
 fn lr_find_tries_rates_and_suggests_one() {
     let dir = tempdir().unwrap();
-    let flags = "--limit-train 400 --limit-test 10 --batch-size 10 --steps 40";
+    let flags = "--network small.toml --limit-train 400 --limit-test 10 --batch-size 10 --steps 40";
     for device in ["cpu", "gpu"] {
         let command = format!("lr-find --device {device} {flags} --from 1e-5 --to 10 --svg {device}.svg");
         let found: Value =

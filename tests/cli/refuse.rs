@@ -10,7 +10,7 @@ use smoothcnn::network::Network;
 use smoothcnn::train::checkpoint::{self, Dtype, Metadata, Tensor};
 use tempfile::tempdir;
 
-use super::{TRAIN, assert_fails, command, run, snapshot, stderr};
+use super::{TRAIN, TRAIN_SEED, assert_fails, command, run, snapshot, stderr};
 
 /// Runs `args` in `dir`, which must fail and change nothing there.
 pub fn refused(dir: &Path, args: &str, code: i32, parts: &[&str]) {
@@ -217,7 +217,8 @@ fn weights_that_do_not_fit() {
     let path = dir.path().join("w.safetensors");
     let save =
         |tensors: &[Tensor], metadata: Metadata| checkpoint::save(&path, tensors, Dtype::F32, &metadata).unwrap();
-    let both = ["eval --device cpu --limit-test 10 --model w.safetensors", &format!("{TRAIN} --init w.safetensors")];
+    let both =
+        ["eval --device cpu --limit-test 10 --model w.safetensors", &format!("{TRAIN_SEED} --init w.safetensors")];
     let check = |commands: &[&str], code: i32, parts: &[&str]| {
         let parts: Vec<_> = parts.iter().copied().chain(["w.safetensors"]).collect();
         commands.iter().for_each(|args| refused(dir.path(), args, code, &parts));

@@ -69,7 +69,7 @@ fn a_schedule_of_ages_begins_at_its_beginning() {
 fn a_batch_above_the_set_is_the_set() {
     let dir = tempdir().unwrap();
     for device in ["cpu", "cpu --kernels reference", "gpu"] {
-        let train = format!("train --device {device} --limit-train 60 --limit-test 70 --epochs 2");
+        let train = format!("train --device {device} --network small.toml --limit-train 60 --limit-test 70 --epochs 2");
         let model = |batch: &str| {
             let out = format!("{}-{batch}", device.replace(' ', ""));
             run(dir.path(), &format!("{train} -b {batch} --out {out}")).success();

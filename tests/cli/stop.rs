@@ -36,8 +36,9 @@ fn a_signal_ends_a_run_that_goes_on_to_the_same_bits() {
         ("--limit-train 160 --kernels reference --opt sgd --lr 0.01", "-TERM", 143, 1, r#""step":9,"#),
     ] {
         let dir = tempdir().unwrap();
-        let train =
-            format!("train --device cpu {flags} --limit-test 10 --batch-size 8 --epochs {epochs} --log-every 1");
+        let train = format!(
+            "train --device cpu --network lenet5 {flags} --limit-test 10 --batch-size 8 --epochs {epochs} --log-every 1"
+        );
         run(dir.path(), &format!("{train} --out whole")).success();
         // What is printed is what a shell takes, whatever the folder is called.
         let out_name = "a run";
@@ -167,7 +168,7 @@ fn a_signal_that_was_ignored_from_the_start_stays_so() {
 #[test]
 fn a_run_killed_in_its_first_epoch_is_begun_again() {
     let dir = tempdir().unwrap();
-    let train = "train --device cpu --limit-train 2000 --limit-test 10 --batch-size 8 --epochs 1 --log-every 1 --label-noise 0.1";
+    let train = "train --device cpu --network lenet5 --limit-train 2000 --limit-test 10 --batch-size 8 --epochs 1 --log-every 1 --label-noise 0.1";
     run(dir.path(), &format!("{train} --out whole")).success();
     let bytes = |run: &str| std::fs::read(dir.path().join(run).join("model.safetensors")).unwrap();
     for again in ["train --device cpu --log-every 1 --resume run".to_owned(), format!("{train} --out run")] {
@@ -209,7 +210,7 @@ fn a_run_that_diverges_ends_with_what_to_do() {
 #[test]
 fn a_device_that_is_lost_is_opened_again_and_the_bits_are_the_same() {
     let dir = tempdir().unwrap();
-    let train = "train --device gpu --autotune off --limit-train 80 --val-split 0.2 --best-by ece --limit-test 20 --batch-size 8 --epochs 3 --log-every 1";
+    let train = "train --device gpu --autotune off --network small.toml --limit-train 80 --val-split 0.2 --best-by ece --limit-test 20 --batch-size 8 --epochs 3 --log-every 1";
     run(dir.path(), &format!("{train} --out whole")).success();
     let whole = dir.path().join("whole");
     let model =

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tempfile::tempdir;
 
-use super::{assert_fails, command, json_lines, number, run, snapshot, stdout};
+use super::{TRAIN, assert_fails, command, json_lines, number, run, snapshot, stdout};
 
 /// Eight runs of a moment each.
-const GRID: &str = "--device cpu --limit-test 40 --batch-size 32 --limit-train 80 --epochs 2 --label-smoothing 0,0.1 \
-                    --label-noise 0,0.3 --seeds 2 --out s";
+const GRID: &str = "--device cpu --network small.toml --limit-test 40 --batch-size 32 --limit-train 80 --epochs 2 \
+                    --label-smoothing 0,0.1 --label-noise 0,0.3 --seeds 2 --out s";
 
 /// results.csv, without what a clock measured.
 fn results(sweep: &Path) -> Vec<Vec<String>> {
@@ -113,8 +113,7 @@ fn other_losses_stand_beside_smoothing() {
     assert_eq!((rivals.len(), &rivals[0]["loss"], &rivals[1]["loss"]), (2, &"maxsup".into(), &"mbls".into()));
     assert_eq!((found["runs"].as_u64(), rivals[1]["measured"][0]["above_none"]["n"].as_u64()), (Some(6), Some(2)));
     // One of its runs alone is the same as training it by its own flags.
-    let alone =
-        "train --device cpu --limit-test 40 --batch-size 32 --limit-train 80 --epochs 2 --val-split 0.1 --seed 1";
+    let alone = format!("{TRAIN} --epochs 2 --val-split 0.1 --seed 1");
     run(dir.path(), &format!("{alone} --loss maxsup --label-smoothing 0.2 --out alone")).success();
     let model = fs::read(dir.path().join("alone/model.safetensors")).unwrap();
     let id = &rows[10][column("id")];
@@ -155,7 +154,8 @@ fn entries_run_by_themselves_in_any_order() {
 fn a_sweep_that_was_killed_goes_on_to_the_same_results() {
     use std::os::unix::process::CommandExt;
     // What takes time is the checkpoint after each epoch. These are enough of them for a run to be caught between two.
-    let grid = GRID.replace("--epochs 2", "--epochs 6").replace("--label-noise 0,0.3 ", "");
+    let grid =
+        GRID.replace("small.toml", "seed").replace("--epochs 2", "--epochs 6").replace("--label-noise 0,0.3 ", "");
     let dir = tempdir().unwrap();
     run(dir.path(), &format!("sweep {grid}")).success();
     let expected = results(&dir.path().join("s"));
@@ -232,8 +232,8 @@ fn the_loss_is_named() {
     let plain = format!("plain cross-entropy{details}");
     assert_eq!(found, [["prior", &plain[..]], ["prior", &smoothed[..]]]);
 
-    let grid = grid.replace("0,0.1", "0").replace("--out s", "--out f");
-    run(dir.path(), &format!("sweep {grid} --loss focal --network mlp")).success();
+    let grid = grid.replace("0,0.1", "0").replace("--out s", "--out f").replace("small.toml", "mlp");
+    run(dir.path(), &format!("sweep {grid} --loss focal")).success();
     let page = fs::read_to_string(dir.path().join("f/report.html")).unwrap();
     assert!(page.contains("<dt>loss</dt><dd>focal loss, gamma 2</dd>"), "{page}");
     assert!(page.contains("<dt>epsilon</dt><dd>none</dd>"), "{page}");

@@ -8,7 +8,9 @@ use assert_cmd::assert::OutputAssertExt;
 use predicates::prelude::*;
 use tempfile::tempdir;
 
-use super::{TRAIN, assert_fails, command, json_lines, metrics, number, read_tensors, run, snapshot, stderr, stdout};
+use super::{
+    TRAIN, TRAIN_SEED, assert_fails, command, json_lines, metrics, number, read_tensors, run, snapshot, stderr, stdout,
+};
 
 /// PyTorch's names and shapes of the seed network on 28x28.
 const SEED_NETWORK: [(&str, &[usize]); 8] = [
@@ -25,7 +27,7 @@ const SEED_NETWORK: [(&str, &[usize]); 8] = [
 /// Trains in a folder of its own and gives the bytes of the model's tensors.
 fn weights(args: &str, threads: Option<&str>) -> Vec<Vec<u8>> {
     let dir = tempdir().unwrap();
-    let mut command = command(dir.path(), &format!("{TRAIN} --epochs 1 --out run {args}"));
+    let mut command = command(dir.path(), &format!("{TRAIN_SEED} --epochs 1 --out run {args}"));
     if let Some(threads) = threads {
         command.env("RAYON_NUM_THREADS", threads);
     }
@@ -41,7 +43,7 @@ fn model(run: &Path) -> Vec<u8> {
 #[test]
 fn a_run_leaves_its_configuration_its_record_and_its_model() {
     let dir = tempdir().unwrap();
-    let done = run(dir.path(), &format!("{TRAIN} --epochs 2 --log-every 1 --out run")).success();
+    let done = run(dir.path(), &format!("{TRAIN_SEED} --epochs 2 --log-every 1 --out run")).success();
     let out = dir.path().join("run");
     let files: Vec<_> = snapshot(&out).into_keys().collect();
     assert_eq!(
@@ -297,7 +299,7 @@ fn it_trains_on_when_nobody_reads() {
 #[test]
 fn init_understands_the_names_of_wrappers_and_of_sequences() {
     let dir = tempdir().unwrap();
-    run(dir.path(), &format!("{TRAIN} --val-split 0.2 --epochs 1 --out first --seed 5")).success();
+    run(dir.path(), &format!("{TRAIN_SEED} --val-split 0.2 --epochs 1 --out first --seed 5")).success();
     let first = read_tensors(&dir.path().join("first/model.safetensors")).0;
     // As PyTorch writes them: without a seal.
     let renamed = |file: &str, name: &dyn Fn(&str) -> String| {
@@ -328,7 +330,7 @@ fn init_understands_the_names_of_wrappers_and_of_sequences() {
         ("first/best.safetensors", ""),
         ("first/checkpoint.safetensors", ""),
     ] {
-        let done = run(dir.path(), &format!("{TRAIN} --epochs 1 --lr 0 --init {init} --out run")).success();
+        let done = run(dir.path(), &format!("{TRAIN_SEED} --epochs 1 --lr 0 --init {init} --out run")).success();
         assert!(first == read_tensors(&dir.path().join("run/model.safetensors")).0, "{init}: other weights");
         let root = format!("{}/", fs::canonicalize(dir.path()).unwrap().display());
         let lines: Vec<_> = stderr(&done).iter().map(|line| line.replace(&root, "")).collect();
@@ -340,7 +342,7 @@ fn init_understands_the_names_of_wrappers_and_of_sequences() {
         ("mixed", ["prefixes \"\" and \"module.\"", "the same one"]),
         ("swapped", ["0.weight: found shape [64, 32, 3, 3]", "[32, 1, 3, 3]"]),
     ] {
-        let failed = run(dir.path(), &format!("{TRAIN} --init {init} --out run"));
+        let failed = run(dir.path(), &format!("{TRAIN_SEED} --init {init} --out run"));
         assert_fails(failed, 4, &[&[init][..], &parts].concat());
     }
 }

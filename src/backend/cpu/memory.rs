@@ -37,7 +37,7 @@ pub fn of_backend<T: Element>(net: &Network, kernels: Kernels, train: usize, inf
     let size = size_of::<T>() as u64;
     let flat = net.flat_len() as u64;
     // Parameters; where they are trained also their gradient, two moments, their copy in f32, the state at an epoch's
-    // end, and the bytes of its file.
+    // end, and the bytes of its file. (Muon takes less than those last two for its products, and not at the same time.)
     let trained = if train > 0 { 3 * size + 4 + 3 * 8 + 3 * size } else { 0 };
     let batch = match kernels {
         Kernels::Fused => CpuNetwork::<T>::batch_bytes(net, train, infer),

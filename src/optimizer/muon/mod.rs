@@ -36,7 +36,7 @@ pub fn settings() -> Adam {
 
 /// By what the orthogonal matrix is multiplied beside the learning rate, so that its elements are as large as a step of
 /// Adam's.
-fn size(matrix: &WeightMatrix) -> f64 {
+pub(crate) fn size(matrix: &WeightMatrix) -> f64 {
     0.2 * (matrix.rows.max(matrix.columns) as f64).sqrt()
 }
 
