@@ -58,7 +58,7 @@ fn check(net: &Network, gpu: &Arc<Gpu>) {
     let on_cpu = against_oracle("cpu", net, smoothing, [8, 2], |setup, params| {
         Ok(Box::new(cpu::CpuTrainer::<f32>::new(setup, params)))
     });
-    for rows in [on_cpu, training(gpu, net, smoothing, 8, 2, Kernels::Fused)] {
+    for rows in [on_cpu, training(gpu, net, smoothing, 8, 2, &[Kernels::Fused])] {
         for row in rows.expect("the device is there") {
             assert!(row.failure.is_none(), "{row:?}");
         }

@@ -18,7 +18,7 @@ use crate::backend::gpu::trainer::{GpuOptions, GpuTrainer};
 use crate::backend::gpu::{Engine, Gpu};
 use crate::backend::reference::ReferenceTrainer;
 use crate::backend::{Setup, Trainer, cpu};
-use crate::check::network::{against_oracle_rounding, random_data, tensors_in_halves};
+use crate::check::network::{Oracle, random_data, tensors_in_halves};
 use crate::compile::fuse::Kernels;
 use crate::loss::smoothing::{Smoothing, Variant};
 use crate::network::{Architecture, Network};
@@ -298,7 +298,8 @@ impl Bench {
         let mut worst = 0f64;
         let size = [batch_size.min(16), 2];
         let rounded = tensors_in_halves(net, self.kernels, self.activations);
-        for row in against_oracle_rounding(rounded, "bench", net, smoothing, size, |setup, params| {
+        let oracle = Oracle::train(net, smoothing, size)?;
+        for row in oracle.compare("bench", rounded, |setup, params| {
             Ok(match self.trainer(setup, params)? {
                 Subject::Gpu(trainer) => trainer,
                 Subject::Cpu(trainer) => trainer,

@@ -9,10 +9,15 @@ use tempfile::tempdir;
 
 use super::refuse::refused;
 use super::stop::wait_for;
-use super::{TRAIN_SEED, command, json_lines, metrics, number, read_tensors, run, snapshot, stderr, stdout, timeless};
+use super::{
+    TRAIN, TRAIN_SEED, command, json_lines, metrics, number, read_tensors, run, snapshot, stderr, stdout, timeless,
+};
 
 /// Its best epoch is not the last one, by any measure; two are equal by accuracy.
 const EPOCHS: usize = 8;
+const TRAIN_HELD_OUT: &str = "train --device cpu --network small.toml --limit-train 80 --limit-test 40 --batch-size 16 \
+                              --val-split 0.25 --lr 0.02 --log-every 1";
+/// For a larger network, slow enough to be killed where it is meant.
 const HELD_OUT: &str = "--val-split 0.25 --lr 0.005 --log-every 1";
 
 fn bytes(run: &Path, name: &str) -> Vec<u8> {
@@ -40,7 +45,7 @@ fn assert_same(whole: &Path, other: &Path, what: &str) {
 #[test]
 fn the_best_epoch_is_kept_and_measured() {
     let dir = tempdir().unwrap();
-    let train = |flags: &str| run(dir.path(), &format!("{TRAIN_SEED} {HELD_OUT} {flags}")).success();
+    let train = |flags: &str| run(dir.path(), &format!("{TRAIN_HELD_OUT} {flags}")).success();
     let mut last = vec![];
     for (flags, key, sign) in [
         ("", "val_nll", 1.0),
@@ -68,7 +73,7 @@ fn the_best_epoch_is_kept_and_measured() {
         assert_eq!(tests[0]["best_by"], by, "{flags}");
         let said = stderr(&done).join("\n");
         assert!(said.contains(&format!("the best epoch is {epoch}, by a val {by} of ")), "{said}");
-        let asked = run(dir.path(), "eval --model run --device cpu --batch-size 32 --json").success();
+        let asked = run(dir.path(), "eval --model run --device cpu --batch-size 16 --json").success();
         assert_eq!(json_lines(&stdout(&asked))[0]["nll"], tests[0]["nll"], "{flags}");
         let first = &stderr(&asked)[0];
         assert_eq!(first, &format!("model: run/best.safetensors, the weights of epoch {epoch}"));
@@ -82,7 +87,7 @@ fn the_best_epoch_is_kept_and_measured() {
 #[test]
 fn a_folder_answers_with_its_best_else_its_last_weights() {
     let dir = tempdir().unwrap();
-    run(dir.path(), &format!("{TRAIN_SEED} {HELD_OUT} --epochs 2 --out run")).success();
+    run(dir.path(), &format!("{TRAIN_HELD_OUT} --epochs 2 --out run")).success();
     let out = dir.path().join("run");
     for name in ["best.safetensors", "model.safetensors", "checkpoint.safetensors"] {
         let asked = run(dir.path(), "predict --model run --device cpu --out answers.csv").success();
@@ -97,8 +102,8 @@ fn a_folder_answers_with_its_best_else_its_last_weights() {
 #[test]
 fn without_images_held_out_nothing_can_choose() {
     let dir = tempdir().unwrap();
-    refused(dir.path(), &format!("{TRAIN_SEED} --best-by ece --out run"), 2, &["--best-by: found ece", "--val-split"]);
-    run(dir.path(), &format!("{TRAIN_SEED} --epochs 1 --out run")).success();
+    refused(dir.path(), &format!("{TRAIN} --best-by ece --out run"), 2, &["--best-by: found ece", "--val-split"]);
+    run(dir.path(), &format!("{TRAIN} --epochs 1 --out run")).success();
     assert!(!dir.path().join("run/best.safetensors").exists());
     let config = fs::read_to_string(dir.path().join("run/config.toml")).unwrap();
     assert!(!config.contains("best-by"), "{config}");
@@ -110,7 +115,7 @@ fn without_images_held_out_nothing_can_choose() {
 fn a_run_that_goes_on_has_the_best_weights_of_one_that_was_never_stopped() {
     let dir = tempdir().unwrap();
     let train = |epochs: usize, out: &str| {
-        run(dir.path(), &format!("{TRAIN_SEED} {HELD_OUT} --epochs {epochs} --out {out}")).success();
+        run(dir.path(), &format!("{TRAIN_HELD_OUT} --epochs {epochs} --out {out}")).success();
     };
     train(EPOCHS, "whole");
     train(1, "first");
@@ -158,7 +163,7 @@ fn a_killed_run_has_the_best_weights_of_one_that_was_never_killed() {
 #[test]
 fn patience_ends_a_run_that_gets_no_better() {
     let dir = tempdir().unwrap();
-    let train = |flags: &str| run(dir.path(), &format!("{TRAIN_SEED} {HELD_OUT} --best-by ece {flags}")).success();
+    let train = |flags: &str| run(dir.path(), &format!("{TRAIN_HELD_OUT} --best-by ece {flags}")).success();
     train(&format!("--epochs {EPOCHS} --out whole"));
     let (whole, out) = (dir.path().join("whole"), dir.path().join("run"));
     let epoch = best(&metrics(&whole, "epoch"), "val_ece", 1.0);
@@ -185,7 +190,7 @@ fn patience_ends_a_run_that_gets_no_better() {
     let again = stderr(&run(dir.path(), "train --resume run").success()).join("\n");
     assert!(again.contains("finished before: ") && again.contains(&why), "{again}");
     assert!(snapshot(&out) == before);
-    let cut = format!("{TRAIN_SEED} {HELD_OUT} --best-by ece --patience 2 --epochs {} --out cut", epoch + 1);
+    let cut = format!("{TRAIN_HELD_OUT} --best-by ece --patience 2 --epochs {} --out cut", epoch + 1);
     run(dir.path(), &cut).success();
     run(dir.path(), &format!("train --log-every 1 --resume cut --epochs {EPOCHS}")).success();
     assert_same(&out, &dir.path().join("cut"), "patience");
@@ -193,7 +198,7 @@ fn patience_ends_a_run_that_gets_no_better() {
     // With more patience it goes on to the end of one that had it from the start; without any, too.
     run(dir.path(), "train --log-every 1 --resume run --patience 0").success();
     assert_same(&whole, &out, "without patience");
-    refused(dir.path(), &format!("{TRAIN_SEED} --patience 3"), 2, &["--patience: found 3", "--val-split"]);
+    refused(dir.path(), &format!("{TRAIN} --patience 3"), 2, &["--patience: found 3", "--val-split"]);
 }
 
 /// Catches a checkpoint that is missing where it is due, or at the end, and a run that goes on from an older one to
@@ -204,7 +209,7 @@ fn checkpoints_as_often_as_asked_and_at_the_end() {
     let dir = tempdir().unwrap();
     // Plain loops: slow enough to be killed where it is meant.
     let train = format!(
-        "train --device cpu --network lenet5 --kernels reference --limit-train 160 --limit-test 40 --batch-size 8 \
+        "train --device cpu --network lenet5 --kernels reference --limit-train 80 --limit-test 40 --batch-size 8 \
          {HELD_OUT} --epochs {EPOCHS}"
     );
     run(dir.path(), &format!("{train} --out whole")).success();
@@ -214,7 +219,7 @@ fn checkpoints_as_often_as_asked_and_at_the_end() {
             .exists()
             .then(|| read_tensors(&out.join("checkpoint.safetensors")).1["epoch"].clone())
     };
-    for (every, at, expected) in [(3, "\"step\":95,", Some("6")), (3, "\"step\":31,", None), (0, "\"step\":80,", None)]
+    for (every, at, expected) in [(3, "\"step\":51,", Some("6")), (3, "\"step\":17,", None), (0, "\"step\":43,", None)]
     {
         let mut killed = command(dir.path(), &format!("{train} --checkpoint-every {every} --out run"));
         let mut child = killed.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -17,10 +17,7 @@ use super::{GPU, assert_rows};
 
 /// With the reference kernels and with the fused ones.
 fn train_both(net: &Network, loss: impl Into<Loss>, batch_size: usize, steps: usize) {
-    let loss = loss.into();
-    for kernels in [Kernels::Reference, Kernels::Fused] {
-        assert_rows(training(&GPU, net, loss.clone(), batch_size, steps, kernels));
-    }
+    assert_rows(training(&GPU, net, loss, batch_size, steps, &[Kernels::Reference, Kernels::Fused]));
 }
 
 /// Twenty steps, the last with a smaller batch: errors that one step hides add up here.
