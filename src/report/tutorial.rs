@@ -13,7 +13,8 @@ use crate::study::{self, Measure, Study};
 const SENTENCES: [(&str, &str); 6] = [
     (
         "A network that is trained with smoothed labels overfits less.",
-        "Is the test error nearer to the training error?",
+        "Is the test error nearer to the training error? With label noise: is the error on images held out, by labels as \
+         noisy as those trained on?",
     ),
     ("It is less overconfident.", "Is the mean confidence on the test set less above the accuracy?"),
     (

@@ -116,6 +116,13 @@ pub const TEST_ERROR: Measure = Measure { name: "test error", of: |o| o.test.pla
 pub const TRAIN_ERROR: Measure = Measure { name: "training error", of: |o| o.train.error };
 /// Overfitting: test error less training error.
 pub const GAP: Measure = Measure { name: "test error - training error", of: |o| o.test.plain.error - o.train.error };
+/// Overfitting with noisy labels: images held out against labels as noisy as those trained on, less training error. The
+/// error on the test set counts no wrong label as right to learn, and that of training counts them all. NaN where the
+/// images held out were not judged so.
+pub const NOISY_GAP: Measure = Measure {
+    name: "held-out error - training error, noisy labels",
+    of: |o| o.noisy_validation.map_or(f64::NAN, |judged| judged.error - o.train.error),
+};
 /// Overconfidence: mean confidence less accuracy; below 0 the network is right more often than it says.
 pub const OVERCONFIDENCE: Measure =
     Measure { name: "confidence - accuracy", of: |o| o.test.plain.mean_confidence - o.test.plain.accuracy };
@@ -318,6 +325,10 @@ pub(crate) mod tests {
         let of_test = outcome([0.1, 0.0], 0, 20, 3f64.ln());
         let found = Outcome { train: outcome([0.1, 0.0], 0, 5, 1.0).train, ..of_test };
         assert!(((GAP.of)(&found) - 0.15).abs() < 1e-15 && ((OVERCONFIDENCE.of)(&found) + 0.05).abs() < 1e-12);
+        assert!((NOISY_GAP.of)(&found).is_nan());
+        let noisy = Judged { error: 0.45, nll: 1.0, ece: 0.1, refined_nll: 1.0 };
+        let found = Outcome { noisy_validation: Some(noisy), ..found };
+        assert!(((NOISY_GAP.of)(&found) - 0.4).abs() < 1e-15);
     }
 
     #[test]
