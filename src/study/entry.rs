@@ -24,7 +24,7 @@ use crate::measure::{self, calibration, temperature};
 use crate::parse::{self, hex, to_json};
 use crate::train::config::{Config, read_config};
 use crate::train::listener::Listener;
-use crate::train::run_folder::{CHECKPOINT, CONFIG, OwnFolder, PROJECTION, RESULT, RUN_FILES};
+use crate::train::run_folder::{BEST, CHECKPOINT, CONFIG, OwnFolder, PROJECTION, RESULT, RUN_FILES};
 use crate::train::runs::{self, Folder, Options, Trained};
 use crate::{Error, Result, input};
 
@@ -216,6 +216,8 @@ pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -
     };
     write_projection(&trained)?;
     answers.write(out)?;
+    // Runs are compared after equally many epochs: whoever asks this folder is to ask the weights that were measured.
+    remove(&out.join(BEST))?;
     let text = to_json(&outcome);
     if let Err(error) = serde_json::from_str::<Outcome>(&text) {
         // A measure that is no number would be written as null.
@@ -381,6 +383,7 @@ mod tests {
         let found = entry.outcome(&|_| ()).unwrap().unwrap();
         assert_eq!((found.test.plain.images, found.validation.plain.images, found.classes), (30, 10, 10));
         assert!(!entry.out.join(CHECKPOINT).exists(), "nobody goes on from here");
+        assert!(!entry.out.join(BEST).exists(), "other weights than were measured");
         for of in [&found.test, &found.validation] {
             for (bins, metrics) in [(&of.reliability, &of.plain), (&of.reliability_scaled, &of.scaled)] {
                 assert!(bins.iter().all(|bin| bin.images > 0));

@@ -49,6 +49,13 @@ fn a_sweep_ends_in_a_table_and_a_report_and_does_nothing_twice() {
         assert_eq!(row[column("memorised")].is_empty(), row[column("label_noise")] == "0", "{row:?}");
         assert!(row[column("test_nll")].parse::<f64>().unwrap() > 0.0, "{row:?}");
     }
+    // Each folder answers with the weights that were measured.
+    for row in &rows[1..] {
+        let asked =
+            run(dir.path(), &format!("eval --model s/runs/{} --device cpu --json", row[column("id")])).success();
+        let measured: f64 = row[column("test_nll")].parse().unwrap();
+        assert!((number(&json_lines(&stdout(&asked))[0], "nll") - measured).abs() < 1e-6, "{row:?}");
+    }
     let page = fs::read_to_string(sweep.join("report.html")).unwrap();
     assert!(page.starts_with("<!DOCTYPE html>") && page.contains("better calibration"));
     // Six curves; two reliability diagrams for each noise and epsilon; two projections for each epsilon.
