@@ -120,7 +120,7 @@ pub const GAP: Measure = Measure { name: "test error - training error", of: |o| 
 /// error on the test set counts no wrong label as right to learn, and that of training counts them all. NaN where the
 /// images held out were not judged so.
 pub const NOISY_GAP: Measure = Measure {
-    name: "held-out error - training error, noisy labels",
+    name: "noisy held-out - training error",
     of: |o| o.noisy_validation.map_or(f64::NAN, |judged| judged.error - o.train.error),
 };
 /// Overconfidence: mean confidence less accuracy; below 0 the network is right more often than it says.
