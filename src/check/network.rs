@@ -116,12 +116,12 @@ pub struct Oracle<'net> {
     steps: usize,
     train: Dataset,
     test: Dataset,
-    found: Trained,
+    found: Reached,
 }
 
 /// What some training steps come to.
 #[derive(Default)]
-struct Trained {
+struct Reached {
     losses: Vec<f64>,
     nlls: Vec<f64>,
     params: Vec<f64>,
@@ -143,7 +143,7 @@ impl<'net> Oracle<'net> {
             train.labels.iter_mut().rev().skip(batch_size).take(batch_size).for_each(|label| *label = IGNORED);
         }
         let test = random_data(batch_size + 1, net.input, net.classes);
-        let found = Trained::default();
+        let found = Reached::default();
         let mut oracle = Self { net, loss, batch_size, steps, train, test, found };
         oracle.found = oracle.run(&mut ReferenceTrainer::<f64>::new(oracle.setup(), &oracle.initial()))?;
         Ok(oracle)
@@ -172,7 +172,7 @@ impl<'net> Oracle<'net> {
     }
 
     /// Trains a backend, and gives what it finds.
-    fn run(&self, backend: &mut dyn Trainer) -> Result<Trained> {
+    fn run(&self, backend: &mut dyn Trainer) -> Result<Reached> {
         let order: Vec<u32> = (0..self.train.labels.len() as u32).rev().collect();
         let before = backend.test_logits()?;
         let (mut losses, mut nlls) = (vec![], vec![]);
@@ -181,7 +181,7 @@ impl<'net> Oracle<'net> {
             nlls.extend(some.iter().map(|means| means.nll));
             Ok(ControlFlow::Continue(()))
         })?;
-        Ok(Trained { losses, nlls, params: backend.state()?.params, logits: [before, backend.test_logits()?] })
+        Ok(Reached { losses, nlls, params: backend.state()?.params, logits: [before, backend.test_logits()?] })
     }
 
     /// The same steps on the backend that `make` makes from the oracle's first weights, which rounds the activations of

@@ -53,8 +53,10 @@ pub struct Outcome {
     pub memorised: Option<f64>,
     /// On the images held out, whose labels are as the files have them.
     pub validation: Measured,
-    /// The same images against labels with as much noise as those trained on. `None` without noise, and in results of
-    /// earlier versions.
+    /// The same images against labels with as much noise as those trained on: [`Images::noisy_validation`]. `None` where
+    /// the labels are the data set's own, and in results of earlier versions.
+    ///
+    /// [`Images::noisy_validation`]: crate::train::config::images::Images::noisy_validation
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noisy_validation: Option<Judged>,
     /// On the test set.
@@ -219,6 +221,14 @@ impl Study {
     /// little too low.
     pub fn is_cross_fitted(&self) -> bool {
         self.cross_fitted
+    }
+
+    /// What overfitting is at a rate of label noise: [`NOISY_GAP`] where all of its runs were judged by labels as noisy as
+    /// those trained on, [`GAP`] where none has other labels. `None` for results of earlier versions with label noise.
+    pub fn gap(&self, noise: f64) -> Option<Measure> {
+        let mut runs = self.outcomes.iter().filter(|o| o.label_noise == noise);
+        let judged = runs.all(|o| o.noisy_validation.is_some());
+        if judged { Some(NOISY_GAP) } else { (noise == 0.0).then_some(GAP) }
     }
 
     /// Whether every run with label noise was judged by labels with that noise too. Results of earlier versions were

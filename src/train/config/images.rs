@@ -18,7 +18,8 @@ pub struct Images {
     pub train: Dataset,
     /// What was held out of the training set, if anything.
     pub validation: Option<Dataset>,
-    /// Its labels with as much noise as those trained on, as somebody with noisy data has them; `None` without noise.
+    /// Its labels with as much noise as those trained on, as somebody with noisy data has them: flipped ones, or those of
+    /// `--train-labels`, which may be right or wrong. `None` where the labels are the data set's own.
     pub noisy_validation: Option<Vec<u32>>,
     /// The test set.
     pub test: Dataset,
@@ -139,7 +140,9 @@ fn read_images(config: &Config, note: Note, progress: ReadProgress) -> Result<Im
     }
     let flip = |of: &mut [u32], whose| labels::flip(of, whose, &part, *label_noise, *noise, config.seed);
     let flipped = flip(&mut train.labels, Flipped::Training);
-    let noisy_validation = validation.as_ref().filter(|_| *label_noise > 0.0).map(|held_out| {
+    // A split divides the labels of `--train-labels` too.
+    let noisy = *label_noise > 0.0 || train_labels.is_some() && *val_split > 0.0;
+    let noisy_validation = validation.as_ref().filter(|_| noisy).map(|held_out| {
         let mut noisy = held_out.labels.clone();
         flip(&mut noisy, Flipped::HeldOut);
         noisy
@@ -234,6 +237,11 @@ mod tests {
         };
         let expected: Vec<u32> = (0..40).map(|i| i % 10).collect();
         assert_eq!((of(40).unwrap(), of(50).unwrap()), (expected.clone(), expected));
+        // Images held out have labels of the file too, and are told from those of the test set.
+        let mut config = small();
+        (config.labels.train_labels, config.labels.val_split) = (Some(path.clone()), 0.5);
+        let found = read(&config).unwrap();
+        assert_eq!(found.noisy_validation.unwrap(), found.validation.unwrap().labels);
         let message = refused(of(39));
         assert!(message.ends_with("labels: 39 labels, expected at least one for each of 40 images"), "{message}");
     }
