@@ -89,13 +89,13 @@ impl Story {
             tutorial::answers(&self.study, reference).into_iter().for_each(&mut line);
         }
         line(format!(
-            "{:<47} {:<31} {:>5}  {:>16}  {:>9} {:>9}  {:<28} {:>6}  {:<9}  verdict",
+            "{:<47} {:<33} {:>5}  {:>16}  {:>9} {:>9}  {:<28} {:>6}  {:<9}  verdict",
             "claim", "measure", "noise", "e", "before", "after", "effect [interval]", "p", "for you"
         ));
         for f in &self.findings {
             let (factor, digits, unit) = scale(f.measure);
             line(format!(
-                "{:<47} {:<31} {:>5}  {:>16}  {:>9} {:>9}  {:<28} {:>6}  {:<9}  {}{}",
+                "{:<47} {:<33} {:>5}  {:>16}  {:>9} {:>9}  {:<28} {:>6}  {:<9}  {}{}",
                 claim(f),
                 f.measure,
                 f.label_noise,
