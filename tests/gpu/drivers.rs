@@ -308,7 +308,9 @@ fn the_hosts_clock_times_kernels_too() {
     ceiling::multiply_add(&mut plan, 64, y).unwrap();
     let engine = Engine::new(&GPU, plan).unwrap();
     engine.profile(0..2, &Step::default()).unwrap();
-    let host = engine.profile_on_host(0..2, &Step::default()).unwrap();
+    // Other tests share the device: a dispatch waits for theirs, but hardly ever eight times.
+    let times: Vec<_> = (0..8).map(|_| engine.profile_on_host(0..2, &Step::default()).unwrap()).collect();
+    let host = [0, 1].map(|i| times.iter().map(|of| of[i]).fold(f64::INFINITY, f64::min));
     let device = engine.profile(0..2, &Step::default()).unwrap();
     assert!(host.iter().all(|&seconds| seconds > 0.0 && seconds < 60.0), "{host:?}");
     assert!(host[0] > host[1], "4096 times the work: {host:?}");
