@@ -13,6 +13,8 @@
 //! learning" (equal mass; here of the top confidence, where Nixon et al.'s ACE averages over the classes); Kull et al.
 //! 2019, "Beyond temperature scaling", eq. 3 (classwise).
 
+use statrs::distribution::{Binomial, DiscreteCDF};
+
 use super::prediction::Softmax;
 use super::{ECE_BINS, Prediction};
 
@@ -25,6 +27,18 @@ pub struct Bin {
     pub confidence: f64,
     /// The share of right answers among them; NaN where there are none.
     pub accuracy: f64,
+}
+
+impl Bin {
+    /// Where the accuracy would lie in 95 of 100 test sets if the confidence were exactly true: the quantiles of a
+    /// binomial distribution (consistency bars: Bröcker and Smith 2007). Each image of the bin counts with the mean
+    /// confidence, which makes it a little wide. `None` without images or without a confidence.
+    pub fn consistent(&self) -> Option<[f64; 2]> {
+        // A mean may be rounded above 1; NaN stays what it is, and has no distribution.
+        let confidence = if self.confidence > 1.0 { 1.0 } else { self.confidence };
+        let true_one = Binomial::new(confidence, self.images as u64).ok().filter(|_| self.images > 0)?;
+        Some([0.025, 0.975].map(|share| true_one.inverse_cdf(share) as f64 / self.images as f64))
+    }
 }
 
 /// What a bin holds. The sum of (right - confidence) is |bin| * (accuracy - confidence).

@@ -292,6 +292,25 @@ fn the_largest_error_is_that_of_a_bin() {
     assert_eq!(mce(&[image(1.0, true), image(1.0, true)]), 0.0);
 }
 
+/// Values of scipy.stats.binom.ppf.
+#[test]
+fn a_true_confidence_is_consistent_with_itself() {
+    let bin = |images, confidence| calibration::Bin { images, confidence, accuracy: 0.5 };
+    for (images, confidence, [low, high]) in [
+        (100, 0.5, [0.4, 0.6]),
+        (1, 0.9, [0.0, 1.0]),
+        (10_000, 0.97, [0.9666, 0.9733]),
+        (7, 1.0, [1.0, 1.0]),
+        (20, 0.05, [0.0, 0.15]),
+    ] {
+        let found = bin(images, confidence).consistent().unwrap();
+        assert!((found[0] - low).abs() < 1e-12 && (found[1] - high).abs() < 1e-12, "{images} {confidence}: {found:?}");
+    }
+    // A sum of rounded confidences may be above 1.
+    assert_eq!(bin(7, 1.0 + 1e-15).consistent(), Some([1.0, 1.0]));
+    assert_eq!([bin(0, f64::NAN).consistent(), bin(3, f64::NAN).consistent()], [None; 2]);
+}
+
 #[test]
 fn the_reliability_diagram_adds_up() {
     let images = with_ties(300, 2);

@@ -103,7 +103,11 @@ const GLOSSARY: [(&str, &str); 15] = [
     ("excess", "the loss less the least that the smoothed target allows; 0 is a perfect fit"),
     ("confidence", "the probability of the answer; its mean is to be the accuracy"),
     ("ECE", "expected calibration error: by how much confidence and accuracy differ, over 15 bins of confidence"),
-    ("reliability diagram", "the accuracy at each confidence; on the diagonal the confidence is true"),
+    (
+        "reliability diagram",
+        "the accuracy at each confidence; on the diagonal the confidence is true. Grey, on the page of a run: where a true \
+         one would let the bar end in 95 of 100 test sets",
+    ),
     ("temperature", "the logits are divided by it, which changes the confidence and no answer"),
     ("precision", "of the images that are answered with a class, the share that is of it"),
     ("recall", "of the images of a class, the share that is answered with it"),

@@ -120,7 +120,8 @@ pub fn rates(found: &Rates) -> Result<String> {
 }
 
 /// The reliability diagram: a bar for each bin as high as its share of right answers, the diagonal, where confidence is
-/// true, and below it the share of the images in each bin.
+/// true, in grey where a true one would let the bar end ([`Bin::consistent`]), and below it the share of the images in
+/// each bin.
 ///
 /// # Errors
 /// [`crate::Error::Report`] if it cannot be drawn.
@@ -151,6 +152,12 @@ pub fn reliability(title: &str, bins: &[Bin]) -> Result<String> {
             .label_style(small())
             .draw()?;
         draw_bars(&mut chart, bars(|bin, _| bin.accuracy))?;
+        let bands = bins.iter().enumerate().filter_map(|(i, bin)| {
+            let [low, high] = bin.consistent()?;
+            let across = [(i as f64 * width, low), ((i + 1) as f64 * width, high)];
+            Some(Rectangle::new(across, INK.mix(0.3).filled()))
+        });
+        chart.draw_series(bands)?;
         chart.draw_series([DashedPathElement::new([(0.0, 0.0), (1.0, 1.0)], 4, 4, INK)])?;
         let shares = bars(|bin, images| bin.images as f64 / images);
         let most = shares.iter().map(|(.., share)| *share).fold(0.01, f64::max);
@@ -214,6 +221,12 @@ mod tests {
         let bins = [bin(0, f64::NAN, f64::NAN), bin(10, 0.6, 0.5), bin(30, 0.9, 1.0)];
         let svg = reliability("bins", &bins).unwrap();
         assert!(svg.starts_with("<svg") && !svg.contains("NaN"), "{svg}");
+        let bands = |svg: &str| svg.matches("opacity=\"0.3\"").count();
+        assert_eq!(
+            (bands(&svg), bands(&reliability("bins", &bins[..2]).unwrap())),
+            (2, 1),
+            "a band for each bin: {svg}"
+        );
         // A run that was stopped in its first epoch has no line; of one epoch it is a dot.
         let of = |points| curves("nll", &[Line { colour: 1, stroke: Stroke::Whole, points }], Some(1)).unwrap();
         assert!(!of(vec![]).contains("circle") && of(vec![(1.0, 0.5)]).contains("circle"));
