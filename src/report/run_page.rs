@@ -50,8 +50,8 @@ pub fn html(run: &RunReport) -> Result<String> {
         h2 { "Over the epochs" }
         (lines(&[run])?)
         h2 { "Reliability" }
-        p { "On the diagonal the confidence is true. A bar that ends in the grey may be off by chance; below it the network \
-             is too sure, above it not sure enough. Below: where its confidences are." }
+        p { "On the diagonal the confidence is true. A bar that ends in the grey may be off by chance; below it the \
+             network is too sure, above it not sure enough. Below: where its confidences are." }
         (drawings(&diagrams(run, "")?))
         h2 { "The classes" }
         (classes(run))

@@ -2,7 +2,7 @@
 //!
 //! | claim                                | measure, smoothed less plain                                   | claimed |
 //! |--------------------------------------|----------------------------------------------------------------|---------|
-//! | 1 less overfitting                   | test error - training error; with noise that of images held out | falls   |
+//! | 1 less overfitting                   | test error - training error; with noise: of images held out    | falls   |
 //! | 2 less overconfidence                | mean confidence - accuracy, on the test set                    | falls   |
 //! | 3 better calibration                 | ECE on the test set, without and with a temperature            | falls   |
 //! | 4 robustness to noisy labels         | test error (clean labels); flipped labels memorised            | falls   |
