@@ -118,8 +118,8 @@ pub const TEST_ERROR: Measure = Measure { name: "test error", of: |o| o.test.pla
 pub const TRAIN_ERROR: Measure = Measure { name: "training error", of: |o| o.train.error };
 /// Overfitting: test error less training error.
 pub const GAP: Measure = Measure { name: "test error - training error", of: |o| o.test.plain.error - o.train.error };
-/// Overfitting with noisy labels: images held out against labels as noisy as those trained on, less training error. The
-/// error on the test set counts no wrong label as right to learn, and that of training counts them all. NaN where the
+/// Overfitting with noisy labels: the error on images held out, by labels as noisy as those trained on, less training
+/// error. The test set has clean labels, so that its error cannot be compared with that of training. NaN where the
 /// images held out were not judged so.
 pub const NOISY_GAP: Measure = Measure {
     name: "noisy held-out - training error",
