@@ -36,7 +36,8 @@ pub struct Args {
     seed: u64,
     /// By which measure of the images held out an epoch is the best: its weights go to best.safetensors, and are
     /// measured on the test set at the end. refined-nll is the nll after a temperature fitted on the same images; with
-    /// --ema, the measures that begin with ema- choose by the weights' moving average, and take it [default: nll]
+    /// --ema, the measures that begin with ema- choose by the weights' moving average, and take it; last chooses
+    /// nothing: the last epoch is measured [default: nll]
     #[arg(long, value_enum, value_name = "MEASURE")]
     best_by: Option<BestBy>,
     /// End the run after N epochs that are no better than the best one; 0: never [default: 0]

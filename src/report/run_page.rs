@@ -149,6 +149,7 @@ pub(super) fn calibration(metrics: &Metrics) -> (&'static str, Vec<String>) {
 /// Why these weights.
 fn chosen(run: &RunReport, epochs: usize) -> String {
     match run.config.best_by {
+        Some(BestBy::Last) => format!("of {epochs}: the last one (--best-by last), measured on the test set once"),
         Some(by) => {
             format!("of {epochs}: the best by {} of the images held out, measured on the test set once", by.name())
         }
@@ -196,7 +197,7 @@ pub(super) fn lines(runs: &[&RunReport]) -> Result<Markup> {
     let names: Vec<String> = runs.iter().map(|run| run.name()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let marked = match runs {
-        [run] if run.config.best_by.is_some() => run.epoch(),
+        [run] if run.config.best_by.is_some_and(|by| by != BestBy::Last) => run.epoch(),
         _ => None,
     };
     let mut pictures = vec![];
@@ -356,7 +357,13 @@ fn facts(run: &RunReport) -> Markup {
         ("network", format!("{}: {} ({} parameters)", config.network, layers.join(", "), net.parameter_count())),
         ("loss", config.loss_config().describe_all()),
         ("optimizer", config.describe_updates()),
-        ("best epoch by", config.best_by.map_or("nothing".into(), |by: BestBy| format!("val {}", by.name()))),
+        (
+            "best epoch by",
+            match config.best_by {
+                None | Some(BestBy::Last) => "nothing".into(),
+                Some(by) => format!("val {}", by.name()),
+            },
+        ),
         ("device", config.backend.clone()),
         ("time", format!("{seconds:.1} s in {} epochs{speed} (the median)", run.epochs())),
         ("weights", run.model.file.path.display().to_string()),

@@ -22,9 +22,10 @@ use crate::measure::scaling::Method;
 use crate::measure::selective::Rankings;
 use crate::measure::{self, calibration, temperature};
 use crate::parse::{self, hex, to_json};
+use crate::train::best::BestBy;
 use crate::train::config::{Config, read_config};
 use crate::train::listener::Listener;
-use crate::train::run_folder::{BEST, CHECKPOINT, CONFIG, OwnFolder, PROJECTION, RESULT, RUN_FILES};
+use crate::train::run_folder::{CHECKPOINT, CONFIG, OwnFolder, PROJECTION, RESULT, RUN_FILES};
 use crate::train::runs::{self, Folder, Options, Trained};
 use crate::{Error, Result, input};
 
@@ -165,6 +166,8 @@ pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -
         return Ok(());
     }
     let mut config = config.clone();
+    // Runs are compared after equally many epochs, and their folders have what was measured.
+    config.best_by = Some(BestBy::Last);
     let folder = if out.join(CHECKPOINT).exists() {
         // It began with certain kernels, of a certain form, and goes on with them.
         let began_with = read_config(&out.join(CONFIG))?;
@@ -182,7 +185,7 @@ pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -
 
     let train_logits = trained.logits(&images.train)?;
     let validation_logits = trained.logits(validation)?;
-    let test_logits = trained.logits(&images.test)?;
+    let test_logits = trained.test_logits()?;
     let (part, labels, kept) = trained.measurable(&validation_logits, &validation.labels);
     let fitted = temperature::fit(&part, &labels, kept)?;
     let answers = {
@@ -216,8 +219,6 @@ pub fn run(entry: &SweepEntry, options: &Options, listener: &mut dyn Listener) -
     };
     write_projection(&trained)?;
     answers.write(out)?;
-    // Runs are compared after equally many epochs: whoever asks this folder is to ask the weights that were measured.
-    remove(&out.join(BEST))?;
     let text = to_json(&outcome);
     if let Err(error) = serde_json::from_str::<Outcome>(&text) {
         // A measure that is no number would be written as null.
@@ -298,6 +299,7 @@ pub fn projected(out: &Path) -> Result<Vec<Projected>> {
 mod tests {
     use super::super::tests::outcome;
     use super::*;
+    use crate::train::run_folder::{BEST, METRICS};
 
     fn entry(seed: u64) -> SweepEntry {
         SweepEntry::new(Path::new("sweep"), Config { seed, ..Config::default() })
@@ -384,6 +386,11 @@ mod tests {
         assert_eq!((found.test.plain.images, found.validation.plain.images, found.classes), (30, 10, 10));
         assert!(!entry.out.join(CHECKPOINT).exists(), "nobody goes on from here");
         assert!(!entry.out.join(BEST).exists(), "other weights than were measured");
+        let record = fs::read_to_string(entry.out.join(METRICS)).unwrap();
+        let tests = record.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let tests: Vec<_> = tests.filter(|line| line["kind"] == "test").collect();
+        assert_eq!((tests.len(), &tests[0]["epoch"], &tests[0]["best_by"]), (1, &3.into(), &"last".into()));
+        assert_eq!(tests[0]["nll"], found.test.plain.nll, "the record is of other weights");
         for of in [&found.test, &found.validation] {
             for (bins, metrics) in [(&of.reliability, &of.plain), (&of.reliability_scaled, &of.scaled)] {
                 assert!(bins.iter().all(|bin| bin.images > 0));

@@ -27,6 +27,8 @@ pub enum BestBy {
     EmaAccuracy,
     /// Its least ECE.
     EmaEce,
+    /// Nothing is measured to choose: the last epoch answers for the run.
+    Last,
 }
 
 impl BestBy {
@@ -40,12 +42,13 @@ impl BestBy {
             Self::EmaNll => "ema-nll",
             Self::EmaAccuracy => "ema-accuracy",
             Self::EmaEce => "ema-ece",
+            Self::Last => "last",
         }
     }
 
-    /// Its key in an epoch's line of the record.
-    fn key(self) -> &'static str {
-        match self {
+    /// Its key in an epoch's line of the record, where it is a measure.
+    fn key(self) -> Option<&'static str> {
+        Some(match self {
             Self::Nll => "val_nll",
             Self::Accuracy => "val_accuracy",
             Self::Ece => "val_ece",
@@ -53,7 +56,8 @@ impl BestBy {
             Self::EmaNll => "val_ema_nll",
             Self::EmaAccuracy => "val_ema_accuracy",
             Self::EmaEce => "val_ema_ece",
-        }
+            Self::Last => return None,
+        })
     }
 
     /// Whether it is of the weights' moving average.
@@ -77,10 +81,11 @@ pub struct Best {
 
 impl Best {
     /// Of the record's `lines` of all epochs so far, in order, from the first one on: the earliest of equals. A measure
-    /// that is no number is never the best.
+    /// that is no number is never the best. None by [`BestBy::Last`].
     pub fn of(lines: &[Value], by: BestBy) -> Option<Self> {
+        let key = by.key()?;
         let measured = lines.iter().zip(1..).filter_map(|(line, epoch)| {
-            let value = line.get(by.key())?.as_f64().filter(|value| value.is_finite())?;
+            let value = line.get(key)?.as_f64().filter(|value| value.is_finite())?;
             Some(Self { epoch, value })
         });
         measured.reduce(|best, next| if by.is_better(next.value, best.value) { next } else { best })
@@ -105,8 +110,8 @@ mod tests {
 
     #[test]
     fn criteria_have_names() {
-        let all = [BestBy::Nll, BestBy::Accuracy, BestBy::Ece, BestBy::RefinedNll];
-        assert_eq!(all.map(BestBy::name), ["nll", "accuracy", "ece", "refined-nll"]);
+        let all = [BestBy::Nll, BestBy::Accuracy, BestBy::Ece, BestBy::RefinedNll, BestBy::Last];
+        assert_eq!(all.map(BestBy::name), ["nll", "accuracy", "ece", "refined-nll", "last"]);
         let averages = [BestBy::EmaNll, BestBy::EmaAccuracy, BestBy::EmaEce];
         assert_eq!(averages.map(BestBy::name), ["ema-nll", "ema-accuracy", "ema-ece"]);
         assert!(averages.iter().all(|by| by.is_of_average()) && !all.iter().any(|by| by.is_of_average()));
@@ -128,6 +133,7 @@ mod tests {
         assert_eq!(Best::of(&lines[..2], BestBy::Nll), Some(Best { epoch: 2, value: 0.4 }));
         assert_eq!(Best::of(&lines[..1], BestBy::Nll), None);
         assert_eq!(Best::of(&lines, BestBy::Ece), None);
+        assert_eq!(Best::of(&lines, BestBy::Last), None);
         assert_eq!(Best::of(&lines, BestBy::EmaAccuracy), Some(Best { epoch: 1, value: -0.5 }));
         assert_eq!(waited(&lines, Best::of(&lines, BestBy::Nll)), 2);
         assert_eq!(waited(&lines, None), 5);

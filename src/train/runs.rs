@@ -51,7 +51,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use super::best::{Best, refined_nll};
+use super::best::{Best, BestBy, refined_nll};
 use super::checkpoint::Metadata;
 use super::config::images::{Images, images};
 use super::config::{Config, read_config};
@@ -191,7 +191,7 @@ fn outputs(device: &Opened, config: &Config, asked: &Asked, images: &Dataset) ->
 
 /// Trains, and writes the run's folder: [`CONFIG`], [`super::run_folder::METRICS`], checkpoints, [`MODEL`]. Where
 /// images are held out, they choose the best epoch, whose weights are [`super::run_folder::BEST`]; the test set is
-/// measured once, at the end, with these.
+/// measured once, at the end, with these. With [`BestBy::Last`] nothing is chosen, and the last epoch's are measured.
 ///
 /// # Errors
 /// [`Error::Usage`] and [`Error::Data`] for a configuration, data or a folder that is not what it should be, all before
@@ -416,6 +416,11 @@ fn choosing(config: &mut Config, held_out: bool) -> Result<()> {
         if by.is_of_average() && config.recipe.ema.is_none() {
             let found = format!("--best-by: found {}, expected --ema with it", by.name());
             return config.named(Err(Error::Usage(found)));
+        }
+        if let (Some(patience), BestBy::Last) = (config.patience, by) {
+            let expected = "expected a measure that says which epochs are better";
+            let message = format!("--patience: found {patience} and --best-by last, {expected}");
+            return config.named(Err(Error::Usage(message)));
         }
         return Ok(());
     }

@@ -109,6 +109,28 @@ fn without_images_held_out_nothing_can_choose() {
     assert!(!config.contains("best-by"), "{config}");
 }
 
+/// Catches an epoch that is chosen all the same, and a choice that changes what is trained.
+#[test]
+fn the_last_epoch_answers_where_nothing_is_to_choose() {
+    let dir = tempdir().unwrap();
+    run(dir.path(), &format!("{TRAIN_HELD_OUT} --epochs {EPOCHS} --out chosen")).success();
+    let train = format!("{TRAIN_HELD_OUT} --best-by last");
+    refused(dir.path(), &format!("{train} --patience 2 --out run"), 2, &["--patience: found 2 and --best-by last"]);
+    // It goes on in the same way.
+    run(dir.path(), &format!("{train} --epochs 3 --out run")).success();
+    run(dir.path(), &format!("train --device cpu --resume run --epochs {EPOCHS}")).success();
+    let (out, chosen) = (dir.path().join("run"), dir.path().join("chosen"));
+    assert!(!out.join("best.safetensors").exists());
+    assert!(bytes(&out, "model.safetensors") == bytes(&chosen, "model.safetensors"));
+    // The line of the first three epochs' end is written over: they were not the last.
+    let tests = metrics(&out, "test");
+    assert_eq!((tests.len(), &tests[0]["epoch"], &tests[0]["best_by"]), (1, &EPOCHS.into(), &"last".into()));
+    let asked = run(dir.path(), "eval --model run --device cpu --batch-size 16 --json").success();
+    assert_eq!(json_lines(&stdout(&asked))[0]["nll"], tests[0]["nll"]);
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("the last one (--best-by last), measured on the test set once"));
+}
+
 /// Catches a run that goes on with the wrong best epoch: with its file gone, of an earlier epoch, or of one that is
 /// lost.
 #[test]
