@@ -105,8 +105,8 @@ const GLOSSARY: [(&str, &str); 15] = [
     ("ECE", "expected calibration error: by how much confidence and accuracy differ, over 15 bins of confidence"),
     (
         "reliability diagram",
-        "the accuracy at each confidence; on the diagonal the confidence is true. Grey, on the page of a run: where a \
-         true one would let the bar end in 95 of 100 test sets",
+        "the accuracy at each confidence; on the diagonal the confidence is true. Grey: where a true one would let the \
+         bar end, or the dot be, in 95 of 100 test sets (runs of several seeds together: at least 95)",
     ),
     ("temperature", "the logits are divided by it, which changes the confidence and no answer"),
     ("precision", "of the images that are answered with a class, the share that is of it"),

@@ -6,7 +6,8 @@ use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
-use crate::measure::calibration::Bin;
+use crate::measure::ECE_BINS;
+use crate::measure::calibration::{Bin, equal_width};
 use crate::study::projection::{Projected, Set};
 use crate::study::{self, Measure, Study};
 use crate::{Error, Result};
@@ -134,11 +135,24 @@ fn curve(area: &Area, study: &Study, measure: Measure) -> Result<(), Drawing> {
     Ok(())
 }
 
-/// A reliability diagram: the share of right answers over the confidence, dots as large as their share of the images.
+/// Where the accuracy of each bin may be if its confidence is true ([`Bin::consistent`]), as wide as the bin. Of `runs`
+/// runs that answered the same images, and are `pooled`: as of one of them. If all of them answer alike, they know no
+/// more than one; otherwise the bands are too wide, and never too narrow.
+pub(super) fn consistent(bins: &[Bin], runs: usize) -> Vec<Rectangle<(f64, f64)>> {
+    let band = |bin: &Bin| {
+        let [low, high] = Bin { images: bin.images / runs, ..*bin }.consistent()?;
+        let [left, right] = [0, 1].map(|side| (equal_width(bin.confidence) + side) as f64 / ECE_BINS as f64);
+        Some(Rectangle::new([(left, low), (right, high)], INK.mix(0.3).filled()))
+    };
+    bins.iter().filter_map(band).collect()
+}
+
+/// A reliability diagram of `runs` runs together: the share of right answers over the confidence, dots as large as
+/// their share of the images, and in grey where a true confidence would let them be.
 ///
 /// # Errors
 /// [`Error::Report`] if it cannot be drawn.
-pub fn reliability(title: &str, bins: &[Bin]) -> Result<String> {
+pub fn reliability(title: &str, bins: &[Bin], runs: usize) -> Result<String> {
     let images: usize = bins.iter().map(|bin| bin.images).sum();
     svg((260, 280), |area| {
         let mut chart = ChartBuilder::on(area)
@@ -158,6 +172,7 @@ pub fn reliability(title: &str, bins: &[Bin]) -> Result<String> {
             .y_labels(5)
             .label_style(("sans-serif", 11).into_font().color(&INK))
             .draw()?;
+        chart.draw_series(consistent(bins, runs))?;
         let exact = [(0.0, 0.0), (1.0, 1.0)];
         chart.draw_series([DashedPathElement::new(exact, 4, 4, INK)])?;
         let drawn = || bins.iter().filter(|bin| bin.images > 0);
@@ -173,10 +188,10 @@ pub fn reliability(title: &str, bins: &[Bin]) -> Result<String> {
 
 /// The bins of several runs as those of one.
 pub fn pooled<'a>(runs: impl Iterator<Item = &'a [Bin]>) -> Vec<Bin> {
-    let mut all = vec![(0usize, 0.0, 0.0); crate::measure::ECE_BINS];
+    let mut all = vec![(0usize, 0.0, 0.0); ECE_BINS];
     for bin in runs.flatten().filter(|bin| bin.images > 0) {
         let n = bin.images as f64;
-        let sum = &mut all[crate::measure::calibration::equal_width(bin.confidence)];
+        let sum = &mut all[equal_width(bin.confidence)];
         *sum = (sum.0 + bin.images, sum.1 + n * bin.confidence, sum.2 + n * bin.accuracy);
     }
     let bins = all.into_iter().filter(|&(images, ..)| images > 0);
@@ -231,6 +246,16 @@ mod tests {
             (found[1].confidence - (9.5 + 29.7) / 40.0).abs() < 1e-12
                 && (found[1].accuracy - 34.0 / 40.0).abs() < 1e-12
         );
+    }
+
+    /// Catches seeds that are counted as so many test sets.
+    #[test]
+    fn runs_that_answer_the_same_images_are_no_surer_than_one() {
+        let drawn =
+            |images, runs| reliability("bins", &[Bin { images, confidence: 0.7, accuracy: 0.7 }], runs).unwrap();
+        assert!(drawn(100, 5) == drawn(20, 1) && drawn(100, 1) != drawn(20, 1));
+        let bands = |svg: &str| svg.matches("opacity=\"0.3\"").count();
+        assert_eq!((bands(&drawn(100, 5)), bands(&drawn(4, 5))), (1, 0), "less than one image has no band");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
-use super::plots::{Drawing, GRID, INK, PANEL, colour, span, svg};
+use super::plots::{Drawing, GRID, INK, PANEL, colour, consistent, span, svg};
 use crate::Result;
 use crate::measure::calibration::Bin;
 use crate::train::lr_find::Rates;
@@ -152,12 +152,7 @@ pub fn reliability(title: &str, bins: &[Bin]) -> Result<String> {
             .label_style(small())
             .draw()?;
         draw_bars(&mut chart, bars(|bin, _| bin.accuracy))?;
-        let bands = bins.iter().enumerate().filter_map(|(i, bin)| {
-            let [low, high] = bin.consistent()?;
-            let across = [(i as f64 * width, low), ((i + 1) as f64 * width, high)];
-            Some(Rectangle::new(across, INK.mix(0.3).filled()))
-        });
-        chart.draw_series(bands)?;
+        chart.draw_series(consistent(bins, 1))?;
         chart.draw_series([DashedPathElement::new([(0.0, 0.0), (1.0, 1.0)], 4, 4, INK)])?;
         let shares = bars(|bin, images| bin.images as f64 / images);
         let most = shares.iter().map(|(.., share)| *share).fold(0.01, f64::max);

@@ -158,8 +158,9 @@ impl Story {
             (drawings(&plots::panels(&self.study)?))
             (scrolled(&self.table()))
             h2 { "Reliability" }
-            p { "All seeds together, on the test set; a dot's area is its share of the images. Above the line the network \
-                 is right more often than it says." }
+            p { "All seeds together, on the test set; a dot's area is its share of the images. Above the line the \
+                 network is right more often than it says. Grey: where a true confidence would be in at least 95 of \
+                 100 test sets." }
             (self.reliability()?)
             @if !self.projections.is_empty() {
                 h2 { "What the last layer sees" }
@@ -407,7 +408,7 @@ impl Story {
                     (", temperature", plots::pooled(cell().map(|o| &o.test.reliability_scaled[..]))),
                 ] {
                     if !bins.is_empty() {
-                        pictures.push(plots::reliability(&format!("e = {e}{at}{what}"), &bins)?);
+                        pictures.push(plots::reliability(&format!("e = {e}{at}{what}"), &bins, cell().count())?);
                     }
                 }
             }
