@@ -3,16 +3,17 @@
 #   make train    build, and train on the built-in digits
 #   make test     build, and run every test, those of the GPU kernels on the best adapter there is
 #
-# The first needs no GPU and no driver: without them it trains on the CPU. The second first installs a software Vulkan driver
-# where there is no Vulkan driver at all (as root, or with sudo).
+# The first needs no GPU and no driver: without them it trains on the CPU. The second first installs a software Vulkan
+# driver where there is no Vulkan driver at all (as root, or with sudo).
 
 CARGO ?= cargo
 TRAIN ?= --epochs 3
 
-# Debug builds of wgpu load Vulkan's validation layer where it is installed. Nobody reads here what it says, and it takes a
-# quarter of the time of the GPU tests; `tests/validation` loads it and reads it.
+# Debug builds of wgpu load Vulkan's validation layer where it is installed. Nobody reads here what it says, and it
+# takes a quarter of the time of the GPU tests; `tests/validation` loads it and reads it.
 export WGPU_VALIDATION ?= 0
-# Where RUST_BACKTRACE is set, debug builds of wgpu note where each lock was taken: a tenth of the time of the GPU tests.
+# Where RUST_BACKTRACE is set, debug builds of wgpu note where each lock was taken: a tenth of the time of the GPU
+# tests.
 export RUST_LIB_BACKTRACE ?= 0
 
 .PHONY: train test test-drivers test-thorough swiftshader faults lint bench check driver
@@ -24,10 +25,11 @@ train:
 test: driver
 	$(CARGO) test --locked
 
-# The GPU tests once more, on other machines' terms: lavapipe with subgroups of 4 (it has 8 otherwise), and SwiftShader, a
-# second, independent driver with the smallest limits there are (Debian's chromium brings it), also with those of a small
-# GPU. Here what is likely to differ; `make test-thorough` has everything, and what a driver does not say: Chromium's
-# compiler about every shader, and Vulkan's validation layer about training steps. It takes a quarter of an hour.
+# The GPU tests once more, on other machines' terms: lavapipe with subgroups of 4 (it has 8 otherwise), and SwiftShader,
+# a second, independent driver with the smallest limits there are (Debian's chromium brings it), also with those of a
+# small GPU. Here what is likely to differ; `make test-thorough` has everything, and what a driver does not say:
+# Chromium's compiler about every shader, and Vulkan's validation layer about training steps. It takes a quarter of an
+# hour.
 #
 # Variables of the tests:
 #
@@ -59,8 +61,8 @@ test-thorough: driver swiftshader
 swiftshader:
 	@test -e $(SWIFTSHADER) || { echo "SwiftShader is not here: apt install chromium"; exit 1; }
 
-# Runs that are killed, disks that fail or are full, damaged files: two minutes, or with FULL=1 the numbers of the page on
-# reliability in ten. Needs strace, and root for the full disks.
+# Runs that are killed, disks that fail or are full, damaged files: two minutes, or with FULL=1 the numbers of the page
+# on reliability in ten. Needs strace, and root for the full disks.
 faults:
 	$(CARGO) build --release --locked --example fuzz --bin smoothcnn
 	tests/faults/faults.py target/release/smoothcnn $(if $(FULL),--full)

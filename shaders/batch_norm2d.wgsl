@@ -6,8 +6,9 @@
 //   running_mean = (1 - momentum) running_mean + momentum mean           running_var likewise, of var m/(m-1)
 //
 // Sums are taken in two levels of fixed shape, so that their bits are the same every time. A workgroup takes every
-// `splits`-th image of a channel; `finish` and `finish_backward` add what the workgroups found. The variance of a part is
-// around the part's own mean, and parts are joined by Chan's formula: nothing cancels, however far from 0 the mean is.
+// `splits`-th image of a channel; `finish` and `finish_backward` add what the workgroups found. The variance of a part
+// is around the part's own mean, and parts are joined by Chan's formula: nothing cancels, however far from 0 the mean
+// is.
 
 struct BatchNorm2d {
     channels: u32,

@@ -109,8 +109,8 @@ impl Philox {
         Self::rounds(counter, [seed as u32, (seed >> 32) as u32])[i % 4]
     }
 
-    /// 128 random bits for image `k` of the batch of update `step`: block `step * 2^32 + k` of a stream without a number
-    /// of its own, as [`Self::of_layer`] has it. `shaders/common/random.wgsl` gives the same.
+    /// 128 random bits for image `k` of the batch of update `step`: block `step * 2^32 + k` of a stream without a
+    /// number of its own, as [`Self::of_layer`] has it. `shaders/common/random.wgsl` gives the same.
     pub fn of_image(seed: u64, what: Stream, step: u64, k: usize) -> [u32; 4] {
         let stream = what.number();
         let counter = [k as u32, step as u32, stream as u32, (stream >> 32) as u32 | ((step >> 32) as u32) << 8];

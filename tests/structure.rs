@@ -33,6 +33,9 @@ const ORDER: &[&[&str]] = &[
 /// No file is longer.
 const MOST_LINES: usize = 600;
 
+/// No line of prose is longer, in characters.
+const LONGEST_LINE: usize = 120;
+
 /// What these are is said by the folder that they are in: the settings of a layer, where a kernel finds its buffers.
 const OF_A_FOLDER: &[&str] = &["Buffers", "Settings"];
 
@@ -48,9 +51,7 @@ struct Source {
 
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut paths = vec![];
-    walk(&root, &mut paths);
-    paths.sort();
+    let paths = walk(&root, &["rs"]);
     let source = |path: &PathBuf| {
         let text = fs::read_to_string(path).unwrap();
         let name = path.strip_prefix(&root).unwrap().with_extension("").to_string_lossy().replace('\\', "/");
@@ -65,15 +66,19 @@ fn sources() -> Vec<Source> {
     paths.iter().map(source).collect()
 }
 
-fn walk(folder: &Path, paths: &mut Vec<PathBuf>) {
+/// The files below `folder` whose names end so, in order.
+fn walk(folder: &Path, ends: &[&str]) -> Vec<PathBuf> {
+    let mut paths = vec![];
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            walk(&path, paths);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            paths.extend(walk(&path, ends));
+        } else if path.extension().is_some_and(|end| ends.iter().any(|wanted| end == *wanted)) {
             paths.push(path);
         }
     }
+    paths.sort();
+    paths
 }
 
 /// Comments, strings and characters are left out.
@@ -358,6 +363,46 @@ fn no_file_is_long() {
 }
 
 /// The reader itself: what it takes for an arrow.
+/// The lines of a text that are prose: of a page all, of code the comments. Tables, formulas in columns and code have
+/// lines of their own.
+fn prose<'a>(path: &Path, text: &'a str) -> Vec<(usize, &'a str)> {
+    let page = path.extension().is_some_and(|end| end == "md");
+    let mut code = false;
+    let mut lines = vec![];
+    for (i, line) in text.lines().enumerate() {
+        let comment = ["//!", "///", "//", "# "].iter().find_map(|mark| line.trim_start().strip_prefix(mark));
+        let Some(words) = comment.or(page.then_some(line)) else {
+            code = false;
+            continue;
+        };
+        let words = words.trim();
+        if words.starts_with("```") {
+            code = !code;
+        } else if !code && !words.starts_with(['|', '!']) && !words.contains("  ") {
+            lines.push((i + 1, line));
+        }
+    }
+    lines
+}
+
+#[test]
+fn lines_of_prose_end_in_time() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["src", "shaders", "benches", "tests"].map(|folder| walk(&root.join(folder), &["rs", "wgsl", "md"]));
+    let pages = ["README.md", "CHANGELOG.md", "Makefile"].map(|page| root.join(page));
+    let mut lines = 0;
+    let mut long = vec![];
+    for path in folders.iter().flatten().chain(&pages) {
+        let text = fs::read_to_string(path).unwrap();
+        let found = prose(path, &text);
+        lines += found.len();
+        let too_long = found.into_iter().filter(|(_, line)| line.chars().count() > LONGEST_LINE);
+        long.extend(too_long.map(|(at, line)| format!("{}:{at}: {line}", path.display())));
+    }
+    assert!(lines > 10_000, "{lines}");
+    assert!(long.is_empty(), "longer than {LONGEST_LINE}:\n{}", long.join("\n"));
+}
+
 #[test]
 fn paths_are_read_as_the_compiler_reads_them() {
     let code = without_tests(&without_text(

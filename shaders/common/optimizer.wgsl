@@ -28,8 +28,8 @@ fn l2(quad: u32) -> f32 { return select(0.0, optimizer.l2, quad * 4u < dims.deca
 fn keep(quad: u32, found: Found, value: vec4f) {
     params[quad] = value;
     if !found.some || found.segment.copies.y == 0u { return; }
-    // Where the first of the four is in the weight, [c_out, c_in, taps]; the others follow by counting, because a division
-    // costs as much as all the rest.
+    // Where the first of the four is in the weight, [c_out, c_in, taps]; the others follow by counting, because a
+    // division costs as much as all the rest.
     let s = found.segment;
     let c_in = s.copies.y;
     let at = quad * 4u - s.parts.x;

@@ -29,8 +29,8 @@ pub trait HostNetwork<T> {
     fn gather(&mut self, data: &Dataset, indices: &[u32], normalised: &Normalised<T>);
     /// Mixes the images of its batch.
     fn mix(&mut self, mixed: &Mixed);
-    /// The means of the batch, and the gradient of update `t`, from 1, which is kept. `before` is how many images of the
-    /// update came in batches before this one.
+    /// The means of the batch, and the gradient of update `t`, from 1, which is kept. `before` is how many images of
+    /// the update came in batches before this one.
     fn gradient(&mut self, form: &Form, batch: Batch<T>, t: u64, before: usize) -> [f64; 2];
     /// The gradient that is kept.
     fn grads(&mut self) -> &mut [T];

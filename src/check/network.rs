@@ -42,8 +42,8 @@ pub fn images(batch_size: usize, steps: usize) -> usize {
     (batch_size * steps).saturating_sub(batch_size / 2).max(1)
 }
 
-/// `steps` training steps of `net` on `gpu` against the oracle's, in every form of these kernels that the device runs and
-/// in every storage of activations that it has: see [`against_oracle`].
+/// `steps` training steps of `net` on `gpu` against the oracle's, in every form of these kernels that the device runs
+/// and in every storage of activations that it has: see [`against_oracle`].
 ///
 /// # Errors
 /// What the device reports. A wrong result is in its row.
@@ -76,7 +76,8 @@ pub fn training(
     Ok(rows)
 }
 
-/// Every form of `kernels` that the device runs, in every storage of activations that it has. Reference kernels have one.
+/// Every form of `kernels` that the device runs, in every storage of activations that it has. Reference kernels have
+/// one.
 fn forms(gpu: &Gpu, kernels: Kernels) -> Vec<(Kernels, Tiles, Storage)> {
     if kernels == Kernels::Reference {
         return vec![(kernels, Tiles::DIVISIONS[0], Storage::F32)];

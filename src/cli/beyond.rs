@@ -1,5 +1,5 @@
-//! What `eval` measures beyond the labels of the test set: what people said of it, images of another kind, and its images
-//! made worse.
+//! What `eval` measures beyond the labels of the test set: what people said of it, images of another kind, and its
+//! images made worse.
 
 use std::path::PathBuf;
 
@@ -22,8 +22,8 @@ use super::model::{Asked, ModelArgs};
 /// Flags of what the test set's labels do not tell.
 #[derive(Debug, clap::Args)]
 pub struct BeyondArgs {
-    /// Ask too about the test images of this set, which the model was not trained on, of the same size: how well a score
-    /// tells them from its own (AUROC, FPR95)
+    /// Ask too about the test images of this set, which the model was not trained on, of the same size: how well a
+    /// score tells them from its own (AUROC, FPR95)
     #[arg(long, value_name = "NAME|PATH", value_parser = choice)]
     ood: Option<DataChoice>,
     /// Folder with that set's files [default: data]

@@ -30,8 +30,8 @@ const MOMENTUM: f64 = 0.9;
 pub struct RunArgs {
     #[command(flatten)]
     pub data: DataArgs,
-    /// Flags that go well together: mnist-fast, 99 % on MNIST in an epoch; cifar, for small colour pictures. Those given
-    /// here count first
+    /// Flags that go well together: mnist-fast, 99 % on MNIST in an epoch; cifar, for small colour pictures. Those
+    /// given here count first
     #[arg(id = "recipe", long, value_name = "NAME", value_parser = PossibleValuesParser::new(sources::recipes()))]
     pub named_recipe: Option<String>,
     /// Keep only the first N training images
@@ -44,9 +44,9 @@ pub struct RunArgs {
     /// of --init, else seed]
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub network: Option<String>,
-    /// What is done to training images, anew in each update: none, light (shifts of up to 2 pixels), cifar (shifts of up
-    /// to 4, mirrored images), or a file that ends in .toml with some of shift, border (zero, reflect), flip, cutout,
-    /// rotate (degrees), scale, brightness, contrast (shares, such as 0.1)
+    /// What is done to training images, anew in each update: none, light (shifts of up to 2 pixels), cifar (shifts of
+    /// up to 4, mirrored images), or a file that ends in .toml with some of shift, border (zero, reflect), flip,
+    /// cutout, rotate (degrees), scale, brightness, contrast (shares, such as 0.1)
     #[arg(long, value_name = "NAME|FILE.toml", default_value = "none")]
     pub augment: String,
     /// Times through the training set [default: 10]

@@ -82,12 +82,13 @@ enum Command {
     /// trusted. Where the model says that it was trained on them, and where the fit ends at an end of its range,
     /// nothing is written: exit code 1.
     ///
-    /// Beside the temperature stands its 95 % interval: where other images of the same kind would have put it. The nll on
-    /// the images that it was fitted on is a little too low; so they are dealt into five parts, and each part is judged
-    /// with the temperature of the others. "It helps" is said by that nll.
+    /// Beside the temperature stands its 95 % interval: where other images of the same kind would have put it. The nll
+    /// on the images that it was fitted on is a little too low; so they are dealt into five parts, and each part is
+    /// judged with the temperature of the others. "It helps" is said by that nll.
     ///
-    /// `--method vector` fits a weight and a bias for each class instead, which mends classes that are answered too often
-    /// or too seldom, as after class weights. It is written only where its cross-fitted nll is below the temperature's.
+    /// `--method vector` fits a weight and a bias for each class instead, which mends classes that are answered too
+    /// often or too seldom, as after class weights. It is written only where its cross-fitted nll is below the
+    /// temperature's.
     Calibrate(calibrate::Args),
     /// Hold every kernel, and training steps of the network, against the f64 oracle on this machine's adapter.
     Check(check::Args),

@@ -1,6 +1,6 @@
-//! Flags of a recipe (`--recipe`), from a file (`-c`) and from the environment (`SMOOTHCNN_EPOCHS` for `--epochs`). They
-//! are put into the command line ahead of what is there, the recipe's first, then the file's: of a flag that is given
-//! twice the last one counts.
+//! Flags of a recipe (`--recipe`), from a file (`-c`) and from the environment (`SMOOTHCNN_EPOCHS` for `--epochs`).
+//! They are put into the command line ahead of what is there, the recipe's first, then the file's: of a flag that is
+//! given twice the last one counts.
 
 use std::any::Any;
 use std::ffi::{OsStr, OsString};
@@ -57,8 +57,8 @@ pub fn recipes() -> impl IntoIterator<Item = &'static str> {
     RECIPES.map(|(name, _)| name)
 }
 
-/// `words` with the flags of the recipe, of the file and of the environment, in `variables`, behind the name of the command that is
-/// called.
+/// `words` with the flags of the recipe, of the file and of the environment, in `variables`, behind the name of the
+/// command that is called.
 pub fn expanded(
     command: &Command,
     words: Vec<OsString>,

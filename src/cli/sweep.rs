@@ -77,8 +77,8 @@ pub struct PlanArgs {
         allow_negative_numbers = true
     )]
     label_smoothing: Vec<f64>,
-    /// Losses to hold against label smoothing: maxsup, mbls, focal, confidence-penalty. Those with an epsilon are trained
-    /// at each one above 0, the others once, as they are usually set
+    /// Losses to hold against label smoothing: maxsup, mbls, focal, confidence-penalty. Those with an epsilon are
+    /// trained at each one above 0, the others once, as they are usually set
     #[arg(long, value_name = "LOSS,…", value_delimiter = ',', conflicts_with = "kind")]
     losses: Vec<LossKind>,
     /// The shares of the training labels that are flipped

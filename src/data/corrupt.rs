@@ -1,9 +1,10 @@
-//! Test images made worse, to see what a network does with images that are not as good as those trained on: noise, blur,
-//! less contrast, a shift, each at five strengths. The strengths are those of CIFAR-10-C (Hendrycks and Dietterich 2019,
-//! "Benchmarking neural network robustness to common corruptions and perturbations") where it has such a corruption.
+//! Test images made worse, to see what a network does with images that are not as good as those trained on: noise,
+//! blur, less contrast, a shift, each at five strengths. The strengths are those of CIFAR-10-C (Hendrycks and
+//! Dietterich 2019, "Benchmarking neural network robustness to common corruptions and perturbations") where it has such
+//! a corruption.
 //!
-//! What chance decides is a function of the image's place, the channel and pixel, and the corruption: the same images are
-//! made every time, on every machine.
+//! What chance decides is a function of the image's place, the channel and pixel, and the corruption: the same images
+//! are made every time, on every machine.
 
 use std::f64::consts::TAU;
 
@@ -44,8 +45,8 @@ impl Corruption {
         }
     }
 
-    /// How strong severity 1 to 5 is: the noise's standard deviation in units of white, the blur's in pixels, what is left
-    /// of the contrast, the pixels of the shift.
+    /// How strong severity 1 to 5 is: the noise's standard deviation in units of white, the blur's in pixels, what is
+    /// left of the contrast, the pixels of the shift.
     pub fn strength(self, severity: usize) -> f64 {
         let strengths = match self {
             Self::Noise => [0.04, 0.06, 0.08, 0.09, 0.10],

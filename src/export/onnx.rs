@@ -11,7 +11,8 @@ use crate::{Error, Result};
 const IR_VERSION: i64 = 8;
 /// The input's name: pixels from 0 to 255, `[batch, channels, height, width]`, f32.
 pub const INPUT: &str = "pixels";
-/// The output's name without softmax, `[batch, classes]`: logits, divided by the temperature (or scaled class by class).
+/// The output's name without softmax, `[batch, classes]`: logits, divided by the temperature (or scaled class by
+/// class).
 pub const LOGITS: &str = "logits";
 /// The output's name with softmax, `[batch, classes]`.
 pub const PROBABILITIES: &str = "probabilities";

@@ -97,8 +97,8 @@ fn of_the_comparators() {
     }
 }
 
-/// Four equal logits share the largest's gradient, so that a penalty comes to nothing: of alpha = 1/2 an eighth is added
-/// and taken away, 8 times 1/8. An element: (64/4 + 4 q + 1) u; the loss L and half of S(17, ln 4).
+/// Four equal logits share the largest's gradient, so that a penalty comes to nothing: of alpha = 1/2 an eighth is
+/// added and taken away, 8 times 1/8. An element: (64/4 + 4 q + 1) u; the loss L and half of S(17, ln 4).
 #[test]
 fn of_the_logit_penalties() {
     let maxsup = logit_penalty::cases::case(1, 0.0, LogitPenalty::maxsup(4, 0.5).unwrap());

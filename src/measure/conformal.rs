@@ -295,8 +295,8 @@ mod tests {
         assert!(sizes[0] < sizes[1] && sizes[2] < sizes[1] && sizes[0] > 1.0, "{sizes:?}");
     }
 
-    /// Catches sets of halves that are not the promise's, or that are measured without their temperature: of a network that
-    /// is twice as sure as it should be.
+    /// Catches sets of halves that are not the promise's, or that are measured without their temperature: of a network
+    /// that is twice as sure as it should be.
     #[test]
     fn a_temperature_breaks_no_promise() {
         let (n, classes) = (4000, 6);

@@ -71,8 +71,8 @@ mod tests {
         (margins.iter().flat_map(|&m| [m, 0.0]).collect(), labels)
     }
 
-    /// Catches a temperature that is judged by the images that it was fitted on: the mean would be below that of the true
-    /// temperature, which nothing that is fitted beats on new images.
+    /// Catches a temperature that is judged by the images that it was fitted on: the mean would be below that of the
+    /// true temperature, which nothing that is fitted beats on new images.
     #[test]
     fn what_judges_did_not_fit() {
         let (mut same, mut cross, mut truth) = (0.0, 0.0, 0.0);

@@ -1,8 +1,8 @@
 //! Images of another kind than those trained on: whether a score tells them from the network's own.
 //!
-//! A network gives every image an answer, also one of something that it never saw. If its score is lower for such images,
-//! a threshold can turn them away. Sources: Hendrycks and Gimpel 2017 (the largest probability, the two measures); Hendrycks
-//! et al. 2022 (the largest logit); Liu et al. 2020 (the energy).
+//! A network gives every image an answer, also one of something that it never saw. If its score is lower for such
+//! images, a threshold can turn them away. Sources: Hendrycks and Gimpel 2017 (the largest probability, the two
+//! measures); Hendrycks et al. 2022 (the largest logit); Liu et al. 2020 (the energy).
 
 use serde::Serialize;
 
@@ -48,15 +48,15 @@ impl OodScore {
 pub struct Detection {
     /// By what.
     pub score: OodScore,
-    /// How likely an image of the network's own scores higher than one of the other kind; equals count half. 1 is perfect,
-    /// 0.5 is chance.
+    /// How likely an image of the network's own scores higher than one of the other kind; equals count half. 1 is
+    /// perfect, 0.5 is chance.
     pub auroc: f64,
     /// The share of the other kind's images that pass a threshold which 95 % of the own images pass.
     pub fpr95: f64,
 }
 
-/// Of the logits of own images and of others (`[images, classes]` each, row-major); NaN where there are none of a kind, or
-/// where a logit is NaN.
+/// Of the logits of own images and of others (`[images, classes]` each, row-major); NaN where there are none of a kind,
+/// or where a logit is NaN.
 pub fn detections(own: &[f64], others: &[f64], classes: usize) -> [Detection; 3] {
     OodScore::ALL.map(|score| {
         let of = |logits: &[f64]| logits.chunks(classes.max(1)).map(|row| score.of(row)).collect::<Vec<_>>();
@@ -94,7 +94,8 @@ mod tests {
         [found.auroc, found.fpr95]
     }
 
-    /// By hand: of 3 * 2 pairs 4 are won and one is drawn. 95 % of three images are all three, so that the threshold is 1.
+    /// By hand: of 3 * 2 pairs 4 are won and one is drawn. 95 % of three images are all three, so that the threshold is
+    /// 1.
     #[test]
     fn pairs_and_shares_by_hand() {
         assert_eq!(of(&[3.0, 1.0, 2.0], &[2.0, 0.0]), [4.5 / 6.0, 0.5]);

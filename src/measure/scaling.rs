@@ -2,8 +2,8 @@
 //! class (vector scaling).
 //!
 //! Source: Guo, Pleiss, Sun, Weinberger 2017, "On calibration of modern neural networks". Vector scaling has 2C numbers
-//! where a temperature has one, and can change answers. With few images it learns them by heart. So it is pulled towards
-//! the temperature 1/beta, by as much as one image counts (as Berta et al. 2025, "Structured matrix scaling for
+//! where a temperature has one, and can change answers. With few images it learns them by heart. So it is pulled
+//! towards the temperature 1/beta, by as much as one image counts (as Berta et al. 2025, "Structured matrix scaling for
 //! multi-class calibration", pull theirs):
 //!
 //! ```text
@@ -150,7 +150,8 @@ impl Scaling {
     }
 }
 
-/// The minimum of J, with `beta` and with the pull times `strength`, by Newton's method with conjugate gradients inside.
+/// The minimum of J, with `beta` and with the pull times `strength`, by Newton's method with conjugate gradients
+/// inside.
 ///
 /// The unknowns are x = (s (w - beta), b): the pull is then the same in every direction.
 fn fit_vector(logits: &[f64], labels: &[u32], classes: usize, beta: f64, strength: f64) -> Vector {

@@ -2,9 +2,9 @@
 //!
 //! Source: Błasiok and Nakkiran 2024, "Smooth ECE: principled reliability diagrams via kernel smoothing", as their own
 //! program has it (ml-calibration, `smECE` with its defaults): the differences right - confidence are spread over
-//! \[0, 1\] by a Gaussian kernel that is reflected at both ends, and smECE at a bandwidth is the mean size of what comes
-//! out. The bandwidth is the one that equals its own smECE, which is found by ten halvings. Both live on that program's
-//! grid, so that the values are its values.
+//! \[0, 1\] by a Gaussian kernel that is reflected at both ends, and smECE at a bandwidth is the mean size of what
+//! comes out. The bandwidth is the one that equals its own smECE, which is found by ten halvings. Both live on that
+//! program's grid, so that the values are its values.
 
 use super::Prediction;
 

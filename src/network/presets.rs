@@ -15,8 +15,8 @@ pub enum Preset {
     Lenet5,
     /// Two hidden layers of 256 units.
     Mlp,
-    /// Five convolutions with batch norm, for small colour pictures: of several networks of 20 to 77 MFLOP an image the most
-    /// accurate on CIFAR-10 after a minute's training (`benches/record/2026-11-29-cifar-candidates.csv`).
+    /// Five convolutions with batch norm, for small colour pictures: of several networks of 20 to 77 MFLOP an image the
+    /// most accurate on CIFAR-10 after a minute's training (`benches/record/2026-11-29-cifar-candidates.csv`).
     Cifar,
     /// He et al. 2015's network for CIFAR-10 with one block a stage; blocks that change the shape have a projection.
     Resnet8,
@@ -94,8 +94,8 @@ fn conv_norm(out_channels: usize, kernel: usize, stride: usize, padding: usize) 
     [Layer::new(conv), Layer::batch_norm2d()]
 }
 
-/// Three stages of `blocks` residual blocks, of 16, 32 and 64 channels, the second and third at half the size of the one
-/// before: He et al. 2015, section 4.2.
+/// Three stages of `blocks` residual blocks, of 16, 32 and 64 channels, the second and third at half the size of the
+/// one before: He et al. 2015, section 4.2.
 fn resnet(blocks: usize, classes: usize) -> Vec<Layer> {
     let mut layers = conv_norm(16, 3, 1, 1).to_vec();
     layers.push(Layer::relu());

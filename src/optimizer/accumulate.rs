@@ -49,8 +49,8 @@ pub struct Buffers {
     pub step_losses: Slice,
 }
 
-/// Records the sum over all `len` parameters, begun anew with an update's first batch, and the batch's part of the means
-/// into its slot. Gives the segments as they are in the sums: whole.
+/// Records the sum over all `len` parameters, begun anew with an update's first batch, and the batch's part of the
+/// means into its slot. Gives the segments as they are in the sums: whole.
 ///
 /// # Errors
 /// As [`Plan::dispatch`] and [`Plan::buffer`].

@@ -281,9 +281,9 @@ pub struct Buffers {
 
 impl Optimizer {
     /// Records the update of all `len` (a multiple of 4) parameters, of which weight decay reaches the first `decayed`
-    /// and `matrices` are what Muon takes as such, and the batch's means into the step's slot of `step_losses`: the sums
-    /// of `losses` times the step's `dloss` and `dnll`, in [`LOSS_PARTS`] parts. The step's stamp goes with them, and
-    /// says too if a parameter or a moment is no longer finite.
+    /// and `matrices` are what Muon takes as such, and the batch's means into the step's slot of `step_losses`: the
+    /// sums of `losses` times the step's `dloss` and `dnll`, in [`LOSS_PARTS`] parts. The step's stamp goes with them,
+    /// and says too if a parameter or a moment is no longer finite.
     ///
     /// # Errors
     /// As [`Plan::dispatch`] and [`Plan::buffer`].

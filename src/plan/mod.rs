@@ -74,8 +74,8 @@ impl Block {
     }
 }
 
-/// What changes from step to step: a uniform block each of the batch, the loss, the optimizer, and of how images are mixed. A shader declares
-/// those that it reads, each under its field's name here.
+/// What changes from step to step: a uniform block each of the batch, the loss, the optimizer, and of how images are
+/// mixed. A shader declares those that it reads, each under its field's name here.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Step {
     /// Which images.

@@ -40,12 +40,12 @@ impl Tiles {
     }
 
     /// Workgroups that a large dispatch should have: where large parts are fewer, small ones are taken, and a weight's
-    /// gradient is split into so many. That depends on nothing but the form and the shapes, so that every device has the
-    /// same parts and adds in the same order.
+    /// gradient is split into so many. That depends on nothing but the form and the shapes, so that every device has
+    /// the same parts and adds in the same order.
     ///
     /// A lane wants some 16 threads, so that others run while one waits: 64 workgroups of 64 threads are that for 256
-    /// lanes, and 256 for 1,024. With 1,024, 10,000 lanes have 6, where a batch of 64 images has parts for so many. More
-    /// parts cost more: a small part uses what it loads for fewer products, and the optimizer adds all splits.
+    /// lanes, and 256 for 1,024. With 1,024, 10,000 lanes have 6, where a batch of 64 images has parts for so many.
+    /// More parts cost more: a small part uses what it loads for fewer products, and the optimizer adds all splits.
     pub fn workgroups(self) -> usize {
         match self {
             Self::WorkgroupFew => 64,

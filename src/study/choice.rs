@@ -72,7 +72,7 @@ impl HeldOut {
 
     /// The labels that there are: without noise, and in results of earlier versions, only clean ones.
     pub fn at(self, study: &Study, noise: f64) -> Self {
-        if noise > 0.0 && study.is_noisily_judged() { self } else { Self::Clean }
+        if noise > 0.0 && study.is_noisily_judged(noise) { self } else { Self::Clean }
     }
 }
 
@@ -340,8 +340,8 @@ mod tests {
         assert_eq!(by, ["\"error\"", "\"refined-nll\"", "\"nll\"", "\"ece\""]);
     }
 
-    /// With noise the labels decide: here the clean ones take 0.4 and the noisy ones 0.1. Without noise, and where a run
-    /// has none, there are only clean ones.
+    /// With noise the labels decide: here the clean ones take 0.4 and the noisy ones 0.1. Without noise, and where a
+    /// run has none, there are only clean ones.
     #[test]
     fn noisy_labels_choose_where_there_are_some() {
         let of = |noise: f64, judged: Option<f64>| {

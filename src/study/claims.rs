@@ -1,21 +1,21 @@
 //! The tutorial's six claims about label smoothing, each with its measure and a verdict on the data at hand:
 //!
-//! | claim                                | measure, smoothed less plain                                   | claimed |
-//! |--------------------------------------|----------------------------------------------------------------|---------|
-//! | 1 less overfitting                   | test error - training error; with noise: of images held out    | falls   |
-//! | 2 less overconfidence                | mean confidence - accuracy, on the test set                    | falls   |
-//! | 3 better calibration                 | ECE on the test set, without and with a temperature            | falls   |
-//! | 4 robustness to noisy labels         | test error (clean labels); flipped labels memorised            | falls   |
-//! | 5 underfitting when e is too large   | training error at the largest e                                | rises   |
-//! | 6 e must be tuned                    | test error, at the worst e > 0 by validation less at the best  | above 0 |
+//! | claim                              | measure, smoothed less plain                                  | claimed |
+//! |------------------------------------|---------------------------------------------------------------|---------|
+//! | 1 less overfitting                 | test error - training error; with noise: of images held out   | falls   |
+//! | 2 less overconfidence              | mean confidence - accuracy, on the test set                   | falls   |
+//! | 3 better calibration               | ECE on the test set, without and with a temperature           | falls   |
+//! | 4 robustness to noisy labels       | test error (clean labels); flipped labels memorised           | falls   |
+//! | 5 underfitting when e is too large | training error at the largest e                               | rises   |
+//! | 6 e must be tuned                  | test error, at the worst e > 0 by validation less at the best | above 0 |
 //!
 //! Claim 1 compares errors that count the same labels: with noise in the labels trained on, flipped or people's, those
-//! held out have it too.
-//! Claims 1 to 4 are about one epsilon, the study's reference. Claim 6 is asked among the epsilons above 0: that some
-//! smoothing is better than none is another question, and the first of three lines beside the claims. The second is about
-//! a cost that the tutorial does not mention: answers given only where the network is sure (AURC; Zhu et al. 2022,
-//! "Rethinking confidence calibration for failure prediction"; Xia et al. 2024, "Towards understanding why label
-//! smoothing degrades selective classification"). The third asks whether the score of the latter mends it.
+//! held out have it too. Claims 1 to 4 are about one epsilon, the study's reference. Claim 6 is asked among the
+//! epsilons above 0: that some smoothing is better than none is another question, and the first of three lines beside
+//! the claims. The second is about a cost that the tutorial does not mention: answers given only where the network is
+//! sure (AURC; Zhu et al. 2022, "Rethinking confidence calibration for failure prediction"; Xia et al. 2024, "Towards
+//! understanding why label smoothing degrades selective classification"). The third asks whether the score of the
+//! latter mends it.
 //!
 //! A verdict is about the claim, [`News`] about the user: every measure is better when it falls, but for confidence
 //! less accuracy, which is better nearer to 0.

@@ -1,6 +1,6 @@
-//! The runs of a cell that differ in their seed, asked together: the mean of their probabilities answers. A sweep has them
-//! anyway (Lakshminarayanan, Pritzel, Blundell 2017, "Simple and scalable predictive uncertainty estimation using deep
-//! ensembles").
+//! The runs of a cell that differ in their seed, asked together: the mean of their probabilities answers. A sweep has
+//! them anyway (Lakshminarayanan, Pritzel, Blundell 2017, "Simple and scalable predictive uncertainty estimation using
+//! deep ensembles").
 
 use std::path::Path;
 

@@ -2,10 +2,10 @@
 //! follows from it. Runs with the same seed and noise start from the same weights, see the images in the same order and
 //! hold out the same ones, so that they are compared in pairs.
 //!
-//! [`sweep`] plans the grid, [`entry`] trains one run of it. [`rivals`] holds other losses against smoothing, [`ensemble`]
-//! asks the seeds together. [`Outcome`] is what one run leaves; [`Study`] holds them;
-//! [`claims`] gives a verdict on what is said of smoothing, [`choice`] the epsilon to use and why, [`projection`] the
-//! picture of Müller et al. 2019, [`stats`] the intervals, [`sureness`] how sure a choice is.
+//! [`sweep`] plans the grid, [`entry`] trains one run of it. [`rivals`] holds other losses against smoothing,
+//! [`ensemble`] asks the seeds together. [`Outcome`] is what one run leaves; [`Study`] holds them; [`claims`] gives a
+//! verdict on what is said of smoothing, [`choice`] the epsilon to use and why, [`projection`] the picture of Müller et
+//! al. 2019, [`stats`] the intervals, [`sureness`] how sure a choice is.
 
 pub mod choice;
 pub mod claims;
@@ -53,8 +53,8 @@ pub struct Outcome {
     pub memorised: Option<f64>,
     /// On the images held out, whose labels are as the files have them.
     pub validation: Measured,
-    /// The same images against labels with as much noise as those trained on: [`Images::noisy_validation`]. `None` where
-    /// the labels are the data set's own, and in results of earlier versions.
+    /// The same images against labels with as much noise as those trained on: [`Images::noisy_validation`]. `None`
+    /// where the labels are the data set's own, and in results of earlier versions.
     ///
     /// [`Images::noisy_validation`]: crate::train::config::images::Images::noisy_validation
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,7 +175,6 @@ pub struct Study {
     /// The confidence level of every interval.
     pub level: f64,
     cross_fitted: bool,
-    noisily_judged: bool,
 }
 
 impl Study {
@@ -211,9 +210,7 @@ impl Study {
         if !cross_fitted {
             outcomes.iter_mut().for_each(|o| o.refined_nll = None);
         }
-        // As above; without noise among the labels there is one kind of them.
-        let noisily_judged = outcomes.iter().all(|o| o.label_noise == 0.0 || o.noisy_validation.is_some());
-        Ok(Self { outcomes, epsilons, noises, level, cross_fitted, noisily_judged })
+        Ok(Self { outcomes, epsilons, noises, level, cross_fitted })
     }
 
     /// Whether every run has the nll after temperatures that were fitted on other images than those that it is of.
@@ -223,18 +220,16 @@ impl Study {
         self.cross_fitted
     }
 
-    /// What overfitting is at a rate of label noise: [`NOISY_GAP`] where all of its runs were judged by labels as noisy as
-    /// those trained on, [`GAP`] where none has other labels. `None` for results of earlier versions with label noise.
-    pub fn gap(&self, noise: f64) -> Option<Measure> {
-        let mut runs = self.outcomes.iter().filter(|o| o.label_noise == noise);
-        let judged = runs.all(|o| o.noisy_validation.is_some());
-        if judged { Some(NOISY_GAP) } else { (noise == 0.0).then_some(GAP) }
+    /// Whether every run at a rate of label noise was judged by labels as noisy as those trained on. Results of earlier
+    /// versions were not, and runs whose labels are the data set's own have no others.
+    pub fn is_noisily_judged(&self, noise: f64) -> bool {
+        self.outcomes.iter().filter(|o| o.label_noise == noise).all(|o| o.noisy_validation.is_some())
     }
 
-    /// Whether every run with label noise was judged by labels with that noise too. Results of earlier versions were
-    /// not.
-    pub fn is_noisily_judged(&self) -> bool {
-        self.noisily_judged
+    /// What overfitting is at a rate of label noise: [`NOISY_GAP`] where the runs were judged so, [`GAP`] where their
+    /// labels have no noise. `None` for results of earlier versions with label noise.
+    pub fn gap(&self, noise: f64) -> Option<Measure> {
+        if self.is_noisily_judged(noise) { Some(NOISY_GAP) } else { (noise == 0.0).then_some(GAP) }
     }
 
     /// All outcomes, by noise, epsilon, seed.

@@ -157,8 +157,8 @@ mod tests {
         assert!(read_plan(&out).unwrap_err().to_string().contains("plan.json: --entry: found an entry with the id"));
     }
 
-    /// Catches a loss without epsilon that is trained for each one, and one with epsilon that is trained at 0, where it is
-    /// plain cross-entropy.
+    /// Catches a loss without epsilon that is trained for each one, and one with epsilon that is trained at 0, where it
+    /// is plain cross-entropy.
     #[test]
     fn other_losses_are_trained_beside_the_own_one() {
         let folder = tempfile::tempdir().unwrap();

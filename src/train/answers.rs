@@ -52,8 +52,8 @@ impl Answerer {
         Ok(Self { model, classes, crop_mode, scaling, sets: None })
     }
 
-    /// The same, whose answers have sets too: of a share `coverage` of all pictures like those that `calibration` is of,
-    /// the right class is among them.
+    /// The same, whose answers have sets too: of a share `coverage` of all pictures like those that `calibration` is
+    /// of, the right class is among them.
     pub fn with_sets(self, calibration: Calibration, coverage: f64) -> Self {
         Self { sets: Some(SetMaker::new(calibration, coverage)), ..self }
     }

@@ -245,8 +245,8 @@ impl Model {
     /// Reads the model at `path`, for images of `shape` (channels, height, width) in so many classes.
     ///
     /// # Errors
-    /// As [`ModelFile::open`], [`ModelFile::architecture`] and [`saved::load_params`]; [`Error::Layer`] for a shape that
-    /// the network does not take.
+    /// As [`ModelFile::open`], [`ModelFile::architecture`] and [`saved::load_params`]; [`Error::Layer`] for a shape
+    /// that the network does not take.
     pub fn load(path: &Path, shape: [usize; 3], classes: usize) -> Result<Self> {
         let file = ModelFile::open(path)?;
         let net = file.architecture()?.network(shape, classes)?;

@@ -6,8 +6,8 @@ use super::checkpoint;
 use crate::data::idx;
 use crate::{Error, Result};
 
-/// The shares `[kept.len(), classes]` of the images at the places `kept`, over the classes that are `allowed`. The file has
-/// a row for each image: counts as an IDX file of two dimensions, or safetensors `[images, classes]`.
+/// The shares `[kept.len(), classes]` of the images at the places `kept`, over the classes that are `allowed`. The file
+/// has a row for each image: counts as an IDX file of two dimensions, or safetensors `[images, classes]`.
 ///
 /// # Errors
 /// [`Error::Data`] for a file that has not these rows, or a row that is no distribution; [`Error::Io`].

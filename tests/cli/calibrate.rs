@@ -208,8 +208,8 @@ fn measures(folder: &Path, model: &str, logits: &[f64], labels: &[u32]) {
     close(aurc[16..].trim().parse().unwrap(), number(&found, "aurc"), 1e-6, "aurc in text");
 }
 
-/// Catches weights that are not applied by one of those that answer, are lost in an export, or are written where they do
-/// not help.
+/// Catches weights that are not applied by one of those that answer, are lost in an export, or are written where they
+/// do not help.
 #[test]
 fn vector_scaling_is_written_where_it_helps_and_applied_everywhere() {
     let dir = tempfile::tempdir().unwrap();

@@ -45,8 +45,8 @@ const TRAIN_SEED: &str = "train --device cpu --limit-test 40 --batch-size 32 --l
 /// The same of a smaller network.
 const TRAIN: &str = "train --device cpu --limit-test 40 --batch-size 32 --limit-train 80 --network small.toml";
 
-/// `smoothcnn ARGS` in `dir`, ready to run. The words of `args` are separated by blanks; `small.toml` is the file beside
-/// this one.
+/// `smoothcnn ARGS` in `dir`, ready to run. The words of `args` are separated by blanks; `small.toml` is the file
+/// beside this one.
 fn command(dir: &Path, args: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_smoothcnn"));
     let small = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/small.toml");

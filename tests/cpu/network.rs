@@ -364,8 +364,8 @@ fn an_answer_does_not_depend_on_the_batch() {
     }
 }
 
-/// Catches what an answer leaves behind: its packed weights and biases hold a batch norm, and a training's must not. The
-/// norm takes a bias off the output again, and so the running mean alone shows one that stayed.
+/// Catches what an answer leaves behind: its packed weights and biases hold a batch norm, and a training's must not.
+/// The norm takes a bias off the output again, and so the running mean alone shows one that stayed.
 #[test]
 fn an_answer_changes_no_training() {
     let plain = |channels| conv2d::Settings { bias: false, ..conv2d::Settings::square(channels, 3, 1) };

@@ -56,8 +56,8 @@ fn three_steps_of_the_seed_network() {
     }
 }
 
-/// Every form of the loss, over five steps and every way into the last layer: with outputs that are no multiple of four,
-/// and none that a fused head takes.
+/// Every form of the loss, over five steps and every way into the last layer: with outputs that are no multiple of
+/// four, and none that a fused head takes.
 #[test]
 fn five_steps_of_every_loss() {
     for outputs in [5, 8] {

@@ -46,11 +46,11 @@ const LEAST_SHARE_CONV: u64 = 90;
 const MOST_REGISTERS: u64 = 128;
 
 /// Passes that keep registers in memory, and passes of too much code; large dispatches with divisions in a loop, with
-/// fewer multiply-adds, or with more registers. The first layer's gradient has no more of them (benches/README.md). This
-/// compiler gives a thread at most 132 registers on RDNA 3. The 3x3 convolution without a pooling takes 160 on RDNA 2,
-/// since it keeps the rows of x that two rows of taps share; the order that needs fewer has a sixth more instructions
-/// (benches/REJECTED.md). The registers of `linear_tiled.forward` are 128, given out by twelves, and its workgroup memory
-/// allows no more waves.
+/// fewer multiply-adds, or with more registers. The first layer's gradient has no more of them (benches/README.md).
+/// This compiler gives a thread at most 132 registers on RDNA 3. The 3x3 convolution without a pooling takes 160 on
+/// RDNA 2, since it keeps the rows of x that two rows of taps share; the order that needs fewer has a sixth more
+/// instructions (benches/REJECTED.md). The registers of `linear_tiled.forward` are 128, given out by twelves, and its
+/// workgroup memory allows no more waves.
 const CODE: &[(&str, u64)] = &[
     ("GFX1100, conv2d_tiled.answered: spilled", 36),
     ("GFX1100, conv2d_tiled.gradient: spilled", 36),
@@ -103,8 +103,8 @@ fn steps(form: &str) -> Vec<Work> {
     BATCHES.into_iter().flat_map(work::steps).filter(|work| work.form == form).collect()
 }
 
-/// Of a hundred instructions, how many are multiply-adds in that loop of products which has fewest of them, and how many
-/// there should be. A loop for what is left of a tile is no such loop.
+/// Of a hundred instructions, how many are multiply-adds in that loop of products which has fewest of them, and how
+/// many there should be. A loop for what is left of a tile is no such loop.
 fn shares(code: &Code) -> [u64; 2] {
     let most = code.hot().map_or(0, |hot| hot.multiply_adds);
     let products = code.loops.iter().filter(|found| found.multiply_adds > 128.min(most - 1));

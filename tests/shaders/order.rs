@@ -12,8 +12,8 @@ use smoothcnn::plan::order::{least_waves, waits, waves};
 use smoothcnn::plan::tuning::{Tiles, Tuning};
 
 /// Catches a step that could run in fewer waves by another order of its dispatches, and one that wgpu drags out: by
-/// hand, the fused step is a chain of nine. Of the plain kernels' dispatches, the gradients of weight, bias and input of
-/// a layer need nothing of each other.
+/// hand, the fused step is a chain of nine. Of the plain kernels' dispatches, the gradients of weight, bias and input
+/// of a layer need nothing of each other.
 #[test]
 fn a_fused_step_is_a_chain_and_a_plain_one_is_not() {
     let net = Network::seed([1, 28, 28], 10).unwrap();

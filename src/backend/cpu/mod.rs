@@ -12,9 +12,9 @@
 //!   the rest only.
 //! - An answer goes through the network in parts of the batch that stay in cache ([`network`]); a batch norm is part of
 //!   the weights before it.
-//! - A thread takes one chunk of images after another through the same memory ([`crate::layer::PerThread`]), which stays
-//!   in its cache; and a gradient that has been read leaves its place to the next one. That makes training faster, and
-//!   smaller.
+//! - A thread takes one chunk of images after another through the same memory ([`crate::layer::PerThread`]), which
+//!   stays in its cache; and a gradient that has been read leaves its place to the next one. That makes training
+//!   faster, and smaller.
 //! - The vector width is chosen at run time ([`crate::real`]): AVX-512, AVX2 or NEON where the machine has them.
 //!
 //! Work is split among threads by the number of images alone and partial sums are added in order, so the same input

@@ -77,7 +77,8 @@ pub fn nodes<T: Element>(net: &Network, arch: Arch) -> (Vec<NodeStage<T>>, Vec<I
     (chain.stages, chain.tensors.into_iter().map(|tensor| tensor.layout).collect())
 }
 
-/// Of what the readers of the network's tensor `from` want, the layout with the widest border: the others may take it too.
+/// Of what the readers of the network's tensor `from` want, the layout with the widest border: the others may take it
+/// too.
 fn widest<T: Element>(net: &Network, ops: &[Arc<dyn Op>], from: usize, like: &Following) -> Option<ImageLayout> {
     let readers = net.layers.iter().enumerate().filter(|(_, layer)| layer.from == from);
     let wanted = readers.filter_map(|(at, layer)| {

@@ -347,8 +347,8 @@ impl<'a> GpuTrainer<'a> {
         self.stamp
     }
 
-    /// The batch `batch` of update `t`, from 1, over the images from `first` of the window on, `weights` being those of the
-    /// update's images together ([`Loss::weights`](crate::loss::Loss::weights)).
+    /// The batch `batch` of update `t`, from 1, over the images from `first` of the window on, `weights` being those of
+    /// the update's images together ([`Loss::weights`](crate::loss::Loss::weights)).
     fn step(&mut self, t: u64, slot: usize, first: usize, batch: &UpdatePart, weights: [f64; 2]) -> Step {
         let [seed_low, seed_high] = halves(self.setup.seed);
         let [step_low, step_high] = halves(t);

@@ -9,7 +9,8 @@ use crate::loss::{Loss, LossCase};
 use crate::ops::IGNORED;
 use crate::schedule::Schedule;
 
-/// Both losses over `classes` classes: with no strength, usual ones and large ones; a margin that some logits are within.
+/// Both losses over `classes` classes: with no strength, usual ones and large ones; a margin that some logits are
+/// within.
 ///
 /// # Errors
 /// None: the numbers are in range.

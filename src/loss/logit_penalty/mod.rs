@@ -1,5 +1,5 @@
-//! Two losses that came of criticism of label smoothing, fused with log-softmax and their gradient: cross-entropy with a
-//! penalty on how far the largest logit stands above the others. The target is a class index y; over C classes:
+//! Two losses that came of criticism of label smoothing, fused with log-softmax and their gradient: cross-entropy with
+//! a penalty on how far the largest logit stands above the others. The target is a class index y; over C classes:
 //!
 //! ```text
 //! MaxSup   -ln p[y] + alpha (max x - mean x)                         Zhou et al. 2025, "MaxSup: Overcoming Representation
@@ -9,10 +9,10 @@
 //!                                                                    Margin-based Label Smoothing for Network Calibration"
 //! ```
 //!
-//! Uniform smoothing with e is `-ln p[y] + e (x[y] - mean x)`: MaxSup puts the largest logit in the true one's place, so
-//! that a wrong answer is pushed down too. Its alpha is the run's epsilon, and may change from step to step as that may.
-//! MbLS leaves differences up to the margin m as they are. Of several largest logits each has an equal share of the
-//! gradient. A sample whose index is no class ([`crate::ops::IGNORED`]) has loss 0 and gradient 0.
+//! Uniform smoothing with e is `-ln p[y] + e (x[y] - mean x)`: MaxSup puts the largest logit in the true one's place,
+//! so that a wrong answer is pushed down too. Its alpha is the run's epsilon, and may change from step to step as that
+//! may. MbLS leaves differences up to the margin m as they are. Of several largest logits each has an equal share of
+//! the gradient. A sample whose index is no class ([`crate::ops::IGNORED`]) has loss 0 and gradient 0.
 
 pub mod cases;
 pub mod fast;
@@ -53,7 +53,8 @@ impl LogitPenalty {
         Ok(Self { classes, alpha: strength("maxsup's alpha", alpha)?, lambda: 0.0, margin: 0.0 })
     }
 
-    /// Cross-entropy and `lambda` times the mean over the classes of what is more than `margin` below the largest logit.
+    /// Cross-entropy and `lambda` times the mean over the classes of what is more than `margin` below the largest
+    /// logit.
     ///
     /// # Errors
     /// [`crate::Error::Usage`] if lambda or the margin is negative or not finite.

@@ -22,8 +22,8 @@ pub fn all() -> Vec<Case> {
     ]
 }
 
-/// A random one of such images. Those of a single pixel may come one at a time, and have no variance then. The bias of a
-/// single channel may be one that all logits share: its gradient is 0, and f32 has but rounding for it.
+/// A random one of such images. Those of a single pixel may come one at a time, and have no variance then. The bias of
+/// a single channel may be one that all logits share: its gradient is 0, and f32 has but rounding for it.
 pub fn draw(rng: &mut Philox, input: Shape) -> Option<Layer> {
     let [channels, h, w] = input.image().ok()?;
     let mut of = |values: [f64; 3]| values[rng.below(3) as usize];

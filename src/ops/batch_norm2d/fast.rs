@@ -2,8 +2,8 @@
 //! its own, and as the parts that a convolution's node calls ([`crate::ops::conv2d::fast`]). Formulas: [`super`].
 //!
 //! Inputs lie pixel by pixel, in vectors of channels, an image after another. Mean and squared distances are those of
-//! each image, which are then joined in their order (Chan et al. 1983): the batch is read once for them, and the threads
-//! decide no bit. The ReLU's backward pass, the addition's and both sums are one pass.
+//! each image, which are then joined in their order (Chan et al. 1983): the batch is read once for them, and the
+//! threads decide no bit. The ReLU's backward pass, the addition's and both sums are one pass.
 
 use std::sync::Arc;
 

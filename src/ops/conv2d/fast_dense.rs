@@ -82,7 +82,8 @@ fn most_chunks<T: Real>(conv: &dyn Convolve<T>) -> usize {
     if conv.sums_len() * size_of::<T>() > LARGE_SUMS { MAX_CHUNKS / 4 } else { MAX_CHUNKS }
 }
 
-/// How many images make a chunk, by shapes and batch alone: what the convolution likes to have, where the batch is large.
+/// How many images make a chunk, by shapes and batch alone: what the convolution likes to have, where the batch is
+/// large.
 fn images_of_chunk<T: Real>(conv: &dyn Convolve<T>, n: usize) -> usize {
     chunk_len(n).max(n.div_ceil(most_chunks(conv))).max(conv.together().min(n.div_ceil(8)))
 }

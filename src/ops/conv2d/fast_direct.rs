@@ -143,8 +143,8 @@ impl Shapes {
         self.input = input;
     }
 
-    /// Calls `each(place in the packed weight, place in `[c_out, c_in, kernel rows, kernel columns]`)`, of a weight that
-    /// is packed as `[part][block of c_out][value of the part][TILE_VECTORS * lanes]`.
+    /// Calls `each(place in the packed weight, place in `[c_out, c_in, kernel rows, kernel columns]`)`, of a weight
+    /// that is packed as `[part][block of c_out][value of the part][TILE_VECTORS * lanes]`.
     fn for_each_weight(&self, values: usize, mut each: impl FnMut(usize, usize)) {
         let Self { dims: Conv2d { input: [c_in, ..], c_out, .. }, lanes, .. } = *self;
         let taps = self.dims.kernel[0] * self.dims.kernel[1];

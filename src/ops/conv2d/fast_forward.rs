@@ -1,5 +1,5 @@
-//! A convolution with the ReLU and the pooling that follow it, forward, in the direct way. Formulas: [`crate::ops::conv2d`],
-//! [`crate::ops::max_pool2d`].
+//! A convolution with the ReLU and the pooling that follow it, forward, in the direct way. Formulas:
+//! [`crate::ops::conv2d`], [`crate::ops::max_pool2d`].
 //!
 //! Direct convolution in register tiles: up to 8 neighbouring output pixels by 2 vectors of output channels. Each step
 //! takes one input value of each pixel and multiplies it with 2 vectors of weights:

@@ -94,8 +94,8 @@ impl<T: Real> After<'_, T> {
     }
 }
 
-/// Packs a bias, in room for `len`: zeros behind it, and everywhere where the convolution has none. The same place holds
-/// a batch norm's in an answer, of which nothing may stay.
+/// Packs a bias, in room for `len`: zeros behind it, and everywhere where the convolution has none. The same place
+/// holds a batch norm's in an answer, of which nothing may stay.
 pub fn pack_bias<T: Real>(bias: &[T], len: usize, packed: &mut Vec<T>) {
     packed.clear();
     packed.extend_from_slice(bias);

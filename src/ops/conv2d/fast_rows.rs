@@ -5,8 +5,8 @@ use pulp::{NullaryFnOnce, Simd};
 use super::fast_block::TILE_VECTORS;
 use crate::real::Real;
 
-/// `out[row][pixel][vector] = bias[vector] + sum over runs and their values of x[row][pixel + run] * weights[row][value]
-/// [vector]`.
+/// `out[row][pixel][vector] = bias[vector] + sum over runs and their values of
+/// x[row][pixel + run] * weights[row][value][vector]`.
 pub(super) struct Rows<'a, T, V> {
     /// Rows and pixels of a row.
     pub plane: [usize; 2],

@@ -45,8 +45,8 @@ impl<T: Real> Node<T> for Addition {
     }
 }
 
-/// Whether images lie so alike that they are added element by element. Planes do, whatever shape they are given: a vector
-/// may be an image that was flattened.
+/// Whether images lie so alike that they are added element by element. Planes do, whatever shape they are given: a
+/// vector may be an image that was flattened.
 fn alike(layouts: &[ImageLayout]) -> bool {
     layouts.iter().all(ImageLayout::is_planes) || layouts.iter().all(|layout| *layout == layouts[0])
 }

@@ -18,8 +18,8 @@ pub struct Images {
     pub train: Dataset,
     /// What was held out of the training set, if anything.
     pub validation: Option<Dataset>,
-    /// Its labels with as much noise as those trained on, as somebody with noisy data has them: flipped ones, or those of
-    /// `--train-labels`, which may be right or wrong. `None` where the labels are the data set's own.
+    /// Its labels with as much noise as those trained on, as somebody with noisy data has them: flipped ones, or those
+    /// of `--train-labels`, which may be right or wrong. `None` where the labels are the data set's own.
     pub noisy_validation: Option<Vec<u32>>,
     /// The test set.
     pub test: Dataset,

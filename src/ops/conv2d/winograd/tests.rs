@@ -74,8 +74,8 @@ fn errors<T: Real>(conv: &mut dyn Convolve<T>, dims: &Conv2d, n: usize) -> [f64;
     })
 }
 
-/// Catches a wrong transform, a tile at an edge that is read or written wrongly, and rounding errors beyond what the method
-/// has: a few times those of the direct one.
+/// Catches a wrong transform, a tile at an edge that is read or written wrongly, and rounding errors beyond what the
+/// method has: a few times those of the direct one.
 #[test]
 fn every_pass_agrees_with_the_plain_one() {
     fn of<T: Real>(dims: &Conv2d, n: usize) {

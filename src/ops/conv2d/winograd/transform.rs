@@ -4,8 +4,9 @@ use pulp::Simd;
 
 use crate::real::Real;
 
-/// The points at which a tile's polynomials are multiplied are 0, ±[`A`], ±[`B`] and infinity. With these two, which binary
-/// numbers hold exactly, rounding errors are about twice those of the direct way; with the usual 1 and 2, five times.
+/// The points at which a tile's polynomials are multiplied are 0, ±[`A`], ±[`B`] and infinity. With these two, which
+/// binary numbers hold exactly, rounding errors are about twice those of the direct way; with the usual 1 and 2, five
+/// times.
 const A: f64 = 0.625;
 const B: f64 = 1.5;
 

@@ -15,8 +15,8 @@ use crate::real::{Real, lanes};
 /// Vectors that one task transforms.
 const VECTORS_AT_ONCE: usize = 64;
 
-/// Pairs of channels as a place of the transformed weight has them: `[block of outer][inner][TILE_VECTORS * lanes]`; the
-/// last block may be one vector wide.
+/// Pairs of channels as a place of the transformed weight has them: `[block of outer][inner][TILE_VECTORS * lanes]`;
+/// the last block may be one vector wide.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pairs {
     pub inner: usize,
