@@ -147,7 +147,7 @@ fn signal_name(signal: u8) -> String {
 }
 
 /// The most characters of a message that are shown.
-const MOST: usize = 300;
+const MOST: usize = 400;
 
 /// A text as it is shown on a line of a terminal: what would end the line, or tell the terminal to do something, is
 /// escaped.
@@ -163,14 +163,14 @@ pub fn escaped(text: &str) -> String {
     shown.collect()
 }
 
-/// A message as it is shown: on one line ([`escaped`]), whatever a file or a driver put into it, and of at most 300
+/// A message as it is shown: on one line ([`escaped`]), whatever a file or a driver put into it, and of at most 400
 /// characters; of a longer one the middle is left out.
 pub fn one_line(message: &str) -> String {
     let shown: Vec<char> = escaped(message).chars().collect();
     if shown.len() <= MOST {
         return shown.into_iter().collect();
     }
-    // What is wrong stands at the beginning, what to do at the end.
+    // What is wrong stands at the beginning, what to do at the end. Only what others wrote should be so long.
     let (first, last) = (&shown[..MOST - 103], &shown[shown.len() - 100..]);
     first.iter().copied().chain(" … ".chars()).chain(last.iter().copied()).collect()
 }
@@ -204,14 +204,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_one_line_of_at_most_300_characters() {
+    fn a_message_is_one_line_of_at_most_400_characters() {
         assert_eq!(one_line("plain: é"), "plain: é");
         assert_eq!(one_line("a\nb\r\u{1b}[31mc\u{202e}d\0"), "a\\nb\\r\\u{1b}[31mc\\u{202e}d\\0");
         let long = format!("begin {} end", "x\n".repeat(1000));
         let shown = one_line(&long);
-        assert_eq!(shown.chars().count(), 300);
+        assert_eq!(shown.chars().count(), 400);
         assert!(shown.starts_with("begin x\\nx") && shown.ends_with("x\\n end") && shown.contains(" … "), "{shown}");
-        let most = "é".repeat(300);
+        let most = "é".repeat(400);
         assert_eq!(one_line(&most), most);
     }
 

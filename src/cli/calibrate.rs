@@ -36,8 +36,8 @@ pub struct Args {
         conflicts_with_all = ["model", "data", "limit_train", "limit_test", "val_images"]
     )]
     run: Option<PathBuf>,
-    /// Weights, as safetensors under PyTorch's names
-    #[arg(long, value_name = "FILE")]
+    /// Weights, as safetensors under PyTorch's names; a run's folder is RUN, unless other images are named
+    #[arg(long, value_name = "FILE|RUN")]
     model: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
@@ -127,8 +127,12 @@ struct Source {
 }
 
 fn source(args: &Args) -> Result<Source> {
+    let Args { data, limit_train, limit_test, val_images, .. } = args;
+    let named = data.data.is_some() || [limit_train, limit_test, val_images].iter().any(|n| n.is_some());
     match (&args.run, &args.model) {
         (Some(run), _) => of_run(run, args),
+        // A run knows what it held out.
+        (None, Some(folder)) if !named && folder.join(CONFIG).is_file() => of_run(folder, args),
         (None, Some(model)) => of_model(model, args),
         // clap asks for one of them.
         (None, None) => Err(Error::Usage("--model: found none and no run, expected one of the two".into())),
@@ -165,11 +169,10 @@ fn of_model(path: &Path, args: &Args) -> Result<Source> {
     let n = args.val_images.unwrap_or((train.len() / 10).clamp(1, 5000));
     let validation = last(&train, n)?;
     if train.len() - n < trained {
-        let found = format!("the last {n} of {} training images, and the first {trained} trained it", train.len());
-        let message = "a temperature fitted on them would be too low, and none is written";
-        let expected = "expected images that are new to it: train with --val-split and give the run's folder, or with \
-                        --limit-train and give --limit-train and --val-images that reach beyond it";
-        return Err(Error::Fit(format!("found {found}: {message}; {expected}")));
+        let found = format!("the last {n} of {} training images, and the first {trained} were its own", train.len());
+        let expected = "expected new ones (a temperature would be too low): the folder of a run with --val-split, or \
+                        --limit-train and --val-images beyond those";
+        return Err(Error::Fit(format!("found {found}; {expected}")));
     }
     Ok(Source { model: file.path, data: source.data, normalisation, validation, test: test.labelled() })
 }

@@ -257,7 +257,10 @@ fn vector_scaling_is_written_where_it_helps_and_applied_everywhere() {
         let (code, _, err) = run(folder, &format!("{command} --model skewed --device cpu --temperature other.toml"));
         assert!(code == 1 && err.contains("2 weights and 2 biases, expected one of each for the 10 classes"), "{err}");
     }
-    assert_eq!(run(folder, "calibrate skewed --device cpu").0, 0);
+    let temperature = json(folder, "calibrate skewed --device cpu");
+    assert_eq!(json(folder, "calibrate --model skewed --device cpu"), temperature);
+    let (code, _, err) = run(folder, "calibrate --model skewed --device cpu --limit-train 800");
+    assert!(code == 1 && err.contains("the first 800 were its own"), "{err}");
     assert!(answers("skewed").2.contains("model: temperature "));
     assert!(!std::fs::read_to_string(folder.join("skewed/temperature.toml")).unwrap().contains("biases"));
 

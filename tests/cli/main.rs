@@ -85,6 +85,8 @@ fn assert_fails(assert: Assert, code: i32, parts: &[&str]) {
     for part in parts {
         assert!(errors[0].contains(part), "{:?} lacks {part:?}", errors[0]);
     }
+    // What is too long is cut in the middle.
+    assert!(!errors[0].contains(" … "), "too long: {:?}", errors[0]);
     let known = |line: &&String| {
         ["device: ", "data: ", "memory: ", "model: ", "loss: "].iter().any(|start| line.starts_with(start))
             || line.contains(" parameters, ")

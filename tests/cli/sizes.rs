@@ -182,13 +182,16 @@ fn no_temperature_is_written_that_is_none() {
     for (args, parts) in [
         (
             "calibrate --model plain/model.safetensors --device cpu",
-            ["the last 6 of 60 training images", "the first 60 trained it"],
+            ["the last 6 of 60 training images", "the first 60 were its own"],
         ),
         (
             "calibrate --model plain/model.safetensors --device cpu --limit-train 63 --val-images 4",
-            ["the last 4 of 63 training images", "the first 60 trained it"],
+            ["the last 4 of 63 training images", "the first 60 were its own"],
         ),
-        ("calibrate --model plain/model.safetensors --device cpu --limit-train 30", ["the last 3 of 30", "trained it"]),
+        (
+            "calibrate --model plain/model.safetensors --device cpu --limit-train 30",
+            ["the last 3 of 30", "were its own"],
+        ),
     ] {
         assert_fails(run(dir.path(), args), 1, &parts);
     }
