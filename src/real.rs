@@ -4,6 +4,8 @@
 //! for each. Kernels and all they call are `#[inline(always)]`: only code that is inlined into the entry point of an
 //! instruction set is compiled for it.
 
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
 use pulp::{Simd, WithSimd};
 
 /// `f32` or `f64`, with the vectors of `S` that hold it.
@@ -30,8 +32,6 @@ pub trait Real:
     fn from_byte(byte: u8) -> Self;
     /// Back from [`Self::from_byte`].
     fn to_byte(self) -> u8;
-    /// The nearest whole number, of numbers up to the square root of 1 / epsilon: in one addition and one subtraction.
-    fn nearest_whole(self) -> Self;
     /// 2 to the power of a whole number, where that is a normal number.
     fn power_of_two(self) -> Self;
     /// The whole vectors in `values`; what is left over at the end is not among them.
@@ -86,6 +86,94 @@ pub fn machine_lanes<T: Real>(arch: pulp::Arch) -> usize {
     arch.dispatch(Lanes::<T>(std::marker::PhantomData))
 }
 
+/// A vector that is computed with as one number is: every operation is done lane by lane.
+#[derive(Clone, Copy)]
+pub struct Lanes<T: Real, S: Simd> {
+    simd: S,
+    values: T::Vector<S>,
+}
+
+impl<T: Real, S: Simd> Lanes<T, S> {
+    /// Those of a vector.
+    #[inline(always)]
+    pub fn of(simd: S, values: T::Vector<S>) -> Self {
+        Self { simd, values }
+    }
+
+    /// The vector.
+    #[inline(always)]
+    pub fn vector(self) -> T::Vector<S> {
+        self.values
+    }
+
+    /// `value` in every lane.
+    #[inline(always)]
+    pub fn all(self, value: f64) -> Self {
+        Self { values: T::splat(self.simd, T::of(value)), ..self }
+    }
+
+    /// `self * b + c`, fused where the machine can.
+    #[inline(always)]
+    pub fn mul_add(self, b: Self, c: Self) -> Self {
+        Self { values: T::vmul_add(self.simd, self.values, b.values, c.values), ..self }
+    }
+
+    /// `self <= bound ? yes : no`; a NaN on either side gives `no`.
+    #[inline(always)]
+    pub fn if_le(self, bound: Self, yes: Self, no: Self) -> Self {
+        Self { values: T::select_le(self.simd, [self.values, bound.values], yes.values, no.values), ..self }
+    }
+
+    /// The nearest number from -most to most. A NaN stays one.
+    #[inline(always)]
+    pub fn within(self, most: f64) -> Self {
+        let (least, most) = (self.all(-most), self.all(most));
+        let above = self.if_le(least, least, self);
+        most.if_le(above, most, above)
+    }
+
+    /// The nearest whole number, of numbers up to the square root of 1 / epsilon: in one addition and one subtraction.
+    #[inline(always)]
+    pub fn nearest_whole(self) -> Self {
+        // Added to 1.5 * 2^(bits of the mantissa), nothing is left of a fraction.
+        let large = self.all(1.5 / T::epsilon().wide());
+        (self + large) - large
+    }
+
+    /// [`Real::power_of_two`].
+    #[inline(always)]
+    pub fn power_of_two(mut self) -> Self {
+        let lanes = bytemuck::cast_slice_mut::<T::Vector<S>, T>(std::slice::from_mut(&mut self.values));
+        lanes.iter_mut().for_each(|lane| *lane = lane.power_of_two());
+        self
+    }
+}
+
+macro_rules! lane_by_lane {
+    ($operator:ident, $name:ident, $of_vectors:ident) => {
+        impl<T: Real, S: Simd> $operator for Lanes<T, S> {
+            type Output = Self;
+            #[inline(always)]
+            fn $name(self, other: Self) -> Self {
+                Self { values: T::$of_vectors(self.simd, self.values, other.values), ..self }
+            }
+        }
+    };
+}
+
+lane_by_lane!(Add, add, vadd);
+lane_by_lane!(Sub, sub, vsub);
+lane_by_lane!(Mul, mul, vmul);
+lane_by_lane!(Div, div, vdiv);
+
+impl<T: Real, S: Simd> Neg for Lanes<T, S> {
+    type Output = Self;
+    #[inline(always)]
+    fn neg(self) -> Self {
+        self.all(0.0) - self
+    }
+}
+
 macro_rules! real {
     ($real:ty, $vector:ident, $as_simd:ident, $as_mut_simd:ident, $splat:ident, $mul_add:ident, $add:ident, $sub:ident,
      $mul:ident, $div:ident, $sqrt:ident, $less_equal:ident, $equal:ident, $select:ident) => {
@@ -111,12 +199,6 @@ macro_rules! real {
                 (self + 1.5 / <$real>::EPSILON).to_bits() as u8
             }
 
-            #[inline(always)]
-            fn nearest_whole(self) -> Self {
-                // Added to 1.5 * 2^(bits of the mantissa), nothing is left of a fraction.
-                const LARGE: $real = 1.5 / <$real>::EPSILON;
-                (self + LARGE) - LARGE
-            }
             #[inline(always)]
             fn power_of_two(self) -> Self {
                 // The exponent, with what is added to every exponent, as the lowest bits of the sum.

@@ -1,8 +1,10 @@
 //! GELU on the fast CPU path. Formulas: [`super`].
 
+use pulp::Simd;
+
 use super::{CUBE, SCALE};
 use crate::ops::elementwise::{Pointwise, exp, sigmoid};
-use crate::real::Real;
+use crate::real::{Lanes, Real};
 
 /// The exact form, in f32: with the kernel's polynomial, as `shaders/gelu.wgsl` explains it.
 #[derive(Clone, Copy, Debug)]
@@ -25,27 +27,29 @@ const Q: [f64; 9] = [
 
 /// `P(x)` and `P'(x)`.
 #[inline(always)]
-fn exact<T: Real>(x: T) -> [T; 2] {
-    let e = exp(x * x * T::of(-0.5));
-    let t = T::one() / (T::one() + T::of(NEAR) * x.abs());
-    let mut q = T::zero();
+fn exact<T: Real, S: Simd>(x: Lanes<T, S>) -> [Lanes<T, S>; 2] {
+    let (zero, one) = (x.all(0.0), x.all(1.0));
+    let e = exp(x * x * x.all(-0.5));
+    let size = x.if_le(zero, -x, x);
+    let t = one / size.mul_add(x.all(NEAR), one);
+    let mut q = zero;
     for coefficient in Q {
-        q = q * t + T::of(coefficient);
+        q = q.mul_add(t, x.all(coefficient));
     }
-    let tail = T::of(0.5) * e * (q * t);
-    [if x >= T::zero() { T::one() - tail } else { tail }, e * T::of(SCALE / 2.0)]
+    let tail = x.all(0.5) * e * (q * t);
+    [x.if_le(zero, tail, one - tail), e * x.all(SCALE / 2.0)]
 }
 
 impl<T: Real> Pointwise<T> for Exact {
     #[inline(always)]
-    fn value(self, x: T) -> T {
+    fn value<S: Simd>(self, x: Lanes<T, S>) -> Lanes<T, S> {
         x * exact(x)[0]
     }
 
     #[inline(always)]
-    fn gradient(self, x: T, dy: T) -> T {
+    fn gradient<S: Simd>(self, x: Lanes<T, S>, dy: Lanes<T, S>) -> Lanes<T, S> {
         let [share, slope] = exact(x);
-        dy * (share + x * slope)
+        dy * x.mul_add(slope, share)
     }
 }
 
@@ -54,26 +58,24 @@ impl<T: Real> Pointwise<T> for Exact {
 pub struct ByTanh;
 
 #[inline(always)]
-fn by_tanh<T: Real>(x: T) -> [T; 2] {
-    // Beyond 40 the share is 0 or 1, and a square could leave the numbers. A NaN stays one.
-    let most = T::of(40.0);
-    let x = if x > most { most } else { x };
-    let x = if x < -most { -most } else { x };
-    let square = x * x;
-    let share = sigmoid(T::of(2.0 * SCALE) * x * (T::one() + T::of(CUBE) * square));
-    let inner = T::of(2.0 * SCALE) * (T::one() + T::of(3.0 * CUBE) * square);
-    [share, share * (T::one() - share) * inner]
+fn by_tanh<T: Real, S: Simd>(x: Lanes<T, S>) -> [Lanes<T, S>; 2] {
+    // Beyond 40 the share is 0 or 1, and a square could leave the numbers.
+    let x = x.within(40.0);
+    let (square, one, scale) = (x * x, x.all(1.0), x.all(2.0 * SCALE));
+    let share = sigmoid(scale * x * square.mul_add(x.all(CUBE), one));
+    let inner = scale * square.mul_add(x.all(3.0 * CUBE), one);
+    [share, share * (one - share) * inner]
 }
 
 impl<T: Real> Pointwise<T> for ByTanh {
     #[inline(always)]
-    fn value(self, x: T) -> T {
+    fn value<S: Simd>(self, x: Lanes<T, S>) -> Lanes<T, S> {
         x * by_tanh(x)[0]
     }
 
     #[inline(always)]
-    fn gradient(self, x: T, dy: T) -> T {
+    fn gradient<S: Simd>(self, x: Lanes<T, S>, dy: Lanes<T, S>) -> Lanes<T, S> {
         let [share, slope] = by_tanh(x);
-        dy * (share + x * slope)
+        dy * x.mul_add(slope, share)
     }
 }

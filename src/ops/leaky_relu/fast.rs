@@ -1,17 +1,19 @@
 //! Leaky ReLU on the fast CPU path.
 
+use pulp::Simd;
+
 use super::LeakyRelu;
 use crate::ops::elementwise::Pointwise;
-use crate::real::Real;
+use crate::real::{Lanes, Real};
 
 impl<T: Real> Pointwise<T> for LeakyRelu {
     #[inline(always)]
-    fn value(self, x: T) -> T {
-        if x > T::zero() { x } else { T::of(self.slope) * x }
+    fn value<S: Simd>(self, x: Lanes<T, S>) -> Lanes<T, S> {
+        x.if_le(x.all(0.0), x.all(self.slope) * x, x)
     }
 
     #[inline(always)]
-    fn gradient(self, x: T, dy: T) -> T {
-        if x > T::zero() { dy } else { T::of(self.slope) * dy }
+    fn gradient<S: Simd>(self, x: Lanes<T, S>, dy: Lanes<T, S>) -> Lanes<T, S> {
+        x.if_le(x.all(0.0), x.all(self.slope) * dy, dy)
     }
 }
