@@ -255,7 +255,7 @@ fn an_error_is_one_short_line() {
         let failed = run(dir.path(), "train --device cpu --resume run --epochs 2").code(4);
         let lines = super::stderr(&failed);
         assert_eq!(lines.len(), 1, "{lines:#?}");
-        assert!(lines[0].chars().count() <= 320 && !lines[0].contains(['\u{1b}', '\u{202e}', '\r']), "{lines:?}");
+        assert!(lines[0].chars().count() <= 420 && !lines[0].contains(['\u{1b}', '\u{202e}', '\r']), "{lines:?}");
     }
 }
 
