@@ -123,7 +123,9 @@ impl<T: Real, C: Pointwise<T>> WithSimd for Values<'_, T, C> {
         let vectors = T::vectors_mut::<S>(y).iter_mut().zip(T::vectors::<S>(x));
         vectors.for_each(|(y, &x)| *y = function.value(Lanes::of(simd, x)).vector());
         let from = whole::<T, S>(x.len());
-        write(&mut y[from..], function.value(filled_up(simd, &x[from..])));
+        if from < x.len() {
+            write(&mut y[from..], function.value(filled_up(simd, &x[from..])));
+        }
     }
 }
 
@@ -145,8 +147,10 @@ impl<T: Real, C: Pointwise<T>> WithSimd for Slopes<'_, T, C> {
         let vectors = T::vectors_mut::<S>(dx).iter_mut().zip(T::vectors::<S>(x).iter().zip(T::vectors::<S>(dy)));
         vectors.for_each(|(dx, (&x, &dy))| *dx = function.gradient(Lanes::of(simd, x), Lanes::of(simd, dy)).vector());
         let from = whole::<T, S>(x.len());
-        let [x, dy] = [x, dy].map(|values| filled_up(simd, &values[from..]));
-        write(&mut dx[from..], function.gradient(x, dy));
+        if from < x.len() {
+            let [x, dy] = [x, dy].map(|values| filled_up(simd, &values[from..]));
+            write(&mut dx[from..], function.gradient(x, dy));
+        }
     }
 }
 
