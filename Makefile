@@ -16,7 +16,7 @@ export WGPU_VALIDATION ?= 0
 # tests.
 export RUST_LIB_BACKTRACE ?= 0
 
-.PHONY: train test test-drivers test-thorough swiftshader faults lint bench check driver
+.PHONY: train test test-drivers narrow-subgroups second-driver small-gpu test-thorough swiftshader faults lint bench check driver
 
 train:
 	$(CARGO) build --release --locked
@@ -25,16 +25,17 @@ train:
 test: driver
 	$(CARGO) test --locked
 
-# The GPU tests once more, on other machines' terms: lavapipe with subgroups of 4 (it has 8 otherwise), and SwiftShader,
-# a second, independent driver with the smallest limits there are (Debian's chromium brings it), also with those of a
-# small GPU. Here what is likely to differ; `make test-thorough` has everything, and what a driver does not say:
-# Chromium's compiler about every shader, and Vulkan's validation layer about training steps. It takes a quarter of an
-# hour.
+# The GPU tests once more, on other machines' terms: lavapipe with subgroups of 4 (it has 8 otherwise), and
+# SwiftShader, a second, independent driver with the smallest limits there are (Debian's chromium brings it), also
+# with those of a small GPU. Each in a process of its own, which can run side by side (`make -j3 test-drivers`): one
+# keeps two cores busy for two thirds of its time. Here what is likely to differ; `make test-thorough` has everything,
+# and what a driver does not say: Chromium's compiler about every shader, and Vulkan's validation layer about training
+# steps. It takes a quarter of an hour.
 #
 # Variables of the tests:
 #
-#   SMOOTHCNN_REQUIRE_ALL=1   a test that needs what is not here (a driver, Chromium, onnxruntime, subgroups of eight) fails, where it says
-#                             "skipped" and passes otherwise
+#   SMOOTHCNN_REQUIRE_ALL=1   a test that needs what is not here (a driver, Chromium, onnxruntime, subgroups of eight)
+#                             fails, where it says "skipped" and passes otherwise
 #   SMOOTHCNN_THOROUGH=1      tint builds every pipeline, validation tries every form, bench --full runs on the adapter: a
 #                             minute or two each
 #   SMOOTHCNN_LOW_LIMITS=1    the GPU tests' device has the limits of a small GPU: less than 16 KiB a workgroup
@@ -44,10 +45,16 @@ SWIFTSHADER = /usr/lib/chromium/vk_swiftshader_icd.json
 ON_SWIFTSHADER = VK_DRIVER_FILES=$(SWIFTSHADER) $(CARGO) test --locked --test gpu --
 # What depends on the width of a subgroup: what kernels compute, not how the host runs them.
 KERNELS = ops:: network:: halves:: folded:: random:: resnet:: rng:: layers::
-test-drivers: driver swiftshader
+test-drivers: narrow-subgroups second-driver small-gpu
+
+narrow-subgroups: driver
 	LP_NATIVE_VECTOR_WIDTH=128 $(CARGO) test --locked --test gpu -- $(KERNELS)
+
+second-driver: swiftshader
 	$(ON_SWIFTSHADER) --skip random:: --skip resnet:: --skip stopping:: --skip autotune:: --skip recipe::a_stop \
 		--skip ops::conv2d_pool
+
+small-gpu: swiftshader
 	SMOOTHCNN_LOW_LIMITS=1 $(ON_SWIFTSHADER) ops::conv2d_pool_cases ops::linear halves:: network::fused
 
 test-thorough: driver swiftshader
@@ -73,8 +80,8 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features -- -D warnings
-	$(CARGO) clippy --locked --no-default-features --features report -- -D warnings
 	@# With the example, what the crate depends on is as in the first line, and is not checked anew.
+	$(CARGO) clippy --locked --no-default-features --features report --lib --examples -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib --examples
 
 bench: driver

@@ -9,13 +9,12 @@ use smoothcnn::backend::gpu::{Gpu, cache};
 use smoothcnn::check::losses::losses;
 use smoothcnn::check::network::random_data;
 use smoothcnn::loss::smoothing::Smoothing;
-use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer};
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
 
-use super::opened;
 use super::skip::skipped;
+use super::{few_channels, opened};
 
 /// The choice, of which there must be nothing to say: every form is right.
 fn tuned(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Tuning {
@@ -28,7 +27,7 @@ fn tuned(gpu: &Arc<Gpu>, setup: &Setup, activations: Storage) -> Tuning {
 /// file that is wrong and in the way.
 #[test]
 fn a_choice_is_kept_and_then_no_clock_changes_it() {
-    let net = Network::seed([1, 8, 8], 4).unwrap();
+    let net = few_channels([1, 8, 8], 4);
     let data = random_data(6, net.input, 4);
     let setup = |batch_size| Setup {
         seed: 0,
@@ -85,7 +84,7 @@ fn a_choice_is_kept_and_then_no_clock_changes_it() {
 /// Catches a choice by the clock that nobody keeps: the next run would be free to choose another.
 #[test]
 fn where_nothing_can_be_kept_the_adapter_decides() {
-    let net = Network::seed([1, 8, 8], 4).unwrap();
+    let net = few_channels([1, 8, 8], 4);
     let data = random_data(4, net.input, 4);
     let file = tempfile::NamedTempFile::new().unwrap();
     for folder in [None, Some(file.path().join("no folder"))] {
@@ -109,7 +108,7 @@ fn where_nothing_can_be_kept_the_adapter_decides() {
 /// Catches a loss with something for each training image, of which a trial on a few of them has too much.
 #[test]
 fn every_loss_can_be_tried() {
-    let net = Network::seed([1, 8, 8], 4).unwrap();
+    let net = few_channels([1, 8, 8], 4);
     let data = random_data(6, net.input, 4);
     let folder = tempfile::tempdir().unwrap();
     let gpu = opened(Some(folder.path().to_owned()));

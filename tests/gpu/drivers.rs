@@ -24,7 +24,7 @@ use smoothcnn::plan::tuning::{Tiles, Tuning};
 use smoothcnn::plan::{BatchBlock, Plan, Step};
 use smoothcnn::train::{self, Course, Observer, Progress};
 
-use super::{GPU, opened};
+use super::{GPU, few_channels, opened};
 
 fn setup<'a>(net: &'a Network, data: &'a Dataset, optimizer: Optimizer) -> Setup<'a> {
     Setup {
@@ -46,7 +46,7 @@ fn adam(lr: f64) -> Optimizer {
 }
 
 fn small() -> (Network, Dataset) {
-    let net = Network::seed([1, 8, 8], 4).unwrap();
+    let net = few_channels([1, 8, 8], 4);
     let data = random_data(23, net.input, 4);
     (net, data)
 }

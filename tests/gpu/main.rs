@@ -33,6 +33,7 @@ use std::sync::{Arc, LazyLock};
 use smoothcnn::backend::gpu::choose::{adapters, choose};
 use smoothcnn::backend::gpu::{DeviceKind, Gpu};
 use smoothcnn::check::Row;
+use smoothcnn::network::{Layer, Network};
 use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::Tiles;
 
@@ -76,6 +77,14 @@ fn every_form_is_tried() {
     if !GPU.stores(Storage::F16) {
         skip::skipped("this device packs no halves");
     }
+}
+
+/// The layers of the seed network with few channels, for tests of what the host does: the same fused kernels, in a
+/// fraction of the time.
+fn few_channels(input: [usize; 3], classes: usize) -> Network {
+    let block = |channels| [Layer::conv2d(channels, 3, 1), Layer::relu(), Layer::max_pool2d(2)];
+    let head = [Layer::flatten(), Layer::linear(16), Layer::relu(), Layer::linear(classes)];
+    Network::new(input, &[&block(8)[..], &block(12), &head].concat()).unwrap()
 }
 
 /// Fails with every row that is out of its tolerance.

@@ -16,12 +16,12 @@ use smoothcnn::ops::augment::Augment;
 use smoothcnn::ops::mix::Mix;
 use smoothcnn::optimizer::{Optimizer, Sgd, recipe::Recipe};
 
-use super::GPU;
+use super::{GPU, few_channels};
 
 /// The layers that the fused kernels take, dropout, and what is left.
 fn networks() -> [Network; 2] {
     let layers = [Layer::conv2d(4, 3, 1), Layer::relu(), Layer::flatten(), Layer::dropout(0.3), Layer::linear(3)];
-    [Network::seed([1, 8, 8], 3).unwrap(), Network::new([1, 8, 8], &layers).unwrap()]
+    [few_channels([1, 8, 8], 3), Network::new([1, 8, 8], &layers).unwrap()]
 }
 
 fn setup<'a>(net: &'a Network, data: &'a Dataset, recipe: Recipe) -> Setup<'a> {

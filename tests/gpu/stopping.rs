@@ -7,12 +7,11 @@ use smoothcnn::backend::{Setup, State, Trainer};
 use smoothcnn::check::network::random_data;
 use smoothcnn::loss::BatchLoss;
 use smoothcnn::loss::smoothing::{Smoothing, Variant};
-use smoothcnn::network::Network;
 use smoothcnn::optimizer::{Adam, Optimizer, recipe::Recipe};
 use smoothcnn::schedule::{Curve, Schedule};
 use smoothcnn::train::{self, Course, EpochReport, Observer, Progress};
 
-use super::GPU;
+use super::{GPU, few_channels};
 
 const SCHEDULE: Course = Course { epochs: 3, seed: 5, shuffle: true };
 
@@ -51,7 +50,7 @@ impl Observer for Stopping {
 /// Catches a state that is not that after the last step that was reported, and an epoch that goes on at another image.
 #[test]
 fn a_run_stopped_within_an_epoch_goes_on_to_the_same_bits() {
-    let net = Network::seed([1, 8, 8], 4).unwrap();
+    let net = few_channels([1, 8, 8], 4);
     let (train, test) = (random_data(203, net.input, 4), random_data(9, net.input, 4));
     let setup = Setup {
         seed: 0,
@@ -105,7 +104,7 @@ fn a_run_stopped_within_an_epoch_goes_on_to_the_same_bits() {
 /// Catches logits of other images that are those of the test set, or a test set that they stay in the place of.
 #[test]
 fn logits_of_other_images_leave_the_test_set_alone() {
-    let net = Network::seed([1, 8, 8], 4).unwrap();
+    let net = few_channels([1, 8, 8], 4);
     let (train, other) = (random_data(20, net.input, 4), random_data(33, net.input, 4));
     let few = other.subset(&[4, 2, 9]);
     let params = net.initial_parameters(1);
