@@ -57,11 +57,6 @@ pub struct After<'a, T> {
 }
 
 impl<T: Real> After<'_, T> {
-    /// Whether the output stays what it is.
-    pub fn is_nothing(&self) -> bool {
-        self.added.is_none() && !self.relu
-    }
-
     /// The value after the ReLU, if there is one.
     #[inline(always)]
     pub fn rectified(&self, value: T) -> T {

@@ -2,7 +2,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::transform::{four, gradient_side, input_side, output_side, six, transform_vectors};
+use super::transform::{four, gradient_side, input_side, output_side, six, transform};
 use super::{PATCH, PLACES, TILE, place_len, tiles};
 use crate::layer::ImageLayout;
 use crate::ops::conv2d::fast_images::{After, Room, in_vectors, padded};
@@ -94,13 +94,28 @@ fn spread<S: Simd, T: Real>(
     let step = place_len(count, padded, lanes) / lanes;
     to.resize(to.len().max(PLACES * step * lanes), T::zero());
     let to = T::vectors_mut::<S>(to);
+    let mut lines = [[T::splat(simd, T::zero()); PATCH]; PATCH];
     for tile in 0..count {
         let number = Tile::number(first + tile, per_image);
         let (x, [row, column]) = patch::<S, T, PATCH>(x, from, number, edge, padded);
-        let to = &mut to[tile * vectors..];
-        transform_vectors!(S, simd, input_side, six to six, vectors, |i, j, k| x[i * row + j * column + k], |p, q, value| {
-            to[(p * PATCH + q) * step + k] = value;
-        });
+        let rows = six!(i, &x[i * row..][..(PATCH - 1) * column + vectors]);
+        for k in 0..vectors {
+            let at = tile * vectors + k;
+            transform(
+                &mut lines,
+                #[inline(always)]
+                |d| input_side::<S, T>(simd, d),
+                #[inline(always)]
+                |j| six!(i, rows[i][j * column + k]),
+                #[inline(always)]
+                |p, values| {
+                    let places = &mut to[p * PATCH * step..][..PATCH * step];
+                    for q in 0..PATCH {
+                        places[q * step + at] = values[q];
+                    }
+                },
+            );
+        }
     }
 }
 
@@ -138,6 +153,7 @@ impl<T: Real> WithSimd for Filter<'_, T> {
         let direct = in_vectors(to, channels[1], lanes)
             && after.added.is_none_or(|(_, lies)| in_vectors(lies, channels[1], lanes));
         let zero = T::splat(simd, T::zero());
+        let mut lines = [[zero; TILE]; PATCH];
         for first in (0..total).step_by(group) {
             let count = group.min(total - first);
             spread(simd, x, &from, (first, count, per_image), inner, [edge, a]);
@@ -162,48 +178,52 @@ impl<T: Real> WithSimd for Filter<'_, T> {
             rows.compute::<S>(simd, out_vectors);
             for tile in 0..count {
                 let Tile { image, at } = Tile::number(first + tile, per_image);
-                let products = &products[tile * out_vectors..];
                 let [i, j] = [at[0] * TILE, at[1] * TILE];
                 let [rows, columns] = [TILE.min(to.dims[1] - i), TILE.min(to.dims[2] - j)];
                 let y = &mut y[image * to.len..][..to.len];
-                if direct && [rows, columns] == [TILE; 2] {
-                    let (row, column) = (to.row_stride / lanes, to.column_stride / lanes);
-                    let y = T::vectors_mut::<S>(&mut y[to.at(0, i, j)..]);
-                    transform_vectors!(S, simd, output_side, six to four, out_vectors, |i, j, k| {
-                        products[(i * PATCH + j) * step + k]
-                    }, |p, q, value| {
-                        let y = &mut y[p * row + q * column + k];
-                        *y = T::vadd(simd, value, if adds { *y } else { bias[k] });
-                    });
-                    if !after.is_nothing() {
-                        let (lies, added) = after.added.map_or((to, None), |(added, lies)| (lies, Some(added)));
-                        let (from_row, from_column) = (lies.row_stride / lanes, lies.column_stride / lanes);
-                        let first = image * lies.len + lies.at(0, i, j);
-                        let added = added.map(|added| T::vectors::<S>(&added[first..]));
-                        // In a pass of its own, while the tile is in the first cache: the transform has no register
-                        // left.
-                        for p in 0..TILE {
-                            for q in 0..TILE {
-                                for k in 0..out_vectors {
-                                    let mut value = y[p * row + q * column + k];
-                                    if let Some(added) = added {
-                                        value = T::vadd(simd, value, added[p * from_row + q * from_column + k]);
-                                    }
-                                    if after.relu {
-                                        value = T::select_le(simd, [value, zero], zero, value);
-                                    }
-                                    y[p * row + q * column + k] = value;
+                let whole = direct && [rows, columns] == [TILE; 2];
+                let (out, [row, column]) = if whole {
+                    (&mut y[to.at(0, i, j)..], [to.row_stride / lanes, to.column_stride / lanes])
+                } else {
+                    edge.resize(edge.len().max(TILE * TILE * outer), T::zero());
+                    (&mut edge[..], [TILE * out_vectors, out_vectors])
+                };
+                let out = T::vectors_mut::<S>(out);
+                let lies = after.added.map_or(to, |(_, lies)| lies);
+                let [added_row, added_column] = [lies.row_stride / lanes, lies.column_stride / lanes];
+                let added = after.added.filter(|_| whole);
+                let added = added.map(|(added, _)| T::vectors::<S>(&added[image * lies.len + lies.at(0, i, j)..]));
+                let [adds_here, relu] = [adds && whole, after.relu && whole];
+                for k in 0..out_vectors {
+                    let at = tile * out_vectors + k;
+                    transform(
+                        &mut lines,
+                        #[inline(always)]
+                        |m| output_side::<S, T>(simd, m),
+                        #[inline(always)]
+                        |p| {
+                            let places = &products[p * PATCH * step..][..PATCH * step];
+                            six!(q, places[q * step + at])
+                        },
+                        #[inline(always)]
+                        |q, values| {
+                            for p in 0..TILE {
+                                let out = &mut out[p * row + q * column + k];
+                                let mut value = T::vadd(simd, values[p], if adds_here { *out } else { bias[k] });
+                                if let Some(added) = added {
+                                    value = T::vadd(simd, value, added[p * added_row + q * added_column + k]);
                                 }
+                                if relu {
+                                    value = T::select_le(simd, [value, zero], zero, value);
+                                }
+                                *out = value;
                             }
-                        }
-                    }
+                        },
+                    );
+                }
+                if whole {
                     continue;
                 }
-                edge.resize(edge.len().max(TILE * TILE * outer), T::zero());
-                let whole = T::vectors_mut::<S>(edge);
-                transform_vectors!(S, simd, output_side, six to four, out_vectors, |i, j, k| {
-                    products[(i * PATCH + j) * step + k]
-                }, |p, q, value| whole[(p * TILE + q) * out_vectors + k] = T::vadd(simd, value, bias[k]));
                 for p in 0..rows {
                     for q in 0..columns {
                         let pixel = &edge[(p * TILE + q) * outer..][..channels[1]];
@@ -246,6 +266,7 @@ impl<T: Real> WithSimd for Weight<'_, T> {
         let total = x.len() / from.image * per_image.iter().product::<usize>();
         let gradients = Patches::new(to, [0; 2]);
         let sums = T::vectors_mut::<S>(sums);
+        let mut lines = [[T::splat(simd, T::zero()); PATCH]; TILE];
         for first in (0..total).step_by(group) {
             let count = group.min(total - first);
             spread(simd, x, &from, (first, count, per_image), inner, [edge, a]);
@@ -255,10 +276,24 @@ impl<T: Real> WithSimd for Weight<'_, T> {
             for tile in 0..count {
                 let number = Tile::number(first + tile, per_image);
                 let (dy, [row, column]) = patch::<S, T, TILE>(dy, &gradients, number, edge, outer);
-                let to = &mut spread_out[tile * vectors..];
-                transform_vectors!(S, simd, gradient_side, four to six, vectors, |i, j, k| {
-                    dy[i * row + j * column + k]
-                }, |p, q, value| to[(p * PATCH + q) * step + k] = value);
+                let rows = four!(i, &dy[i * row..][..(TILE - 1) * column + vectors]);
+                for k in 0..vectors {
+                    let at = tile * vectors + k;
+                    transform(
+                        &mut lines,
+                        #[inline(always)]
+                        |y| gradient_side::<S, T>(simd, y),
+                        #[inline(always)]
+                        |j| four!(i, rows[i][j * column + k]),
+                        #[inline(always)]
+                        |p, values| {
+                            let places = &mut spread_out[p * PATCH * step..][..PATCH * step];
+                            for q in 0..PATCH {
+                                places[q * step + at] = values[q];
+                            }
+                        },
+                    );
+                }
             }
             let mut places = [0; PLACES];
             for (at, place) in places.iter_mut().enumerate() {

@@ -38,21 +38,27 @@ macro_rules! six {
     }};
 }
 
-/// `f x f^T`, for every vector of channels `k`: `f` over the columns, then over the rows.
-macro_rules! transform_vectors {
-    ($S:ident, $simd:ident, $f:ident, $from:ident to $to:ident, $vectors:expr,
-     |$i:ident, $j:ident, $k:ident| $load:expr, |$p:ident, $q:ident, $value:ident| $store:expr) => {
-        for $k in 0..$vectors {
-            let columns = $from!($j, $f::<$S, T>($simd, $from!($i, $load)));
-            let rows = $to!($p, $f::<$S, T>($simd, $from!(column, columns[column][$p])));
-            for $p in 0..rows.len() {
-                for $q in 0..rows.len() {
-                    let $value = rows[$p][$q];
-                    $store;
-                }
-            }
+/// `f x f^T` of one vector of channels: `f` goes over each line of x, as `load(line)` gives them, and over what it makes
+/// of them at each of `TO` places, which `store(place, values)` takes. Line by line, for a line's values lie at one
+/// place in slices of one length: 36 single places need an address and a check each, more instructions than the
+/// arithmetic.
+#[inline(always)]
+pub(super) fn transform<V: Copy, const FROM: usize, const TO: usize>(
+    lines: &mut [[V; TO]; FROM],
+    f: impl Fn([V; FROM]) -> [V; TO],
+    load: impl Fn(usize) -> [V; FROM],
+    mut store: impl FnMut(usize, [V; TO]),
+) {
+    for (at, line) in lines.iter_mut().enumerate() {
+        *line = f(load(at));
+    }
+    for at in 0..TO {
+        let mut values = [lines[0][at]; FROM];
+        for (value, line) in values.iter_mut().zip(&*lines) {
+            *value = line[at];
         }
-    };
+        store(at, f(values));
+    }
 }
 
 /// A number in every lane.
@@ -118,4 +124,4 @@ pub(super) fn gradient_side<S: Simd, T: Real>(simd: S, y: [T::Vector<S>; 4]) -> 
     ]
 }
 
-pub(super) use {four, six, transform_vectors};
+pub(super) use {four, six};
