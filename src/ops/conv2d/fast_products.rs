@@ -5,6 +5,11 @@ use pulp::{NullaryFnOnce, Simd};
 use super::fast_block::TILE_VECTORS;
 use crate::real::Real;
 
+/// What some rows of both tensors may take: half a first-level cache.
+const BAND_BYTES: usize = 1 << 14;
+/// Pixels that a band has at least: its sums are loaded and stored once.
+const BAND_PIXELS: usize = 32;
+
 /// `sums[place][value][vector] += x[place][pixel][value] * dy[place][pixel][vector]`, over a plane of pixels.
 pub(super) struct Products<'a, T, V> {
     /// The input.
@@ -50,31 +55,41 @@ impl<S: Simd, V: bytemuck::Pod, T: Real<Vector<S> = V>> NullaryFnOnce for Tiles<
     fn call(self) {
         let Self { products: Products { x, places, values, x_steps, dy, dy_steps, plane, sums }, simd, vectors } = self;
         // Accumulators, a pixel's gradients and the input value must fit the registers.
-        let widest = if S::REGISTER_COUNT >= 32 { 8 } else { 4 };
+        let widest = if S::REGISTER_COUNT >= 32 { 8 } else { 6 };
         let parts = values.div_ceil(widest);
         let [dy_place, dy_steps @ ..] = dy_steps;
-        for (at, (&place, sums)) in places.iter().zip(sums.chunks_exact_mut(values * vectors)).enumerate() {
-            let blocks = sums.chunks_mut(values * TILE_VECTORS);
-            for (block, sums) in blocks.enumerate() {
-                let first = block * TILE_VECTORS;
-                let width = TILE_VECTORS.min(vectors - first);
-                let dy = &dy[at * dy_place + first..];
-                let mut c = 0;
-                for part in 0..parts {
-                    // As even as possible: 9 values are 5 and 4, which keeps more registers busy than 8 and 1.
-                    let count = (values * (part + 1)).div_ceil(parts) - c;
-                    let tile = Tile { x: &x[place + c..], x_steps, dy, dy_steps, plane, sums: &mut sums[c * width..] };
-                    macro_rules! by_size {
-                        ($($values:literal)*) => {
-                            match (count, width) {
-                                $(($values, 1) => tile.add::<S, $values, 1>(simd),
-                                ($values, _) => tile.add::<S, $values, TILE_VECTORS>(simd),)*
-                                _ => unreachable!("1 to 8 values"),
-                            }
-                        };
+        let [rows, columns] = plane;
+        // All sums go over a band of rows before the next band, for they read its values many times. Each sum still
+        // adds its pixels in their order.
+        let row_bytes = x_steps[0] * size_of::<T>() + dy_steps[0] * size_of::<V>();
+        let band = (BAND_BYTES / row_bytes.max(1)).max(BAND_PIXELS.div_ceil(columns));
+        for row in (0..rows).step_by(band) {
+            let plane = [band.min(rows - row), columns];
+            let (x, dy) = (&x[row * x_steps[0]..], &dy[row * dy_steps[0]..]);
+            for (at, (&place, sums)) in places.iter().zip(sums.chunks_exact_mut(values * vectors)).enumerate() {
+                let blocks = sums.chunks_mut(values * TILE_VECTORS);
+                for (block, sums) in blocks.enumerate() {
+                    let first = block * TILE_VECTORS;
+                    let width = TILE_VECTORS.min(vectors - first);
+                    let dy = &dy[at * dy_place + first..];
+                    let mut c = 0;
+                    for part in 0..parts {
+                        // As even as possible: 9 values are 5 and 4, which keeps more registers busy than 8 and 1.
+                        let count = (values * (part + 1)).div_ceil(parts) - c;
+                        let tile =
+                            Tile { x: &x[place + c..], x_steps, dy, dy_steps, plane, sums: &mut sums[c * width..] };
+                        macro_rules! by_size {
+                            ($($values:literal)*) => {
+                                match (count, width) {
+                                    $(($values, 1) => tile.add::<S, $values, 1>(simd),
+                                    ($values, _) => tile.add::<S, $values, TILE_VECTORS>(simd),)*
+                                    _ => unreachable!("1 to 8 values"),
+                                }
+                            };
+                        }
+                        by_size!(1 2 3 4 5 6 7 8);
+                        c += count;
                     }
-                    by_size!(1 2 3 4 5 6 7 8);
-                    c += count;
                 }
             }
         }
@@ -114,5 +129,61 @@ impl<T: Real, V: bytemuck::Pod> Tile<'_, T, V> {
             }
         }
         *totals = sums;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulp::{Arch, WithSimd};
+
+    use super::*;
+    use crate::real::lanes;
+
+    const ROWS: usize = 20;
+    const COLUMNS: usize = 5;
+    const VALUES: usize = 7;
+
+    /// A plane of several bands, the last one a part: from a row to the next it is so far that a band is as short as it
+    /// can be.
+    struct Plane;
+
+    impl WithSimd for Plane {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let lanes = const { lanes::<f32, S>() };
+            let x_row = BAND_BYTES;
+            let small = |i: usize| (i * 7 % 11) as f32 - 5.0;
+            let x: Vec<f32> = (0..ROWS * x_row).map(small).collect();
+            let dy: Vec<f32> = (0..ROWS * COLUMNS * lanes).map(|i| small(i * 3 + 1)).collect();
+            let mut sums = vec![2.0; VALUES * lanes];
+            let products = Products {
+                x: &x,
+                places: &[0],
+                values: VALUES,
+                x_steps: [x_row, VALUES],
+                dy: f32::vectors::<S>(&dy),
+                dy_steps: [0, COLUMNS, 1],
+                plane: [ROWS, COLUMNS],
+                sums: f32::vectors_mut::<S>(&mut sums),
+            };
+            products.add::<S>(simd, 1);
+            for (i, &sum) in sums.iter().enumerate() {
+                let (value, lane) = (i / lanes, i % lanes);
+                let pixels = (0..ROWS).flat_map(|row| (0..COLUMNS).map(move |column| (row, column)));
+                let term = |(row, column)| {
+                    x[row * x_row + column * VALUES + value] * dy[(row * COLUMNS + column) * lanes + lane]
+                };
+                assert_eq!(sum, 2.0 + pixels.map(term).sum::<f32>(), "value {value}, lane {lane}");
+            }
+        }
+    }
+
+    /// Catches a row that is in two bands, or in none.
+    #[test]
+    fn bands_of_rows_add_up() {
+        assert!(BAND_PIXELS.div_ceil(COLUMNS) < ROWS);
+        Arch::new().dispatch(Plane);
     }
 }

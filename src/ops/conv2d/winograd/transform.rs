@@ -38,9 +38,9 @@ macro_rules! six {
     }};
 }
 
-/// `f x f^T` of one vector of channels: `f` goes over each line of x, as `load(line)` gives them, and over what it makes
-/// of them at each of `TO` places, which `store(place, values)` takes. Line by line, for a line's values lie at one
-/// place in slices of one length: 36 single places need an address and a check each, more instructions than the
+/// `f x f^T` of one vector of channels: `f` goes over each line of x, as `load(line)` gives them, and over what it
+/// makes of them at each of `TO` places, which `store(place, values)` takes. Line by line, for a line's values lie at
+/// one place in slices of one length: 36 single places need an address and a check each, more instructions than the
 /// arithmetic.
 #[inline(always)]
 pub(super) fn transform<V: Copy, const FROM: usize, const TO: usize>(
