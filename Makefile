@@ -16,7 +16,8 @@ export WGPU_VALIDATION ?= 0
 # tests.
 export RUST_LIB_BACKTRACE ?= 0
 
-.PHONY: train test test-drivers narrow-subgroups second-driver small-gpu test-thorough swiftshader faults lint bench check driver
+.PHONY: train test test-drivers narrow-subgroups second-driver small-gpu test-thorough
+.PHONY: swiftshader faults lint bench check driver
 
 train:
 	$(CARGO) build --release --locked
