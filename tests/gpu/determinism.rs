@@ -15,8 +15,8 @@ use smoothcnn::plan::Storage;
 use smoothcnn::plan::tuning::{Tiles, Tuning};
 use smoothcnn::train::Course;
 
+use super::GPU;
 use super::skip::skipped;
-use super::{GPU, few_channels};
 
 const SCHEDULE: Course = Course { epochs: 2, seed: 5, shuffle: true };
 
@@ -27,7 +27,7 @@ fn train_with(
     max_data_bytes: u64,
     interrupt: Option<usize>,
 ) -> (State, Vec<BatchLoss>, Vec<f64>) {
-    let net = few_channels([1, 8, 8], 4);
+    let net = Network::seed([1, 8, 8], 4).unwrap();
     let (train, test) = (random_data(23, net.input, 4), random_data(9, net.input, 4));
     let setup = Setup {
         seed: 0,
