@@ -6,10 +6,11 @@ use std::ops::ControlFlow;
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::backend::{Asked, ImageSet, Predictor, Setup, State, Trainer};
+use crate::backend::{Asked, ImageSet, Predictor, Setup, State, Trainer, UpdatePart};
 use crate::data::Dataset;
 use crate::loss::{Batch, BatchLoss, Form};
 use crate::network::Network;
+use crate::ops::augment::AugmentTable;
 use crate::ops::mix::Mixed;
 use crate::optimizer::{Optimizer, Slots, accumulate, ema};
 use crate::real::Real;
@@ -18,7 +19,7 @@ use crate::real::Real;
 pub type Normalised<T> = [[T; 256]];
 
 /// A network that computes on the CPU, in `T`.
-pub trait HostNetwork<T> {
+pub trait HostNetwork<T>: Send {
     /// A network with these parameters, `[net.flat_len()]`, whose layers draw their random numbers by `seed`.
     fn start(net: &Network, params: Vec<T>, seed: u64) -> Self;
     /// The same for a network that only answers: without a gradient.
@@ -44,6 +45,12 @@ pub trait HostNetwork<T> {
     fn parts(&mut self) -> (&mut Vec<T>, &mut Slots<T>, &mut Vec<T>);
 }
 
+/// Does this on a thread of rayon's pool, while this one sleeps. A pass has dozens of loops that the threads share:
+/// from outside the pool each would wake it and wait for it, which took half the time of a small network's answer.
+fn on_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}
+
 /// Trains in `T` on a network `N`.
 pub struct HostTrainer<'a, T, N> {
     setup: Setup<'a>,
@@ -51,6 +58,21 @@ pub struct HostTrainer<'a, T, N> {
     normalised: Vec<[T; 256]>,
     /// Of parameters and of buffers, where the recipe has a decay.
     averages: Vec<Vec<T>>,
+    room: Room<T>,
+}
+
+/// What an update is computed from, kept from one to the next.
+struct Room<T> {
+    table: AugmentTable,
+    /// The batch's images, changed.
+    augmented: Dataset,
+    labels: Vec<u32>,
+    /// The labels of the images that are mixed in.
+    others: Vec<u32>,
+    /// The loss's numbers of each image, where it has such.
+    rows: Vec<T>,
+    /// The gradients of the update's batches so far.
+    sums: Vec<T>,
 }
 
 impl<'a, T: Real, N: HostNetwork<T>> HostTrainer<'a, T, N> {
@@ -60,13 +82,86 @@ impl<'a, T: Real, N: HostNetwork<T>> HostTrainer<'a, T, N> {
         let normalised = tables(&setup.normalisation);
         let mut network = N::start(setup.net, params, setup.seed);
         let averages = Self::first_averages(&setup, &mut network);
-        Self { network, normalised, setup, averages }
+        let Dataset { shape, classes, .. } = *setup.train;
+        let augmented = Dataset { shape, classes, images: vec![], labels: vec![], files: vec![] };
+        let room = Room {
+            table: setup.augment.table(),
+            augmented,
+            labels: vec![],
+            others: vec![],
+            rows: vec![],
+            sums: vec![],
+        };
+        Self { network, normalised, setup, averages, room }
     }
 
     /// The averages before the first update.
     fn first_averages(setup: &Setup, network: &mut N) -> Vec<Vec<T>> {
         let (params, _, buffers) = network.parts();
         setup.recipe.ema.map_or(vec![], |_| vec![params.clone(), buffers.clone()])
+    }
+
+    /// Update `t`, from 1, by these batches of the order.
+    fn update(&mut self, order: &[u32], batches: &[UpdatePart], t: u64) -> BatchLoss {
+        let [mut loss, mut nll] = [0.0; 2];
+        for batch in batches {
+            let means = self.gradient(order, batch, t);
+            loss += means[0];
+            nll += means[1];
+            let (grads, sums) = (self.network.grads(), &mut self.room.sums);
+            match (batches.len(), batch.which) {
+                (1, _) => {}
+                (_, 0) => grads.clone_into(sums),
+                _ => accumulate::add(grads, sums),
+            }
+        }
+        if batches.len() > 1 {
+            self.network.grads().copy_from_slice(&self.room.sums);
+        }
+        let recipe = &self.setup.recipe;
+        let grad_norm = recipe.clip_grad_norm.map(|most| self.network.clip(most));
+        let diverged = !self.network.update(&self.setup.optimizer_at(t), t);
+        if let (Some(decay), [averages, of_buffers]) = (recipe.ema, &mut self.averages[..]) {
+            let (params, _, buffers) = self.network.parts();
+            ema::update(decay, params, averages);
+            ema::update(decay, buffers, of_buffers);
+        }
+        BatchLoss { loss, nll, diverged, grad_norm }
+    }
+
+    /// The means of one of the update's batches, and its gradient in the network.
+    fn gradient(&mut self, order: &[u32], batch: &UpdatePart, t: u64) -> [f64; 2] {
+        let Setup { net, train, loss, recipe, augment, seed, .. } = &self.setup;
+        let Room { table, augmented, labels, others, rows, .. } = &mut self.room;
+        let (indices, update, before) = (&order[batch.images.clone()], &order[batch.update.clone()], batch.before());
+        if augment.is_none() {
+            self.network.gather(train, indices, &self.normalised);
+        } else {
+            augmented.images.resize(indices.len() * train.pixels(), 0);
+            let images = augmented.images.par_chunks_mut(train.pixels()).zip(indices).enumerate();
+            images.for_each(|(k, (to, &index))| {
+                let drawn = augment.draw(*seed, t, before + k, train.shape);
+                augment.apply(table, &drawn, train.shape, train.image(index as usize), to);
+            });
+            let all: Vec<u32> = (0..indices.len() as u32).collect();
+            self.network.gather(augmented, &all, &self.normalised);
+        }
+        labels.clear();
+        labels.extend(indices.iter().map(|&i| train.labels[i as usize]));
+        rows.clear();
+        if let Some(all) = loss.rows() {
+            let row = |&i: &u32| &all[i as usize * net.classes..][..net.classes];
+            rows.extend(indices.iter().flat_map(row).map(|&v| T::of(v.into())));
+        }
+        let mixed = recipe.mix.draw(*seed, t, batch.which, train.shape);
+        others.clear();
+        if mixed != Mixed::NONE {
+            self.network.mix(&mixed);
+            others.extend(labels.iter().rev());
+        }
+        let [weight, counted] = loss.weights(&train.labels, train.classes, update);
+        let batch = Batch { labels, rows, others, share: mixed.share, weight, counted };
+        self.network.gradient(&loss.at(t), batch, t, before)
     }
 }
 
@@ -77,73 +172,12 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
         updates: u64,
         on_losses: &mut dyn FnMut(&[BatchLoss]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let Setup { net, train, batch_size, loss, recipe, augment, seed, .. } = &self.setup;
         self.setup.check()?;
-        net.check_batches(order.len(), *batch_size)?;
-        let mut labels = vec![];
-        let (mut rows, mut others, mut sums) = (vec![], vec![], vec![]);
-        let table = augment.table();
-        let mut augmented =
-            Dataset { shape: train.shape, classes: train.classes, images: vec![], labels: vec![], files: vec![] };
-        let (mut t, mut means) = (updates, [0.0; 2]);
-        for part in self.setup.parts(order.len()) {
-            let (indices, update, before) = (&order[part.images.clone()], &order[part.update.clone()], part.before());
-            if before == 0 {
-                t += 1;
-                means = [0.0; 2];
-            }
-            if augment.is_none() {
-                self.network.gather(train, indices, &self.normalised);
-            } else {
-                augmented.images.resize(indices.len() * train.pixels(), 0);
-                let images = augmented.images.par_chunks_mut(train.pixels()).zip(indices).enumerate();
-                images.for_each(|(k, (to, &index))| {
-                    let drawn = augment.draw(*seed, t, before + k, train.shape);
-                    augment.apply(&table, &drawn, train.shape, train.image(index as usize), to);
-                });
-                let all: Vec<u32> = (0..indices.len() as u32).collect();
-                self.network.gather(&augmented, &all, &self.normalised);
-            }
-            labels.clear();
-            labels.extend(indices.iter().map(|&i| train.labels[i as usize]));
-            if let Some(all) = loss.rows() {
-                let row = |&i: &u32| &all[i as usize * net.classes..][..net.classes];
-                rows.clear();
-                rows.extend(indices.iter().flat_map(row).map(|&v| T::of(v.into())));
-            }
-            let mixed = recipe.mix.draw(*seed, t, part.which, train.shape);
-            others.clear();
-            if mixed != Mixed::NONE {
-                self.network.mix(&mixed);
-                others.extend(labels.iter().rev());
-            }
-            let [weight, counted] = loss.weights(&train.labels, train.classes, update);
-            let share = mixed.share;
-            let batch = Batch { labels: &labels, rows: &rows, others: &others, share, weight, counted };
-            let of_batch = self.network.gradient(&loss.at(t), batch, t, before);
-            means.iter_mut().zip(of_batch).for_each(|(sum, mean)| *sum += mean);
-            if before > 0 {
-                accumulate::add(self.network.grads(), &mut sums);
-            }
-            if !part.is_last() {
-                if before == 0 {
-                    sums.clear();
-                    sums.extend_from_slice(self.network.grads());
-                }
-                continue;
-            }
-            if before > 0 {
-                self.network.grads().copy_from_slice(&sums);
-            }
-            let [loss, nll] = means;
-            let grad_norm = recipe.clip_grad_norm.map(|most| self.network.clip(most));
-            let diverged = !self.network.update(&self.setup.optimizer_at(t), t);
-            if let (Some(decay), [averages, of_buffers]) = (recipe.ema, &mut self.averages[..]) {
-                let (params, _, buffers) = self.network.parts();
-                ema::update(decay, params, averages);
-                ema::update(decay, buffers, of_buffers);
-            }
-            if on_losses(&[BatchLoss { loss, nll, diverged, grad_norm }])?.is_break() {
+        self.setup.net.check_batches(order.len(), self.setup.batch_size)?;
+        let batches: Vec<UpdatePart> = self.setup.parts(order.len()).collect();
+        for (t, batches) in (updates + 1..).zip(batches.chunk_by(|a, b| a.update == b.update)) {
+            let losses = on_pool(|| self.update(order, batches, t));
+            if on_losses(&[losses])?.is_break() {
                 break;
             }
         }
@@ -155,7 +189,8 @@ impl<T: Real, N: HostNetwork<T>> Trainer for HostTrainer<'_, T, N> {
     }
 
     fn logits(&mut self, images: &Dataset) -> Result<Vec<f64>> {
-        Ok(logits_of(&mut self.network, &self.normalised, images, self.setup.batch_size))
+        let Self { network, normalised, setup, .. } = self;
+        Ok(on_pool(|| logits_of(network, normalised, images, setup.batch_size)))
     }
 
     fn state(&mut self) -> Result<State> {
@@ -234,16 +269,16 @@ impl<T: Real, N: HostNetwork<T>> Predictor for HostPredictor<T, N> {
     fn logits(&mut self, images: ImageSet) -> Result<Vec<f64>> {
         let Self { network, normalised, pixels, batch_size } = self;
         images.count(*pixels)?;
-        match images {
-            ImageSet::Bytes(set) => Ok(logits_of(network, normalised, set, *batch_size)),
+        Ok(on_pool(|| match images {
+            ImageSet::Bytes(set) => logits_of(network, normalised, set, *batch_size),
             ImageSet::Floats(values) => {
                 let mut logits = vec![];
                 for batch in values.chunks(*batch_size * *pixels) {
                     network.take(&batch.iter().map(|&v| T::of(v.into())).collect::<Vec<T>>());
                     logits.extend(network.logits().iter().map(|x| x.wide()));
                 }
-                Ok(logits)
+                logits
             }
-        }
+        }))
     }
 }
