@@ -5,6 +5,7 @@
 mod golden;
 mod layers;
 mod network;
+mod pool;
 mod predictor;
 mod random;
 #[path = "../common/random_network.rs"]
