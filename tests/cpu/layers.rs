@@ -3,8 +3,8 @@
 
 use pulp::Arch;
 use smoothcnn::check::batch::CaseBatch;
-use smoothcnn::layer::{Element, Following, ImageLayout, Mode, Node, NodeBatch, NodeGradients, Scratch, Shape};
-use smoothcnn::ops::{ALL, Case};
+use smoothcnn::layer::{Element, Following, ImageLayout, Layer, Mode, Node, NodeBatch, NodeGradients, Scratch, Shape};
+use smoothcnn::ops::{ALL, Case, gelu};
 use smoothcnn::real::machine_lanes;
 use smoothcnn::rng::Philox;
 
@@ -220,4 +220,49 @@ fn every_fast_form_agrees_with_the_plain_one() {
         println!("{}: {tried} times", entry.name);
     }
     assert!(failures.is_empty(), "{} wrong:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Catches a NaN that is lost or takes the wrong side, and a size or a zero at which a fast form breaks.
+#[test]
+fn activations_are_right_where_numbers_end() {
+    const X: [f64; 9] = [f64::NAN, 0.0, -0.0, 1e6, -1e6, 100.0, -100.0, 1e-40, -1e-40];
+    /// Whether there is a fast form, which is right then.
+    fn check<T: Element>(layer: Layer) -> bool {
+        let case = Case { n: 1, input: Shape::Features(X.len()), layer };
+        let mut batch = CaseBatch::<f64>::new(&case).unwrap();
+        (batch.x, batch.dy) = (X.to_vec(), vec![2.0; X.len()]);
+        let (Some(mut node), layout) = (node::<T>(&batch, true), planes(case.input)) else { return false };
+        let [x, dy] = [&batch.x, &batch.dy].map(|values| values.iter().map(|&v| T::of(v)).collect::<Vec<T>>());
+        let [mut y, mut dx] = [vec![T::one(); X.len()], vec![T::one(); X.len()]];
+        let of = |scratch| NodeBatch {
+            n: 1,
+            arch: Arch::new(),
+            from: layout,
+            to: layout,
+            x: &x,
+            skip: None,
+            params: &[],
+            random: batch.random,
+            scratch,
+        };
+        let [forward, backward] = &mut [Scratch::default(), Scratch::default()];
+        node.forward(of(forward), Mode::Training, &mut [], &mut y);
+        let gradients = NodeGradients { dx: Some(&mut dx), adds: false, dskip: None, params: &mut [] };
+        node.backward(of(backward), &y, &dy, gradients);
+        let given = batch.forward(Mode::Training);
+        let wanted = [given.y.clone(), batch.backward(&given).dx];
+        for (name, found, wanted) in [("y", y, &wanted[0]), ("dx", dx, &wanted[1])] {
+            for ((x, found), &want) in X.iter().zip(found).zip(wanted) {
+                let found = found.wide();
+                let agrees = found.is_nan() == want.is_nan() && !((found - want).abs() > 1e-5 * want.abs() + 1e-30);
+                assert!(agrees, "{name} of {:?} at {x:e}: found {found:e}, expected {want:e}", case.layer);
+            }
+        }
+        true
+    }
+    let tanh = gelu::Settings { approximate: gelu::Approximate::Tanh };
+    for layer in [Layer::relu(), Layer::leaky_relu(0.1), Layer::silu(), Layer::gelu(), Layer::new(tanh)] {
+        assert!(check::<f32>(layer.clone()), "no fast form of {layer:?}");
+        check::<f64>(layer);
+    }
 }

@@ -14,6 +14,8 @@ impl<T: Real> Pointwise<T> for LeakyRelu {
 
     #[inline(always)]
     fn gradient<S: Simd>(self, x: Lanes<T, S>, dy: Lanes<T, S>) -> Lanes<T, S> {
-        x.if_le(x.all(0.0), x.all(self.slope) * dy, dy)
+        let cut = x.all(self.slope) * dy;
+        // A NaN is not above 0, and nothing is less than it.
+        x.if_le(x.all(0.0), cut, x.if_le(x, dy, cut))
     }
 }
