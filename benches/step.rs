@@ -14,7 +14,8 @@ use smoothcnn::backend::gpu::trainer::GpuTrainer;
 use smoothcnn::backend::gpu::{Gpu, device};
 use smoothcnn::backend::reference::ReferenceTrainer;
 use smoothcnn::backend::{Setup, Trainer};
-use smoothcnn::check::network::{against_oracle, random_data, training};
+use smoothcnn::bench::pictures;
+use smoothcnn::check::network::{against_oracle, training};
 use smoothcnn::compile::fuse::Kernels;
 use smoothcnn::data::Dataset;
 use smoothcnn::loss::BatchLoss;
@@ -72,7 +73,7 @@ fn bench(criterion: &mut Criterion) {
         let net = Network::seed([1, size, size], 10).expect("the seed network fits");
         check(&net, &gpu);
         for &batch in batches {
-            let data = random_data(batch, net.input, net.classes);
+            let data = pictures(batch, net.input);
             let params = net.initial_parameters(1);
             let on_gpu = GpuTrainer::new(&gpu, setup(&net, &data, batch), &params).expect("the batch fits");
             let mut backends: [(&str, Box<dyn Trainer>); 3] = [
