@@ -337,7 +337,8 @@ fn spread(mut rates: Vec<f64>) -> [f64; 3] {
     [rates[rates.len() / 2], rates[0], rates[rates.len() - 1]]
 }
 
-/// So many labelled images to train on: up to 4,096 of the built-in digits, as large as asked, the same in all channels.
+/// So many labelled images to train on: up to 4,096 of the built-in digits, as large as asked, the same in all
+/// channels.
 ///
 /// Noise would not do. There is nothing to learn from it, a training on it lets most ReLUs die, and what skips their
 /// zeros gets faster than it ever is on pictures (1.3 times, the default network in batches of 128 on the CPU path).
