@@ -46,7 +46,8 @@ pub trait HostNetwork<T>: Send {
 }
 
 /// Does this on a thread of rayon's pool, while this one sleeps. A pass has dozens of loops that the threads share:
-/// from outside the pool each would wake it and wait for it, which took half the time of a small network's answer.
+/// from outside the pool each would wake it and wait for it, which took up to half the time of a small network's
+/// answer.
 fn on_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| work())
 }
@@ -83,7 +84,7 @@ impl<'a, T: Real, N: HostNetwork<T>> HostTrainer<'a, T, N> {
         let mut network = N::start(setup.net, params, setup.seed);
         let averages = Self::first_averages(&setup, &mut network);
         let Dataset { shape, classes, .. } = *setup.train;
-        let augmented = Dataset { shape, classes, images: vec![], labels: vec![], files: vec![] };
+        let augmented = Dataset { shape, classes, ..Dataset::default() };
         let room = Room {
             table: setup.augment.table(),
             augmented,
