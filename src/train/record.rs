@@ -124,6 +124,8 @@ pub(super) struct Recorder<'a> {
     pub planned: usize,
     /// A checkpoint is written after every so many epochs, and at the end.
     pub checkpoint_every: usize,
+    /// The logits of the test set by the weights of the last epoch, where no image is held out, once it is done.
+    pub last_logits: Option<Vec<f64>>,
     /// The nll of the held-out images' logits after a temperature of their own.
     pub refined_nll: &'a dyn Fn(&[f64]) -> f64,
     pub log_every: usize,
@@ -278,6 +280,9 @@ impl Observer for Recorder<'_> {
             let weights = State { params, buffers, ..State::default() };
             self.best = Some(BestWeights { epoch: report.epoch, state: weights });
             self.write_best()?;
+        }
+        if report.epoch == self.planned && self.best_by.is_none() {
+            self.last_logits = Some(report.logits.clone());
         }
         if saves {
             self.save(&Progress { epochs: report.epoch, ..Progress::default() }, &state)?;

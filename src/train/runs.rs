@@ -130,8 +130,8 @@ pub struct Trained {
     loss: Loss,
     state: State,
     device: Opened,
-    /// The test set's, by the weights of the best epoch, where there is one.
-    best_logits: Option<Vec<f64>>,
+    /// [`Self::test_logits`], where the run came to them; not where it was over before.
+    test_logits: Option<Vec<f64>>,
 }
 
 impl Trained {
@@ -141,7 +141,7 @@ impl Trained {
     /// # Errors
     /// As [`Self::logits`].
     pub fn test_logits(&self) -> Result<Cow<'_, [f64]>> {
-        match &self.best_logits {
+        match &self.test_logits {
             Some(logits) => Ok(Cow::Borrowed(logits)),
             None => self.logits(&self.images.test).map(Cow::Owned),
         }
@@ -327,6 +327,7 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
         patience: config.patience,
         planned: config.epochs,
         checkpoint_every: config.checkpoint_every,
+        last_logits: None,
         refined_nll: &|logits| refined_nll(loss.form(), logits, &measured.labels, net.classes),
         log_every: options.log_every,
         images: train.len(),
@@ -375,7 +376,8 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
     }
     drop(backend);
     let best = recorder.best_epoch();
-    let mut best_logits = None;
+    // Where nothing is held out, the last epoch's weights answer for the run, and were measured with the test set.
+    let mut test_logits = recorder.last_logits.take();
     if let Some(by) = config.best_by {
         let (epoch, weights) = recorder.best.as_ref().map_or((done, &state), |best| (best.epoch, &best.state));
         let State { params, buffers, .. } = weights;
@@ -398,12 +400,13 @@ pub fn train(mut config: Config, folder: Folder, options: &Options, listener: &m
             ));
         }
         recorder.last(epoch, by, &metrics)?;
-        best_logits = Some(logits);
+        test_logits = Some(logits);
     }
     recorder.end()?;
     recorder.listener.note(&format!("model in {}", out.join(MODEL).display()));
     drop(recorder);
-    Ok(Trained { folder, config, net, images, best, loss, state, device, best_logits })
+    let test_logits = test_logits.map(|logits| finite(logits, net.classes)).transpose()?;
+    Ok(Trained { folder, config, net, images, best, loss, state, device, test_logits })
 }
 
 /// Settles what chooses the best epoch.
