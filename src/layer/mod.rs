@@ -10,11 +10,13 @@
 //! [`crate::ops`] holds the layers that this crate brings. One of your own needs no change to the crate:
 //! [`crate::docs::own_layer`] shows one whole.
 
+mod aligned;
 mod exported;
 mod init;
 mod layout;
 mod scratch;
 
+pub use aligned::Aligned;
 pub use exported::{Exported, OnnxInput, OnnxOperator, OnnxValue};
 pub use init::{First, Init};
 pub use layout::ImageLayout;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::gradients::{GradientPlaces, GradientStep};
 use super::nodes::{NodeStage, nodes};
 use crate::layer::{
-    Element, ImageLayout, MAX_CHUNKS, Mode, NodeBatch, NodeBytes, NodeGradients, Random, Scratch, grow,
+    Aligned, Element, ImageLayout, MAX_CHUNKS, Mode, NodeBatch, NodeBytes, NodeGradients, Random, Scratch,
 };
 use crate::loss;
 use crate::loss::{BatchLoss, Form, mean};
@@ -29,7 +29,7 @@ const LEAST_PART: usize = 4;
 #[derive(Clone, Debug)]
 struct Tensor<T> {
     layout: ImageLayout,
-    values: Vec<T>,
+    values: Aligned<T>,
 }
 
 impl<T: Real> Tensor<T> {
@@ -54,7 +54,7 @@ pub struct CpuNetwork<T> {
     tensors: Vec<Tensor<T>>,
     gradients: GradientPlaces,
     /// The places of [`GradientPlaces`].
-    places: Vec<Vec<T>>,
+    places: Vec<Aligned<T>>,
     scratch: Scratch,
     /// The run's seed, and the update that the passes are part of: the random numbers of layers follow from them.
     seed: u64,
@@ -145,8 +145,8 @@ impl<T: Element> CpuNetwork<T> {
             buffers: net.initial_buffers(0).into_iter().map(|v| T::of(v.into())).collect(),
             params,
             nodes,
-            tensors: layouts.into_iter().map(|layout| Tensor { layout, values: vec![] }).collect(),
-            places: vec![vec![]; gradients.places.len()],
+            tensors: layouts.into_iter().map(|layout| Tensor { layout, values: Aligned::default() }).collect(),
+            places: vec![Aligned::default(); gradients.places.len()],
             gradients,
             scratch: Scratch::default(),
             seed: 0,
@@ -243,7 +243,7 @@ impl<T: Element> CpuNetwork<T> {
     pub fn batch(&mut self, n: usize) -> (&mut [T], ImageLayout) {
         self.images = n;
         let Tensor { layout, values, .. } = &mut self.tensors[0];
-        grow(values, n * layout.len);
+        values.grow(n * layout.len);
         (&mut values[..n * layout.len], *layout)
     }
 
@@ -284,7 +284,7 @@ impl<T: Element> CpuNetwork<T> {
         for NodeStage { node, layers, from, skip, to, .. } in &mut self.nodes[nodes] {
             let mut given = std::mem::take(&mut self.tensors[*to].values);
             let layout = self.tensors[*to].layout;
-            grow(&mut given, if parts.whole[*to] { *all } else { n } * layout.len);
+            given.grow(if parts.whole[*to] { *all } else { n } * layout.len);
             let read = |tensor: usize| {
                 let (place, Tensor { values, layout, .. }) = (place(tensor), &self.tensors[tensor]);
                 (&values[place.start * layout.len..place.end * layout.len], *layout)
@@ -331,7 +331,7 @@ impl<T: Element> CpuNetwork<T> {
         let GradientPlaces { steps, places: lens } = &self.gradients;
         let n = *n;
         for (place, len) in places.iter_mut().zip(lens) {
-            grow(place, n * len);
+            place.grow(n * len);
         }
         for (stage, gradient) in self.nodes.iter().zip(steps).rev() {
             let NodeStage { node, layers, from, skip, to, .. } = stage;

@@ -10,7 +10,7 @@ use super::fast_dense;
 use super::fast_images::{After, Convolve, Room, add_all, chunks};
 use super::winograd::Winograd;
 use crate::layer::{
-    Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, PerThread, chunk_len, grow,
+    Aligned, Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, PerThread, chunk_len, grow,
 };
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::ops::relu::Relu;
@@ -58,7 +58,7 @@ struct Work<T> {
 /// What a thread needs for a chunk of images.
 #[derive(Debug, Default)]
 struct Own<T> {
-    band: Vec<T>,
+    band: Aligned<T>,
     room: Room<T>,
     terms: Terms<T>,
 }
@@ -99,18 +99,18 @@ impl<T: Real> Node<T> for Convolution<T> {
                 let Own { band, room, .. } = &mut *threads.own();
                 let mut outputs = y.chunks_mut(to.len).zip(argmax.chunks_mut(stage.argmax_len()));
                 let Some(winograd) = winograd else {
-                    grow(band, stage.band_len());
+                    band.grow(stage.band_len());
                     let band = &mut band[..stage.band_len()];
                     let images = x.chunks(from.len).zip(outputs);
                     return images.for_each(|(x, (y, argmax))| stage.forward(arch, packed, x, y, argmax, band));
                 };
-                let layout = stage.unpooled();
+                let layout = winograd.in_whole_tiles();
                 for x in x.chunks(from.len * winograd.together()) {
-                    grow(band, x.len() / from.len * layout.len);
+                    band.grow(x.len() / from.len * layout.len);
                     let band = &mut band[..x.len() / from.len * layout.len];
                     winograd.forward(arch, x, band, &layout, After::default(), room);
                     for (z, (y, argmax)) in band.chunks(layout.len).zip(&mut outputs) {
-                        stage.pool(arch, z, y, argmax);
+                        stage.pool(arch, z, &layout, y, argmax);
                     }
                 }
             });
@@ -157,7 +157,7 @@ impl<T: Real> Node<T> for Convolution<T> {
     fn bytes(&self) -> NodeBytes {
         let size = size_of::<T>();
         let winograd = self.winograd.as_ref();
-        let whole = winograd.map_or(0, |winograd| winograd.together() * self.stage.unpooled().len * size);
+        let whole = winograd.map_or(0, |winograd| winograd.together() * winograd.in_whole_tiles().len * size);
         let band = (self.stage.band_len() * size).max(whole + winograd.map_or(0, Convolve::room_bytes));
         NodeBytes {
             image: self.stage.argmax_len(),

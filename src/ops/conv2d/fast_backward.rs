@@ -18,7 +18,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::fast_block::{ConvBlock, Packed};
-use crate::layer::grow;
+use crate::layer::{Aligned, grow};
 use crate::real::{Real, lanes};
 
 /// How many windows' terms are collected before they are used: few enough that they, and the part of the image that
@@ -37,16 +37,16 @@ struct Term<T> {
 pub struct ConvSums<T> {
     /// The weight's gradient, `[c_out][kernel row][vectors]`: each row's pixels as they lie in the input. For a narrow
     /// stage `[vector of c_out][kernel row][kernel column * c_in][lanes]`.
-    pub dw: Vec<T>,
+    pub dw: Aligned<T>,
     /// The bias's gradient, `[c_out]`, filled up to whole vectors.
-    pub db: Vec<T>,
+    pub db: Aligned<T>,
 }
 
 /// What a thread collects of some rows of windows.
 #[derive(Clone, Debug, Default)]
 pub struct Terms<T> {
     /// One pixel's gradients, `[c_out]`.
-    gradients: Vec<T>,
+    gradients: Aligned<T>,
     /// `[c_out][window]`, with how many there are of each channel.
     by_channel: Vec<Term<T>>,
     channel_counts: Vec<u32>,
@@ -102,7 +102,7 @@ impl ConvBlock {
         if narrow {
             return;
         }
-        grow(&mut terms.gradients, c_out);
+        terms.gradients.grow(c_out);
         grow(&mut terms.by_channel, c_out * windows);
         grow(&mut terms.channel_counts, c_out);
         if self.wants_input_gradient {

@@ -2,7 +2,7 @@
 
 use super::Conv2d;
 use super::fast_images::pack_bias;
-use crate::layer::ImageLayout;
+use crate::layer::{Aligned, ImageLayout};
 use crate::ops::max_pool2d::MaxPool2d;
 use crate::real::Real;
 
@@ -35,11 +35,11 @@ pub struct ConvBlock {
 #[derive(Clone, Debug, Default)]
 pub struct Packed<T> {
     /// `[block][kernel row][kernel column][c_in][TILE_VECTORS * lanes]`; the last block may be one vector wide.
-    pub forward: Vec<T>,
+    pub forward: Aligned<T>,
     /// `[c_out]`.
-    pub bias: Vec<T>,
+    pub bias: Aligned<T>,
     /// `[vector of c_in][c_out][kernel row][kernel column][lanes]`, if the backward pass needs it.
-    pub backward: Vec<T>,
+    pub backward: Aligned<T>,
 }
 
 impl ConvBlock {
@@ -97,12 +97,6 @@ impl ConvBlock {
     /// Length of an image's argmax: `[row][column][padded c_out]`, each an index in its window.
     pub fn argmax_len(&self) -> usize {
         self.pool.output_plane().iter().product::<usize>() * self.padded_c_out()
-    }
-
-    /// How the convolution's output lies where it is computed whole, before it is pooled.
-    pub(super) fn unpooled(&self) -> ImageLayout {
-        let [rows, columns] = self.dims.output_plane();
-        ImageLayout::pixels([self.dims.c_out, rows, columns], [0, 0], self.padded_c_out(), 0)
     }
 
     /// Columns of the convolution's output that are in windows.

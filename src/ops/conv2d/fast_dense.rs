@@ -16,7 +16,7 @@ use super::fast_grouped::Grouped;
 use super::fast_images::{After, Convolve, Room, add, add_all, chunks};
 use super::winograd::Winograd;
 use crate::layer::{
-    Following, ImageLayout, MAX_CHUNKS, Mode, Node, NodeBatch, NodeBytes, NodeGradients, PerThread, chunk_len, grow,
+    Aligned, Following, ImageLayout, MAX_CHUNKS, Mode, Node, NodeBatch, NodeBytes, NodeGradients, PerThread, chunk_len,
 };
 use crate::ops::batch_norm2d::BatchNorm2d;
 use crate::ops::batch_norm2d::fast::Norm;
@@ -34,7 +34,7 @@ pub fn node<T: Real>(dims: &Conv2d, following: &Following) -> (Box<dyn Node<T>>,
     }) else {
         return (Box::new(Convolution { dims, conv }), 0);
     };
-    (Box::new(Normed { dims, conv, norm, between: vec![] }), taken)
+    (Box::new(Normed { dims, conv, norm, between: Aligned::default() }), taken)
 }
 
 /// The best method for a convolution.
@@ -61,7 +61,7 @@ struct Work<T> {
 struct Own<T> {
     room: Room<T>,
     /// Some images' gradient, with a border of zeros.
-    between: Vec<T>,
+    between: Aligned<T>,
     row: Vec<T>,
 }
 
@@ -69,9 +69,9 @@ struct Own<T> {
 #[derive(Debug, Default)]
 struct Sums<T> {
     /// As [`Convolve::add_weight`] sums it.
-    dw: Vec<T>,
+    dw: Aligned<T>,
     /// `[c_out]`, filled up.
-    db: Vec<T>,
+    db: Aligned<T>,
 }
 
 /// A weight's sums of more bytes than this are not kept for [`MAX_CHUNKS`] chunks.
@@ -120,7 +120,7 @@ impl<T: Real> Backward<'_, T> {
             dw.resize(conv.sums_len(), T::zero());
             db.clear();
             db.resize(layout.column_stride, T::zero());
-            grow(between, conv.together().min(chunk_len) * layout.len);
+            between.grow(conv.together().min(chunk_len) * layout.len);
             between.chunks_exact_mut(layout.len).for_each(|image| layout.clear_border(image, T::zero()));
             let last = n.min((at + 1) * chunk_len);
             for first in (at * chunk_len..last).step_by(conv.together()) {
@@ -246,7 +246,7 @@ struct Normed<T> {
     conv: Box<dyn Convolve<T>>,
     norm: Norm<T>,
     /// What the convolution gave.
-    between: Vec<T>,
+    between: Aligned<T>,
 }
 
 impl<T: Real> Normed<T> {
@@ -306,7 +306,7 @@ impl<T: Real> Node<T> for Normed<T> {
         }
         let added = skip.map(|(values, layout)| Added { values, lies: norm.lies(layout) });
         let to = norm.lies(to);
-        grow(between, n * layout.len);
+        between.grow(n * layout.len);
         let between = &mut between[..n * layout.len];
         let measured = norm.measured(n);
         let images = measured.len() / n;

@@ -12,7 +12,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::Conv2d;
 use super::fast_direct::{Remainder, Shapes};
 use super::fast_images::{After, Convolve, Room, in_vectors, pack_bias, padded};
-use crate::layer::{ImageLayout, Mode};
+use crate::layer::{Aligned, ImageLayout, Mode};
 use crate::real::{Real, lanes};
 
 /// The method.
@@ -24,10 +24,10 @@ pub struct Depthwise<T> {
     gradient: ImageLayout,
     remainders: Vec<Remainder>,
     /// `[tap][channels]`, filled up; for each remainder the weights of its taps.
-    weight: Vec<T>,
-    turned: Vec<Vec<T>>,
-    bias: Vec<T>,
-    zeros: Vec<T>,
+    weight: Aligned<T>,
+    turned: Vec<Aligned<T>>,
+    bias: Aligned<T>,
+    zeros: Aligned<T>,
 }
 
 /// Pixels, and taps of a weight's gradient, whose sums are in registers at once.
@@ -44,7 +44,7 @@ impl<T: Real> Depthwise<T> {
         let input = ImageLayout::pixels(dims.input, dims.padding, padded(dims.c_out, lanes), 0);
         let gradient = Shapes::bordered(&dims, lanes);
         let remainders = Remainder::all(&dims, &gradient);
-        let [weight, bias, zeros] = [const { vec![] }; 3];
+        let [weight, bias, zeros] = [(); 3].map(|()| Aligned::default());
         Self { dims, lanes, input, gradient, remainders, weight, turned: vec![], bias, zeros }
     }
 
@@ -95,7 +95,7 @@ impl<T: Real> Convolve<T> for Depthwise<T> {
 
     fn pack(&mut self, w: &[T], b: &[T], mode: Mode) {
         let (channels, taps) = (self.channels(), self.taps());
-        let all = |taps_of: &mut dyn Iterator<Item = usize>| -> Vec<T> {
+        let all = |taps_of: &mut dyn Iterator<Item = usize>| -> Aligned<T> {
             let row = |tap: usize| (0..channels).map(move |c| w.get(c * taps + tap).copied().unwrap_or(T::zero()));
             taps_of.flat_map(row).collect()
         };

@@ -18,7 +18,7 @@ use super::fast_block::TILE_VECTORS;
 use super::fast_images::{After, Convolve, Room, in_vectors, pack_bias, padded};
 use super::fast_products::Products;
 use super::fast_rows::Rows;
-use crate::layer::{ImageLayout, Mode};
+use crate::layer::{Aligned, ImageLayout, Mode};
 use crate::real::{Real, lanes};
 
 /// The method.
@@ -62,11 +62,11 @@ pub(super) struct Remainder {
 #[derive(Clone, Debug, Default)]
 struct Packed<T> {
     /// `[block of c_out][run][value of the run][TILE_VECTORS * lanes]`; the last block may be one vector wide.
-    forward: Vec<T>,
-    bias: Vec<T>,
+    forward: Aligned<T>,
+    bias: Aligned<T>,
     /// For each remainder `[block of c_in][tap][c_out][TILE_VECTORS * lanes]`.
-    backward: Vec<Vec<T>>,
-    zeros: Vec<T>,
+    backward: Vec<Aligned<T>>,
+    zeros: Aligned<T>,
 }
 
 impl Remainder {
@@ -219,7 +219,7 @@ impl<T: Real> Convolve<T> for Direct<T> {
         if mode == Mode::Inference {
             return;
         }
-        packed.backward.resize_with(remainders.len(), Vec::new);
+        packed.backward.resize_with(remainders.len(), Aligned::default);
         let block = TILE_VECTORS * *lanes;
         for (remainder, packed) in remainders.iter().zip(&mut packed.backward) {
             let terms = remainder.taps.len() * c_out;
@@ -290,7 +290,7 @@ struct Forward<'a, T> {
     y: &'a mut [T],
     to: &'a ImageLayout,
     relu: bool,
-    row: &'a mut Vec<T>,
+    row: &'a mut Aligned<T>,
 }
 
 impl<T: Real> WithSimd for Forward<'_, T> {

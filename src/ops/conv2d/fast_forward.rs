@@ -16,6 +16,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::fast_block::{ConvBlock, Packed};
 use super::fast_pool;
 use super::fast_rows::Rows;
+use crate::layer::ImageLayout;
 use crate::real::{Real, lanes};
 
 impl ConvBlock {
@@ -35,14 +36,15 @@ impl ConvBlock {
 
 impl ConvBlock {
     /// One image of the convolution's output, pixel by pixel without a border, to the pooled `y` and its `argmax`.
-    pub fn pool<T: Real>(&self, arch: Arch, z: &[T], y: &mut [T], argmax: &mut [u8]) {
-        arch.dispatch(Pool { stage: self, z, y, argmax });
+    pub fn pool<T: Real>(&self, arch: Arch, z: &[T], lies: &ImageLayout, y: &mut [T], argmax: &mut [u8]) {
+        arch.dispatch(Pool { stage: self, z, lies, y, argmax });
     }
 }
 
 struct Pool<'a, T> {
     stage: &'a ConvBlock,
     z: &'a [T],
+    lies: &'a ImageLayout,
     y: &'a mut [T],
     argmax: &'a mut [u8],
 }
@@ -52,11 +54,11 @@ impl<T: Real> WithSimd for Pool<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { stage, z, y, argmax } = self;
-        let layout = stage.unpooled();
+        let Self { stage, z, lies, y, argmax } = self;
+        let columns = lies.row_stride / lies.column_stride;
         for i in 0..stage.pool.output_plane()[0] {
-            let band = T::vectors::<S>(&z[i * stage.pool.stride[0] * layout.row_stride..]);
-            fast_pool::forward_row(simd, stage, layout.dims[2], band, i, y, argmax);
+            let band = T::vectors::<S>(&z[i * stage.pool.stride[0] * lies.row_stride..]);
+            fast_pool::forward_row(simd, stage, columns, band, i, y, argmax);
         }
     }
 }

@@ -4,7 +4,7 @@
 use pulp::Arch;
 use rayon::prelude::*;
 
-use crate::layer::{ImageLayout, Mode};
+use crate::layer::{Aligned, ImageLayout, Mode};
 use crate::real::Real;
 
 /// A convolution of several images. All tensors lie pixel by pixel, channels filled up to whole vectors.
@@ -91,7 +91,7 @@ impl<T: Real> After<'_, T> {
 
 /// Packs a bias, in room for `len`: zeros behind it, and everywhere where the convolution has none. The same place
 /// holds a batch norm's in an answer, of which nothing may stay.
-pub fn pack_bias<T: Real>(bias: &[T], len: usize, packed: &mut Vec<T>) {
+pub fn pack_bias<T: Real>(bias: &[T], len: usize, packed: &mut Aligned<T>) {
     packed.clear();
     packed.extend_from_slice(bias);
     packed.resize(len, T::zero());
@@ -101,11 +101,11 @@ pub fn pack_bias<T: Real>(bias: &[T], len: usize, packed: &mut Vec<T>) {
 #[derive(Clone, Debug, Default)]
 pub struct Room<T> {
     /// Transformed inputs, or a row of outputs.
-    pub a: Vec<T>,
+    pub a: Aligned<T>,
     /// Products, or transformed gradients.
-    pub b: Vec<T>,
+    pub b: Aligned<T>,
     /// A tile at an image's edge.
-    pub edge: Vec<T>,
+    pub edge: Aligned<T>,
 }
 
 /// `count` of the chunks, of which there may be more.

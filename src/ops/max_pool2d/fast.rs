@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::MaxPool2d;
 use super::fast_vectors::{self, Backward, Forward};
-use crate::layer::{ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, grow};
+use crate::layer::{Aligned, ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, grow};
 use crate::real::Real;
 
 /// A pooling, and where its maxima were.
@@ -16,13 +16,13 @@ pub struct Pool<T> {
     lanes: usize,
     argmax: Vec<u32>,
     /// The same in vectors.
-    in_vectors: Vec<T>,
+    in_vectors: Aligned<T>,
 }
 
 impl<T> Pool<T> {
     /// The node of a pooling, on a machine with so many values in a vector.
     pub fn new(dims: &MaxPool2d, lanes: usize) -> Self {
-        Self { dims: *dims, lanes, argmax: vec![], in_vectors: vec![] }
+        Self { dims: *dims, lanes, argmax: vec![], in_vectors: Aligned::default() }
     }
 }
 
@@ -42,7 +42,7 @@ impl<T: Real> Node<T> for Pool<T> {
         let len = dims.output_len();
         if fast_vectors::takes(&dims, lanes, [&from, &to]) {
             let len = len / dims.input[0] * from.column_stride;
-            grow(&mut self.in_vectors, n * len);
+            self.in_vectors.grow(n * len);
             let argmax = self.in_vectors.par_chunks_mut(len);
             let images = y.par_chunks_mut(to.len).zip(x.par_chunks(from.len)).zip(argmax);
             return images.for_each(|((y, x), argmax)| {

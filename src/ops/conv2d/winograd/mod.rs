@@ -21,7 +21,7 @@ use self::passes::{Filter, Patches, Weight};
 use self::weight::Pairs;
 use super::Conv2d;
 use super::fast_images::{After, Convolve, Room, in_vectors, pack_bias, padded};
-use crate::layer::{ImageLayout, Mode};
+use crate::layer::{Aligned, ImageLayout, Mode};
 use crate::real::Real;
 
 /// Outputs of a tile, a side.
@@ -45,12 +45,12 @@ pub struct Winograd<T> {
     input: ImageLayout,
     gradient: ImageLayout,
     /// `G w G^T`, `[place][block of c_out][c_in][TILE_VECTORS * lanes]`; the last block may be one vector wide.
-    weight: Vec<T>,
-    bias: Vec<T>,
+    weight: Aligned<T>,
+    bias: Aligned<T>,
     /// Of the weight turned by 180 degrees, `[place][block of c_in][c_out][TILE_VECTORS * lanes]`.
-    turned: Vec<T>,
+    turned: Aligned<T>,
     /// While a weight is packed.
-    taps: Vec<T>,
+    taps: Aligned<T>,
 }
 
 impl<T: Real> Winograd<T> {
@@ -71,7 +71,18 @@ impl<T: Real> Winograd<T> {
         let input = ImageLayout::pixels(dims.input, dims.padding, padded(dims.input[0], lanes), 0);
         let border = dims.padding.map(|padding| 2 - padding);
         let gradient = ImageLayout::pixels([dims.c_out, rows, columns], border, padded(dims.c_out, lanes), 0);
-        Self { dims: *dims, lanes, input, gradient, weight: vec![], bias: vec![], turned: vec![], taps: vec![] }
+        let [weight, bias, turned, taps] = [(); 4].map(|()| Aligned::default());
+        Self { dims: *dims, lanes, input, gradient, weight, bias, turned, taps }
+    }
+
+    /// A layout of the output in which every tile is written whole: what lies outside the image means nothing.
+    pub fn in_whole_tiles(&self) -> ImageLayout {
+        let Conv2d { c_out, .. } = self.dims;
+        let plane = self.dims.output_plane();
+        let [rows, columns] = tiles(plane).map(|tiles| tiles * TILE);
+        let column_stride = padded(c_out, self.lanes);
+        let of_tiles = ImageLayout::pixels([c_out, rows, columns], [0, 0], column_stride, 0);
+        ImageLayout { dims: [c_out, plane[0], plane[1]], ..of_tiles }
     }
 
     /// Tiles that are transformed at once.
@@ -90,6 +101,12 @@ impl<T: Real> Winograd<T> {
 /// How many tiles cover so many rows and columns.
 fn tiles(plane: [usize; 2]) -> [usize; 2] {
     plane.map(|side| side.div_ceil(TILE))
+}
+
+/// Whether so many tiles can be written whole: there is room for them, and no border that they would overwrite.
+fn takes_whole_tiles(layout: &ImageLayout, [rows, columns]: [usize; 2]) -> bool {
+    let ImageLayout { origin, row_stride, column_stride, len, .. } = *layout;
+    origin == 0 && columns * TILE * column_stride <= row_stride && rows * TILE * row_stride <= len
 }
 
 /// From a place of a group's transformed tiles to the next, in values: a vector more than they fill, so that the 36

@@ -3,8 +3,8 @@
 use pulp::{Simd, WithSimd};
 
 use super::transform::{four, gradient_side, input_side, output_side, six, transform};
-use super::{PATCH, PLACES, TILE, place_len, tiles};
-use crate::layer::ImageLayout;
+use super::{PATCH, PLACES, TILE, place_len, takes_whole_tiles, tiles};
+use crate::layer::{Aligned, ImageLayout};
 use crate::ops::conv2d::fast_images::{After, Room, in_vectors, padded};
 use crate::ops::conv2d::fast_products::Products;
 use crate::ops::conv2d::fast_rows::Rows;
@@ -59,7 +59,7 @@ fn patch<'a, S: Simd, T: Real, const SIDE: usize>(
     x: &'a [T],
     from: &Patches,
     tile: Tile,
-    edge: &'a mut Vec<T>,
+    edge: &'a mut Aligned<T>,
     padded: usize,
 ) -> (&'a [T::Vector<S>], [usize; 2]) {
     let lanes = const { lanes::<T, S>() };
@@ -68,13 +68,17 @@ fn patch<'a, S: Simd, T: Real, const SIDE: usize>(
     if [rows, columns] == [SIDE; 2] {
         return (T::vectors::<S>(&x[start..]), [from.row / lanes, from.column / lanes]);
     }
-    edge.clear();
-    edge.resize(SIDE * SIDE * padded, T::zero());
-    for i in 0..rows {
-        for j in 0..columns {
-            let x = &x[start + i * from.row + j * from.column..][..padded];
-            edge[(i * SIDE + j) * padded..][..padded].copy_from_slice(x);
+    edge.grow(SIDE * SIDE * padded);
+    for (i, to) in edge.chunks_exact_mut(SIDE * padded).enumerate().take(SIDE) {
+        let row = if i < rows { &x[start + i * from.row..][..(columns - 1) * from.column + padded] } else { &[] };
+        let (inside, outside) = to.split_at_mut(if i < rows { columns * padded } else { 0 });
+        if from.column == padded {
+            inside.copy_from_slice(row);
+        } else {
+            let pixels = inside.chunks_exact_mut(padded).zip(row.chunks(from.column));
+            pixels.for_each(|(to, pixel)| to.copy_from_slice(&pixel[..padded]));
         }
+        outside.fill(T::zero());
     }
     (T::vectors::<S>(edge), [SIDE * padded / lanes, padded / lanes])
 }
@@ -87,7 +91,7 @@ fn spread<S: Simd, T: Real>(
     from: &Patches,
     (first, count, per_image): (usize, usize, [usize; 2]),
     padded: usize,
-    [edge, to]: [&mut Vec<T>; 2],
+    [edge, to]: [&mut Aligned<T>; 2],
 ) {
     let lanes = const { lanes::<T, S>() };
     let vectors = padded / lanes;
@@ -152,6 +156,7 @@ impl<T: Real> WithSimd for Filter<'_, T> {
         let (bias, zeros) = T::vectors::<S>(bias).split_at(out_vectors);
         let direct = in_vectors(to, channels[1], lanes)
             && after.added.is_none_or(|(_, lies)| in_vectors(lies, channels[1], lanes));
+        let all_whole = after.added.is_none() && takes_whole_tiles(to, per_image);
         let zero = T::splat(simd, T::zero());
         let mut lines = [[zero; TILE]; PATCH];
         for first in (0..total).step_by(group) {
@@ -181,7 +186,7 @@ impl<T: Real> WithSimd for Filter<'_, T> {
                 let [i, j] = [at[0] * TILE, at[1] * TILE];
                 let [rows, columns] = [TILE.min(to.dims[1] - i), TILE.min(to.dims[2] - j)];
                 let y = &mut y[image * to.len..][..to.len];
-                let whole = direct && [rows, columns] == [TILE; 2];
+                let whole = direct && (all_whole || [rows, columns] == [TILE; 2]);
                 let (out, [row, column]) = if whole {
                     (&mut y[to.at(0, i, j)..], [to.row_stride / lanes, to.column_stride / lanes])
                 } else {

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::transform::G;
 use super::{PATCH, PLACES, TAPS};
+use crate::layer::Aligned;
 use crate::ops::conv2d::fast_block::TILE_VECTORS;
 use crate::ops::conv2d::fast_images::padded;
 use crate::real::{Real, lanes};
@@ -52,8 +53,8 @@ impl Pairs {
     pub fn pack<T: Real>(
         &self,
         arch: Arch,
-        taps: &mut Vec<T>,
-        packed: &mut Vec<T>,
+        taps: &mut Aligned<T>,
+        packed: &mut Aligned<T>,
         w: impl Fn(usize, usize, usize) -> T + Sync,
     ) {
         let Self { inner: inners, outer: outers, .. } = *self;
@@ -77,7 +78,7 @@ impl Pairs {
     }
 
     /// `G^T u G` of every pair, to `[outer][inner][tap]`; `sums` is as [`Self::pack`] packs.
-    pub fn unpack<T: Real>(&self, arch: Arch, sums: &[T], taps: &mut Vec<T>, dw: &mut [T]) {
+    pub fn unpack<T: Real>(&self, arch: Arch, sums: &[T], taps: &mut Aligned<T>, dw: &mut [T]) {
         taps.resize(TAPS * self.len(), T::zero());
         let parts = taps.par_chunks_mut(TAPS * self.lanes * VECTORS_AT_ONCE).enumerate();
         parts.for_each(|(part, taps)| {
