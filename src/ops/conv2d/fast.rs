@@ -109,7 +109,7 @@ impl<T: Real> Node<T> for Convolution<T> {
                     band.grow(x.len() / from.len * layout.len);
                     let band = &mut band[..x.len() / from.len * layout.len];
                     winograd.forward(arch, x, band, &layout, After::default(), room);
-                    for (z, (y, argmax)) in band.chunks(layout.len).zip(&mut outputs) {
+                    for (z, (y, argmax)) in band.chunks_mut(layout.len).zip(&mut outputs) {
                         stage.pool(arch, z, &layout, y, argmax);
                     }
                 }

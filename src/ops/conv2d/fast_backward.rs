@@ -18,12 +18,12 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::fast_block::{ConvBlock, Packed};
-use crate::layer::{Aligned, grow};
+use crate::layer::{Aligned, ImageLayout, grow};
 use crate::real::{Real, lanes};
 
 /// How many windows' terms are collected before they are used: few enough that they, and the part of the image that
 /// they touch, stay in cache; enough that loading and storing `dw[o]` once for all of them is a small part of the work.
-const WINDOWS_AT_ONCE: usize = 32;
+const WINDOWS_AT_ONCE: usize = 64;
 
 /// A gradient and what it is to be multiplied with.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,8 +45,10 @@ pub struct ConvSums<T> {
 /// What a thread collects of some rows of windows.
 #[derive(Clone, Debug, Default)]
 pub struct Terms<T> {
-    /// One pixel's gradients, `[c_out]`.
-    gradients: Aligned<T>,
+    /// The gradients of one window's channels, or of one channel's windows.
+    gradients: Vec<T>,
+    /// Where the first element of each window has its own window in the input.
+    corners: Vec<u32>,
     /// `[c_out][window]`, with how many there are of each channel.
     by_channel: Vec<Term<T>>,
     channel_counts: Vec<u32>,
@@ -102,7 +104,8 @@ impl ConvBlock {
         if narrow {
             return;
         }
-        terms.gradients.grow(c_out);
+        grow(&mut terms.gradients, c_out.max(windows));
+        grow(&mut terms.corners, windows);
         grow(&mut terms.by_channel, c_out * windows);
         grow(&mut terms.channel_counts, c_out);
         if self.wants_input_gradient {
@@ -121,8 +124,8 @@ impl ConvBlock {
     pub fn terms_bytes<T: Real>(&self) -> usize {
         let windows = self.rows_at_once() * self.pool.output_plane()[1];
         let terms = self.dims.c_out * windows * (1 + self.window());
-        let counts = self.dims.c_out + windows * self.window();
-        self.dims.c_out * size_of::<T>() + terms * size_of::<Term<T>>() + counts * size_of::<u32>()
+        let counts = self.dims.c_out + windows * (1 + self.window());
+        self.dims.c_out.max(windows) * size_of::<T>() + terms * size_of::<Term<T>>() + counts * size_of::<u32>()
     }
 
     /// Adds one image's part to the sums, and writes `dx`.
@@ -186,17 +189,17 @@ impl<T: Real> WithSimd for Backward<'_, T> {
         let rows = stage.pool.output_plane()[0];
         for first in (0..rows).step_by(stage.rows_at_once()) {
             let band = first..rows.min(first + stage.rows_at_once());
-            collect(stage, &image, &mut sums.db, terms, band.clone());
+            let windows = band.len() * stage.pool.output_plane()[1];
+            collect(stage, &image, &mut sums.db, terms, band);
             add_weight(simd, stage, image.x, terms, &mut sums.dw);
             if stage.wants_input_gradient {
-                add_input(simd, stage, packed, terms, band, image.dx);
+                add_input(simd, stage, packed, terms, windows, image.dx);
             }
         }
     }
 }
 
-/// Collects the terms of the windows in `rows`. Terms are always written, and counted only if they are not zero: the
-/// processor could not foresee a branch.
+/// Collects the terms of the windows in `rows`.
 #[inline(always)]
 fn collect<T: Real>(
     stage: &ConvBlock,
@@ -210,49 +213,86 @@ fn collect<T: Real>(
     let capacity = stage.rows_at_once() * columns;
     let places = places(stage);
     let wants_input_gradient = stage.wants_input_gradient;
+    let argmax = &image.argmax[rows.start * columns * padded..];
     // As slices, so that the compiler sees that no store below changes where they are.
-    let gradients = &mut terms.gradients[..c_out];
+    let Terms { gradients, corners, by_channel, channel_counts, by_place, place_counts } = terms;
+    let windows = || rows.clone().flat_map(|i| (0..columns).map(move |j| (i, j)));
+    let corners = &mut corners[..rows.len() * columns];
+    corners.iter_mut().zip(windows()).for_each(|(to, (i, j))| *to = corner(stage, i, j));
     let db = &mut db[..c_out];
-    let (by_channel, channel_counts) = (&mut terms.by_channel[..], &mut terms.channel_counts[..c_out]);
-    let (by_place, place_counts) = (&mut terms.by_place[..], &mut terms.place_counts[..]);
+    let (by_channel, channel_counts) = (&mut by_channel[..], &mut channel_counts[..c_out]);
+    let (by_place, place_counts) = (&mut by_place[..], &mut place_counts[..]);
     channel_counts.fill(0);
     place_counts.fill(0);
-    for (at, (i, j)) in rows.flat_map(|i| (0..columns).map(move |j| (i, j))).enumerate() {
-        let from = stage.output.at(0, i, j);
-        read_gradients(stage, &image.y[from..], &image.dy[from..], gradients);
-        let argmax = &image.argmax[(i * columns + j) * padded..][..c_out];
-        let corner = corner(stage, i, j);
-        for (o, (&place, &gradient)) in argmax.iter().zip(&*gradients).enumerate() {
-            let counts = u32::from(gradient != T::zero());
-            db[o] += gradient;
-            let count = &mut channel_counts[o];
-            let offset = places[usize::from(place)];
-            by_channel[o * capacity + *count as usize] = Term { at: corner + offset, gradient };
-            *count += counts;
-            if wants_input_gradient {
-                let place = at * window + usize::from(place);
-                let count = &mut place_counts[place];
-                by_place[place * c_out + *count as usize] = Term { at: o as u32, gradient };
-                *count += counts;
-            }
+    let mut add = |o: usize, at: usize, gradient: T| {
+        let place = usize::from(argmax[at * padded + o]);
+        db[o] += gradient;
+        let count = &mut channel_counts[o];
+        by_channel[o * capacity + *count as usize] = Term { at: corners[at] + places[place], gradient };
+        *count += 1;
+        if wants_input_gradient {
+            let place = at * window + place;
+            let count = &mut place_counts[place];
+            by_place[place * c_out + *count as usize] = Term { at: o as u32, gradient };
+            *count += 1;
         }
+    };
+    let ImageLayout { channel_stride, row_stride, column_stride, .. } = stage.output;
+    if channel_stride == 1 {
+        let gradients = &mut gradients[..c_out];
+        for (at, (i, j)) in windows().enumerate() {
+            let from = stage.output.at(0, i, j);
+            read_gradients(stage.relu, &image.y[from..], &image.dy[from..], gradients);
+            for_each_nonzero(
+                gradients,
+                #[inline(always)]
+                |o, gradient| add(o, at, gradient),
+            );
+        }
+        return;
+    }
+    // In planes: there a channel's gradients lie side by side.
+    debug_assert_eq!(column_stride, 1);
+    let gradients = &mut gradients[..rows.len() * columns];
+    let run = if row_stride == columns { gradients.len() } else { columns };
+    for o in 0..c_out {
+        for (i, gradients) in gradients.chunks_mut(run).enumerate() {
+            let from = stage.output.at(o, rows.start + i, 0);
+            read_gradients(stage.relu, &image.y[from..], &image.dy[from..], gradients);
+        }
+        for_each_nonzero(
+            gradients,
+            #[inline(always)]
+            |at, gradient| add(o, at, gradient),
+        );
     }
 }
 
-/// The gradients of one pixel's channels, before the ReLU.
+/// The gradients of values that lie side by side, before the ReLU.
 #[inline(always)]
-fn read_gradients<T: Real>(stage: &ConvBlock, y: &[T], dy: &[T], gradients: &mut [T]) {
-    let stride = stage.output.channel_stride;
-    if !stage.relu {
-        gradients.iter_mut().zip(dy.iter().step_by(stride)).for_each(|(gradient, &dy)| *gradient = dy);
-        return;
+fn read_gradients<T: Real>(relu: bool, y: &[T], dy: &[T], gradients: &mut [T]) {
+    let (y, dy) = (&y[..gradients.len()], &dy[..gradients.len()]);
+    if !relu {
+        return gradients.copy_from_slice(dy);
     }
     let mask = |y: T, dy: T| if y <= T::zero() { T::zero() } else { dy };
-    if stride == 1 {
-        gradients.iter_mut().zip(y.iter().zip(dy)).for_each(|(gradient, (&y, &dy))| *gradient = mask(y, dy));
-    } else {
-        let strided = y.iter().step_by(stride).zip(dy.iter().step_by(stride));
-        gradients.iter_mut().zip(strided).for_each(|(gradient, (&y, &dy))| *gradient = mask(y, dy));
+    gradients.iter_mut().zip(y.iter().zip(dy)).for_each(|(gradient, (&y, &dy))| *gradient = mask(y, dy));
+}
+
+/// Calls `each` for every value that is not zero. Which ones these are is found out for many at once, in vectors: a
+/// branch at each could not be foreseen.
+#[inline(always)]
+fn for_each_nonzero<T: Real>(values: &[T], mut each: impl FnMut(usize, T)) {
+    for (part, values) in values.chunks(u64::BITS as usize).enumerate() {
+        let mut bits = 0;
+        for (bit, value) in values.iter().enumerate() {
+            bits |= u64::from(*value != T::zero()) << bit;
+        }
+        while bits != 0 {
+            let bit = bits.trailing_zeros() as usize;
+            each(part * u64::BITS as usize + bit, values[bit]);
+            bits &= bits - 1;
+        }
     }
 }
 
@@ -455,26 +495,33 @@ fn add_input<S: Simd, T: Real>(
     stage: &ConvBlock,
     packed: &Packed<T>,
     collected: &Terms<T>,
-    rows: std::ops::Range<usize>,
+    windows: usize,
     dx: &mut [T],
 ) {
     let lanes = const { lanes::<T, S>() };
     let d = &stage.dims;
     let (c_out, window, taps) = (d.c_out, stage.window(), d.kernel[0] * d.kernel[1]);
-    let columns = stage.pool.output_plane()[1];
     let places = places(stage);
+    let whole_windows = S::REGISTER_COUNT >= 32 && [d.kernel, d.stride, stage.pool.kernel] == [[3, 3], [1, 1], [2, 2]];
     // One vector of input channels after the other: its weights stay in the first-level cache.
     for (vector, w) in packed.backward.chunks_exact(c_out * taps * lanes).enumerate() {
         let w = T::vectors::<S>(w);
-        for (at, (i, j)) in rows.clone().flat_map(|i| (0..columns).map(move |j| (i, j))).enumerate() {
-            let corner = corner(stage, i, j);
-            for (place, offset) in places[..window].iter().enumerate() {
+        for (at, &corner) in collected.corners[..windows].iter().enumerate() {
+            let terms = |place: usize| {
                 let place = at * window + place;
-                let terms = &collected.by_place[place * c_out..][..collected.place_counts[place] as usize];
+                &collected.by_place[place * c_out..][..collected.place_counts[place] as usize]
+            };
+            let dx = &mut dx[corner as usize + vector * lanes..];
+            if whole_windows {
+                add_window(simd, stage, [0, 1, 2, 3].map(terms), w, dx);
+                continue;
+            }
+            for (place, &offset) in places[..window].iter().enumerate() {
+                let terms = terms(place);
                 if terms.is_empty() {
                     continue;
                 }
-                let dx = &mut dx[(corner + offset) as usize + vector * lanes..];
+                let dx = &mut dx[offset as usize..];
                 let mut tap = 0;
                 while tap < taps {
                     let tile = InputTile { stage, terms, w, taps, tap };
@@ -485,6 +532,37 @@ fn add_input<S: Simd, T: Real>(
                     };
                 }
             }
+        }
+    }
+}
+
+/// The same of all 2x2 elements of a window at once, for a kernel of 3x3: together they reach 4x4 pixels.
+#[inline(always)]
+fn add_window<S: Simd, T: Real>(simd: S, stage: &ConvBlock, terms: [&[Term<T>]; 4], w: &[T::Vector<S>], dx: &mut [T]) {
+    let (w, _) = w.as_chunks::<9>();
+    let mut acc = [[T::splat(simd, T::zero()); 4]; 4];
+    macro_rules! add {
+        ($place:literal, $i:literal, $j:literal) => {
+            for term in terms[$place] {
+                let gradient = T::splat(simd, term.gradient);
+                let w = &w[term.at as usize];
+                for p in 0..3 {
+                    for q in 0..3 {
+                        acc[$i + p][$j + q] = T::vmul_add(simd, gradient, w[p * 3 + q], acc[$i + p][$j + q]);
+                    }
+                }
+            }
+        };
+    }
+    add!(0, 0, 0);
+    add!(1, 0, 1);
+    add!(2, 1, 0);
+    add!(3, 1, 1);
+    for (i, acc) in acc.iter().enumerate() {
+        for (j, &acc) in acc.iter().enumerate() {
+            let at = i * stage.input.row_stride + j * stage.input.column_stride;
+            let dx = &mut T::vectors_mut::<S>(&mut dx[at..][..const { lanes::<T, S>() }])[0];
+            *dx = T::vadd(simd, *dx, acc);
         }
     }
 }
@@ -513,11 +591,15 @@ impl<T: Real, V: bytemuck::Pod> InputTile<'_, T, V> {
             }
         }
         let columns = self.stage.dims.kernel[1];
-        for (t, acc) in acc.iter().enumerate() {
-            let (p, q) = ((self.tap + t) / columns, (self.tap + t) % columns);
+        let [mut p, mut q] = [self.tap / columns, self.tap % columns];
+        for acc in acc {
             let at = p * self.stage.input.row_stride + q * self.stage.input.column_stride;
             let dx = &mut T::vectors_mut::<S>(&mut dx[at..][..const { lanes::<T, S>() }])[0];
-            *dx = T::vadd(simd, *dx, *acc);
+            *dx = T::vadd(simd, *dx, acc);
+            q += 1;
+            if q == columns {
+                [p, q] = [p + 1, 0];
+            }
         }
         TAPS
     }

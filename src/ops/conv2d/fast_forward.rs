@@ -36,14 +36,15 @@ impl ConvBlock {
 
 impl ConvBlock {
     /// One image of the convolution's output, pixel by pixel without a border, to the pooled `y` and its `argmax`.
-    pub fn pool<T: Real>(&self, arch: Arch, z: &[T], lies: &ImageLayout, y: &mut [T], argmax: &mut [u8]) {
+    /// Nothing of `z` is kept.
+    pub fn pool<T: Real>(&self, arch: Arch, z: &mut [T], lies: &ImageLayout, y: &mut [T], argmax: &mut [u8]) {
         arch.dispatch(Pool { stage: self, z, lies, y, argmax });
     }
 }
 
 struct Pool<'a, T> {
     stage: &'a ConvBlock,
-    z: &'a [T],
+    z: &'a mut [T],
     lies: &'a ImageLayout,
     y: &'a mut [T],
     argmax: &'a mut [u8],
@@ -57,7 +58,7 @@ impl<T: Real> WithSimd for Pool<'_, T> {
         let Self { stage, z, lies, y, argmax } = self;
         let columns = lies.row_stride / lies.column_stride;
         for i in 0..stage.pool.output_plane()[0] {
-            let band = T::vectors::<S>(&z[i * stage.pool.stride[0] * lies.row_stride..]);
+            let band = T::vectors_mut::<S>(&mut z[i * stage.pool.stride[0] * lies.row_stride..]);
             fast_pool::forward_row(simd, stage, columns, band, i, y, argmax);
         }
     }

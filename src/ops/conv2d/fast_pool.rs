@@ -6,7 +6,8 @@ use pulp::Simd;
 use super::fast_block::ConvBlock;
 use crate::real::{Real, lanes};
 
-/// Pools row `i` of windows. `band [row][column][vectors]` is the convolution's output under it, `columns` wide.
+/// Pools row `i` of windows. `band [row][column][vectors]` is the convolution's output under it, `columns` wide; nothing
+/// of it is kept.
 ///
 /// The first maximum of a window wins, and so does a NaN, as in PyTorch. The ReLU comes after the maximum: the same
 /// value, and the same gradient, since where the maximum is negative the gradient is zero whichever element wins.
@@ -15,48 +16,79 @@ pub fn forward_row<S: Simd, T: Real>(
     simd: S,
     stage: &ConvBlock,
     columns: usize,
-    band: &[T::Vector<S>],
+    band: &mut [T::Vector<S>],
     i: usize,
     y: &mut [T],
     argmax: &mut [u8],
+) {
+    // Compiled for the size that nearly all networks have, without loops over the window.
+    match stage.pool.kernel {
+        [2, 2] => pool_row::<S, T>(simd, stage, [2, 2], columns, band, i, (y, argmax)),
+        kernel => pool_row::<S, T>(simd, stage, kernel, columns, band, i, (y, argmax)),
+    }
+}
+
+#[inline(always)]
+fn pool_row<S: Simd, T: Real>(
+    simd: S,
+    stage: &ConvBlock,
+    kernel: [usize; 2],
+    columns: usize,
+    band: &mut [T::Vector<S>],
+    i: usize,
+    (y, argmax): (&mut [T], &mut [u8]),
 ) {
     let lanes = const { lanes::<T, S>() };
     let vectors = stage.padded_c_out() / lanes;
     let windows = stage.pool.output_plane()[1];
     let argmax = &mut argmax[i * windows * vectors * lanes..][..windows * vectors * lanes];
     let zero = T::splat(simd, T::zero());
-    for (at, argmax) in argmax.chunks_exact_mut(lanes).enumerate() {
-        let (j, k) = (at / vectors, at % vectors);
-        let corner = j * stage.pool.stride[1];
-        let mut best = band[corner * vectors + k];
-        let mut best_index = zero;
-        let mut index = zero;
-        for p in 0..stage.pool.kernel[0] {
-            for q in 0..stage.pool.kernel[1] {
-                let value = band[(p * columns + corner + q) * vectors + k];
-                // value <= best keeps best; so does a best that is a NaN (it is not <= itself).
-                let unless_nan = |new, old| T::select_le(simd, [best, best], new, old);
-                let (taken, taken_index) = (unless_nan(value, best), unless_nan(index, best_index));
-                best_index = T::select_le(simd, [value, best], best_index, taken_index);
-                best = T::select_le(simd, [value, best], best, taken);
-                index = T::vadd(simd, index, T::splat(simd, T::one()));
+    let one = T::splat(simd, T::one());
+    let in_vectors = stage.output.channel_stride == 1 && stage.output.column_stride >= vectors * lanes;
+    for (j, argmax) in argmax.chunks_exact_mut(vectors * lanes).enumerate() {
+        let corner = j * stage.pool.stride[1] * vectors;
+        let window = &mut band[corner..][..((kernel[0] - 1) * columns + kernel[1]) * vectors];
+        let mut in_place =
+            in_vectors.then(|| T::vectors_mut::<S>(&mut y[stage.output.at(0, i, j)..][..vectors * lanes]));
+        for (k, argmax) in argmax.chunks_exact_mut(lanes).enumerate() {
+            let mut best = window[k];
+            let [mut best_index, mut index] = [zero; 2];
+            for p in 0..kernel[0] {
+                for q in 0..kernel[1] {
+                    if [p, q] == [0, 0] {
+                        continue;
+                    }
+                    index = T::vadd(simd, index, one);
+                    let value = window[(p * columns + q) * vectors + k];
+                    // value <= best keeps best; so does a best that is a NaN (it is not <= itself).
+                    let unless_nan = |new, old| T::select_le(simd, [best, best], new, old);
+                    let (taken, taken_index) = (unless_nan(value, best), unless_nan(index, best_index));
+                    best_index = T::select_le(simd, [value, best], best_index, taken_index);
+                    best = T::select_le(simd, [value, best], best, taken);
+                }
+            }
+            if stage.relu {
+                best = T::select_le(simd, [best, zero], zero, best);
+            }
+            for (byte, index) in argmax.iter_mut().zip(bytemuck::cast_slice::<_, T>(&[best_index])) {
+                *byte = index.to_byte();
+            }
+            match &mut in_place {
+                Some(y) => y[k] = best,
+                None => window[k] = best,
             }
         }
-        if stage.relu {
-            best = T::select_le(simd, [best, zero], zero, best);
-        }
-        for (byte, index) in argmax.iter_mut().zip(bytemuck::cast_slice::<_, T>(&[best_index])) {
-            *byte = index.to_byte();
-        }
-        let to = stage.output.at(k * lanes, i, j);
-        if stage.output.channel_stride == 1 && stage.output.column_stride >= vectors * lanes {
-            T::vectors_mut::<S>(&mut y[to..][..lanes])[0] = best;
-        } else {
-            let used = lanes.min(stage.dims.c_out - k * lanes);
-            let best = [best];
-            for (c, value) in bytemuck::cast_slice::<_, T>(&best)[..used].iter().enumerate() {
-                y[to + c * stage.output.channel_stride] = *value;
-            }
+    }
+    if in_vectors {
+        return;
+    }
+    // A channel's windows one after another: one by one, each window's channels would be written far apart.
+    let pooled = bytemuck::cast_slice::<_, T>(band);
+    let step = stage.pool.stride[1] * vectors * lanes;
+    for c in 0..stage.dims.c_out {
+        let y = &mut y[stage.output.at(c, i, 0)..][..(windows - 1) * stage.output.column_stride + 1];
+        for j in 0..windows {
+            y[j * stage.output.column_stride] = pooled[j * step + c];
         }
     }
 }
