@@ -4,12 +4,13 @@
 use pulp::Simd;
 
 use super::fast_block::ConvBlock;
+use crate::ops::max_pool2d::fast_vectors;
 use crate::real::{Real, lanes};
 
 /// Pools row `i` of windows. `band [row][column][vectors]` is the convolution's output under it, `columns` wide; nothing
 /// of it is kept.
 ///
-/// The first maximum of a window wins, and so does a NaN, as in PyTorch. The ReLU comes after the maximum: the same
+/// The ReLU comes after the maximum: the same
 /// value, and the same gradient, since where the maximum is negative the gradient is zero whichever element wins.
 #[inline(always)]
 pub fn forward_row<S: Simd, T: Real>(
@@ -43,7 +44,6 @@ fn pool_row<S: Simd, T: Real>(
     let windows = stage.pool.output_plane()[1];
     let argmax = &mut argmax[i * windows * vectors * lanes..][..windows * vectors * lanes];
     let zero = T::splat(simd, T::zero());
-    let one = T::splat(simd, T::one());
     let in_vectors = stage.output.channel_stride == 1 && stage.output.column_stride >= vectors * lanes;
     for (j, argmax) in argmax.chunks_exact_mut(vectors * lanes).enumerate() {
         let corner = j * stage.pool.stride[1] * vectors;
@@ -51,22 +51,12 @@ fn pool_row<S: Simd, T: Real>(
         let mut in_place =
             in_vectors.then(|| T::vectors_mut::<S>(&mut y[stage.output.at(0, i, j)..][..vectors * lanes]));
         for (k, argmax) in argmax.chunks_exact_mut(lanes).enumerate() {
-            let mut best = window[k];
-            let [mut best_index, mut index] = [zero; 2];
-            for p in 0..kernel[0] {
-                for q in 0..kernel[1] {
-                    if [p, q] == [0, 0] {
-                        continue;
-                    }
-                    index = T::vadd(simd, index, one);
-                    let value = window[(p * columns + q) * vectors + k];
-                    // value <= best keeps best; so does a best that is a NaN (it is not <= itself).
-                    let unless_nan = |new, old| T::select_le(simd, [best, best], new, old);
-                    let (taken, taken_index) = (unless_nan(value, best), unless_nan(index, best_index));
-                    best_index = T::select_le(simd, [value, best], best_index, taken_index);
-                    best = T::select_le(simd, [value, best], best, taken);
-                }
-            }
+            let [mut best, best_index] = fast_vectors::best::<S, T>(
+                simd,
+                kernel,
+                #[inline(always)]
+                |p, q| window[(p * columns + q) * vectors + k],
+            );
             if stage.relu {
                 best = T::select_le(simd, [best, zero], zero, best);
             }
@@ -79,16 +69,8 @@ fn pool_row<S: Simd, T: Real>(
             }
         }
     }
-    if in_vectors {
-        return;
-    }
-    // A channel's windows one after another: one by one, each window's channels would be written far apart.
-    let pooled = bytemuck::cast_slice::<_, T>(band);
-    let step = stage.pool.stride[1] * vectors * lanes;
-    for c in 0..stage.dims.c_out {
-        let y = &mut y[stage.output.at(c, i, 0)..][..(windows - 1) * stage.output.column_stride + 1];
-        for j in 0..windows {
-            y[j * stage.output.column_stride] = pooled[j * step + c];
-        }
+    if !in_vectors {
+        let step = stage.pool.stride[1] * vectors * lanes;
+        fast_vectors::write_row(bytemuck::cast_slice(band), step, i, y, &stage.output);
     }
 }

@@ -45,8 +45,8 @@ impl<T: Real> Node<T> for Pool<T> {
             self.in_vectors.grow(n * len);
             let argmax = self.in_vectors.par_chunks_mut(len);
             let images = y.par_chunks_mut(to.len).zip(x.par_chunks(from.len)).zip(argmax);
-            return images.for_each(|((y, x), argmax)| {
-                arch.dispatch(Forward { dims: &dims, x, from: &from, y, to: &to, argmax });
+            return images.for_each_init(Aligned::default, |row, ((y, x), argmax)| {
+                arch.dispatch(Forward { dims: &dims, x, from: &from, y, to: &to, argmax, row });
             });
         }
         grow(&mut self.argmax, n * len);
@@ -69,8 +69,8 @@ impl<T: Real> Node<T> for Pool<T> {
         if fast_vectors::takes(dims, *lanes, [&from, &to]) {
             let argmax = self.in_vectors.par_chunks(len / dims.input[0] * from.column_stride);
             let images = dx.par_chunks_mut(from.len).zip(dy.par_chunks(to.len)).zip(argmax);
-            return images.for_each(|((dx, dy), argmax)| {
-                arch.dispatch(Backward { dims, dx, from: &from, dy, to: &to, argmax });
+            return images.for_each_init(Aligned::default, |row, ((dx, dy), argmax)| {
+                arch.dispatch(Backward { dims, dx, from: &from, dy, to: &to, argmax, row });
             });
         }
         let argmax = &self.argmax[..n * len];

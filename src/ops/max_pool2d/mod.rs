@@ -9,7 +9,7 @@
 
 mod cases;
 mod fast;
-mod fast_vectors;
+pub(crate) mod fast_vectors;
 mod record;
 pub mod reference;
 
