@@ -225,6 +225,30 @@ fn four_steps_of_every_loss() {
     }
 }
 
+/// Catches a check that finds fault with rounding: a bias before a batch norm has no gradient but that. And one that
+/// finds no fault with weights that went the wrong way, where a bias of that kind is among them.
+#[test]
+fn a_bias_before_a_batch_norm_is_no_fault() {
+    let layers = [
+        Layer::conv2d(32, 3, 1),
+        Layer::batch_norm2d(),
+        Layer::relu(),
+        Layer::max_pool2d(2),
+        Layer::flatten(),
+        Layer::linear(10),
+    ];
+    let net = Network::new([3, 8, 8], &layers).unwrap();
+    let check = |lr: f64| {
+        let rows = against_oracle("cpu", &net, SMOOTHING, [16, 2], |setup, params| {
+            let optimizer = Optimizer::Adam(Adam { lr, ..Adam::default() });
+            Ok(fast::<f32>(Setup { optimizer, ..setup }, params))
+        });
+        rows.unwrap().into_iter().filter(|row| row.failure.is_some()).map(|row| row.pass).collect::<Vec<_>>()
+    };
+    assert_eq!(check(1e-3), [""; 0]);
+    assert!(check(1.03e-3).iter().any(|pass| pass.ends_with("drift")));
+}
+
 /// A batch of one, a batch that fills its chunks unevenly, and one with more chunks than images in each: the logits and
 /// every parameter's gradient.
 #[test]
