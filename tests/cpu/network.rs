@@ -240,7 +240,8 @@ fn a_bias_before_a_batch_norm_is_no_fault() {
     let net = Network::new([3, 8, 8], &layers).unwrap();
     let check = |lr: f64| {
         let rows = against_oracle("cpu", &net, SMOOTHING, [16, 2], |setup, params| {
-            let optimizer = Optimizer::Adam(Adam { lr, ..Adam::default() });
+            let Optimizer::Adam(adam) = setup.optimizer else { unreachable!("the check's optimizer") };
+            let optimizer = Optimizer::Adam(Adam { lr, ..adam });
             Ok(fast::<f32>(Setup { optimizer, ..setup }, params))
         });
         rows.unwrap().into_iter().filter(|row| row.failure.is_some()).map(|row| row.pass).collect::<Vec<_>>()
