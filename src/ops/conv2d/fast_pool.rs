@@ -10,8 +10,8 @@ use crate::real::{Real, lanes};
 /// Pools row `i` of windows. `band [row][column][vectors]` is the convolution's output under it, `columns` wide; nothing
 /// of it is kept.
 ///
-/// The ReLU comes after the maximum: the same
-/// value, and the same gradient, since where the maximum is negative the gradient is zero whichever element wins.
+/// The ReLU comes after the maximum: the same value, and the same gradient, since where the maximum is negative the
+/// gradient is zero whichever element wins.
 #[inline(always)]
 pub fn forward_row<S: Simd, T: Real>(
     simd: S,
