@@ -4,10 +4,11 @@
 use rayon::prelude::*;
 
 use super::Conv2d;
-use super::fast_backward::{ConvSums, Image, Terms};
+use super::fast_backward::ConvSums;
 use super::fast_block::{ConvBlock, Packed};
 use super::fast_dense;
 use super::fast_images::{After, Convolve, Room, add_all, chunks};
+use super::fast_terms::{Image, Terms};
 use super::winograd::Winograd;
 use crate::layer::{
     Aligned, Following, ImageLayout, Mode, Node, NodeBatch, NodeBytes, NodeGradients, PerThread, chunk_len, grow,

@@ -7,8 +7,8 @@ use super::fast_block::ConvBlock;
 use crate::ops::max_pool2d::fast_vectors;
 use crate::real::{Real, lanes};
 
-/// Pools row `i` of windows. `band [row][column][vectors]` is the convolution's output under it, `columns` wide; nothing
-/// of it is kept.
+/// Pools row `i` of windows. `band [row][column][vectors]` is the convolution's output under it, `columns` wide.
+/// Nothing of it is kept.
 ///
 /// The ReLU comes after the maximum: the same value, and the same gradient, since where the maximum is negative the
 /// gradient is zero whichever element wins.

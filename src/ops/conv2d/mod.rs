@@ -24,6 +24,7 @@ mod fast_images;
 mod fast_pool;
 mod fast_products;
 mod fast_rows;
+pub mod fast_terms;
 mod record;
 pub mod reference;
 mod winograd;
