@@ -120,11 +120,10 @@ pub struct Oracle<'net> {
     found: Reached,
 }
 
-/// What the steps are taken with. With an eps far below a gradient, Adam takes a step of one size by the gradient's
-/// sign. Where a gradient is what rounding leaves, as that of a bias before a batch norm is, so is the sign, and many
+/// The eps of Adam, which takes the steps. With one far below a gradient a step is of one size, by the sign alone.
+/// Where a gradient is what rounding leaves, as that of a bias before a batch norm is, so is the sign, and many
 /// networks make much of such a step. With an eps of the size of a gradient a step is as right as the gradient is.
-const ADAM: Adam = Adam { lr: LR, betas: [0.9, 0.999], eps: 1e-3, weight_decay: 0.0 };
-const LR: f64 = 1e-3;
+const EPS: f64 = 1e-3;
 
 /// What some training steps come to.
 #[derive(Default)]
@@ -169,7 +168,7 @@ impl<'net> Oracle<'net> {
             net: self.net,
             batch_size: self.batch_size,
             loss: self.loss.clone(),
-            optimizer: Optimizer::Adam(ADAM),
+            optimizer: Optimizer::Adam(Adam { eps: EPS, ..Adam::default() }),
             recipe: Recipe { mix, ..Recipe::default() },
             normalisation: vec![[0.5, 0.25]; self.net.input[0]],
             augment: Augment::NONE,
@@ -240,7 +239,7 @@ impl<'net> Oracle<'net> {
             row("nlls", &got.nlls, &want.nlls, 2e-4 + rounding + open * moved),
             // A ReLU near zero, or a maximum near another, may go either way: with them the whole step of a
             // parameter, but only rarely.
-            row("parameters", &got.params, &want.params, 2.0 * LR * steps as f64),
+            row("parameters", &got.params, &want.params, 2.0 * Adam::default().lr * steps as f64),
             row("drift", &[drift], &[0.0], 0.02 + open),
             row("test logits", &got.logits[1], after, 5e-3 + rounding + open * moved),
         ])

@@ -2,7 +2,7 @@
 //! [`super::fast_backward`] multiplies them.
 
 use super::fast_block::ConvBlock;
-use crate::layer::{ImageLayout, grow};
+use crate::layer::grow;
 use crate::real::Real;
 
 /// How many windows' terms are collected before they are used: few enough that they, and the part of the image that
@@ -114,8 +114,7 @@ pub(super) fn collect<T: Real>(
             *count += 1;
         }
     };
-    let ImageLayout { channel_stride, row_stride, column_stride, .. } = stage.output;
-    if channel_stride == 1 {
+    if stage.output.channel_stride == 1 {
         let gradients = &mut gradients[..c_out];
         for (at, (i, j)) in windows().enumerate() {
             let from = stage.output.at(0, i, j);
@@ -128,15 +127,12 @@ pub(super) fn collect<T: Real>(
         }
         return;
     }
-    // In planes: there a channel's gradients lie side by side.
-    debug_assert_eq!(column_stride, 1);
+    // In planes the gradients of a channel lie side by side.
+    assert!(stage.output.is_planes());
     let gradients = &mut gradients[..rows.len() * columns];
-    let run = if row_stride == columns { gradients.len() } else { columns };
     for o in 0..c_out {
-        for (i, gradients) in gradients.chunks_mut(run).enumerate() {
-            let from = stage.output.at(o, rows.start + i, 0);
-            read_gradients(stage.relu, &image.y[from..], &image.dy[from..], gradients);
-        }
+        let from = stage.output.at(o, rows.start, 0);
+        read_gradients(stage.relu, &image.y[from..], &image.dy[from..], gradients);
         for_each_nonzero(
             gradients,
             #[inline(always)]

@@ -96,7 +96,7 @@ fn spread<S: Simd, T: Real>(
     let lanes = const { lanes::<T, S>() };
     let vectors = padded / lanes;
     let step = place_len(count, padded, lanes) / lanes;
-    to.resize(to.len().max(PLACES * step * lanes), T::zero());
+    to.grow(PLACES * step * lanes);
     let to = T::vectors_mut::<S>(to);
     let mut lines = [[T::splat(simd, T::zero()); PATCH]; PATCH];
     for tile in 0..count {
@@ -163,7 +163,7 @@ impl<T: Real> WithSimd for Filter<'_, T> {
             let count = group.min(total - first);
             spread(simd, x, &from, (first, count, per_image), inner, [edge, a]);
             let step = place_len(count, outer, lanes) / lanes;
-            b.resize(b.len().max(PLACES * step * lanes), T::zero());
+            b.grow(PLACES * step * lanes);
             let products = T::vectors_mut::<S>(b);
             // A row a place.
             let rows = Rows {
@@ -190,7 +190,7 @@ impl<T: Real> WithSimd for Filter<'_, T> {
                 let (out, [row, column]) = if whole {
                     (&mut y[to.at(0, i, j)..], [to.row_stride / lanes, to.column_stride / lanes])
                 } else {
-                    edge.resize(edge.len().max(TILE * TILE * outer), T::zero());
+                    edge.grow(TILE * TILE * outer);
                     (&mut edge[..], [TILE * out_vectors, out_vectors])
                 };
                 let out = T::vectors_mut::<S>(out);
@@ -276,7 +276,7 @@ impl<T: Real> WithSimd for Weight<'_, T> {
             let count = group.min(total - first);
             spread(simd, x, &from, (first, count, per_image), inner, [edge, a]);
             let step = place_len(count, outer, lanes) / lanes;
-            b.resize(b.len().max(PLACES * step * lanes), T::zero());
+            b.grow(PLACES * step * lanes);
             let spread_out = T::vectors_mut::<S>(b);
             for tile in 0..count {
                 let number = Tile::number(first + tile, per_image);
